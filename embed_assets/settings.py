@@ -1,0 +1,162 @@
+"""Every setting, once: its name, type, default and one line of help.
+
+A setting `name` is read from the environment variable `EMBED_ASSETS_NAME`, then from `.env` in the
+working directory, then from its default here. The README's table is made from this file.
+"""
+
+import os
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PREFIX = "EMBED_ASSETS_"
+LABELLED_BESIDE_PDFS = "questions.jsonl"
+LabelledPurpose = Literal["train", "test"]
+
+
+class ProjectError(Exception):
+    """Its message tells a person what happened and what to do, in one line: no traceback needed.
+
+    status: what the command exits with; 1 says that the work failed, 2 that the call was wrong.
+    """
+
+    status = 1
+
+
+class SettingsError(ProjectError):
+    """A setting is wrong: the message names it and says what to do."""
+
+    status = 2
+
+
+class Settings(BaseSettings):
+    """What a person can turn. Paths are made absolute, so that child processes agree on them."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_file=".env", extra="ignore", frozen=True, validate_default=True
+    )
+
+    pdfs: Path = Field(
+        default=Path("data/sample"), description="Folder of PDFs, searched recursively"
+    )
+    home: Path = Field(
+        default=Path("data/home"),
+        description="Folder of all state: warehouse, MLflow, models, Dagster",
+    )
+    model: str = Field(
+        default="all-MiniLM-L6-v2",
+        description="Base model: a sentence-transformers hub name or a local folder. "
+        "`all-MiniLM-L6-v2` is installed with the package and needs no network",
+    )
+    query_prompt: str | None = Field(
+        default=None, description="Put before each query. Unset: what the model's family needs"
+    )
+    document_prompt: str | None = Field(
+        default=None, description="Put before each chunk. Unset: what the model's family needs"
+    )
+    dimensions: str | None = Field(
+        default=None,
+        description="Matryoshka dimensions, separated by commas. Unset: those of "
+        "768, 512, 256, 128, 64 below the model's size, and its size",
+    )
+    questions: str = Field(
+        default="extractive",
+        description="Who writes the training questions: `extractive` or `none`",
+    )
+    labelled: str = Field(
+        default="",
+        description="Files of people's questions (JSONL), separated as in PATH. "
+        f"Unset: `{LABELLED_BESIDE_PDFS}` in the PDF folder, where there is one",
+    )
+    labelled_purpose: LabelledPurpose = Field(
+        default="test",
+        description="What a labelled question is for when its row doesn't say: train, test",
+    )
+    max_chunk_tokens: int = Field(
+        default=512,
+        ge=32,
+        description="Upper bound of a chunk for models that take very long texts",
+    )
+    workers: int = Field(
+        default=0, ge=0, description="Processes that parse PDFs. 0: one per core, at most 8"
+    )
+    parse_timeout: float = Field(
+        default=600.0, gt=0, description="Seconds that parsing one document may take"
+    )
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        default="auto", description="`auto`: bf16 on GPUs and CPUs that compute in it, else fp32"
+    )
+    epochs: int = Field(default=2, ge=1, description="Passes over the training pairs, at most")
+    max_pairs: int = Field(
+        default=0,
+        ge=0,
+        description="Pairs to train on at most, spread over all chunks. 0: every pair. "
+        "Without a GPU some 200 pairs take a minute",
+    )
+    batch_size: int = Field(
+        default=32, ge=2, description="Pairs per batch; each is a negative to others"
+    )
+    learning_rate: float = Field(
+        default=2e-5, gt=0, description="Peak learning rate of the fine-tuning"
+    )
+    seed: int = Field(default=42, description="Seed of the training's order and initialisation")
+
+    @field_validator("pdfs", "home")
+    @classmethod
+    def _absolute(cls, path: Path) -> Path:
+        return Path(os.path.abspath(path.expanduser()))
+
+    @cached_property
+    def labelled_files(self) -> tuple[Path, ...]:
+        """Files of people's questions, in the order given."""
+        if self.labelled:
+            parts = self.labelled.split(os.pathsep)
+            return tuple(Path(os.path.abspath(Path(p).expanduser())) for p in parts if p)
+        beside = self.pdfs / LABELLED_BESIDE_PDFS
+        return (beside,) if beside.is_file() else ()
+
+    @property
+    def worker_count(self) -> int:
+        """Processes that parse PDFs."""
+        return self.workers or min(8, os.cpu_count() or 1)
+
+    @property
+    def warehouse(self) -> Path:
+        """The DuckDB file."""
+        return self.home / "warehouse.duckdb"
+
+    @property
+    def models(self) -> Path:
+        """Folder of fine-tuned models, one subfolder each."""
+        return self.home / "models"
+
+    @property
+    def reports(self) -> Path:
+        """Folder of HTML reports."""
+        return self.home / "reports"
+
+    @property
+    def dagster_home(self) -> Path:
+        """Dagster's instance folder."""
+        return self.home / "dagster"
+
+    @property
+    def tracking_uri(self) -> str:
+        """MLflow server: MLFLOW_TRACKING_URI, else SQLite in the home folder."""
+        return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.home / 'mlflow.db'}"
+
+
+def settings_table() -> str:
+    """The README's table of settings, in markdown."""
+    lines = ["| variable | default | meaning |", "| --- | --- | --- |"]
+    for name, field in Settings.model_fields.items():
+        default = "" if field.default in (None, "") else f"`{field.default}`"
+        lines.append(f"| `{PREFIX}{name.upper()}` | {default} | {field.description} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(settings_table())  # noqa: T201

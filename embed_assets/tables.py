@@ -1,0 +1,294 @@
+"""Every table's schema, once: it makes the DDL, the validation and the column docs in the UI."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import polars as pl
+
+UTC_TIME = pl.Datetime("us", "UTC")
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: its polars type, its DuckDB type, and what it means."""
+
+    dtype: pl.DataType | type[pl.DataType]
+    sql: str
+    description: str
+    nullable: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table of the warehouse, its key, and which columns say when rather than what."""
+
+    name: str
+    key: tuple[str, ...]
+    columns: Mapping[str, Column]
+    volatile: frozenset[str] = frozenset()
+
+    @property
+    def ddl(self) -> str:
+        """`CREATE TABLE IF NOT EXISTS` with types, NOT NULL and the primary key."""
+        columns = ", ".join(
+            f'"{name}" {c.sql}{"" if c.nullable else " NOT NULL"}'
+            for name, c in self.columns.items()
+        )
+        key = ", ".join(f'"{name}"' for name in self.key)
+        return f"CREATE TABLE IF NOT EXISTS {self.name} ({columns}, PRIMARY KEY ({key}))"
+
+    @property
+    def schema(self) -> pl.Schema:
+        """Polars schema, in the table's column order."""
+        return pl.Schema({name: c.dtype for name, c in self.columns.items()})
+
+    def empty(self) -> pl.DataFrame:
+        """A frame with these columns and no rows."""
+        return pl.DataFrame(schema=self.schema)
+
+    def conform(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """The frame in this table's types and order. TableMismatchError says what doesn't fit."""
+        missing = sorted(set(self.columns) - set(frame.columns))
+        extra = sorted(set(frame.columns) - set(self.columns))
+        if missing or extra:
+            raise TableMismatchError(
+                f"{self.name}: "
+                + "; ".join(
+                    f"{what} {', '.join(names)}"
+                    for what, names in (("missing column", missing), ("unknown column", extra))
+                    if names
+                )
+            )
+        for name, column in self.columns.items():
+            found, wanted = frame.schema[name], column.dtype
+            if found not in (pl.Null, wanted) and not (found.is_integer() and wanted == pl.Int64):
+                raise TableMismatchError(f"{self.name}.{name}: {found} where {wanted} belongs")
+            if not column.nullable and frame[name].null_count():
+                raise TableMismatchError(f"{self.name}.{name}: null where a value belongs")
+        return frame.select(list(self.columns)).cast(self.schema, strict=True)
+
+
+class TableMismatchError(Exception):
+    """A frame doesn't fit its table: a column is missing, unknown, mistyped or null."""
+
+
+def _text(description: str, *, nullable: bool = False) -> Column:
+    return Column(pl.String, "VARCHAR", description, nullable)
+
+
+def _integer(description: str, *, nullable: bool = False) -> Column:
+    return Column(pl.Int64, "BIGINT", description, nullable)
+
+
+def _number(description: str, *, nullable: bool = False) -> Column:
+    return Column(pl.Float64, "DOUBLE", description, nullable)
+
+
+def _time(description: str) -> Column:
+    return Column(UTC_TIME, "TIMESTAMPTZ", description)
+
+
+_DOCUMENT_ID = _text("Document: slug of its path and 8 hex digits of the path's sha256")
+_CHUNK_ID = _text("md5 of the chunk's text: equal texts are one corpus entry")
+_RELEVANT = Column(pl.List(pl.String), "VARCHAR[]", "Every chunk_id that answers the question")
+_SPLIT = _text("train, validation, test_seen_documents, test_unseen_documents or test_labelled")
+_RUN_ID = _text("MLflow run that measured this")
+
+_TABLES = (
+    Table(
+        "raw_pdfs",
+        ("document_id",),
+        {
+            "document_id": _DOCUMENT_ID,
+            "path": _text("Path relative to the PDF folder, with forward slashes"),
+            "file_name": _text("Last part of the path"),
+            "content": Column(pl.Binary, "BLOB", "The file's bytes"),
+            "sha256": _text("sha256 of the content, in hex"),
+            "size_bytes": _integer("Size of the file in bytes"),
+            "modified_at": _time("When the file was last changed"),
+            "loaded_at": _time("When the file was read"),
+            "loaded_by": _text("Dagster run that read the file"),
+        },
+        volatile=frozenset({"content", "modified_at", "loaded_at", "loaded_by"}),
+    ),
+    Table(
+        "parsed_markdown",
+        ("document_id", "page"),
+        {
+            "document_id": _DOCUMENT_ID,
+            "page": _integer("Page, from 1; 0 in the one row of a document that has no text"),
+            "markdown": _text("The page as markdown"),
+            "parser_status": _text("SUCCESS, EMPTY (no text on any page) or ERROR"),
+            "error": _text("Why there is no text, in one line", nullable=True),
+            "parser": _text("Parser and its version"),
+        },
+    ),
+    Table(
+        "chunks",
+        ("document_id", "chunk_index"),
+        {
+            "document_id": _DOCUMENT_ID,
+            "chunk_index": _integer("Place of the chunk in its document, from 0"),
+            "chunk_id": _CHUNK_ID,
+            "chunk_text": _text("The chunk's text, its headings included"),
+            "heading_path": _text("Headings above the chunk, outermost first, joined by ' > '"),
+            "page_start": _integer("Page on which the chunk begins, from 1"),
+            "page_end": _integer("Page on which the chunk ends, from 1"),
+            "token_count": _integer("Length in tokens of the embedding model"),
+            "file_name": _text("File that the chunk stands in"),
+        },
+    ),
+    Table(
+        "synthetic_questions",
+        ("question_id",),
+        {
+            "question_id": _text("Question: hash of document, chunk, generator and text"),
+            "chunk_id": _text("Chunk that answers it best; empty where none was found"),
+            "relevant_chunk_ids": _RELEVANT,
+            "document_id": _DOCUMENT_ID,
+            "question": _text("The question, or a text that stands for one"),
+            "answer": _text("Short answer, where there is one", nullable=True),
+            "kind": _text("Way in which it was made: heading, keywords, sentence, labelled, …"),
+            "purpose": _text("train: may be trained on. test: a person's question for testing"),
+            "generator": _text("Who wrote it, e.g. extractive or labelled:FILE"),
+            "prompt_version": _text("Version of the generator's rules or prompt"),
+            "status": _text("KEPT, or why it was dropped or failed"),
+            "score": _number("Quality by the generator's own measure", nullable=True),
+            "input_tokens": _integer("Tokens sent to the model that wrote it"),
+            "output_tokens": _integer("Tokens received from it"),
+            "created_at": _time("When it was made"),
+        },
+        volatile=frozenset({"created_at"}),
+    ),
+    Table(
+        "training_pairs",
+        ("question_id",),
+        {
+            "question_id": _text("Question, as in synthetic_questions"),
+            "anchor": _text("The question's text"),
+            "positive": _text("Text of the chunk that answers it"),
+            "global_chunk_id": _CHUNK_ID,
+            "relevant_chunk_ids": _RELEVANT,
+            "document_id": _DOCUMENT_ID,
+            "split": _SPLIT,
+        },
+    ),
+    Table(
+        "split_assignments",
+        ("kind", "id"),
+        {
+            "kind": _text("document or chunk"),
+            "id": _text("document_id or chunk_id"),
+            "split": _text("Split that it was given when first seen; it never moves"),
+        },
+    ),
+    Table(
+        "evaluation_results",
+        ("run_id", "model", "split", "dimension", "metric", "k"),
+        {
+            "run_id": _RUN_ID,
+            "model": _text("base or tuned"),
+            "split": _SPLIT,
+            "dimension": _integer("Matryoshka dimension"),
+            "metric": _text("accuracy, hit_rate, precision, recall, f1, ndcg, mrr or map"),
+            "k": _integer("Cut-off of the metric"),
+            "score": _number("Mean over the split's questions, 0 to 1"),
+        },
+    ),
+    Table(
+        "query_results",
+        ("run_id", "model", "split", "dimension", "question_id"),
+        {
+            "run_id": _RUN_ID,
+            "model": _text("base or tuned"),
+            "split": _SPLIT,
+            "dimension": _integer("Matryoshka dimension"),
+            "question_id": _text("Question, as in training_pairs"),
+            "rank": _integer("Rank of the first relevant chunk, null beyond 100", nullable=True),
+            "ndcg_at_10": _number("NDCG@10 of this question"),
+            "top_ids": Column(pl.List(pl.String), "VARCHAR[]", "Ten best chunk_ids, best first"),
+        },
+    ),
+    Table(
+        "chunk_embeddings",
+        ("model", "chunk_id"),
+        {
+            "model": _text("Fingerprint of the model's weights, prompt and length limit"),
+            "chunk_id": _CHUNK_ID,
+            "embedding": Column(pl.List(pl.Float32), "FLOAT[]", "Embedding at full size"),
+        },
+    ),
+    Table(
+        "materializations",
+        ("asset", "document_id"),
+        {
+            "asset": _text("Asset that was materialized"),
+            "document_id": _text("Its partition; empty for an unpartitioned asset"),
+            "code_version": _text("Version of the code and settings that made it"),
+            "input_version": _text("Data versions of what it was made from"),
+            "data_version": _text("Version of what it holds"),
+            "dagster_run_id": _text("Dagster run that made it"),
+            "materialized_at": _time("When it was made"),
+        },
+    ),
+    Table(
+        "models",
+        ("version",),
+        {
+            "version": _text("Version of the model in the MLflow registry"),
+            "base": _text("Model that was fine-tuned"),
+            "path": _text("Folder of the model"),
+            "input_version": _text("Data versions of pairs and chunks that it was trained on"),
+            "mlflow_run_id": _text("MLflow run that trained it"),
+            "dagster_run_id": _text("Dagster run that trained it"),
+            "trained_at": _time("When it was trained"),
+        },
+    ),
+    Table(
+        "model_documents",
+        ("version", "document_id"),
+        {
+            "version": _text("Version of the model in the MLflow registry"),
+            "document_id": _DOCUMENT_ID,
+            "path": _text("Path relative to the PDF folder at the time"),
+            "sha256": _text("sha256 of the PDF that was read"),
+            "questions": _integer("Questions of this document that the model was trained on"),
+        },
+    ),
+)
+
+TABLES: Mapping[str, Table] = {table.name: table for table in _TABLES}
+
+COLUMN_SOURCES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "parsed_markdown": {
+        "document_id": ("raw_pdfs.document_id",),
+        "markdown": ("raw_pdfs.content",),
+        "page": ("raw_pdfs.content",),
+    },
+    "chunks": {
+        "document_id": ("parsed_markdown.document_id",),
+        "chunk_id": ("parsed_markdown.markdown",),
+        "chunk_text": ("parsed_markdown.markdown",),
+        "heading_path": ("parsed_markdown.markdown",),
+        "page_start": ("parsed_markdown.page",),
+        "page_end": ("parsed_markdown.page",),
+        "token_count": ("parsed_markdown.markdown",),
+        "file_name": ("raw_pdfs.file_name",),
+    },
+    "synthetic_questions": {
+        "document_id": ("chunks.document_id",),
+        "chunk_id": ("chunks.chunk_id",),
+        "relevant_chunk_ids": ("chunks.chunk_id",),
+        "question": ("chunks.chunk_text", "chunks.heading_path"),
+    },
+    "training_pairs": {
+        "question_id": ("synthetic_questions.question_id",),
+        "anchor": ("synthetic_questions.question",),
+        "positive": ("chunks.chunk_text",),
+        "global_chunk_id": ("synthetic_questions.chunk_id",),
+        "relevant_chunk_ids": ("synthetic_questions.relevant_chunk_ids",),
+        "document_id": ("synthetic_questions.document_id",),
+        "split": ("chunks.chunk_id", "raw_pdfs.sha256", "synthetic_questions.purpose"),
+    },
+}
+"""Where the columns of each asset's table come from: column -> table.column upstream."""
