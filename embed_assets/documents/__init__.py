@@ -1,0 +1,1 @@
+"""PDF files become pages of markdown, then chunks."""

@@ -1,0 +1,79 @@
+"""raw_pdfs, parsed_markdown and chunks: one partition per document."""
+
+import dagster as dg
+import polars as pl
+
+from embed_assets.documents.chunking import CHUNKER, chunk_documents
+from embed_assets.documents.folder import load_documents
+from embed_assets.documents.parsing import PARSER, parse_documents
+from embed_assets.partitions import BATCHES, documents
+from embed_assets.resources.encoder import model_card
+from embed_assets.resources.warehouse import Warehouse
+from embed_assets.resources.workers import WorkerPool
+from embed_assets.settings import Settings
+
+
+@dg.asset(
+    partitions_def=documents,
+    backfill_policy=BATCHES,
+    group_name="documents",
+    kinds={"pdf", "duckdb"},
+)
+def raw_pdfs(
+    context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings]
+) -> dg.Output[pl.DataFrame]:
+    """The bytes of each PDF in the folder, with its sha256."""
+    rows, gone = load_documents(settings.pdfs, context.partition_keys, context.run_id)
+    for key in gone:
+        context.log.warning(f"{key}: the file is no longer in {settings.pdfs}")
+    for key, path, sha256 in rows.select("document_id", "path", "sha256").iter_rows():
+        context.add_asset_metadata({"path": path, "sha256": sha256}, partition_key=key)
+    # Dagster gives all partitions of one run one data version, so that only a run of a single
+    # document can carry its sha256 there; the warehouse records it for each, whatever the run.
+    version = (
+        dg.DataVersion(rows["sha256"][0])
+        if len(context.partition_keys) == rows.height == 1
+        else None
+    )
+    return dg.Output(rows, data_version=version)
+
+
+@dg.asset(
+    partitions_def=documents,
+    backfill_policy=BATCHES,
+    group_name="documents",
+    kinds={"python", "duckdb"},
+)
+def parsed_markdown(
+    context: dg.AssetExecutionContext, raw_pdfs: pl.DataFrame, pool: WorkerPool
+) -> pl.DataFrame:
+    """Markdown of every page, or why a document has none."""
+    return parse_documents(raw_pdfs, context.partition_keys, pool)
+
+
+@dg.asset(
+    partitions_def=documents,
+    backfill_policy=BATCHES,
+    group_name="documents",
+    kinds={"python", "duckdb"},
+)
+def chunks(
+    context: dg.AssetExecutionContext,
+    parsed_markdown: pl.DataFrame,
+    warehouse: Warehouse,
+    settings: dg.ResourceParam[Settings],
+) -> pl.DataFrame:
+    """Texts that fit the embedding model, with their headings and pages."""
+    card = model_card(settings)
+    names = warehouse.file_names(context.partition_keys)
+    return chunk_documents(parsed_markdown, names, card.count_tokens, card.token_limit)
+
+
+def code_versions(settings: Settings) -> dict[str, str]:
+    """Version of each asset's code and of the settings that shape it."""
+    card = model_card(settings)
+    return {
+        "raw_pdfs": "1",
+        "parsed_markdown": PARSER,
+        "chunks": f"{CHUNKER}, {card.name} tokens, limit {card.token_limit}",
+    }

@@ -1,0 +1,185 @@
+"""PDF bytes become markdown, page by page, or a row that says why not.
+
+pymupdf4llm's layout mode is used: it finds headings by their looks, joins the lines of a paragraph
+and tells running headers and footers from text, which its faster mode does not.
+"""
+
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+import polars as pl
+
+from embed_assets.resources.workers import Outcome, WorkerPool, one_line
+from embed_assets.tables import TABLES
+
+PARSER = f"pymupdf4llm-layout {version('pymupdf4llm')}"
+GONE = "the file is no longer in the PDF folder"
+_PICTURE_MARK = re.compile(
+    r"<!--.*?-->|"
+    r"\*{0,2}(==> picture \[[^\]\n]*\] intentionally omitted <==|----- (Start|End) of picture text"
+    r" -----)\*{0,2}(<br>)?"
+)
+_LINE_BREAK = re.compile(r"<br\s*/?>")
+_TAG = re.compile(r"</?(sup|sub|u|s|mark)>")
+
+
+class UnreadablePdfError(Exception):
+    """The file can't be read as a PDF; the message says why in one line."""
+
+
+@dataclass(frozen=True)
+class Page:
+    """One page as markdown, or in one line why there is none. number: from 1."""
+
+    number: int
+    markdown: str
+    error: str | None = None
+
+
+def parse_documents(
+    raw_pdfs: pl.DataFrame, document_ids: Collection[str], pool: WorkerPool
+) -> pl.DataFrame:
+    """Rows of parsed_markdown for these documents, whatever state their files are in.
+
+    raw_pdfs: document_id, file_name, content. A document without a row there has gone.
+    """
+    from tqdm import tqdm
+
+    names = dict(raw_pdfs.select("document_id", "file_name").iter_rows())
+    contents = raw_pdfs.sort("document_id")["content"].to_list()
+    ids = raw_pdfs.sort("document_id")["document_id"].to_list()
+    rows = [_document_row(key, "ERROR", GONE) for key in document_ids if key not in names]
+    with tqdm(total=len(ids), desc="Parsing PDFs", unit="document") as progress:
+        for key, outcome in zip(ids, pool.map(parse_pdf, contents), strict=True):
+            rows += _rows(key, outcome)
+            progress.set_postfix_str(names[key][:40])
+            progress.update()
+    return pl.DataFrame(rows, schema=TABLES["parsed_markdown"].schema)
+
+
+def parse_pdf(content: bytes) -> list[Page]:
+    """Pages of a PDF as markdown. Runs in a worker process.
+
+    UnreadablePdfError if it is no PDF, needs a password or has no pages. A page on which the
+    parser fails carries its error, the others their text.
+    """
+    import pymupdf
+    import pymupdf4llm
+
+    pymupdf.TOOLS.mupdf_display_errors(False)
+    pymupdf.TOOLS.mupdf_display_warnings(False)
+    with _open(pymupdf, content) as document:
+        try:
+            return _pages(pymupdf4llm, document, list(range(document.page_count)))
+        except MemoryError:
+            raise
+        except Exception:
+            # Somewhere a page breaks the parser: find it, keep the others.
+            return [_page_or_error(pymupdf4llm, document, i) for i in range(document.page_count)]
+
+
+def _open(pymupdf: Any, content: bytes) -> Any:
+    try:
+        document = pymupdf.open(stream=content, filetype="pdf")
+        if not document.is_pdf:
+            raise UnreadablePdfError("not a PDF, whatever its name says")
+        if document.needs_pass:
+            raise UnreadablePdfError("needs a password")
+        if document.page_count == 0:
+            raise UnreadablePdfError("has no pages: empty or damaged")
+    except UnreadablePdfError:
+        raise
+    except Exception as error:
+        raise UnreadablePdfError(one_line(f"can't be opened: {error}")) from error
+    return document
+
+
+def _pages(pymupdf4llm: Any, document: Any, indices: list[int]) -> list[Page]:
+    parts = pymupdf4llm.to_markdown(
+        document, pages=indices, page_chunks=True, header=False, footer=False, use_ocr=False
+    )
+    return [
+        Page(index + 1, clean_markdown(part["text"]))
+        for index, part in zip(indices, parts, strict=True)
+    ]
+
+
+def _page_or_error(pymupdf4llm: Any, document: Any, index: int) -> Page:
+    try:
+        return _pages(pymupdf4llm, document, [index])[0]
+    except MemoryError:
+        raise
+    except Exception as error:
+        return Page(index + 1, "", one_line(f"{type(error).__name__}: {error}"))
+
+
+def clean_markdown(text: str) -> str:
+    """Markdown without the parser's HTML and its remarks about pictures, in valid Unicode."""
+    text = _PICTURE_MARK.sub("", text).replace("\x00", "")
+    text = _TAG.sub("", _LINE_BREAK.sub(" ", text))
+    return text.encode("utf-8", "replace").decode("utf-8").strip()
+
+
+def _rows(document_id: str, outcome: Outcome[bytes, list[Page]]) -> list[dict[str, Any]]:
+    if outcome.error is not None:
+        return [_document_row(document_id, "ERROR", _reason(outcome.error))]
+    pages = outcome.result or []
+    if all(page.error for page in pages):
+        return [_document_row(document_id, "ERROR", pages[0].error or "no page can be read")]
+    if not any(page.markdown for page in pages):
+        reason = "no text on any page: scanned, or only pictures"
+        return [_document_row(document_id, "EMPTY", reason)]
+    return [
+        {
+            "document_id": document_id,
+            "page": page.number,
+            "markdown": page.markdown,
+            "parser_status": _page_status(page),
+            "error": page.error,
+            "parser": PARSER,
+        }
+        for page in pages
+    ]
+
+
+def _page_status(page: Page) -> str:
+    if page.error:
+        return "ERROR"
+    return "SUCCESS" if page.markdown else "EMPTY"
+
+
+def _reason(error: str) -> str:
+    return error.removeprefix(f"{UnreadablePdfError.__name__}: ")
+
+
+def _document_row(document_id: str, status: str, error: str) -> dict[str, Any]:
+    return {
+        "document_id": document_id,
+        "page": 0,
+        "markdown": "",
+        "parser_status": status,
+        "error": error,
+        "parser": PARSER,
+    }
+
+
+def document_statuses(parsed_markdown: pl.DataFrame) -> pl.DataFrame:
+    """One row per document: document_id, parser_status, error, pages.
+
+    A document with text on one page is a SUCCESS, whatever its other pages are.
+    """
+    return (
+        parsed_markdown.sort("document_id", "page")
+        .group_by("document_id", maintain_order=True)
+        .agg(
+            pl.when((pl.col("parser_status") == "SUCCESS").any())
+            .then(pl.lit("SUCCESS"))
+            .otherwise(pl.col("parser_status").first())
+            .alias("parser_status"),
+            pl.col("error").drop_nulls().first(),
+            (pl.col("page") > 0).sum().cast(pl.Int64).alias("pages"),
+        )
+    )

@@ -1,0 +1,1 @@
+"""Questions about chunks: written by a language model, taken from the text, or by people."""
