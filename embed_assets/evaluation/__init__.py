@@ -1,0 +1,1 @@
+"""Base models scored on the held-out questions, and the evaluator that scores any model."""

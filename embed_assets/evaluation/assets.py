@@ -1,0 +1,75 @@
+"""base_eval: how well the base model retrieves, before any training."""
+
+import dagster as dg
+
+from embed_assets.evaluation.scoring import (
+    mlflow_metrics,
+    ndcg_table,
+    retrieval_task,
+    score_model,
+    store,
+)
+from embed_assets.resources.encoder import embedding_size, matryoshka_dimensions, model_card
+from embed_assets.resources.tracking import Tracking, as_params
+from embed_assets.resources.warehouse import Warehouse
+from embed_assets.settings import Settings
+
+EVALUATION_VERSION = "1"
+
+
+@dg.asset(
+    deps=["training_pairs", "chunks"],
+    group_name="evaluation",
+    kinds={"huggingface", "mlflow", "duckdb"},
+)
+def base_eval(
+    context: dg.AssetExecutionContext,
+    warehouse: Warehouse,
+    tracking: Tracking,
+    settings: dg.ResourceParam[Settings],
+) -> dg.MaterializeResult:
+    """What the base model retrieves for every held-out question, at each Matryoshka dimension."""
+    import mlflow
+
+    input_version = warehouse.version_of("training_pairs", "chunks")
+    task = retrieval_task(warehouse)
+    card = model_card(settings)
+    dimensions = matryoshka_dimensions(embedding_size(card.source), settings.dimensions)
+    with tracking.run(context, f"base_eval {card.name}") as run_id:
+        params = {
+            "model": card.name,
+            "query_prompt": card.query_prompt,
+            "document_prompt": card.document_prompt,
+            "dimensions": dimensions,
+            "questions": task.questions.height,
+            "corpus": task.corpus.height,
+        }
+        mlflow.log_params(as_params(params))
+        mlflow.set_tag("dagster/data_version", run_id)
+        evaluation = score_model(warehouse, task, card.source, card, settings.precision, dimensions)
+        mlflow.log_metrics(mlflow_metrics(evaluation.scores))
+        store(warehouse, evaluation, "base", run_id)
+    warehouse.record(
+        "base_eval",
+        code_version=context.assets_def.get_asset_spec().code_version or "",
+        input_version=input_version,
+        data_version=run_id,
+        run_id=context.run_id,
+    )
+    return dg.MaterializeResult(
+        data_version=dg.DataVersion(run_id),
+        metadata={
+            **tracking.metadata(run_id),
+            "dagster/row_count": evaluation.scores.height,
+            "questions": task.questions.height,
+            "corpus": task.corpus.height,
+            "ndcg_at_10": dg.MetadataValue.md(ndcg_table(evaluation.scores)),
+        },
+    )
+
+
+def code_versions(settings: Settings) -> dict[str, str]:
+    """Version of the evaluation and of the model and settings that it depends on."""
+    card = model_card(settings)
+    shape = (card.name, card.query_prompt, card.document_prompt, settings.dimensions or "default")
+    return {"base_eval": f"{EVALUATION_VERSION}, {', '.join(shape)}"}

@@ -1,0 +1,1 @@
+"""Questions become training pairs in splits that never move."""

@@ -1,0 +1,103 @@
+"""training_pairs: every question that trains, chooses or tests a model, with its split."""
+
+from collections import Counter
+
+import dagster as dg
+import polars as pl
+
+from embed_assets.pairs.splits import SPLITS, Assignments, assign_splits, check_enough
+from embed_assets.questions.labelled import orphans, read_labelled
+from embed_assets.resources.warehouse import Warehouse, column_lineage, data_version
+from embed_assets.settings import Settings
+from embed_assets.tables import TABLES
+
+PAIRS_VERSION = "1"
+
+
+@dg.asset(deps=["chunks", "synthetic_questions"], group_name="pairs", kinds={"python", "duckdb"})
+def training_pairs(
+    context: dg.AssetExecutionContext,
+    warehouse: Warehouse,
+    settings: dg.ResourceParam[Settings],
+) -> dg.MaterializeResult:
+    """(anchor, positive) pairs and test questions, in splits that never move."""
+    input_version = warehouse.version_of("chunks", "synthetic_questions")
+    pairs, assignments = make_pairs(warehouse)
+    documents = warehouse.read("SELECT count(DISTINCT document_id) AS n FROM chunks")["n"][0]
+    check_enough(pairs["split"], documents, warehouse.count("chunks"))
+    version = data_version("training_pairs", pairs)
+    warehouse.replace("split_assignments", assignments)
+    warehouse.replace("training_pairs", pairs)
+    warehouse.record(
+        "training_pairs",
+        code_version=context.assets_def.get_asset_spec().code_version or "",
+        input_version=input_version,
+        data_version=version,
+        run_id=context.run_id,
+    )
+    labelled = read_labelled(settings.labelled_files, settings.labelled_purpose)
+    strays = orphans(labelled, list(warehouse.paths().values()))
+    for question in strays:
+        context.log.warning(
+            f"{question.source}: no file {question.file_name} in the folder: '{question.question}'"
+        )
+    counts = Counter(pairs["split"])
+    return dg.MaterializeResult(
+        data_version=dg.DataVersion(version),
+        metadata={
+            "dagster/row_count": pairs.height,
+            **column_lineage("training_pairs"),
+            **{split: counts[split] for split in SPLITS},
+            "labelled_questions": len(labelled),
+            "labelled_questions_without_file": len(strays),
+            "preview": dg.MetadataValue.md(_preview(pairs)),
+        },
+    )
+
+
+def make_pairs(warehouse: Warehouse) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Rows of training_pairs and of split_assignments, from what the warehouse holds."""
+    questions = warehouse.read(
+        "SELECT q.question_id, q.question AS anchor, c.chunk_text AS positive, q.chunk_id, "
+        "q.relevant_chunk_ids, q.document_id, q.purpose FROM synthetic_questions q "
+        "JOIN (SELECT DISTINCT chunk_id, chunk_text FROM chunks) c USING (chunk_id) "
+        "WHERE q.status = 'KEPT' ORDER BY q.question_id"
+    )
+    stored = warehouse.read("SELECT kind, id, split FROM split_assignments")
+    split, assignments = assign_splits(
+        questions,
+        warehouse.read("SELECT DISTINCT chunk_id, document_id FROM chunks"),
+        dict(warehouse.read("SELECT document_id, sha256 FROM raw_pdfs").iter_rows()),
+        Assignments(_of_kind(stored, "document"), _of_kind(stored, "chunk")),
+    )
+    rows = [
+        {"kind": kind, "id": key, "split": name}
+        for kind, known in (("document", assignments.documents), ("chunk", assignments.chunks))
+        for key, name in known.items()
+    ]
+    pairs = split.rename({"chunk_id": "global_chunk_id"}).drop("purpose").sort("question_id")
+    return pairs, pl.DataFrame(rows, schema=TABLES["split_assignments"].schema)
+
+
+def _of_kind(stored: pl.DataFrame, kind: str) -> dict[str, str]:
+    return dict(stored.filter(pl.col("kind") == kind).select("id", "split").iter_rows())
+
+
+def _preview(pairs: pl.DataFrame) -> str:
+    rows = pairs.filter(pl.col("split") == "train").head(8)
+    lines = ["| anchor | positive |", "| --- | --- |"]
+    lines += [
+        f"| {_cell(anchor, 120)} | {_cell(positive, 200)} |"
+        for anchor, positive in rows.select("anchor", "positive").iter_rows()
+    ]
+    return "\n".join(lines)
+
+
+def _cell(text: str, limit: int) -> str:
+    line = " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
+    return line if len(line) <= limit else f"{line[:limit]}…"
+
+
+def code_versions(settings: Settings) -> dict[str, str]:
+    """Version of the rules by which splits are made."""
+    return {"training_pairs": PAIRS_VERSION}
