@@ -1,0 +1,196 @@
+"""What base_eval and finetuned_model say side by side: figures, differences, won and lost."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import polars as pl
+
+from embed_assets.comparison.report import Example, Retrieved
+from embed_assets.comparison.significance import compare_models
+from embed_assets.evaluation.retrieval import quality_kept
+from embed_assets.pairs.splits import TEST_SPLITS
+from embed_assets.resources.warehouse import Warehouse
+from embed_assets.settings import ProjectError
+
+EXAMPLES = 5
+SHOWN = 5
+SPLIT_TITLES = {
+    "test_labelled": "questions that people wrote",
+    "test_unseen_documents": "questions on held-out documents",
+    "test_seen_documents": "questions on other chunks of the documents trained on",
+}
+
+
+class IncomparableError(ProjectError):
+    """The two models were measured on different questions or chunks."""
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Base and tuned model on the same questions.
+
+    scores: split, dimension, metric, k, base, tuned, difference_percent. kept: model, split,
+    dimension, ndcg_at_10, kept, bytes_per_vector, storage_saved. significance: as compare_models
+    gives it. queries: one row per split, dimension and question, with both models' results.
+    """
+
+    scores: pl.DataFrame
+    kept: pl.DataFrame
+    significance: pl.DataFrame
+    queries: pl.DataFrame
+
+    @property
+    def headline_split(self) -> str:
+        """The best evidence there is: people's questions, else held-out documents."""
+        present = set(self.scores["split"])
+        return next(split for split in TEST_SPLITS if split in present)
+
+    @property
+    def headline(self) -> dict[str, object]:
+        """Row of `significance` for the headline split at the largest dimension."""
+        rows = self.significance.filter(pl.col("split") == self.headline_split)
+        return rows.sort("dimension", descending=True).row(0, named=True)
+
+
+def compare(warehouse: Warehouse, base_run: str, tuned_run: str) -> Comparison:
+    """Put two MLflow runs' stored results side by side. IncomparableError if they don't fit."""
+    runs = [base_run, tuned_run]
+    results = warehouse.read(
+        "SELECT model, split, dimension, metric, k, score FROM evaluation_results "
+        "WHERE run_id IN (SELECT unnest(?::VARCHAR[]))",
+        [runs],
+    )
+    scores = results.pivot(on="model", index=["split", "dimension", "metric", "k"], values="score")
+    queries = _queries_side_by_side(warehouse, base_run, tuned_run)
+    if scores.null_count().sum_horizontal().item() or queries.height == 0:
+        raise IncomparableError(
+            "base_eval and finetuned_model were measured on different splits or dimensions: "
+            "materialize both again."
+        )
+    difference = 100 * (pl.col("tuned") - pl.col("base")) / pl.col("base")
+    return Comparison(
+        scores=scores.with_columns(
+            difference_percent=pl.when(pl.col("base") > 0).then(difference)
+        ).sort(
+            pl.col("split").cast(pl.Enum(_split_order(scores))),
+            pl.col("dimension") * -1,
+            "metric",
+            "k",
+        ),
+        kept=quality_kept(results),
+        significance=compare_models(
+            queries.select(
+                "split",
+                "dimension",
+                "question_id",
+                "document_id",
+                "base_ndcg_at_10",
+                "tuned_ndcg_at_10",
+            )
+        ),
+        queries=queries,
+    )
+
+
+def _split_order(scores: pl.DataFrame) -> list[str]:
+    present = scores["split"].unique().to_list()
+    return [s for s in (*TEST_SPLITS, "validation") if s in present]
+
+
+def _queries_side_by_side(warehouse: Warehouse, base_run: str, tuned_run: str) -> pl.DataFrame:
+    rows = warehouse.read(
+        "SELECT b.split, b.dimension, b.question_id, p.document_id, p.anchor, "
+        "p.relevant_chunk_ids, b.rank AS base_rank, t.rank AS tuned_rank, "
+        "b.ndcg_at_10 AS base_ndcg_at_10, t.ndcg_at_10 AS tuned_ndcg_at_10, "
+        "b.top_ids AS base_top, t.top_ids AS tuned_top "
+        "FROM (SELECT * FROM query_results WHERE run_id = ? AND model = 'base') b "
+        "FULL JOIN (SELECT * FROM query_results WHERE run_id = ? AND model = 'tuned') t "
+        "USING (split, dimension, question_id) LEFT JOIN training_pairs p USING (question_id)",
+        [base_run, tuned_run],
+    )
+    lost = rows.filter(
+        pl.any_horizontal(pl.col(c).is_null() for c in ("base_ndcg_at_10", "tuned_ndcg_at_10"))
+        | pl.col("anchor").is_null()
+    )
+    if lost.height:
+        raise IncomparableError(
+            f"base_eval and finetuned_model were measured on different questions ({lost.height} "
+            "don't match): materialize both again."
+        )
+    return rows
+
+
+def verdict_sentence(comparison: Comparison) -> str:
+    """The outcome in one sentence, with the headline number."""
+    row = comparison.headline
+    what = SPLIT_TITLES[comparison.headline_split]
+    base, tuned = float(str(row["base"])), float(str(row["tuned"]))
+    change = f"NDCG@10 {base:.3f} → {tuned:.3f}"
+    if base > 0:
+        change += f" ({100 * (tuned - base) / base:+.1f} %)"
+    outcome = {
+        "better": "The fine-tuned model is better than the base model",
+        "worse": "The fine-tuned model is WORSE than the base model",
+    }.get(str(row["verdict"]), "There is no clear difference between the two models")
+    return (
+        f"{outcome} on {row['questions']} {what}: {change}, 95 % interval of the difference "
+        f"{row['low']:+.3f} to {row['high']:+.3f}."
+    )
+
+
+def most_changed(
+    warehouse: Warehouse, comparison: Comparison
+) -> tuple[list[Example], list[Example]]:
+    """Questions of the headline split that the tuned model won most, and lost most."""
+    largest = comparison.queries["dimension"].max()
+    gain = pl.col("tuned_ndcg_at_10") - pl.col("base_ndcg_at_10")
+    rows = comparison.queries.filter(
+        (pl.col("split") == comparison.headline_split) & (pl.col("dimension") == largest)
+    ).with_columns(gain=gain)
+    won = rows.filter(pl.col("gain") > 0).sort("gain", "question_id", descending=[True, False])
+    lost = rows.filter(pl.col("gain") < 0).sort("gain", "question_id")
+    shown = pl.concat([won.head(EXAMPLES), lost.head(EXAMPLES)])
+    chunks = _chunks(warehouse, shown)
+    return (
+        [_example(row, chunks) for row in won.head(EXAMPLES).iter_rows(named=True)],
+        [_example(row, chunks) for row in lost.head(EXAMPLES).iter_rows(named=True)],
+    )
+
+
+def _chunks(warehouse: Warehouse, rows: pl.DataFrame) -> dict[str, dict[str, object]]:
+    ids = {c for column in ("base_top", "tuned_top") for top in rows[column] for c in top[:SHOWN]}
+    found = warehouse.read(
+        "SELECT chunk_id, any_value(file_name) AS file_name, any_value(page_start) AS page_start, "
+        "any_value(page_end) AS page_end, any_value(chunk_text) AS chunk_text FROM chunks "
+        "WHERE chunk_id IN (SELECT unnest(?::VARCHAR[])) GROUP BY chunk_id",
+        [sorted(ids)],
+    )
+    return {row["chunk_id"]: row for row in found.iter_rows(named=True)}
+
+
+def _example(row: dict[str, object], chunks: dict[str, dict[str, object]]) -> Example:
+    relevant = set(row["relevant_chunk_ids"])  # type: ignore[arg-type]
+    return Example(
+        question=str(row["anchor"]),
+        split=str(row["split"]),
+        base_rank=row["base_rank"],  # type: ignore[arg-type]
+        tuned_rank=row["tuned_rank"],  # type: ignore[arg-type]
+        base_retrieved=_retrieved(row["base_top"], relevant, chunks),  # type: ignore[arg-type]
+        tuned_retrieved=_retrieved(row["tuned_top"], relevant, chunks),  # type: ignore[arg-type]
+    )
+
+
+def _retrieved(
+    top: Sequence[str], relevant: set[str], chunks: dict[str, dict[str, object]]
+) -> tuple[Retrieved, ...]:
+    return tuple(
+        Retrieved(
+            file_name=str(chunk["file_name"]),
+            page_start=int(str(chunk["page_start"])),
+            page_end=int(str(chunk["page_end"])),
+            text=str(chunk["chunk_text"]),
+            relevant=chunk_id in relevant,
+        )
+        for chunk_id in top[:SHOWN]
+        if (chunk := chunks.get(chunk_id))
+    )

@@ -1,0 +1,1 @@
+"""The embedding model is fine-tuned in a child process."""

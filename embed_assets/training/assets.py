@@ -1,0 +1,243 @@
+"""finetuned_model: the base model, fine-tuned on the training pairs in a child process."""
+
+import json
+import shutil
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from embed_assets.evaluation.assets import EVALUATION_VERSION
+from embed_assets.evaluation.scoring import (
+    RetrievalTask,
+    mlflow_metrics,
+    ndcg_table,
+    retrieval_task,
+    score_model,
+    store,
+)
+from embed_assets.resources.encoder import (
+    ModelCard,
+    embedding_size,
+    load_model,
+    matryoshka_dimensions,
+    model_card,
+)
+from embed_assets.resources.tracking import REGISTERED_MODEL, Tracking, as_params
+from embed_assets.resources.warehouse import Warehouse, digest
+from embed_assets.settings import Settings
+from embed_assets.tables import TABLES
+from embed_assets.training.trainer import TrainingConfig
+
+TRAINING_VERSION = "1"
+WARMUP_SHARE = 0.1
+SERVING_REQUIREMENTS = ("sentence-transformers", "torch", "transformers", "mlflow")
+
+
+@dg.asset(
+    deps=["training_pairs", "chunks"],
+    group_name="training",
+    kinds={"huggingface", "pytorch", "mlflow"},
+)
+def finetuned_model(
+    context: dg.AssetExecutionContext,
+    warehouse: Warehouse,
+    tracking: Tracking,
+    pipes: dg.PipesSubprocessClient,
+    settings: dg.ResourceParam[Settings],
+) -> dg.MaterializeResult:
+    """The fine-tuned embedding model, registered in MLflow and as a plain folder."""
+    import mlflow
+
+    input_version = warehouse.version_of("training_pairs", "chunks")
+    code_version = context.assets_def.get_asset_spec().code_version or ""
+    card = model_card(settings)
+    task = retrieval_task(warehouse)
+    pairs = select_pairs(
+        warehouse.read(
+            "SELECT anchor, positive, document_id, global_chunk_id, question_id "
+            "FROM training_pairs WHERE split = 'train'"
+        ),
+        settings.max_pairs,
+    )
+    folder = settings.models / f"training-{digest((input_version, code_version))}"
+    with tracking.run(context, f"finetuned_model {card.name}") as run_id:
+        config = _prepare(folder, settings, card, task, pairs, tracking.uri, run_id)
+        mlflow.log_params(as_params(config.model_dump(exclude={"folder", "tracking_uri"})))
+        mlflow.set_tag("dagster/data_version", run_id)
+        _log_dataset(pairs)
+        result = _train(context, pipes, config)
+        mlflow.log_metrics({k: v for k, v in result.items() if isinstance(v, int | float)})
+        evaluation = score_model(
+            warehouse, task, str(config.model), card, settings.precision, config.dimensions
+        )
+        mlflow.log_metrics(mlflow_metrics(evaluation.scores))
+        registered = _register(config.model)
+        path = _keep(config, settings.models / f"v{registered}")
+        store(warehouse, evaluation, "tuned", run_id)
+        _record_model(
+            warehouse, registered, card, path, input_version, pairs, run_id, context.run_id
+        )
+    warehouse.record(
+        "finetuned_model",
+        code_version=code_version,
+        input_version=input_version,
+        data_version=run_id,
+        run_id=context.run_id,
+    )
+    return dg.MaterializeResult(
+        data_version=dg.DataVersion(run_id),
+        metadata={
+            **tracking.metadata(run_id),
+            "version": registered,
+            "path": dg.MetadataValue.path(path),
+            "dagster/row_count": pairs.height,
+            "ndcg_at_10": dg.MetadataValue.md(ndcg_table(evaluation.scores)),
+            **{key: value for key, value in result.items() if value is not None},
+        },
+    )
+
+
+def select_pairs(pairs: pl.DataFrame, most: int) -> pl.DataFrame:
+    """At most so many pairs (all if 0): one of every chunk before a second of any.
+
+    pairs: question_id, global_chunk_id and more. question_ids are hashes: their order is a shuffle
+    that is the same every time, and stays so for those that remain when others come or go.
+    """
+    ordered = pairs.sort("question_id")
+    if most:
+        turn = pl.int_range(pl.len()).over("global_chunk_id")
+        ordered = ordered.sort(turn, "question_id").head(most).sort("question_id")
+    return ordered
+
+
+def _prepare(
+    folder: Path,
+    settings: Settings,
+    card: ModelCard,
+    task: RetrievalTask,
+    pairs: pl.DataFrame,
+    tracking_uri: str,
+    run_id: str,
+) -> TrainingConfig:
+    """Write what the child reads. A folder is named after what it trains on, so that a run that
+    was killed is taken up where it stopped.
+    """
+    config = TrainingConfig(
+        folder=folder,
+        base=card.source,
+        token_limit=card.token_limit,
+        query_prompt=card.query_prompt,
+        document_prompt=card.document_prompt,
+        dimensions=matryoshka_dimensions(embedding_size(card.source), settings.dimensions),
+        epochs=settings.epochs,
+        batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
+        warmup_share=WARMUP_SHARE,
+        seed=settings.seed,
+        precision=settings.precision,
+        tracking_uri=tracking_uri,
+        mlflow_run_id=run_id,
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    pairs.select("anchor", "positive").write_parquet(config.pairs)
+    task.questions.filter(pl.col("split") == "validation").write_parquet(config.validation)
+    task.corpus.write_parquet(config.corpus)
+    (folder / "config.json").write_text(config.model_dump_json(indent=2))
+    return config
+
+
+def _train(
+    context: dg.AssetExecutionContext, pipes: dg.PipesSubprocessClient, config: TrainingConfig
+) -> dict[str, Any]:
+    command = [
+        sys.executable,
+        "-m",
+        "embed_assets.training.trainer",
+        str(config.folder / "config.json"),
+    ]
+    pipes.run(command=command, context=context.op_execution_context)
+    return json.loads((config.folder / "result.json").read_text())
+
+
+def _log_dataset(pairs: pl.DataFrame) -> None:
+    import mlflow
+    from mlflow.data.polars_dataset import from_polars
+
+    mlflow.log_input(from_polars(pairs, name="training_pairs"), context="training")
+
+
+def _register(model: Path) -> str:
+    """Log the model once and register it; gives its version in the registry."""
+    from mlflow.sentence_transformers import log_model
+
+    info = log_model(
+        load_model(str(model)),
+        name="model",
+        task="llm/v1/embeddings",
+        pip_requirements=[f"{name}=={version(name)}" for name in SERVING_REQUIREMENTS],
+        registered_model_name=REGISTERED_MODEL,
+    )
+    return str(info.registered_model_version)
+
+
+def _keep(config: TrainingConfig, path: Path) -> Path:
+    """Move the model to the folder named after its version, and clear away unfinished trainings."""
+    shutil.rmtree(path, ignore_errors=True)
+    config.model.rename(path)
+    for unfinished in config.folder.parent.glob("training-*"):
+        shutil.rmtree(unfinished)
+    return path
+
+
+def _record_model(
+    warehouse: Warehouse,
+    registered: str,
+    card: ModelCard,
+    path: Path,
+    input_version: str,
+    pairs: pl.DataFrame,
+    mlflow_run_id: str,
+    dagster_run_id: str,
+) -> None:
+    """Remember which PDFs made the model, so that `lineage` can say so later."""
+    model = pl.DataFrame(
+        {
+            "version": [registered],
+            "base": [card.name],
+            "path": [str(path)],
+            "input_version": [input_version],
+            "mlflow_run_id": [mlflow_run_id],
+            "dagster_run_id": [dagster_run_id],
+            "trained_at": [datetime.now(UTC)],
+        },
+        schema=TABLES["models"].schema,
+    )
+    counts = pairs.group_by("document_id").agg(questions=pl.len().cast(pl.Int64))
+    files = warehouse.read("SELECT document_id, path, sha256 FROM raw_pdfs")
+    documents = counts.join(files, on="document_id").with_columns(version=pl.lit(registered))
+    warehouse.replace("models", model, where={"version": [registered]})
+    warehouse.replace("model_documents", documents, where={"version": [registered]})
+
+
+def code_versions(settings: Settings) -> dict[str, str]:
+    """Version of the training and of every setting that shapes a model."""
+    card = model_card(settings)
+    shape = (
+        card.name,
+        card.query_prompt,
+        card.document_prompt,
+        card.token_limit,
+        settings.dimensions,
+        settings.epochs,
+        settings.max_pairs,
+        settings.batch_size,
+        settings.learning_rate,
+        settings.seed,
+        settings.precision,
+    )
+    return {"finetuned_model": f"{TRAINING_VERSION}.{EVALUATION_VERSION}, {digest(shape)}"}
