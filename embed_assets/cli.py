@@ -1,0 +1,157 @@
+"""`embed-assets`: the whole project from a terminal.
+
+Runs are Dagster runs in the same instance as the UI's, so that they show there. Everything a person
+reads goes to stderr; stdout carries the result alone, as a table or, with --json, as one object.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic import ValidationError
+
+from embed_assets.settings import PREFIX, ProjectError, Settings, SettingsError
+
+app = typer.Typer(
+    help="Turn a folder of PDFs into a better embedding model, and prove that it is better.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Pdfs = Annotated[Path | None, typer.Option("--pdfs", help="Folder of PDFs.", metavar="DIR")]
+Home = Annotated[Path | None, typer.Option("--home", help="Folder of all state.", metavar="DIR")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")]
+
+
+@app.command()
+def run(pdfs: Pdfs = None, home: Home = None, as_json: Json = False) -> None:
+    """Bring everything in line with the PDF folder, train what is stale, print the comparison."""
+    with _session(pdfs, home, as_json) as (settings, emit):
+        from embed_assets.pipeline import Pipeline
+        from embed_assets.summary import run_summary, run_text
+
+        pipeline = Pipeline(settings)
+        pipeline.ingest()
+        pipeline.train()
+        summary = run_summary(pipeline)
+        emit(summary, run_text(summary))
+
+
+@app.command()
+def ingest(pdfs: Pdfs = None, home: Home = None, as_json: Json = False) -> None:
+    """Bring documents, chunks and questions in line with the PDF folder."""
+    with _session(pdfs, home, as_json) as (settings, emit):
+        from embed_assets.pipeline import Pipeline
+        from embed_assets.summary import ingest_summary, ingest_text
+
+        pipeline = Pipeline(settings)
+        pipeline.ingest()
+        summary = ingest_summary(pipeline)
+        emit(summary, ingest_text(summary))
+
+
+@app.command()
+def search(
+    text: Annotated[str, typer.Argument(help="What to look for.")],
+    k: Annotated[int, typer.Option("--k", min=1, help="How many chunks to show.")] = 5,
+    pdfs: Pdfs = None,
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """Show the best chunks for a text, with file and page."""
+    with _session(pdfs, home, as_json) as (settings, emit):
+        from embed_assets.search import search_chunks, search_text
+
+        result = search_chunks(settings, text, k)
+        emit(result, search_text(result))
+
+
+@app.command()
+def lineage(
+    version: Annotated[str | None, typer.Argument(help="Version; the newest without.")] = None,
+    pdfs: Pdfs = None,
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """List the PDFs and questions that made a model."""
+    with _session(pdfs, home, as_json) as (settings, emit):
+        from embed_assets.summary import lineage_summary, lineage_text
+
+        summary = lineage_summary(settings, version)
+        emit(summary, lineage_text(summary))
+
+
+@app.command()
+def ui(
+    pdfs: Pdfs = None,
+    home: Home = None,
+    as_json: Json = False,
+    port: Annotated[int, typer.Option("--port", help="Port of Dagster.")] = 3000,
+    mlflow_port: Annotated[int, typer.Option("--mlflow-port", help="Port of MLflow.")] = 5000,
+) -> None:
+    """Open Dagster on 127.0.0.1, and MLflow beside it, on the same state."""
+    with _session(pdfs, home, as_json) as (settings, emit):
+        from embed_assets.servers import serve
+
+        serve(settings, port, mlflow_port, emit)
+
+
+Emit = Callable[[dict[str, Any], str], None]
+
+
+@contextmanager
+def _session(
+    pdfs: Path | None, home: Path | None, as_json: bool
+) -> Iterator[tuple[Settings, Emit]]:
+    """Settings with the shared options applied, and where the result goes; errors end the call."""
+    stdout = _reserve_stdout()
+
+    def emit(summary: dict[str, Any], text: str) -> None:
+        print(json.dumps(summary, ensure_ascii=False) if as_json else text, file=stdout, flush=True)
+
+    for name, value in (("PDFS", pdfs), ("HOME", home)):
+        if value is not None:
+            # In the environment, so that Dagster's and the training's processes agree.
+            os.environ[PREFIX + name] = os.path.abspath(value)
+    try:
+        yield load_settings(), emit
+    except ProjectError as error:
+        typer.echo(f"embed-assets: {error}", err=True)
+        if as_json:
+            emit({"error": str(error)}, "")
+        raise typer.Exit(error.status) from error
+    except KeyboardInterrupt:
+        typer.echo("embed-assets: stopped. Run it again to go on from here.", err=True)
+        raise typer.Exit(130) from None
+
+
+def load_settings() -> Settings:
+    """Settings from the environment and `.env`. SettingsError in one line if one is wrong."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = PREFIX + "_".join(str(part) for part in first["loc"]).upper()
+        raise SettingsError(f"{name}: {first['msg']}, not {first['input']!r}.") from error
+
+
+def _reserve_stdout() -> Any:
+    """The real stdout, for the result alone; what libraries and children print goes to stderr."""
+    reserved = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    return reserved
+
+
+def main() -> None:
+    """Entry point of `embed-assets`."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

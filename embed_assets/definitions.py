@@ -1,0 +1,130 @@
+"""The whole project for Dagster: wiring only."""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+
+from embed_assets.comparison import assets as comparison_stage
+from embed_assets.documents import assets as documents_stage
+from embed_assets.documents.checks import document_is_readable
+from embed_assets.documents.sensors import INGEST, pdf_folder
+from embed_assets.evaluation import assets as evaluation_stage
+from embed_assets.pairs import assets as pairs_stage
+from embed_assets.questions import assets as questions_stage
+from embed_assets.resources.tracking import Tracking
+from embed_assets.resources.warehouse import DocumentsIOManager, Warehouse
+from embed_assets.resources.workers import WorkerPool
+from embed_assets.settings import Settings
+from embed_assets.tables import TABLES
+from embed_assets.training import assets as training_stage
+
+TRAIN = "train"
+OWNER = "team:retrieval"
+INGEST_ASSETS = ["raw_pdfs", "parsed_markdown", "chunks", "synthetic_questions"]
+TRAIN_ASSETS = ["training_pairs", "base_eval", "finetuned_model", "comparison"]
+STAGES = (
+    documents_stage,
+    questions_stage,
+    pairs_stage,
+    evaluation_stage,
+    training_stage,
+    comparison_stage,
+)
+
+
+def build_definitions(
+    settings: Settings | None = None, overrides: Mapping[str, Any] | None = None
+) -> dg.Definitions:
+    """The project for these settings; `overrides` replaces resources by name, for tests."""
+    settings = settings or Settings()
+    definitions = dg.Definitions(
+        assets=[
+            documents_stage.raw_pdfs,
+            documents_stage.parsed_markdown,
+            documents_stage.chunks,
+            questions_stage.synthetic_questions,
+            pairs_stage.training_pairs,
+            evaluation_stage.base_eval,
+            training_stage.finetuned_model,
+            comparison_stage.comparison,
+        ],
+        asset_checks=[document_is_readable],
+        jobs=[
+            dg.define_asset_job(INGEST, INGEST_ASSETS, description="PDFs become questions."),
+            dg.define_asset_job(TRAIN, TRAIN_ASSETS, description="Questions become a model."),
+        ],
+        sensors=[pdf_folder],
+        # A step in its own process costs four seconds to start; parsing and training have theirs.
+        executor=dg.in_process_executor,
+        resources={**build_resources(settings), **(overrides or {})},
+    )
+    versions = code_versions(settings)
+    return definitions.map_asset_specs(func=lambda spec: _complete(spec, versions))
+
+
+def build_resources(settings: Settings) -> dict[str, Any]:
+    """Resources by name."""
+    warehouse = Warehouse(path=str(settings.warehouse))
+    return {
+        "settings": settings,
+        "warehouse": warehouse,
+        "io_manager": DocumentsIOManager(database=str(settings.warehouse), warehouse=warehouse),
+        "pool": WorkerPool(
+            processes=settings.worker_count,
+            timeout=settings.parse_timeout,
+            memory_limit_bytes=_memory_share(settings.worker_count),
+        ),
+        "tracking": Tracking(
+            uri=settings.tracking_uri, artifacts=str(settings.home / "mlartifacts")
+        ),
+        "pipes": dg.PipesSubprocessClient(),
+    }
+
+
+def code_versions(settings: Settings) -> dict[str, str]:
+    """Code version of every asset under these settings."""
+    return {name: v for stage in STAGES for name, v in stage.code_versions(settings).items()}
+
+
+def _memory_share(processes: int) -> int | None:
+    """Address space that one of so many workers may take: its share of the machine's memory."""
+    try:
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError, AttributeError):
+        return None
+    return max(4 * 2**30, total // processes)
+
+
+def _complete(spec: dg.AssetSpec, versions: Mapping[str, str]) -> dg.AssetSpec:
+    """What holds for every asset: an owner, a code version, its table's columns."""
+    name = spec.key.path[-1]
+    metadata: dict[str, Any] = {}
+    if name in TABLES:
+        metadata = {
+            "dagster/table_name": f"main.{name}",
+            "dagster/column_schema": _column_schema(name),
+        }
+    if spec.partitions_def is not None:
+        metadata["partition_expr"] = "document_id"
+    return spec.merge_attributes(metadata=metadata, owners=[OWNER]).replace_attributes(
+        code_version=versions[name]
+    )
+
+
+def _column_schema(name: str) -> dg.TableSchema:
+    return dg.TableSchema(
+        columns=[
+            dg.TableColumn(
+                column_name,
+                column.sql,
+                description=column.description,
+                constraints=dg.TableColumnConstraints(nullable=column.nullable),
+            )
+            for column_name, column in TABLES[name].columns.items()
+        ]
+    )
+
+
+defs = build_definitions()

@@ -1,0 +1,189 @@
+"""Brings the project up to date from a terminal: what is stale is made, as Dagster runs.
+
+What is stale is decided in `staleness.py`, what the folder means for the partitions in
+`documents/folder.py`; here the runs are started, one batch of documents each.
+"""
+
+import logging
+import os
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import dagster as dg
+import typer
+from filelock import FileLock, Timeout
+
+from embed_assets.definitions import INGEST, TRAIN, build_definitions, code_versions
+from embed_assets.documents.folder import changed_documents, partitions_to_sync, scan
+from embed_assets.documents.sensors import RANGE_END, RANGE_START, UNFINISHED, batches
+from embed_assets.partitions import DOCUMENTS
+from embed_assets.questions.generation import check_generator
+from embed_assets.questions.labelled import read_labelled
+from embed_assets.resources.warehouse import Warehouse
+from embed_assets.settings import ProjectError, Settings, SettingsError
+from embed_assets.staleness import (
+    DOCUMENT_ASSETS,
+    read_materializations,
+    stale_document_assets,
+    stale_training_assets,
+)
+
+ROUNDS = 4
+"""A chain settles in as many rounds as it has links that may come out unchanged."""
+
+
+class RunFailedError(ProjectError):
+    """A Dagster run failed; the message says which step and why."""
+
+
+class Pipeline:
+    """The project under some settings, with what its runs took."""
+
+    def __init__(self, settings: Settings) -> None:
+        """SettingsError before any work is done if the folder, model or generator is wrong."""
+        self.settings = settings
+        self.found = scan(settings.pdfs)
+        if not self.found:
+            raise SettingsError(f"EMBED_ASSETS_PDFS: there are no PDFs in {settings.pdfs}.")
+        check_generator(settings)
+        read_labelled(settings.labelled_files, settings.labelled_purpose)
+        self.versions = code_versions(settings)  # looks for the model
+        prepare_home(settings)
+        self.warehouse = Warehouse(path=str(settings.warehouse))
+        self.definitions = build_definitions(settings)
+        self.seconds: dict[str, float] = defaultdict(float)
+        self.materialized: set[str] = set()
+
+    def ingest(self) -> None:
+        """Bring the partitions in line with the folder, and every document up to its questions."""
+        with self._alone(), dg.DagsterInstance.get() as instance:
+            self._sync_partitions(instance)
+            for _ in range(ROUNDS):
+                work = self._stale_documents(instance)
+                if not work:
+                    return
+                for assets, keys in work:
+                    self._execute(instance, INGEST, assets, keys)
+
+    def train(self) -> None:
+        """Make the pairs, the evaluation, the model and the comparison, whichever are stale."""
+        with self._alone(), dg.DagsterInstance.get() as instance:
+            for _ in range(ROUNDS):
+                made = read_materializations(self.warehouse)
+                assets = stale_training_assets(self.warehouse, made, self.versions)
+                if not assets:
+                    return
+                self._execute(instance, TRAIN, assets)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        lock = FileLock(self.settings.home / "command.lock", timeout=0)
+        try:
+            with lock:
+                yield
+        except Timeout:
+            raise ProjectError(
+                f"Another embed-assets command is at work on {self.settings.home}. "
+                "Wait for it to end, or give another --home."
+            ) from None
+
+    def _sync_partitions(self, instance: dg.DagsterInstance) -> None:
+        existing = instance.get_dynamic_partitions(DOCUMENTS)
+        busy = instance.get_runs_count(dg.RunsFilter(statuses=UNFINISHED)) > 0
+        add, delete = partitions_to_sync(list(self.found), existing, existing if busy else [])
+        if delete:
+            typer.echo(f"{len(delete)} documents left the folder.", err=True)
+            self.warehouse.delete_documents(delete)
+            for key in delete:
+                instance.delete_dynamic_partition(DOCUMENTS, key)
+        if add:
+            instance.add_dynamic_partitions(DOCUMENTS, add)
+
+    def _stale_documents(
+        self, instance: dg.DagsterInstance
+    ) -> list[tuple[tuple[str, ...], list[str]]]:
+        """(assets, documents) of each run to start; those that need the same assets together."""
+        made = read_materializations(self.warehouse)
+        loaded = self.warehouse.read("SELECT document_id, size_bytes, modified_at FROM raw_pdfs")
+        touched = set(changed_documents(self.found, loaded))
+        groups: dict[tuple[str, ...], set[str]] = defaultdict(set)
+        for key in self.found:
+            assets = stale_document_assets(key, made, self.versions)
+            if key in touched and assets != DOCUMENT_ASSETS:
+                # Perhaps only the file's time changed: read it, and see whether its bytes did.
+                assets = ("raw_pdfs",)
+            if assets:
+                groups[assets].add(key)
+        order = instance.get_dynamic_partitions(DOCUMENTS)
+        return [
+            (assets, batch) for assets, keys in groups.items() for batch in batches(order, keys)
+        ]
+
+    def _execute(
+        self,
+        instance: dg.DagsterInstance,
+        job: str,
+        assets: Sequence[str],
+        keys: Sequence[str] = (),
+    ) -> None:
+        what = f"{len(keys)} documents: " if keys else ""
+        typer.echo(f"{what}{', '.join(assets)}", err=True)
+        result = self.definitions.resolve_job_def(job).execute_in_process(
+            instance=instance,
+            asset_selection=[dg.AssetKey(asset) for asset in assets],
+            tags={RANGE_START: keys[0], RANGE_END: keys[-1]} if keys else {},
+            run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+            raise_on_error=False,
+        )
+        self._measure(result)
+        if not result.success:
+            raise _failure(result)
+
+    def _measure(self, result: dg.ExecuteInProcessResult) -> None:
+        for event in result.all_events:
+            if event.event_type == dg.DagsterEventType.STEP_SUCCESS and event.step_key:
+                self.seconds[event.step_key] += event.step_success_data.duration_ms / 1000
+                self.materialized.add(event.step_key)
+
+
+def _failure(result: dg.ExecuteInProcessResult) -> ProjectError:
+    for event in result.all_events:
+        if event.event_type == dg.DagsterEventType.STEP_FAILURE:
+            error = event.step_failure_data.error
+            while error is not None and error.cause is not None:
+                error = error.cause
+            message = " ".join(error.message.split()) if error else "unknown error"
+            if "DagsterExecutionInterruptedError" in message:
+                raise KeyboardInterrupt
+            kind, _, text = message.partition(": ")
+            plain = kind.rpartition(".")[2].endswith("Error") and kind.startswith("embed_assets.")
+            return RunFailedError(
+                f"{text if plain else f'{event.step_key}: {message}'} "
+                f"(Dagster run {result.run_id[:8]})"
+            )
+    return RunFailedError(f"Dagster run {result.run_id} failed; `embed-assets ui` shows why.")
+
+
+def prepare_home(settings: Settings) -> None:
+    """Make the home folder and its Dagster instance, and point Dagster at it."""
+    try:
+        settings.dagster_home.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingsError(f"EMBED_ASSETS_HOME: {error.filename}: {error.strerror}.") from error
+    config = settings.dagster_home / "dagster.yaml"
+    if not config.exists():
+        config.write_text(DAGSTER_YAML)
+    os.environ["DAGSTER_HOME"] = str(settings.dagster_home)
+    for name in ("alembic", "mlflow"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+
+
+DAGSTER_YAML = """\
+# Written by embed-assets, once. Dagster's telemetry stays off unless you turn it on here.
+telemetry:
+  enabled: false
+nux:
+  enabled: false
+"""

@@ -1,0 +1,80 @@
+"""Search: the best chunks for a text, by the newest model that proved better, else the base."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from embed_assets.settings import ProjectError, Settings
+
+
+def search_chunks(settings: Settings, text: str, k: int) -> dict[str, Any]:
+    """What `search --json` prints: the k best chunks. ProjectError if nothing is ingested."""
+    from embed_assets.evaluation.embeddings import corpus_embeddings, fingerprint
+    from embed_assets.evaluation.retrieval import top_k
+    from embed_assets.evaluation.scoring import retrieval_task
+    from embed_assets.resources.encoder import Encoder, model_card, resolved_precision
+    from embed_assets.resources.warehouse import Warehouse
+
+    warehouse = Warehouse(path=str(settings.warehouse))
+    corpus = retrieval_task(warehouse).corpus
+    if corpus.is_empty():
+        raise ProjectError(
+            f"There is nothing to search in {settings.home}. `embed-assets ingest` reads PDFs."
+        )
+    card = model_card(settings)
+    version, source = champion(warehouse, settings) or (None, card.source)
+    encoder = Encoder(source, card, resolved_precision(settings.precision))
+    found, scores = top_k(
+        encoder.encode_queries([text]),
+        corpus_embeddings(warehouse, encoder, fingerprint(source, card), corpus),
+        k=min(k, corpus.height),
+    )
+    places = warehouse.read(
+        "SELECT chunk_id, file_name, page_start, page_end, chunk_text FROM chunks "
+        "WHERE chunk_id IN (SELECT unnest(?::VARCHAR[])) ORDER BY document_id, chunk_index",
+        [[corpus["chunk_id"][int(i)] for i in found[0]]],
+    ).unique("chunk_id", keep="first")
+    by_id = {row["chunk_id"]: row for row in places.iter_rows(named=True)}
+    return {
+        "query": text,
+        "model": f"{card.name} fine-tuned, version {version}" if version else card.name,
+        "results": [
+            {
+                **{name: value for name, value in row.items() if name != "chunk_id"},
+                "score": round(float(score), 6),
+            }
+            for i, score in zip(found[0], scores[0], strict=True)
+            for row in [by_id[corpus["chunk_id"][int(i)]]]
+        ],
+    }
+
+
+def champion(warehouse: Any, settings: Settings) -> tuple[str, str] | None:
+    """Version and folder of the registry's champion, if it was fine-tuned from this base model."""
+    rows = warehouse.read(
+        "SELECT version, path FROM models WHERE base = ? ORDER BY trained_at DESC",
+        [settings.model],
+    )
+    if rows.is_empty():
+        return None
+    from mlflow.exceptions import MlflowException
+
+    from embed_assets.resources.tracking import CHAMPION, REGISTERED_MODEL, Tracking
+
+    tracking = Tracking(uri=settings.tracking_uri, artifacts=str(settings.home / "mlartifacts"))
+    try:
+        alias = tracking.client().get_model_version_by_alias(REGISTERED_MODEL, CHAMPION)
+    except MlflowException:  # no version has proved better yet
+        return None
+    return next(((v, p) for v, p in rows.iter_rows() if v == str(alias.version)), None)
+
+
+def search_text(result: Mapping[str, Any]) -> str:
+    """The results for a person."""
+    lines = [f"By {result['model']}:"]
+    for row in result["results"]:
+        start, end = row["page_start"], row["page_end"]
+        pages = f"page {start}" if start == end else f"pages {start}–{end}"
+        text = " ".join(row["chunk_text"].split())
+        text = text if len(text) <= 300 else f"{text[:300]}…"
+        lines += ["", f"{row['score']:.3f}  {row['file_name']}, {pages}", f"       {text}"]
+    return "\n".join(lines)

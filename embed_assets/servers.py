@@ -1,0 +1,117 @@
+"""The two servers a person looks at: Dagster and MLflow, on loopback, on the same state."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from typing import Any
+
+import typer
+
+from embed_assets.pipeline import prepare_home
+from embed_assets.settings import ProjectError, Settings, SettingsError
+
+HOST = "127.0.0.1"
+START_TIMEOUT = 120.0
+
+
+def serve(
+    settings: Settings,
+    port: int,
+    mlflow_port: int,
+    emit: Callable[[dict[str, Any], str], None],
+) -> None:
+    """Start both, say where they are, and stay until interrupted or until one of them ends."""
+    prepare_home(settings)
+    commands = {"Dagster": (_dagster_command(port), f"http://{HOST}:{port}")}
+    tracking = settings.tracking_uri
+    if tracking.startswith("http"):
+        mlflow_url = tracking
+    else:
+        mlflow_url = f"http://{HOST}:{mlflow_port}"
+        commands["MLflow"] = (_mlflow_command(settings, mlflow_port), mlflow_url)
+    for name, (_, url) in commands.items():
+        _check_free(name, int(url.rpartition(":")[2]))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    processes: dict[str, subprocess.Popen[bytes]] = {}
+    try:
+        for name, (command, _) in commands.items():
+            log = (settings.home / f"{name.lower()}-server.log").open("wb")
+            processes[name] = subprocess.Popen(
+                command, stdout=log, stderr=log, start_new_session=True
+            )
+        for name, (_, url) in commands.items():
+            _wait(name, url, processes[name], settings)
+        dagster_url = commands["Dagster"][1]
+        emit(
+            {"dagster": dagster_url, "mlflow": mlflow_url},
+            f"Dagster  {dagster_url}\nMLflow   {mlflow_url}\nState    {settings.home}\n"
+            "Ctrl-C stops both.",
+        )
+        while True:
+            for name, process in processes.items():
+                if process.poll() is not None:
+                    raise ProjectError(f"{name} ended: see {_log(settings, name)}.")
+            time.sleep(1)
+    except KeyboardInterrupt:
+        typer.echo("Stopped.", err=True)
+    finally:
+        for process in processes.values():
+            _stop(process)
+
+
+def _dagster_command(port: int) -> list[str]:
+    module = ["-m", "embed_assets.definitions"]
+    return [sys.executable, "-m", "dagster", "dev", *module, "-h", HOST, "-p", str(port)]
+
+
+def _mlflow_command(settings: Settings, port: int) -> list[str]:
+    store = ["--backend-store-uri", settings.tracking_uri]
+    artifacts = ["--default-artifact-root", (settings.home / "mlartifacts").as_uri()]
+    where = ["--host", HOST, "--port", str(port), "--workers", "1"]
+    return [sys.executable, "-m", "mlflow", "server", *store, *artifacts, *where]
+
+
+def _check_free(name: str, port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            option = "--port" if name == "Dagster" else "--mlflow-port"
+            raise SettingsError(
+                f"{name}: port {port} is taken. Give another one with {option}."
+            ) from None
+
+
+def _wait(name: str, url: str, process: subprocess.Popen[bytes], settings: Settings) -> None:
+    deadline = time.monotonic() + START_TIMEOUT
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            break
+        try:
+            with urllib.request.urlopen(url, timeout=5):
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.5)
+    raise ProjectError(f"{name} did not start: see {_log(settings, name)}.")
+
+
+def _log(settings: Settings, name: str) -> str:
+    return str(settings.home / f"{name.lower()}-server.log")
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """End a server and its children, which share its process group."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGINT)
+        try:
+            process.wait(15)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()

@@ -1,0 +1,242 @@
+"""What the command prints when it is done: one object, and the same as text."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from embed_assets.documents.parsing import document_statuses
+from embed_assets.questions.labelled import KEPT, orphans, read_labelled
+from embed_assets.resources.warehouse import Warehouse
+from embed_assets.settings import ProjectError, Settings
+
+if TYPE_CHECKING:
+    from embed_assets.pipeline import Pipeline
+
+STAGE_OF: Mapping[str, str] = {
+    "raw_pdfs": "documents",
+    "parsed_markdown": "documents",
+    "chunks": "documents",
+    "synthetic_questions": "questions",
+    "training_pairs": "pairs",
+    "base_eval": "evaluation",
+    "finetuned_model": "training",
+    "comparison": "comparison",
+}
+INGEST_STAGES = ("documents", "questions")
+LISTED = 20
+
+
+def ingest_summary(pipeline: "Pipeline") -> dict[str, Any]:
+    """What `ingest --json` prints."""
+    warehouse, settings = pipeline.warehouse, pipeline.settings
+    statuses = document_statuses(warehouse.read("SELECT * FROM parsed_markdown"))
+    paths = warehouse.paths()
+    counts = dict(statuses.group_by("parser_status").len().iter_rows())
+    return {
+        "documents": {status: counts.get(status, 0) for status in ("SUCCESS", "EMPTY", "ERROR")},
+        "failed": _with_status(statuses, paths, "ERROR"),
+        "empty": _with_status(statuses, paths, "EMPTY"),
+        "pages": int(statuses["pages"].sum()),
+        "chunks": warehouse.count("chunks"),
+        "questions": int(
+            warehouse.read(
+                "SELECT count(*) AS n FROM synthetic_questions WHERE status = ?", [KEPT]
+            )["n"][0]
+        ),
+        "unmatched_labelled": _unmatched(warehouse, settings),
+        "seconds": _by_stage(pipeline.seconds, INGEST_STAGES),
+        "seconds_by_asset": _rounded(pipeline.seconds),
+        "changed": bool(pipeline.materialized),
+    }
+
+
+def run_summary(pipeline: "Pipeline") -> dict[str, Any]:
+    """What `run --json` prints."""
+    warehouse = pipeline.warehouse
+    model = newest_model(warehouse)
+    runs = [warehouse.data_versions(name).get("") for name in ("base_eval", "finetuned_model")]
+    rows = warehouse.read(
+        "SELECT b.split, b.dimension, b.metric, b.k, b.score AS base, t.score AS tuned "
+        "FROM evaluation_results b JOIN evaluation_results t USING (split, dimension, metric, k) "
+        "WHERE b.run_id = ? AND b.model = 'base' AND t.run_id = ? AND t.model = 'tuned' "
+        "ORDER BY split, dimension DESC, metric, k",
+        runs,
+    )
+    report = pipeline.settings.reports / f"comparison-v{model['version']}.html"
+    return {
+        **ingest_summary(pipeline),
+        "seconds": _by_stage(pipeline.seconds, tuple(dict.fromkeys(STAGE_OF.values()))),
+        "pairs": dict(
+            warehouse.read(
+                "SELECT split, count(*) FROM training_pairs GROUP BY split ORDER BY split"
+            ).iter_rows()
+        ),
+        "model": {key: model[key] for key in ("base", "version", "path")},
+        "comparison": rows.to_dicts(),
+        "report": str(report),
+        "trained": "finetuned_model" in pipeline.materialized,
+    }
+
+
+def lineage_summary(settings: Settings, version: str | None) -> dict[str, Any]:
+    """What `lineage --json` prints. ProjectError if there is no such version."""
+    warehouse = Warehouse(path=str(settings.warehouse))
+    model = newest_model(warehouse, version)
+    documents = warehouse.read(
+        "SELECT document_id, path, sha256, questions FROM model_documents WHERE version = ? "
+        "ORDER BY path",
+        [model["version"]],
+    )
+    metrics = warehouse.read(
+        "SELECT split, dimension, metric, k, score FROM evaluation_results "
+        "WHERE run_id = ? AND model = 'tuned' ORDER BY ALL",
+        [model["mlflow_run_id"]],
+    )
+    from embed_assets.evaluation.retrieval import sentence_transformers_name
+
+    return {
+        "version": model["version"],
+        "base": model["base"],
+        "documents": documents.drop("questions").to_dicts(),
+        "questions": int(documents["questions"].sum()),
+        "dagster_run_id": model["dagster_run_id"],
+        "mlflow_run_id": model["mlflow_run_id"],
+        "metrics": {
+            f"{split}/{sentence_transformers_name(dimension, metric, k)}": score
+            for split, dimension, metric, k, score in metrics.iter_rows()
+        },
+    }
+
+
+def newest_model(warehouse: Warehouse, version: str | None = None) -> dict[str, Any]:
+    """Row of `models` for a version, or the newest. ProjectError if there is none."""
+    rows = warehouse.read("SELECT * FROM models ORDER BY trained_at DESC")
+    if version is not None:
+        rows = rows.filter(pl.col("version") == version.removeprefix("v"))
+    if rows.is_empty():
+        what = f"There is no model version {version}" if version else "There is no model yet"
+        raise ProjectError(f"{what} in {warehouse.path}. `embed-assets run` trains one.")
+    return rows.row(0, named=True)
+
+
+def ingest_text(summary: Mapping[str, Any]) -> str:
+    """The summary of an ingest for a person."""
+    documents = summary["documents"]
+    lines = [] if summary["changed"] else ["Nothing has changed since the last time."]
+    lines.append(
+        f"{sum(documents.values())} documents, {documents['SUCCESS']} of them with text; "
+        f"{summary['pages']} pages, {summary['chunks']} chunks, {summary['questions']} questions."
+    )
+    for key, what in (("failed", "could not be read"), ("empty", "have no text")):
+        lines += _listing(f"{len(summary[key])} {what}", [_failure_line(r) for r in summary[key]])
+    unmatched = summary["unmatched_labelled"]
+    lines += _listing(
+        f"{len(unmatched)} labelled questions found no evidence",
+        [f"{row['file_name']}: {row['question']} ({row['reason']})" for row in unmatched],
+    )
+    return "\n".join([*lines, *_seconds_lines(summary["seconds"])])
+
+
+def run_text(summary: Mapping[str, Any]) -> str:
+    """The comparison for a person: NDCG@10 by split and dimension, and where to look next."""
+    if not summary["changed"]:
+        head = "Nothing has changed since the last time: nothing was trained."
+    elif not summary["trained"]:
+        head = "The training pairs are the same as before: nothing was trained."
+    else:
+        head = ""
+    ndcg = [row for row in summary["comparison"] if row["metric"] == "ndcg"]
+    lines = [head] if head else []
+    lines += [
+        ingest_text({**summary, "changed": True}),
+        "",
+        f"{'split':<22} {'dimension':>9} {'base':>7} {'tuned':>7} {'change':>8}   NDCG@10",
+    ]
+    for row in ndcg:
+        base, tuned = row["base"], row["tuned"]
+        change = f"{100 * (tuned - base) / base:+.1f} %" if base else "–"
+        lines.append(
+            f"{row['split']:<22} {row['dimension']:>9} {base:>7.4f} {tuned:>7.4f} {change:>8}"
+        )
+    model = summary["model"]
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"Model    {model['path']} (version {model['version']}, from {model['base']})",
+            f"Report   {summary['report']}",
+            "Dagster  embed-assets ui (with the same --home)",
+        ]
+    )
+
+
+def lineage_text(summary: Mapping[str, Any]) -> str:
+    """The lineage for a person."""
+    lines = [
+        f"Version {summary['version']}, fine-tuned from {summary['base']} on "
+        f"{summary['questions']} questions about {len(summary['documents'])} documents",
+        f"Dagster run {summary['dagster_run_id']}, MLflow run {summary['mlflow_run_id']}",
+    ]
+    return "\n".join([*lines, *(f"{d['sha256'][:12]}  {d['path']}" for d in summary["documents"])])
+
+
+def _with_status(
+    statuses: pl.DataFrame, paths: Mapping[str, str], status: str
+) -> list[dict[str, str]]:
+    rows = statuses.filter(pl.col("parser_status") == status)
+    return sorted(
+        (
+            {"path": paths.get(key, key), "error": error}
+            for key, error in rows.select("document_id", "error").iter_rows()
+        ),
+        key=lambda row: row["path"],
+    )
+
+
+def _unmatched(warehouse: Warehouse, settings: Settings) -> list[dict[str, Any]]:
+    """Every labelled row that can't be used, and why."""
+    labelled = read_labelled(settings.labelled_files, settings.labelled_purpose)
+    paths = warehouse.paths()
+    without_file = [
+        {"file_name": q.file_name, "question": q.question, "reason": "no such file in the folder"}
+        for q in orphans(labelled, list(paths.values()))
+    ]
+    dropped = warehouse.read(
+        "SELECT document_id, question, status FROM synthetic_questions "
+        "WHERE kind = 'labelled' AND status <> ? ORDER BY ALL",
+        [KEPT],
+    )
+    return without_file + [
+        {"file_name": paths.get(key, key), "question": question, "reason": status}
+        for key, question, status in dropped.iter_rows()
+    ]
+
+
+def _by_stage(seconds: Mapping[str, float], stages: tuple[str, ...]) -> dict[str, float]:
+    totals = dict.fromkeys(stages, 0.0)
+    for asset, taken in seconds.items():
+        stage = STAGE_OF.get(asset)
+        if stage in totals:
+            totals[stage] += taken
+    return _rounded(totals)
+
+
+def _rounded(seconds: Mapping[str, float]) -> dict[str, float]:
+    return {name: round(taken, 2) for name, taken in seconds.items()}
+
+
+def _seconds_lines(seconds: Mapping[str, float]) -> list[str]:
+    parts = [f"{stage} {taken:.0f} s" for stage, taken in seconds.items() if taken >= 0.5]
+    return [f"Took: {', '.join(parts)}."] if parts else []
+
+
+def _failure_line(row: Mapping[str, str]) -> str:
+    return f"{row['path']}: {row['error']}"
+
+
+def _listing(title: str, rows: list[str]) -> list[str]:
+    if not rows:
+        return []
+    more = [f"  … and {len(rows) - LISTED} more"] if len(rows) > LISTED else []
+    return [f"{title}:", *(f"  {row}" for row in rows[:LISTED]), *more]
