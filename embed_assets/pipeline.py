@@ -171,9 +171,10 @@ def prepare_home(settings: Settings) -> None:
         settings.dagster_home.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise SettingsError(f"EMBED_ASSETS_HOME: {error.filename}: {error.strerror}.") from error
-    config = settings.dagster_home / "dagster.yaml"
-    if not config.exists():
-        config.write_text(DAGSTER_YAML)
+    for name, text in (("dagster.yaml", DAGSTER_YAML), ("workspace.yaml", WORKSPACE_YAML)):
+        file = settings.dagster_home / name
+        if not file.exists():
+            file.write_text(text)
     os.environ["DAGSTER_HOME"] = str(settings.dagster_home)
     for name in ("alembic", "mlflow"):
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -186,4 +187,10 @@ telemetry:
   enabled: false
 nux:
   enabled: false
+"""
+WORKSPACE_YAML = """\
+load_from:
+  - python_module:
+      module_name: embed_assets.definitions
+      location_name: embed_assets
 """

@@ -28,7 +28,7 @@ def serve(
 ) -> None:
     """Start both, say where they are, and stay until interrupted or until one of them ends."""
     prepare_home(settings)
-    commands = {"Dagster": (_dagster_command(port), f"http://{HOST}:{port}")}
+    commands = {"Dagster": (_dagster_command(settings, port), f"http://{HOST}:{port}")}
     tracking = settings.tracking_uri
     if tracking.startswith("http"):
         mlflow_url = tracking
@@ -65,9 +65,10 @@ def serve(
             _stop(process)
 
 
-def _dagster_command(port: int) -> list[str]:
-    module = ["-m", "embed_assets.definitions"]
-    return [sys.executable, "-m", "dagster", "dev", *module, "-h", HOST, "-p", str(port)]
+def _dagster_command(settings: Settings, port: int) -> list[str]:
+    workspace = str(settings.dagster_home / "workspace.yaml")
+    where = ["--host", HOST, "--port", str(port)]
+    return [sys.executable, "-m", "dagster", "dev", "--workspace", workspace, *where]
 
 
 def _mlflow_command(settings: Settings, port: int) -> list[str]:

@@ -19,6 +19,7 @@ from embed_assets.comparison.verdict import (
     IncomparableError,
     compare,
     most_changed,
+    outcome,
     verdict_sentence,
 )
 from embed_assets.resources.encoder import model_card
@@ -54,7 +55,7 @@ def comparison(
     )
     result = compare(warehouse, base_run, tuned_run)
     verdict = verdict_sentence(result)
-    report = make_report(warehouse, settings, result, model, verdict)
+    report = make_report(warehouse, settings, result, model)
     with tracking.run(context, f"comparison v{model['version']}") as run_id:
         mlflow.set_tag("dagster/data_version", run_id)
         path = settings.reports / f"comparison-v{model['version']}.html"
@@ -95,7 +96,6 @@ def make_report(
     settings: Settings,
     result: Comparison,
     model: dict[str, object],
-    verdict: str,
 ) -> Report:
     """Everything that the HTML report says."""
     won, lost = most_changed(warehouse, result)
@@ -108,7 +108,7 @@ def make_report(
         title=f"{model_card(settings).name}, fine-tuned on {settings.pdfs.name}",
         created_at=datetime.now(UTC),
         headline_split=result.headline_split,
-        verdict=verdict,
+        verdict=f"{outcome(result)}.",
         facts={
             "Base model": str(model["base"]),
             "Fine-tuned model": f"{REGISTERED_MODEL} version {model['version']}",

@@ -121,21 +121,26 @@ def _queries_side_by_side(warehouse: Warehouse, base_run: str, tuned_run: str) -
 
 
 def verdict_sentence(comparison: Comparison) -> str:
-    """The outcome in one sentence, with the headline number."""
+    """The outcome in one sentence, with the headline number and its interval."""
     row = comparison.headline
-    what = SPLIT_TITLES[comparison.headline_split]
     base, tuned = float(str(row["base"])), float(str(row["tuned"]))
     change = f"NDCG@10 {base:.3f} → {tuned:.3f}"
     if base > 0:
         change += f" ({100 * (tuned - base) / base:+.1f} %)"
-    outcome = {
+    return (
+        f"{outcome(comparison)}: {change}, 95 % interval of the difference "
+        f"{row['low']:+.3f} to {row['high']:+.3f}."
+    )
+
+
+def outcome(comparison: Comparison) -> str:
+    """Which model is better on the headline split, if either clearly is."""
+    row = comparison.headline
+    said = {
         "better": "The fine-tuned model is better than the base model",
         "worse": "The fine-tuned model is WORSE than the base model",
     }.get(str(row["verdict"]), "There is no clear difference between the two models")
-    return (
-        f"{outcome} on {row['questions']} {what}: {change}, 95 % interval of the difference "
-        f"{row['low']:+.3f} to {row['high']:+.3f}."
-    )
+    return f"{said} on {row['questions']} {SPLIT_TITLES[comparison.headline_split]}"
 
 
 def most_changed(

@@ -98,13 +98,31 @@ def _open(pymupdf: Any, content: bytes) -> Any:
 
 
 def _pages(pymupdf4llm: Any, document: Any, indices: list[int]) -> list[Page]:
+    pages = _markdown(pymupdf4llm, document, indices, margins=False)
+    # The one line of a page passes for a running header. Without a picture, it is all there is.
+    lines = [i for i, page in zip(indices, pages, strict=True) if _is_lost(document[i], page)]
+    if not lines:
+        return pages
+    found = {page.number: page for page in _markdown(pymupdf4llm, document, lines, margins=True)}
+    return [found.get(page.number, page) for page in pages]
+
+
+def _is_lost(pdf_page: Any, page: Page) -> bool:
+    """Whether a page has text, of which none was taken, and no picture (a scan with a stamp)."""
+    return not page.markdown and bool(pdf_page.get_text().strip()) and not pdf_page.get_images()
+
+
+def _markdown(pymupdf4llm: Any, document: Any, indices: list[int], *, margins: bool) -> list[Page]:
+    """Pages as the parser has them. margins: with running headers and footers."""
+    # A page without text (blank, or scanned) has nothing for the layout model to look at.
+    readable = [index for index in indices if document[index].get_text().strip()]
+    if not readable:
+        return [Page(index + 1, "") for index in indices]
     parts = pymupdf4llm.to_markdown(
-        document, pages=indices, page_chunks=True, header=False, footer=False, use_ocr=False
+        document, pages=readable, page_chunks=True, header=margins, footer=margins, use_ocr=False
     )
-    return [
-        Page(index + 1, clean_markdown(part["text"]))
-        for index, part in zip(indices, parts, strict=True)
-    ]
+    texts = dict(zip(readable, (part["text"] for part in parts), strict=True))
+    return [Page(index + 1, clean_markdown(texts.get(index, ""))) for index in indices]
 
 
 def _page_or_error(pymupdf4llm: Any, document: Any, index: int) -> Page:

@@ -87,7 +87,7 @@ def _assign_documents(
         total = sum(counts.values())
         small = [key for key in new if counts[key] <= total / 2] or new
         documents[min(small, key=lambda key: position(content_hashes[key]))] = UNSEEN
-    elif len(held) == len(counts) > 1:
+    elif len(held) == len(counts):
         # All held out: release the farthest from the share among the new ones.
         free = [key for key in held if key in new]
         if free:

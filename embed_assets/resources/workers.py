@@ -50,7 +50,9 @@ class WorkerPool(dg.ConfigurableResource):
             initargs=[self.memory_limit_bytes],
             context=multiprocessing.get_context("spawn"),  # pyright: ignore[reportArgumentType]
         ) as pool:
-            futures = [pool.schedule(_call, args=[function, item], timeout=self.timeout) for item in items]
+            futures = [
+                pool.schedule(_call, args=[function, item], timeout=self.timeout) for item in items
+            ]
             try:
                 for item, future in zip(items, futures, strict=True):
                     lost = future.exception()
@@ -70,9 +72,7 @@ class WorkerPool(dg.ConfigurableResource):
         return _describe(error)
 
 
-def _call(
-    function: Callable[[Item], Result], item: Item
-) -> tuple[Result, None] | tuple[None, str]:
+def _call(function: Callable[[Item], Result], item: Item) -> tuple[Result, None] | tuple[None, str]:
     """Result or error of one item; runs in the worker.
 
     Errors travel as text: one that can't be unpickled would break the pool for the items after it.

@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict
 from embed_assets.evaluation.retrieval import evaluate
 from embed_assets.resources.encoder import load_model, resolved_precision
 from embed_assets.resources.tracking import metric_name
+from embed_assets.training.batches import length_grouped_sampler
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -150,8 +151,8 @@ def _loss(model: Any, dimensions: tuple[int, ...]) -> Any:
 
 
 def _arguments(config: TrainingConfig, pairs: int, precision: str) -> Any:
+    import torch
     from sentence_transformers import SentenceTransformerTrainingArguments
-    from sentence_transformers.sentence_transformer.training_args import BatchSamplers
 
     steps = math.ceil(pairs / config.batch_size) * config.epochs
     return SentenceTransformerTrainingArguments(
@@ -162,7 +163,7 @@ def _arguments(config: TrainingConfig, pairs: int, precision: str) -> Any:
         warmup_steps=round(steps * config.warmup_share),
         lr_scheduler_type="cosine",
         bf16=precision == "bf16",
-        batch_sampler=BatchSamplers.NO_DUPLICATES,
+        batch_sampler=length_grouped_sampler,
         prompts={"anchor": config.query_prompt, "positive": config.document_prompt},
         eval_strategy="epoch",
         save_strategy="epoch",
@@ -178,6 +179,7 @@ def _arguments(config: TrainingConfig, pairs: int, precision: str) -> Any:
         seed=config.seed,
         data_seed=config.seed,
         dataloader_num_workers=0,
+        dataloader_pin_memory=torch.cuda.is_available(),
     )
 
 
