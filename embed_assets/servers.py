@@ -38,12 +38,14 @@ def serve(
     for name, (_, url) in commands.items():
         _check_free(name, int(url.rpartition(":")[2]))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    # MLflow's own job queue would start seven more processes, for features not used here.
+    environment = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **os.environ}
     processes: dict[str, subprocess.Popen[bytes]] = {}
     try:
         for name, (command, _) in commands.items():
             log = (settings.home / f"{name.lower()}-server.log").open("wb")
             processes[name] = subprocess.Popen(
-                command, stdout=log, stderr=log, start_new_session=True
+                command, stdout=log, stderr=log, env=environment, start_new_session=True
             )
         for name, (_, url) in commands.items():
             _wait(name, url, processes[name], settings)
