@@ -24,6 +24,12 @@ TRAIN = "train"
 OWNER = "team:retrieval"
 INGEST_ASSETS = ["raw_pdfs", "parsed_markdown", "chunks", "synthetic_questions"]
 TRAIN_ASSETS = ["training_pairs", "base_eval", "finetuned_model", "comparison"]
+# The table of an asset that isn't named after it.
+TABLE_OF = {
+    "base_eval": "evaluation_results",
+    "finetuned_model": "models",
+    "comparison": "evaluation_results",
+}
 STAGES = (
     documents_stage,
     questions_stage,
@@ -100,12 +106,11 @@ def _memory_share(processes: int) -> int | None:
 def _complete(spec: dg.AssetSpec, versions: Mapping[str, str]) -> dg.AssetSpec:
     """What holds for every asset: an owner, a code version, its table's columns."""
     name = spec.key.path[-1]
-    metadata: dict[str, Any] = {}
-    if name in TABLES:
-        metadata = {
-            "dagster/table_name": f"main.{name}",
-            "dagster/column_schema": _column_schema(name),
-        }
+    table = TABLE_OF.get(name, name)
+    metadata: dict[str, Any] = {
+        "dagster/table_name": f"main.{table}",
+        "dagster/column_schema": _column_schema(table),
+    }
     if spec.partitions_def is not None:
         metadata["partition_expr"] = "document_id"
     return spec.merge_attributes(metadata=metadata, owners=[OWNER]).replace_attributes(

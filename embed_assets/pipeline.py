@@ -12,14 +12,28 @@ from contextlib import contextmanager
 
 import dagster as dg
 import typer
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from embed_assets.definitions import INGEST, TRAIN, build_definitions, code_versions
-from embed_assets.documents.folder import changed_documents, partitions_to_sync, scan
-from embed_assets.documents.sensors import RANGE_END, RANGE_START, UNFINISHED, batches
+from embed_assets.documents.folder import (
+    changed_documents,
+    check_same_folder,
+    partitions_to_sync,
+    scan,
+)
+from embed_assets.documents.sensors import (
+    BY_COMMAND,
+    RANGE_END,
+    RANGE_START,
+    UNFINISHED,
+    batches,
+    command_lock,
+    end_dead_runs,
+)
 from embed_assets.partitions import DOCUMENTS
 from embed_assets.questions.generation import check_generator
 from embed_assets.questions.labelled import read_labelled
+from embed_assets.resources.encoder import embedding_size, matryoshka_dimensions, model_card
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import ProjectError, Settings, SettingsError
 from embed_assets.staleness import (
@@ -49,11 +63,13 @@ class Pipeline:
         check_generator(settings)
         read_labelled(settings.labelled_files, settings.labelled_purpose)
         self.versions = code_versions(settings)  # looks for the model
+        matryoshka_dimensions(embedding_size(model_card(settings).source), settings.dimensions)
         prepare_home(settings)
         self.warehouse = Warehouse(path=str(settings.warehouse))
         self.definitions = build_definitions(settings)
         self.seconds: dict[str, float] = defaultdict(float)
         self.materialized: set[str] = set()
+        self.read: set[str] = set()
 
     def ingest(self) -> None:
         """Bring the partitions in line with the folder, and every document up to its questions."""
@@ -78,9 +94,8 @@ class Pipeline:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        lock = FileLock(self.settings.home / "command.lock", timeout=0)
         try:
-            with lock:
+            with command_lock(self.settings.home):
                 yield
         except Timeout:
             raise ProjectError(
@@ -90,6 +105,8 @@ class Pipeline:
 
     def _sync_partitions(self, instance: dg.DagsterInstance) -> None:
         existing = instance.get_dynamic_partitions(DOCUMENTS)
+        check_same_folder(self.found, existing, self.settings.pdfs)
+        end_dead_runs(instance, self.settings.home)
         busy = instance.get_runs_count(dg.RunsFilter(statuses=UNFINISHED)) > 0
         add, delete = partitions_to_sync(list(self.found), existing, existing if busy else [])
         if delete:
@@ -106,10 +123,14 @@ class Pipeline:
         """(assets, documents) of each run to start; those that need the same assets together."""
         made = read_materializations(self.warehouse)
         loaded = self.warehouse.read("SELECT document_id, size_bytes, modified_at FROM raw_pdfs")
-        touched = set(changed_documents(self.found, loaded))
+        touched = set(changed_documents(self.found, loaded)) - self.read
+        self.read |= touched
+        unfinished = self._cut_off()
         groups: dict[tuple[str, ...], set[str]] = defaultdict(set)
         for key in self.found:
             assets = stale_document_assets(key, made, self.versions)
+            if key in unfinished:
+                assets = assets or DOCUMENT_ASSETS[1:]
             if key in touched and assets != DOCUMENT_ASSETS:
                 # Perhaps only the file's time changed: read it, and see whether its bytes did.
                 assets = ("raw_pdfs",)
@@ -120,6 +141,16 @@ class Pipeline:
             (assets, batch) for assets, keys in groups.items() for batch in batches(order, keys)
         ]
 
+    def _cut_off(self) -> set[str]:
+        """Documents whose parsing ran into a time limit that is higher now."""
+        limits = self.warehouse.read(
+            "SELECT document_id, regexp_extract(error, 'took longer than (\\d+) s', 1) AS limit_s "
+            "FROM parsed_markdown WHERE error LIKE 'took longer than %'"
+        )
+        return {
+            key for key, limit in limits.iter_rows() if float(limit) < self.settings.parse_timeout
+        }
+
     def _execute(
         self,
         instance: dg.DagsterInstance,
@@ -127,12 +158,13 @@ class Pipeline:
         assets: Sequence[str],
         keys: Sequence[str] = (),
     ) -> None:
+        batch = {RANGE_START: keys[0], RANGE_END: keys[-1]} if keys else {}
         what = f"{len(keys)} documents: " if keys else ""
         typer.echo(f"{what}{', '.join(assets)}", err=True)
         result = self.definitions.resolve_job_def(job).execute_in_process(
             instance=instance,
             asset_selection=[dg.AssetKey(asset) for asset in assets],
-            tags={RANGE_START: keys[0], RANGE_END: keys[-1]} if keys else {},
+            tags={BY_COMMAND: "true", **batch},
             run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
             raise_on_error=False,
         )
@@ -187,6 +219,12 @@ telemetry:
   enabled: false
 nux:
   enabled: false
+# A run that ingests has a pool of parsers of its own; a run that trains has the processor.
+concurrency:
+  runs:
+    max_concurrent_runs: 2
+run_monitoring:
+  enabled: true
 """
 WORKSPACE_YAML = """\
 load_from:

@@ -22,10 +22,11 @@ def search_chunks(settings: Settings, text: str, k: int) -> dict[str, Any]:
         )
     card = model_card(settings)
     version, source = champion(warehouse, settings) or (None, card.source)
-    encoder = Encoder(source, card, resolved_precision(settings.precision))
+    precision = resolved_precision(settings.precision)
+    encoder = Encoder(source, card, precision)
     found, scores = top_k(
         encoder.encode_queries([text]),
-        corpus_embeddings(warehouse, encoder, fingerprint(source, card), corpus),
+        corpus_embeddings(warehouse, encoder, fingerprint(source, card, precision), corpus),
         k=min(k, corpus.height),
     )
     places = warehouse.read(

@@ -37,7 +37,8 @@ def serve(
         commands["MLflow"] = (_mlflow_command(settings, mlflow_port), mlflow_url)
     for name, (_, url) in commands.items():
         _check_free(name, int(url.rpartition(":")[2]))
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    for ended in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ended, lambda *_: sys.exit(0))
     # MLflow's own job queue would start seven more processes, for features not used here.
     environment = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **os.environ}
     processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -112,7 +113,7 @@ def _log(settings: Settings, name: str) -> str:
 def _stop(process: subprocess.Popen[bytes]) -> None:
     """End a server and its children, which share its process group."""
     if process.poll() is None:
-        os.killpg(process.pid, signal.SIGINT)
+        os.killpg(process.pid, signal.SIGTERM)
         try:
             process.wait(15)
         except subprocess.TimeoutExpired:

@@ -62,7 +62,7 @@ def stale_training_assets(
         for asset, upstream in UPSTREAM.items()
         if _is_stale(asset, warehouse.version_of(*upstream), made, code_versions)
     ]
-    if stale == ["training_pairs"]:
+    if "training_pairs" in stale and ("training_pairs", UNPARTITIONED) in made:
         return ("training_pairs",)
     return tuple(_with_downstream(stale))
 

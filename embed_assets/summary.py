@@ -166,7 +166,7 @@ def run_text(summary: Mapping[str, Any]) -> str:
             "",
             f"Model    {model['path']} (version {model['version']}, from {model['base']})",
             f"Report   {summary['report']}",
-            "Dagster  embed-assets ui (with the same --home)",
+            "Dagster  embed-assets ui (with the same --pdfs and --home)",
         ]
     )
 

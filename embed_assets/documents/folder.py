@@ -75,6 +75,19 @@ def partitions_to_sync(
     return add, delete
 
 
+def check_same_folder(found: Collection[str], existing: Collection[str], folder: Path) -> None:
+    """SettingsError if no known document is in the folder any more.
+
+    That is a forgotten --pdfs or an unmounted disk rather than a change, and to follow it would
+    delete everything.
+    """
+    if existing and not set(existing) & set(found):
+        raise SettingsError(
+            f"EMBED_ASSETS_PDFS: none of this home's {len(existing)} documents is in {folder}. "
+            "Give their folder with --pdfs, or another --home for other documents."
+        )
+
+
 def changed_documents(found: Mapping[str, FoundDocument], loaded: pl.DataFrame) -> list[str]:
     """Ids of found documents whose size or time differs from what was loaded, or never loaded.
 
@@ -106,19 +119,22 @@ def fingerprint(document: FoundDocument) -> tuple[int, float]:
 def load_documents(
     folder: Path, document_ids: Collection[str], run_id: str
 ) -> tuple[pl.DataFrame, list[str]]:
-    """Rows of raw_pdfs for these documents, and the ids of those that can't be read any more."""
+    """Rows of raw_pdfs for these documents, and the ids of those that have left the folder.
+
+    One that is there but can't be read has no content.
+    """
     found = scan(folder)
     now = datetime.now(UTC)
     rows, gone = [], []
     for key in document_ids:
         document = found.get(key)
-        try:
-            content = (folder / document.path).read_bytes() if document else None
-        except OSError:
-            content = None
-        if document is None or content is None:
+        if document is None:
             gone.append(key)
             continue
+        try:
+            content = (folder / document.path).read_bytes()
+        except OSError:  # parsing will say that there is nothing to read
+            content = b""
         rows.append(
             {
                 "document_id": key,

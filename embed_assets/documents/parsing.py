@@ -15,7 +15,7 @@ import polars as pl
 from embed_assets.resources.workers import Outcome, WorkerPool, one_line
 from embed_assets.tables import TABLES
 
-PARSER = f"pymupdf4llm-layout {version('pymupdf4llm')}"
+PARSER = f"pymupdf4llm-layout {version('pymupdf')}"
 GONE = "the file is no longer in the PDF folder"
 _PICTURE_MARK = re.compile(
     r"<!--.*?-->|"
@@ -82,6 +82,8 @@ def parse_pdf(content: bytes) -> list[Page]:
 
 
 def _open(pymupdf: Any, content: bytes) -> Any:
+    if not content:
+        raise UnreadablePdfError("the file is empty, or may not be read")
     try:
         document = pymupdf.open(stream=content, filetype="pdf")
         if not document.is_pdf:

@@ -2,11 +2,14 @@
 
 import json
 from collections.abc import Collection, Sequence
+from pathlib import Path
 
 import dagster as dg
+from filelock import FileLock, Timeout
 
 from embed_assets.documents.folder import (
     changed_documents,
+    check_same_folder,
     fingerprint,
     partitions_to_sync,
     scan,
@@ -17,6 +20,7 @@ from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings, SettingsError
 
 INGEST = "ingest"
+BY_COMMAND = "embed_assets/by_command"
 RANGE_START = "dagster/asset_partition_range_start"
 RANGE_END = "dagster/asset_partition_range_end"
 UNFINISHED = [
@@ -35,17 +39,20 @@ def pdf_folder(
     settings: dg.ResourceParam[Settings],
 ) -> dg.SensorResult | dg.SkipReason:
     """Ingest PDFs that are new or changed, once they have stopped changing."""
+    existing = context.instance.get_dynamic_partitions(DOCUMENTS)
     try:
         found = scan(settings.pdfs)
+        check_same_folder(found, existing, settings.pdfs)
     except SettingsError as error:  # an unreadable folder is not an empty one
         return dg.SkipReason(str(error))
+    end_dead_runs(context.instance, settings.home)
     if context.instance.get_runs_count(dg.RunsFilter(job_name=INGEST, statuses=UNFINISHED)):
         return dg.SkipReason("An ingest run is at work; the folder is looked at when it has ended.")
     seen_before = {k: tuple(v) for k, v in json.loads(context.cursor or "{}").items()}
     settled = set(settled_documents(found, seen_before))
-    existing = context.instance.get_dynamic_partitions(DOCUMENTS)
     loaded = warehouse.read("SELECT document_id, size_bytes, modified_at FROM raw_pdfs")
-    _, delete = partitions_to_sync(list(found), existing, [])
+    busy = context.instance.get_runs_count(dg.RunsFilter(statuses=UNFINISHED)) > 0
+    _, delete = partitions_to_sync(list(found), existing, existing if busy else [])
     changed = [key for key in changed_documents(found, loaded) if key in settled]
     add = [key for key in changed if key not in existing]
     again = [key for key in changed if key in existing]
@@ -63,6 +70,32 @@ def pdf_folder(
         ],
         cursor=json.dumps({key: fingerprint(document) for key, document in found.items()}),
     )
+
+
+def end_dead_runs(instance: dg.DagsterInstance, home: Path) -> None:
+    """Report runs as failed whose command was killed: nobody else would, and they block others.
+
+    The command holds its lock as long as it lives.
+    """
+    lock = command_lock(home)
+    if lock.is_locked:  # by this very process
+        return _fail_runs(instance)
+    try:
+        with lock:
+            return _fail_runs(instance)
+    except Timeout:
+        return None
+
+
+def command_lock(home: Path) -> FileLock:
+    """The lock that a command holds while it works on a home."""
+    home.mkdir(parents=True, exist_ok=True)
+    return FileLock(home / "command.lock", timeout=0, is_singleton=True)
+
+
+def _fail_runs(instance: dg.DagsterInstance) -> None:
+    for run in instance.get_runs(dg.RunsFilter(statuses=UNFINISHED, tags={BY_COMMAND: "true"})):
+        instance.report_run_failed(run, "The command that ran it was killed.")
 
 
 def batches(

@@ -71,5 +71,11 @@ def base_eval(
 def code_versions(settings: Settings) -> dict[str, str]:
     """Version of the evaluation and of the model and settings that it depends on."""
     card = model_card(settings)
-    shape = (card.name, card.query_prompt, card.document_prompt, settings.dimensions or "default")
+    shape = (
+        card.name,
+        card.query_prompt,
+        card.document_prompt,
+        settings.dimensions or "default",
+        settings.precision,
+    )
     return {"base_eval": f"{EVALUATION_VERSION}, {', '.join(shape)}"}

@@ -46,9 +46,9 @@ def corpus_embeddings(
     return np.array(ordered["embedding"].to_list(), dtype=np.float32).reshape(corpus.height, -1)
 
 
-def fingerprint(source: str, card: ModelCard) -> str:
-    """What identifies the embeddings of a model: its weights, document prompt and length limit."""
-    return digest((_weights(source), card.document_prompt, card.token_limit))
+def fingerprint(source: str, card: ModelCard, precision: str) -> str:
+    """What identifies embeddings: the model's weights, document prompt, length limit, precision."""
+    return digest((_weights(source), card.document_prompt, card.token_limit, precision))
 
 
 @functools.cache

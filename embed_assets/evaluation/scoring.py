@@ -51,8 +51,10 @@ def score_model(
 
     Each text is encoded once, whatever the dimensions; chunks that it encoded before, not at all.
     """
-    encoder = Encoder(source, card, resolved_precision(precision))
-    corpus = corpus_embeddings(warehouse, encoder, fingerprint(source, card), task.corpus)
+    resolved = resolved_precision(precision)
+    encoder = Encoder(source, card, resolved)
+    key = fingerprint(source, card, resolved)
+    corpus = corpus_embeddings(warehouse, encoder, key, task.corpus)
     queries = encoder.encode_queries(task.questions["anchor"].to_list(), "Encoding questions")
     ids = task.questions["question_id"].to_list()
     relevant = task.questions["relevant_chunk_ids"].to_list()

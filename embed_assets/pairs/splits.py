@@ -50,8 +50,9 @@ def assign_splits(
 
     questions: question_id, chunk_id, document_id, purpose. occurrences: chunk_id, document_id of
     every place where a chunk's text stands. content_hashes: sha256 of the PDF by document_id.
-    Returns questions with a column `split`; those of a chunk that was trained on and now stands in
-    a held-out document too belong nowhere, and are left out.
+    Returns questions with a column `split`. Those of a chunk that was trained on and now stands in
+    a held-out document too belong nowhere and are left out; so are those that ask a document that
+    isn't held out about a chunk that one which is, or was, holds too.
     """
     trainable = questions.filter(pl.col("purpose") == "train")
     documents = _assign_documents(trainable, content_hashes, stored.documents)
@@ -67,7 +68,9 @@ def assign_splits(
         {"chunk_id": list(usable), "split": list(usable.values())},
         schema={"chunk_id": pl.String, "split": pl.String},
     )
-    made = trainable.join(split_of_chunk, on="chunk_id", how="inner")
+    made = trainable.join(split_of_chunk, on="chunk_id", how="inner").filter(
+        (pl.col("split") != UNSEEN) | pl.col("document_id").is_in(held_out)
+    )
     labelled = questions.filter(pl.col("purpose") == "test").with_columns(split=pl.lit(LABELLED))
     return pl.concat([made, labelled]), Assignments(documents, chunks)
 

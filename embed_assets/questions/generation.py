@@ -63,6 +63,8 @@ def generate_questions(
             pl.lit(0).alias("output_tokens"),
             pl.lit(datetime.now(UTC)).cast(table.schema["created_at"]).alias("created_at"),
         )
+        # A question given for training and for testing is for testing.
+        .sort(pl.col("purpose") == "train", maintain_order=True)
         .unique("question_id", keep="first", maintain_order=True)
         .select(table.schema.names())
     )

@@ -25,6 +25,7 @@ evidence may be cut in two by the end of a chunk."""
 NEARLY_BEST = 0.95
 NOT_FOUND = "EVIDENCE_NOT_FOUND"
 UNANSWERABLE = "UNANSWERABLE"
+TOO_VAGUE = "TOO_VAGUE_TO_TRAIN_ON"
 KEPT = "KEPT"
 VERSION = "labelled-1"
 _WORD = re.compile(r"[^\W_]+")
@@ -163,6 +164,8 @@ def orphans(questions: Sequence[LabelledQuestion], paths: Sequence[str]) -> list
 def _row(document_id: str, question: LabelledQuestion, chunks: pl.DataFrame) -> dict[str, Any]:
     match = match_evidence(chunks, question.page, question.evidence_text)
     status = KEPT if match.chunk_ids else NOT_FOUND
+    if question.purpose == "train" and question.page is None and question.evidence_text is None:
+        status = TOO_VAGUE
     return {
         "chunk_id": match.chunk_ids[0] if match.chunk_ids else "",
         "relevant_chunk_ids": list(match.chunk_ids),

@@ -104,7 +104,7 @@ def model_source(name: str) -> str:
                 f"EMBED_ASSETS_MODEL: {folder} holds no sentence-transformers model."
             )
         return str(folder.resolve())
-    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+    if name.count("/") > 1 or name.startswith((".", "/", "~")):
         raise _no_such_model(name)
     _model_file(name, "config.json")
     return name

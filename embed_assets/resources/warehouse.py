@@ -135,10 +135,10 @@ class Warehouse(dg.ConfigurableResource):
         return dict(self.read(sql, parameters).iter_rows())
 
     def version_of(self, *assets: str) -> str:
-        """One version for everything that these assets hold together."""
+        """One version for everything that these assets hold together; empty slices hold nothing."""
         rows = self.read(
             "SELECT asset, document_id, data_version FROM materializations "
-            "WHERE asset IN (SELECT unnest(?::VARCHAR[])) ORDER BY ALL",
+            "WHERE asset IN (SELECT unnest(?::VARCHAR[])) AND data_version <> '' ORDER BY ALL",
             [list(assets)],
         )
         return digest(rows.rows())
@@ -372,9 +372,11 @@ class _DocumentsIOManager(DbIOManager):
 
 
 def _slice_version(asset: str, rows: pl.DataFrame) -> str:
-    """A PDF's version is its sha256; of everything else, what its rows say."""
+    """A PDF's version is its sha256; of everything else, what its rows say; '' of no rows."""
+    if rows.is_empty():
+        return ""
     if asset == "raw_pdfs":
-        return str(rows["sha256"][0]) if rows.height else ""
+        return str(rows["sha256"][0])
     return data_version(asset, rows)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import dagster as dg
 import polars as pl
+from filelock import Timeout
 
 from embed_assets.evaluation.assets import EVALUATION_VERSION
 from embed_assets.evaluation.scoring import (
@@ -31,7 +32,7 @@ from embed_assets.resources.tracking import REGISTERED_MODEL, Tracking, as_param
 from embed_assets.resources.warehouse import Warehouse, digest
 from embed_assets.settings import Settings
 from embed_assets.tables import TABLES
-from embed_assets.training.trainer import TrainingConfig
+from embed_assets.training.trainer import TrainingConfig, training_lock
 
 TRAINING_VERSION = "1"
 WARMUP_SHARE = 0.1
@@ -59,8 +60,9 @@ def finetuned_model(
     task = retrieval_task(warehouse)
     pairs = select_pairs(
         warehouse.read(
-            "SELECT anchor, positive, document_id, global_chunk_id, question_id "
-            "FROM training_pairs WHERE split = 'train'"
+            "SELECT p.question_id, p.anchor, p.positive, p.global_chunk_id, p.document_id, "
+            "r.path, r.sha256 FROM training_pairs p JOIN raw_pdfs r USING (document_id) "
+            "WHERE p.split = 'train'"
         ),
         settings.max_pairs,
     )
@@ -154,6 +156,10 @@ def _prepare(
 def _train(
     context: dg.AssetExecutionContext, pipes: dg.PipesSubprocessClient, config: TrainingConfig
 ) -> dict[str, Any]:
+    result = config.folder / "result.json"
+    if config.model.is_dir() and result.is_file():
+        context.log.info("The model was trained before the last run ended: it is taken up.")
+        return json.loads(result.read_text())
     command = [
         sys.executable,
         "-m",
@@ -161,7 +167,7 @@ def _train(
         str(config.folder / "config.json"),
     ]
     pipes.run(command=command, context=context.op_execution_context)
-    return json.loads((config.folder / "result.json").read_text())
+    return json.loads(result.read_text())
 
 
 def _log_dataset(pairs: pl.DataFrame) -> None:
@@ -179,7 +185,10 @@ def _register(model: Path) -> str:
         load_model(str(model)),
         name="model",
         task="llm/v1/embeddings",
-        pip_requirements=[f"{name}=={version(name)}" for name in SERVING_REQUIREMENTS],
+        # A local build (torch 2.13.0+cpu) is served by the public version of the same number.
+        pip_requirements=[
+            f"{name}=={version(name).partition('+')[0]}" for name in SERVING_REQUIREMENTS
+        ],
         registered_model_name=REGISTERED_MODEL,
     )
     return str(info.registered_model_version)
@@ -190,7 +199,11 @@ def _keep(config: TrainingConfig, path: Path) -> Path:
     shutil.rmtree(path, ignore_errors=True)
     config.model.rename(path)
     for unfinished in config.folder.parent.glob("training-*"):
-        shutil.rmtree(unfinished)
+        try:
+            with training_lock(unfinished):
+                shutil.rmtree(unfinished)
+        except Timeout:  # another run trains there
+            continue
     return path
 
 
@@ -217,9 +230,11 @@ def _record_model(
         },
         schema=TABLES["models"].schema,
     )
-    counts = pairs.group_by("document_id").agg(questions=pl.len().cast(pl.Int64))
-    files = warehouse.read("SELECT document_id, path, sha256 FROM raw_pdfs")
-    documents = counts.join(files, on="document_id").with_columns(version=pl.lit(registered))
+    documents = (
+        pairs.group_by("document_id", "path", "sha256")
+        .agg(questions=pl.len().cast(pl.Int64))
+        .with_columns(version=pl.lit(registered))
+    )
     warehouse.replace("models", model, where={"version": [registered]})
     warehouse.replace("model_documents", documents, where={"version": [registered]})
 

@@ -5,7 +5,6 @@ stood in it twice would be taught to be its own opposite. And a batch is padded 
 batches of mixed lengths spend most of a CPU's time on padding.
 """
 
-import math
 import random
 from collections.abc import Sequence
 from typing import Any
@@ -17,10 +16,10 @@ POOL = 16
 def group_pairs(
     anchors: Sequence[str], positives: Sequence[str], batch_size: int, seed: int
 ) -> list[list[int]]:
-    """Indices of pairs in batches, at most ceil(pairs / batch_size), in random order.
+    """Indices of pairs in batches, in random order. Same seed, same batches.
 
-    No text stands twice in a batch. Pairs that fit no batch (the last ones of a chunk with very
-    many) are left out, and so is a batch of one, which has no negatives. Same seed, same batches.
+    No text stands twice in a batch, so that few chunks make small batches. A batch of one, which
+    has no negatives, is left out.
     """
     shuffle = random.Random(seed)
     order = list(range(len(anchors)))
@@ -31,9 +30,8 @@ def group_pairs(
         for start in range(0, len(order), pool)
         for index in sorted(order[start : start + pool], key=lambda i: len(positives[i]))
     ]
-    most = math.ceil(len(order) / batch_size)
     batches: list[list[int]] = []
-    while order and len(batches) < most:
+    while order:
         batch, texts, later = [], set[str](), []
         for place, index in enumerate(order):
             pair = {anchors[index], positives[index]}
@@ -58,11 +56,14 @@ def length_grouped_sampler(dataset: Any, *, batch_size: int, seed: int = 0, **op
 
     anchors, positives = list(dataset["anchor"]), list(dataset["positive"])
 
+    batches = len(group_pairs(anchors, positives, batch_size, seed))
+
     class LengthGroupedSampler(DefaultBatchSampler):
         def __iter__(self) -> Any:
-            yield from group_pairs(anchors, positives, batch_size, seed + self.epoch)
+            # As many as in the first epoch, by which the trainer has counted its steps.
+            yield from group_pairs(anchors, positives, batch_size, seed + self.epoch)[:batches]
 
         def __len__(self) -> int:
-            return math.ceil(len(anchors) / batch_size)
+            return batches
 
     return LengthGroupedSampler(dataset, batch_size=batch_size, seed=seed, **options)

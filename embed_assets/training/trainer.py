@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import polars as pl
+from filelock import FileLock
 from pydantic import BaseModel, ConfigDict
 
 from embed_assets.evaluation.retrieval import evaluate
@@ -100,7 +101,7 @@ def train(config: TrainingConfig, progress: "Progress") -> dict[str, Any]:
         args=arguments,
         train_dataset=pairs,
         loss=_loss(model, config.dimensions),
-        evaluator=_evaluator(config, watch),
+        evaluator=_evaluator(config, watch, precision),
         callbacks=[watch],
     )
     trainer.remove_callback(PrinterCallback)  # the watch says it
@@ -123,6 +124,11 @@ def train(config: TrainingConfig, progress: "Progress") -> dict[str, Any]:
         "resumed_from": checkpoint.name if checkpoint else None,
         "precision": precision,
     }
+
+
+def training_lock(folder: Path) -> FileLock:
+    """Held by the process that trains in a folder. filelock.Timeout if another one does."""
+    return FileLock(f"{folder}.lock", timeout=0)
 
 
 def last_checkpoint(folder: Path) -> Path | None:
@@ -183,8 +189,9 @@ def _arguments(config: TrainingConfig, pairs: int, precision: str) -> Any:
     )
 
 
-def _evaluator(config: TrainingConfig, watch: Any) -> Any:
+def _evaluator(config: TrainingConfig, watch: Any, precision: str) -> Any:
     """Scores validation questions against all chunks, at every dimension, from one encoding."""
+    import torch
     from sentence_transformers.sentence_transformer.evaluation import SentenceEvaluator
 
     questions = pl.read_parquet(config.validation)
@@ -196,7 +203,10 @@ def _evaluator(config: TrainingConfig, watch: Any) -> Any:
         primary_metric = "ndcg@10"
 
         def __call__(self, model: Any, *args: Any, **kwargs: Any) -> dict[str, float]:
-            with watch.pause("validating"):
+            autocast = torch.autocast(
+                model.device.type, torch.bfloat16, enabled=precision == "bf16"
+            )
+            with watch.pause("validating"), autocast:
                 encode = {"batch_size": 32, "convert_to_numpy": True, "show_progress_bar": False}
                 result = evaluate(
                     model.encode(
@@ -346,7 +356,7 @@ def main() -> None:
     from dagster_pipes import open_dagster_pipes
 
     config = TrainingConfig.model_validate_json(Path(sys.argv[1]).read_text())
-    with open_dagster_pipes() as pipes:
+    with training_lock(config.folder), open_dagster_pipes() as pipes:
         result = train(config, Progress(pipes, config))
         (config.folder / "result.json").write_text(json.dumps(result))
         shutil.rmtree(config.checkpoints, ignore_errors=True)

@@ -1,0 +1,145 @@
+from collections.abc import Callable
+
+import numpy as np
+import polars as pl
+import pytest
+
+from embed_assets.comparison.significance import SIGNIFICANCE_SCHEMA, compare_models
+
+SCHEMA = {
+    "split": pl.String,
+    "dimension": pl.Int64,
+    "question_id": pl.String,
+    "document_id": pl.String,
+    "base_ndcg_at_10": pl.Float64,
+    "tuned_ndcg_at_10": pl.Float64,
+}
+
+
+def questions(
+    gains: np.ndarray, document_of: Callable[[int], int], dimension: int = 384
+) -> pl.DataFrame:
+    """One question per gain, each with a base score of 0.4."""
+    return pl.DataFrame(
+        [
+            ("test_labelled", dimension, f"q{i}", f"document-{document_of(i)}", 0.4, 0.4 + gain)
+            for i, gain in enumerate(gains.tolist())
+        ],
+        schema=SCHEMA,
+        orient="row",
+    )
+
+
+def only_row(per_query: pl.DataFrame) -> dict:
+    return compare_models(per_query).row(0, named=True)
+
+
+def test_a_constant_gain_is_better():
+    row = only_row(questions(np.full(40, 0.1), lambda i: i % 10))
+
+    assert row["verdict"] == "better"
+    assert row["difference"] == pytest.approx(0.1)
+    assert row["low"] == pytest.approx(0.1)
+    assert row["high"] == pytest.approx(0.1)
+    assert row["p_value"] == pytest.approx(2 / 2**10)
+    assert (row["questions"], row["documents"], row["resampled"]) == (40, 10, "documents")
+
+
+def test_a_constant_loss_is_worse():
+    assert only_row(questions(np.full(40, -0.1), lambda i: i % 10))["verdict"] == "worse"
+
+
+def test_two_equal_models_show_no_clear_difference():
+    row = only_row(questions(np.zeros(40), lambda i: i % 10))
+
+    assert row["verdict"] == "no clear difference"
+    assert (row["low"], row["high"], row["p_value"]) == (0, 0, 1)
+
+
+def test_noise_is_no_clear_difference():
+    noise = np.random.default_rng(5).normal(0, 0.2, 200)
+    row = only_row(questions(noise - noise.mean() + 0.001, lambda i: i % 20))
+
+    assert row["verdict"] == "no clear difference"
+    assert row["low"] < 0.001 < row["high"]
+    assert row["p_value"] > 0.5
+
+
+@pytest.mark.parametrize("documents", [2, 5, 10])
+def test_noise_is_seldom_called_a_difference_even_over_few_documents(documents):
+    # Questions of a document move together. Unwidened, 51, 16 and 10 % of this is called clear.
+    rng = np.random.default_rng(11)
+    trials = 300
+    gains = rng.normal(0, 0.05, (trials, documents, 1)) + rng.normal(0, 0.1, (trials, documents, 8))
+    per_query = pl.concat(
+        questions(gains[trial].ravel(), lambda i: i // 8, dimension=trial)
+        for trial in range(trials)
+    )
+
+    called = compare_models(per_query).filter(pl.col("verdict") != "no clear difference")
+
+    assert called.height / trials < 0.11
+
+
+def test_documents_whose_questions_move_together_widen_the_interval():
+    gains = np.repeat(np.random.default_rng(3).normal(0.05, 0.15, 12), 10)
+    together = only_row(questions(gains, lambda i: i // 10))
+    apart = only_row(questions(gains, lambda i: i))
+
+    assert together["difference"] == pytest.approx(apart["difference"])
+    assert together["high"] - together["low"] > 2 * (apart["high"] - apart["low"])
+    assert together["p_value"] > apart["p_value"]
+
+
+def test_a_single_document_is_resampled_by_question_and_says_so():
+    row = only_row(questions(np.linspace(0.05, 0.15, 30), lambda i: 1))
+
+    assert (row["resampled"], row["documents"], row["verdict"]) == ("questions", 1, "better")
+    assert 0.05 < row["low"] < row["difference"] < row["high"] < 0.15
+
+
+def test_a_single_question_proves_nothing():
+    row = only_row(questions(np.array([0.5]), lambda i: i))
+
+    assert (row["low"], row["high"], row["p_value"]) == (-1, 1, 1)
+    assert row["verdict"] == "no clear difference"
+
+
+def test_a_document_with_many_questions_weighs_as_many():
+    gains = np.array([0.2] * 30 + [0.0] * 10)
+    row = only_row(questions(gains, lambda i: 0 if i < 30 else i))
+
+    assert row["difference"] == pytest.approx(0.15)
+    assert row["base"] == pytest.approx(0.4)
+    assert row["tuned"] == pytest.approx(0.55)
+
+
+def test_the_result_is_the_same_in_whatever_order_the_rows_come():
+    gains = np.random.default_rng(2).normal(0.03, 0.2, 300)
+    per_query = pl.concat(
+        questions(gains, lambda i: i % 23, dimension) for dimension in (64, 384, 128)
+    )
+
+    result = compare_models(per_query)
+
+    assert result["dimension"].to_list() == [384, 128, 64]
+    for seed in range(3):
+        shuffled = per_query.sample(fraction=1, shuffle=True, seed=seed)
+        assert compare_models(shuffled).equals(result)
+
+
+def test_no_questions_make_an_empty_frame_with_every_column():
+    empty = compare_models(pl.DataFrame(schema=SCHEMA))
+
+    assert empty.is_empty()
+    assert empty.schema == SIGNIFICANCE_SCHEMA
+
+
+@pytest.mark.parametrize("missing", [None, float("nan")])
+def test_a_question_without_a_score_is_refused_by_name(missing):
+    per_query = questions(np.zeros(3), lambda i: i).with_columns(
+        tuned_ndcg_at_10=pl.Series([0.4, missing, 0.4])
+    )
+
+    with pytest.raises(ValueError, match="1 of 3 questions have no NDCG@10, the first is 'q1'"):
+        compare_models(per_query)

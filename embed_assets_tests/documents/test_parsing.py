@@ -1,0 +1,307 @@
+"""Whatever state its file is in, a document ends as pages of markdown or as a reason why not."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import polars as pl
+import pymupdf
+import pytest
+
+from embed_assets.documents.parsing import (
+    GONE,
+    PARSER,
+    UnreadablePdfError,
+    clean_markdown,
+    document_statuses,
+    parse_documents,
+    parse_pdf,
+)
+from embed_assets.resources.workers import WorkerPool
+from embed_assets.tables import TABLES
+
+HOSTILE = Path(__file__).parents[3] / "shared" / "data" / "hostile_pdfs"
+BOX = pymupdf.Rect(72, 72, 523, 770)
+PROSE = (
+    "The keeper winds the ground paddles halfway first, because a sudden inflow throws a short "
+    "boat against the sill. The chamber fills in six minutes when the river is low. "
+)
+
+
+def pdf(*pages: str, **save_options) -> bytes:
+    """A real PDF with a page per HTML text; an empty text makes a blank page."""
+    document = pymupdf.open()
+    for html in pages:
+        page = document.new_page()
+        if html:
+            page.insert_htmlbox(BOX, html)
+    return document.tobytes(**save_options)
+
+
+def chapter(number: int, word: str) -> str:
+    return (
+        f"<h1>Chapter {number} of the manual</h1><p>{PROSE * 2}The word is {word}.</p>"
+        f"<h2>Maintaining the gates</h2><p>{PROSE * 2}</p>"
+    )
+
+
+MANUAL = pdf(chapter(1, "windlass"), chapter(2, "towpath"))
+
+
+def stamped_scan() -> bytes:
+    """A page that is a picture with a line of real text at its foot."""
+    document = pymupdf.open()
+    page = document.new_page()
+    grey = pymupdf.Pixmap(pymupdf.csGRAY, pymupdf.IRect(0, 0, 60, 80))
+    grey.clear_with(200)
+    page.insert_image(BOX, pixmap=grey)
+    page.insert_text((72, 800), "Exhibit A, page 1")
+    return document.tobytes()
+
+
+def one_line_pages() -> bytes:
+    document = pymupdf.open()
+    for number in range(2):
+        document.new_page().insert_text((72, 90), f"Valve {number} opens at four bar.")
+    return document.tobytes()
+
+
+HTML_PAGE = b"<!DOCTYPE html><html><body><h1>404</h1><p>Not found</p></body></html>"
+NO_PAGES = (
+    b"%PDF-1.4\n1 0 obj<</Type/Catalog/Pages 2 0 R>>endobj\n"
+    b"2 0 obj<</Type/Pages/Kids[]/Count 0>>endobj\ntrailer<</Root 1 0 R>>\n%%EOF"
+)
+LOCKED = {"encryption": pymupdf.PDF_ENCRYPT_AES_256, "owner_pw": "owner"}
+FILES = {
+    "blank": pdf("", "", ""),
+    "encrypted": pdf(chapter(1, "secret"), user_pw="user", **LOCKED),
+    "half-blank": pdf("", chapter(1, "lone"), ""),
+    "html": HTML_PAGE,
+    "manual": MANUAL,
+    "no-bytes": b"",
+    "no-copying": pdf(chapter(1, "readable"), user_pw="", permissions=0, **LOCKED),
+    "one-line-pages": one_line_pages(),
+    "stamped-scan": stamped_scan(),
+    "truncated": MANUAL[:500],
+    "zz-last": pdf(chapter(9, "finale")),
+}
+
+
+def raw_pdfs(files: dict[str, bytes]) -> pl.DataFrame:
+    return pl.DataFrame(
+        {
+            "document_id": list(files),
+            "file_name": [f"{key}.pdf" for key in files],
+            "content": list(files.values()),
+        }
+    )
+
+
+def parse(files: dict[str, bytes], keys: Sequence[str]) -> pl.DataFrame:
+    pool = WorkerPool(processes=1, timeout=120)
+    return TABLES["parsed_markdown"].conform(parse_documents(raw_pdfs(files), keys, pool))
+
+
+@pytest.fixture(scope="module")
+def parsed() -> pl.DataFrame:
+    """All the files, parsed in one go, and a document whose file has gone."""
+    return parse(FILES, [*FILES, "vanished"])
+
+
+def rows_of(parsed: pl.DataFrame, document_id: str) -> list[dict]:
+    return parsed.filter(pl.col("document_id") == document_id).sort("page").to_dicts()
+
+
+# One PDF.
+
+
+def test_pages_are_numbered_from_one_and_hold_their_own_text():
+    first, second = parse_pdf(MANUAL)
+    assert (first.number, second.number) == (1, 2)
+    assert "windlass" in first.markdown
+    assert "windlass" not in second.markdown
+    assert "towpath" in second.markdown
+    assert first.error is None
+
+
+def test_headings_become_markdown_headings_of_their_level():
+    lines = [line.replace("*", "").strip() for line in parse_pdf(MANUAL)[0].markdown.splitlines()]
+    assert "# Chapter 1 of the manual" in lines
+    assert "## Maintaining the gates" in lines
+
+
+def test_the_lines_of_a_paragraph_are_joined():
+    paragraphs = parse_pdf(MANUAL)[0].markdown.split("\n\n")
+    assert f"{PROSE * 2}The word is windlass." in [" ".join(p.split()) for p in paragraphs]
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (FILES["html"], "not a PDF, whatever its name says"),
+        (FILES["encrypted"], "needs a password"),
+        (FILES["truncated"], "can't be opened: .+"),
+        (NO_PAGES, "has no pages: empty or damaged"),
+        (b"", "can't be opened: .+"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(64), "can't be opened: .+|not a PDF, whatever its name says"),
+    ],
+    ids=["html", "encrypted", "truncated", "no pages", "no bytes", "broken picture"],
+)
+def test_what_cannot_be_read_as_a_pdf_says_why_in_one_line(content, reason):
+    with pytest.raises(UnreadablePdfError, match=f"^({reason})$") as error:
+        parse_pdf(content)
+    assert "\n" not in str(error.value)
+
+
+def test_markdown_has_no_html_and_no_remarks_about_pictures():
+    text = (
+        "a<br>b<br/>c H<sub>2</sub>O x<sup>2</sup> <u>under</u> <mark>marked</mark>\n"
+        "**==> picture [10 x 20] intentionally omitted <==**\n"
+        "**----- Start of picture text -----**<br>label<br>"
+        "**----- End of picture text -----**<br>\n"
+        "<!-- Start of picture text -->\n end\x00"
+    )
+    cleaned = clean_markdown(text)
+    assert " ".join(cleaned.split()) == "a b c H2O x2 under marked label end"
+
+
+def test_markdown_keeps_what_only_looks_like_html():
+    text = "if a < b and c > d: use <pump> or <s1>, a | b | `x<y>`"
+    assert clean_markdown(text) == text
+
+
+def test_markdown_is_valid_unicode_whatever_the_font_says():
+    assert clean_markdown("good \ud800 bad").encode("utf-8") == b"good ? bad"
+
+
+def test_running_headers_and_page_numbers_are_left_out():
+    document = pymupdf.open(stream=MANUAL)
+    for page in document:
+        page.insert_text((72, 30), "Hartwell Lock Manual, third edition", fontsize=8)
+        page.insert_text((290, 825), f"{page.number + 1}", fontsize=8)
+    first, second = parse_pdf(document.tobytes())
+    assert "third edition" not in first.markdown + second.markdown
+    assert second.markdown == parse_pdf(MANUAL)[1].markdown
+
+
+def test_a_file_cut_off_in_the_middle_keeps_the_pages_that_are_whole():
+    first, second = parse_pdf(MANUAL[: len(MANUAL) // 2])
+    assert "windlass" in first.markdown
+    assert second.markdown == ""
+
+
+# Many.
+
+
+def test_every_document_has_rows_and_those_after_a_failing_one_too(parsed):
+    assert set(parsed["document_id"]) == {*FILES, "vanished"}
+    statuses = dict(document_statuses(parsed).select("document_id", "parser_status").iter_rows())
+    assert statuses == {
+        "blank": "EMPTY",
+        "encrypted": "ERROR",
+        "half-blank": "SUCCESS",
+        "html": "ERROR",
+        "manual": "SUCCESS",
+        "no-bytes": "ERROR",
+        "no-copying": "SUCCESS",
+        "one-line-pages": "SUCCESS",
+        "stamped-scan": "EMPTY",
+        "truncated": "ERROR",
+        "vanished": "ERROR",
+        "zz-last": "SUCCESS",
+    }
+
+
+def test_each_text_stands_under_its_own_document(parsed):
+    for document_id, word in (("manual", "towpath"), ("zz-last", "finale"), ("half-blank", "lone")):
+        found = parsed.filter(pl.col("markdown").str.contains(word))["document_id"].to_list()
+        assert found == [document_id]
+
+
+def test_a_document_that_fails_has_one_row_with_page_0_and_why_in_one_line(parsed):
+    for document_id in ("encrypted", "html", "no-bytes", "truncated"):
+        [row] = rows_of(parsed, document_id)
+        assert (row["page"], row["markdown"], row["parser_status"]) == (0, "", "ERROR")
+        assert row["error"]
+        assert "\n" not in row["error"]
+        assert "Error:" not in row["error"]  # a reason for people, not an exception's name
+    assert rows_of(parsed, "encrypted")[0]["error"] == "needs a password"
+
+
+def test_a_document_without_text_on_any_page_is_empty_not_an_error(parsed):
+    [row] = rows_of(parsed, "blank")
+    assert (row["page"], row["parser_status"]) == (0, "EMPTY")
+    assert row["error"] == "no text on any page: scanned, or only pictures"
+
+
+def test_a_blank_page_among_others_keeps_its_number(parsed):
+    pages = [(row["page"], row["parser_status"]) for row in rows_of(parsed, "half-blank")]
+    assert pages == [(1, "EMPTY"), (2, "SUCCESS"), (3, "EMPTY")]
+
+
+def test_the_one_line_of_a_page_does_not_pass_for_a_running_header(parsed):
+    texts = [row["markdown"] for row in rows_of(parsed, "one-line-pages")]
+    assert texts == ["Valve 0 opens at four bar.", "Valve 1 opens at four bar."]
+
+
+def test_a_scan_is_empty_though_a_line_is_stamped_on_it(parsed):
+    [row] = rows_of(parsed, "stamped-scan")
+    assert (row["page"], row["parser_status"]) == (0, "EMPTY")
+
+
+def test_a_file_that_has_gone_says_so(parsed):
+    [row] = rows_of(parsed, "vanished")
+    assert (row["parser_status"], row["error"]) == ("ERROR", GONE)
+
+
+def test_a_document_that_forbids_copying_but_opens_is_read(parsed):
+    assert "readable" in rows_of(parsed, "no-copying")[0]["markdown"]
+
+
+def test_every_row_names_the_parser_and_its_version(parsed):
+    assert parsed["parser"].unique().to_list() == [PARSER]
+    assert PARSER.rpartition(" ")[2][0].isdigit()
+
+
+def test_no_documents_give_no_rows_that_fit_the_table():
+    assert parse({}, []).height == 0
+
+
+def test_a_documents_status_counts_its_pages_and_keeps_its_first_error():
+    pages = pl.DataFrame(
+        {
+            "document_id": ["a", "a", "a", "b", "c"],
+            "page": [3, 1, 2, 0, 0],
+            "markdown": ["", "text", "", "", ""],
+            "parser_status": ["ERROR", "SUCCESS", "EMPTY", "ERROR", "EMPTY"],
+            "error": ["page 3 broke", None, None, "needs a password", "no text"],
+            "parser": PARSER,
+        },
+        schema=TABLES["parsed_markdown"].schema,
+    )
+    assert document_statuses(pages).rows() == [
+        ("a", "SUCCESS", "page 3 broke", 3),
+        ("b", "ERROR", "needs a password", 0),
+        ("c", "EMPTY", "no text", 0),
+    ]
+
+
+HOSTILE_FILES = {
+    "pdfjs__poppler-67295-0.pdf": "ERROR",  # raises only when its pages are counted
+    "pdfjs__poppler-85140-0.pdf": "ERROR",
+    "pdfjs__issue21436.pdf": "ERROR",  # opens with 0 pages and no exception
+    "qpdf__append-xref-loop.pdf": "ERROR",
+    "qpdf__bad-encryption-length.pdf": "ERROR",
+    "derived__whitespace_only.pdf": "EMPTY",
+    "pdfjs__helloworld-bad.pdf": "SUCCESS",
+    "pdfminer__issue-1113-evil-xobjects.pdf": "SUCCESS",
+}
+
+
+@pytest.mark.skipif(not HOSTILE.is_dir(), reason=f"needs the hostile PDFs in {HOSTILE}")
+def test_hostile_files_from_other_projects_end_as_rows():
+    files = {name: (HOSTILE / name).read_bytes() for name in HOSTILE_FILES}
+    statuses = document_statuses(parse(files, list(files)))
+    assert dict(statuses.select("document_id", "parser_status").iter_rows()) == HOSTILE_FILES
+    failed = statuses.filter(pl.col("parser_status") != "SUCCESS")
+    assert failed["error"].null_count() == 0
+    assert not failed["error"].str.contains("\n").any()

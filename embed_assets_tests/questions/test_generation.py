@@ -1,0 +1,120 @@
+"""Every question of a document in one frame: the generator's and people's."""
+
+import hashlib
+from dataclasses import replace
+
+import polars as pl
+import pytest
+
+from embed_assets.questions.generation import GENERATORS, check_generator, generate_questions
+from embed_assets.questions.labelled import LabelledQuestion
+from embed_assets.settings import Settings, SettingsError
+from embed_assets.tables import TABLES
+
+TEXTS = [
+    "## Filling the chamber\n\nClose the lower gates completely before any upper paddle is raised. "
+    "Wind the ground paddles halfway first, because a sudden inflow throws a short boat.",
+    "## Maintaining the gates\n\nThe oak mitre posts are inspected by divers every fifth winter. "
+    "A pintle bearing is the pivot on which a gate turns. Grease the heel collars each month.",
+]
+PATHS = {"lock-1": "manuals/lock.pdf", "copy-2": "copy of lock.pdf"}
+QUESTION = LabelledQuestion(
+    question="How often do divers look at the posts?",
+    file_name="lock.pdf",
+    page=2,
+    evidence_text="inspected by divers every fifth winter",
+    answer=None,
+    purpose="test",
+    answerable=True,
+    source="q.jsonl",
+)
+
+
+def chunks(*document_ids: str) -> pl.DataFrame:
+    """The same two chunks in each of these documents."""
+    rows = [
+        {
+            "document_id": document_id,
+            "chunk_index": index,
+            "chunk_id": hashlib.md5(text.encode()).hexdigest(),
+            "chunk_text": text,
+            "heading_path": text.splitlines()[0].strip("# "),
+            "page_start": index + 1,
+            "page_end": index + 1,
+            "token_count": 30,
+            "file_name": PATHS[document_id].rpartition("/")[2],
+        }
+        for document_id in document_ids
+        for index, text in enumerate(TEXTS)
+    ]
+    return pl.DataFrame(rows, schema=TABLES["chunks"].schema)
+
+
+def generate(*document_ids: str, generator: str = "extractive", labelled=(QUESTION,)):
+    paths = {key: PATHS[key] for key in document_ids}
+    return generate_questions(chunks(*document_ids), generator, labelled, paths)
+
+
+def test_people_s_questions_stand_beside_the_generators():
+    questions = generate("lock-1")
+    assert TABLES["synthetic_questions"].conform(questions).equals(questions)
+    assert questions.filter(generator="labelled:q.jsonl")["purpose"].to_list() == ["test"]
+    made = questions.filter(generator="extractive")
+    assert made.height >= 4
+    assert set(made["purpose"]) == {"train"}
+    assert set(made["status"]) == {"KEPT"}
+    assert made.filter(pl.col("relevant_chunk_ids").list.first() != pl.col("chunk_id")).is_empty()
+
+
+def test_no_two_questions_have_one_id():
+    questions = generate(
+        "lock-1", "copy-2", labelled=[QUESTION, replace(QUESTION, source="b.jsonl")]
+    )
+    assert questions["question_id"].n_unique() == questions.height
+    assert set(questions["document_id"]) == {"lock-1", "copy-2"}
+
+
+def test_a_question_written_twice_is_one_question():
+    assert generate("lock-1", generator="none", labelled=[QUESTION, QUESTION]).height == 1
+
+
+def test_a_question_keeps_its_id_when_it_is_made_again_and_when_documents_arrive():
+    alone, again, together = generate("lock-1"), generate("lock-1"), generate("copy-2", "lock-1")
+    assert alone.drop("created_at").equals(again.drop("created_at"))
+    assert (alone["created_at"] <= again["created_at"]).all()
+    ours = together.filter(document_id="lock-1")
+    assert ours["question_id"].sort().equals(alone["question_id"].sort())
+
+
+def test_an_id_is_that_which_warehouses_already_hold():
+    [question_id] = generate("lock-1", generator="none")["question_id"]
+    chunk_id = hashlib.md5(TEXTS[1].encode()).hexdigest()
+    identity = "\x1f".join(["lock-1", chunk_id, "labelled:q.jsonl", QUESTION.question])
+    assert question_id == hashlib.sha256(identity.encode()).hexdigest()[:20]
+
+
+def test_none_gives_only_the_labelled():
+    questions = generate("lock-1", generator="none")
+    assert questions["question"].to_list() == [QUESTION.question]
+    assert TABLES["synthetic_questions"].conform(questions).height == 1
+
+
+def test_without_chunks_the_labelled_are_still_there_to_say_so():
+    for generator in GENERATORS:
+        empty = TABLES["chunks"].empty()
+        questions = generate_questions(empty, generator, [QUESTION], {"lock-1": "lock.pdf"})
+        assert questions["status"].to_list() == ["EVIDENCE_NOT_FOUND"]
+
+
+def test_no_documents_give_no_questions():
+    for generator in GENERATORS:
+        questions = generate_questions(TABLES["chunks"].empty(), generator, [QUESTION], {})
+        assert questions.equals(TABLES["synthetic_questions"].empty())
+
+
+def test_a_generator_that_does_not_exist_is_named_before_any_work(tmp_path):
+    settings = Settings(questions="oracle:delphi", home=tmp_path)
+    with pytest.raises(SettingsError, match="EMBED_ASSETS_QUESTIONS: no generator 'oracle:delphi'"):
+        check_generator(settings)
+    for name in GENERATORS:
+        check_generator(Settings(questions=name, home=tmp_path))

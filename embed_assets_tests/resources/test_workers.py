@@ -1,0 +1,144 @@
+"""One item's misfortune, whatever it is, costs that item alone."""
+
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from embed_assets.resources.workers import Outcome, WorkerPool, one_line
+
+TIMEOUT = 2.0
+
+
+class Unpicklable(Exception):
+    """An error that can't be sent to another process, as some libraries' are."""
+
+    def __init__(self, reason: str, place: int) -> None:
+        super().__init__(f"{reason} at {place}")
+
+
+def double(number: int) -> int:
+    return 2 * number
+
+
+def process_id(_: int) -> int:
+    return os.getpid()
+
+
+def do(item: tuple[str, int]) -> int:
+    """What the item says; runs in a worker process."""
+    what, number = item
+    deeds[what](number)
+    return double(number)
+
+
+def complain(number: int) -> None:
+    raise ValueError(f"no\n  {number}\n\n" + "x" * 1000)
+
+
+def complain_strangely(number: int) -> None:
+    raise Unpicklable("bad", number)
+
+
+deeds: dict[str, Callable[[int], Any]] = {
+    "double": lambda number: None,
+    "dawdle": lambda number: time.sleep(0.3),
+    "raise": complain,
+    "raise strangely": complain_strangely,
+    "hang": lambda number: time.sleep(120),
+    "die": lambda number: os.kill(os.getpid(), signal.SIGKILL),
+    "exit": lambda number: os._exit(3),
+}
+ITEMS = [
+    ("dawdle", 1),
+    ("double", 2),
+    ("raise", 3),
+    ("die", 4),
+    ("double", 5),
+    ("hang", 6),
+    ("exit", 7),
+    ("raise strangely", 8),
+    ("double", 9),
+]
+
+
+@pytest.fixture(scope="module")
+def in_order() -> list[Outcome[tuple[str, int], int]]:
+    """What became of the items, as the pool gave it."""
+    return list(WorkerPool(processes=2, timeout=TIMEOUT).map(do, ITEMS))
+
+
+@pytest.fixture(scope="module")
+def outcomes(in_order) -> dict[str, list[Outcome]]:
+    """The same by what the items did."""
+    return {what: [o for o in in_order if o.item[0] == what] for what in deeds}
+
+
+def test_the_order_of_the_items_is_kept_though_the_first_is_slow(in_order):
+    assert [outcome.item for outcome in in_order] == ITEMS
+
+
+def test_items_after_and_between_the_failing_ones_get_their_results(outcomes):
+    results = [(o.item[1], o.result, o.error) for o in outcomes["double"] + outcomes["dawdle"]]
+    assert results == [(2, 4, None), (5, 10, None), (9, 18, None), (1, 2, None)]
+
+
+def test_one_that_raises_says_so_in_one_line_of_bounded_length(outcomes):
+    [outcome] = outcomes["raise"]
+    assert outcome.result is None
+    assert outcome.error.startswith("ValueError: no 3 xxx")
+    assert len(outcome.error) == 300
+    assert outcome.error.endswith("…")
+
+
+def test_one_that_hangs_is_ended_after_the_timeout(outcomes):
+    assert [o.error for o in outcomes["hang"]] == ["took longer than 2 s"]
+
+
+def test_one_that_takes_its_process_down_is_told_apart(outcomes):
+    assert [o.error for o in outcomes["die"]] == ["its process ended with exit code -9"]
+    assert [o.error for o in outcomes["exit"]] == ["its process ended with exit code 3"]
+
+
+def test_one_whose_error_cannot_be_sent_still_says_that_it_failed(outcomes):
+    [outcome] = outcomes["raise strangely"]
+    assert (outcome.result, outcome.error) == (None, "Unpicklable: bad at 8")
+
+
+def allocate(size_bytes: int) -> int:
+    return len(bytearray(size_bytes))
+
+
+def test_one_that_needs_more_memory_than_its_share_fails_and_others_go_on():
+    pool = WorkerPool(processes=1, timeout=60, memory_limit_bytes=4 * 2**30)
+    sizes = [1000, 8 * 2**30, 2000]
+    errors = {o.item: o.error for o in pool.map(allocate, sizes)}
+    assert errors == {
+        1000: None,
+        8 * 2**30: "needs more memory than a worker may take",
+        2000: None,
+    }
+
+
+def test_no_items_start_no_process():
+    assert list(WorkerPool().map(double, [])) == []
+
+
+def test_a_caller_that_stops_early_leaves_no_process_behind():
+    outcomes = WorkerPool(processes=1).map(process_id, [1, 2])
+    worker = next(outcomes).result
+    assert worker is not None
+    outcomes.close()
+    assert not multiprocessing.active_children()
+    with pytest.raises(ProcessLookupError):
+        os.kill(worker, 0)
+
+
+def test_one_line_keeps_what_is_short_and_shortens_what_is_long():
+    assert one_line(" a \n b\t c ") == "a b c"
+    assert one_line("abcdef", limit=6) == "abcdef"
+    assert one_line("abcdefg", limit=6) == "abcde…"

@@ -1,0 +1,248 @@
+"""The graph as Dagster sees it: a change of it shows here, in review."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from embed_assets.definitions import build_definitions, build_resources, code_versions
+from embed_assets.settings import PREFIX, Settings, SettingsError
+from embed_assets.staleness import DOCUMENT_ASSETS, UPSTREAM
+from embed_assets.tables import TABLES
+from embed_assets_tests.tiny_model import make_tiny_model
+
+HEAVY = {
+    "accelerate",
+    "altair",
+    "datasets",
+    "mlflow",
+    "pymupdf",
+    "pymupdf4llm",
+    "scipy",
+    "sentence_transformers",
+    "sklearn",
+    "torch",
+    "transformers",
+    "vl_convert",
+}
+# asset: (upstream, group, partitioned by document)
+GRAPH = {
+    "raw_pdfs": ([], "documents", True),
+    "parsed_markdown": (["raw_pdfs"], "documents", True),
+    "chunks": (["parsed_markdown"], "documents", True),
+    "synthetic_questions": (["chunks"], "questions", True),
+    "training_pairs": (["chunks", "synthetic_questions"], "pairs", False),
+    "base_eval": (["chunks", "training_pairs"], "evaluation", False),
+    "finetuned_model": (["chunks", "training_pairs"], "training", False),
+    "comparison": (["base_eval", "finetuned_model"], "comparison", False),
+}
+
+
+@pytest.fixture(autouse=True)
+def no_settings_of_the_machine(tmp_path, monkeypatch) -> None:
+    for name in os.environ:
+        if name.startswith(PREFIX):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def definitions(tmp_path) -> dg.Definitions:
+    return build_definitions(Settings(pdfs=tmp_path, home=tmp_path / "home"))
+
+
+def specs(definitions: dg.Definitions) -> dict[str, dg.AssetSpec]:
+    return {spec.key.to_user_string(): spec for spec in definitions.resolve_all_asset_specs()}
+
+
+def test_the_graph_is_this(definitions):
+    graph = {
+        name: (
+            sorted(dep.asset_key.to_user_string() for dep in spec.deps),
+            spec.group_name,
+            spec.partitions_def is not None,
+        )
+        for name, spec in specs(definitions).items()
+    }
+    assert graph == GRAPH
+
+
+def test_partitioned_assets_share_the_documents_partition_set(definitions):
+    names = {
+        spec.partitions_def.name
+        for spec in specs(definitions).values()
+        if isinstance(spec.partitions_def, dg.DynamicPartitionsDefinition)
+    }
+    assert names == {"documents"}
+
+
+@pytest.mark.parametrize("name", GRAPH)
+def test_every_asset_says_what_it_is_of_what_kind_whose_and_of_which_version(definitions, name):
+    spec = specs(definitions)[name]
+    assert spec.description
+    assert "\n" not in spec.description.strip()
+    assert spec.kinds
+    assert spec.owners == ["team:retrieval"]
+    assert spec.code_version
+
+
+@pytest.mark.parametrize("name", sorted(set(GRAPH) & set(TABLES)))
+def test_every_asset_that_is_a_table_shows_its_columns_as_the_warehouse_makes_them(
+    definitions, name
+):
+    metadata = specs(definitions)[name].metadata
+    assert metadata["dagster/table_name"] == f"main.{name}"
+    schema = metadata["dagster/column_schema"]
+    shown = {column.name: (column.type, column.constraints.nullable) for column in schema.columns}
+    table = TABLES[name]
+    assert shown == {key: (column.sql, column.nullable) for key, column in table.columns.items()}
+    assert all(column.description for column in schema.columns)
+
+
+def test_what_counts_as_stale_follows_the_same_graph():
+    assert {name: sorted(upstream) for name, upstream in UPSTREAM.items()} == {
+        name: upstream for name, (upstream, _, partitioned) in GRAPH.items() if not partitioned
+    }
+    chain = [
+        (name, [] if i == 0 else [DOCUMENT_ASSETS[i - 1]]) for i, name in enumerate(DOCUMENT_ASSETS)
+    ]
+    assert dict(chain) == {name: row[0] for name, row in GRAPH.items() if row[2]}
+
+
+def test_two_jobs_divide_the_assets_between_them(definitions):
+    selected = {}
+    for name in ("ingest", "train"):
+        keys = definitions.resolve_job_def(name).asset_layer.selected_asset_keys
+        selected[name] = {key.to_user_string() for key in keys}
+    assert selected == {
+        "ingest": {name for name, row in GRAPH.items() if row[2]},
+        "train": {name for name, row in GRAPH.items() if not row[2]},
+    }
+    assert definitions.resolve_job_def("ingest").partitions_def is not None
+    assert definitions.resolve_job_def("train").partitions_def is None
+
+
+def test_a_sensor_watches_the_folder_and_starts_ingest(definitions):
+    [sensor] = definitions.get_repository_def().sensor_defs
+    assert (sensor.name, sensor.job_name) == ("pdf_folder", "ingest")
+
+
+def test_a_check_says_of_each_document_whether_it_is_readable_and_blocks_nothing(definitions):
+    graph = definitions.get_repository_def().asset_graph
+    [key] = graph.asset_check_keys
+    assert (key.asset_key.to_user_string(), key.name) == (
+        "parsed_markdown",
+        "document_is_readable",
+    )
+    assert not graph.get_check_spec(key).blocking
+
+
+def test_definitions_can_be_loaded_and_run(definitions):
+    dg.Definitions.validate_loadable(definitions)
+
+
+def test_a_test_may_replace_a_resource(tmp_path):
+    settings = Settings(home=tmp_path)
+    mine = build_resources(Settings(home=tmp_path / "mine"))["warehouse"]
+    replaced = build_definitions(settings, overrides={"warehouse": mine})
+    assert replaced.resources is not None
+    assert replaced.resources["warehouse"].path == str(tmp_path / "mine" / "warehouse.duckdb")
+
+
+# Code versions: what makes an asset stale.
+
+
+@pytest.fixture(scope="module")
+def tiny_model(tmp_path_factory) -> Path:
+    return make_tiny_model(tmp_path_factory.mktemp("model"), limit=64)
+
+
+def changed(tmp_path: Path, monkeypatch, **environment: str) -> set[str]:
+    """Assets whose code version changes with these settings."""
+    monkeypatch.setenv("EMBED_ASSETS_HOME", str(tmp_path / "home"))
+    before = code_versions(Settings())
+    for name, value in environment.items():
+        monkeypatch.setenv(PREFIX + name.upper(), value)
+    after = code_versions(Settings())
+    assert set(before) == set(after) == set(GRAPH)
+    return {name for name in GRAPH if before[name] != after[name]}
+
+
+def test_another_model_changes_chunks_and_what_uses_the_model(tmp_path, monkeypatch, tiny_model):
+    assert changed(tmp_path, monkeypatch, model=str(tiny_model)) == {
+        "chunks",
+        "base_eval",
+        "finetuned_model",
+    }
+
+
+def test_the_version_of_chunks_in_dagster_names_the_model_and_its_limit(tmp_path, tiny_model):
+    settings = Settings(home=tmp_path, model=str(tiny_model))
+    version = specs(build_definitions(settings))["chunks"].code_version
+    assert version is not None
+    assert str(tiny_model) in version
+    assert "limit 64" in version
+
+
+@pytest.mark.parametrize("setting", ["epochs", "batch_size", "seed"])
+def test_a_setting_of_the_training_changes_the_model_alone(tmp_path, monkeypatch, setting):
+    assert changed(tmp_path, monkeypatch, **{setting: "7"}) == {"finetuned_model"}
+
+
+def test_prompts_change_what_encodes_with_them(tmp_path, monkeypatch):
+    assert changed(tmp_path, monkeypatch, query_prompt="query: ") == {
+        "base_eval",
+        "finetuned_model",
+    }
+
+
+def test_the_generator_changes_the_questions_alone(tmp_path, monkeypatch):
+    assert changed(tmp_path, monkeypatch, questions="none") == {"synthetic_questions"}
+
+
+def test_people_s_questions_change_the_questions_by_what_they_say(tmp_path, monkeypatch):
+    file = tmp_path / "q.jsonl"
+    file.write_text(json.dumps({"question": "Why?", "file_name": "a.pdf"}))
+    assert changed(tmp_path, monkeypatch, labelled=str(file)) == {"synthetic_questions"}
+    file.touch()  # its time alone
+    assert changed(tmp_path, monkeypatch) == set()
+    before = code_versions(Settings())
+    file.write_text(json.dumps({"question": "How?", "file_name": "a.pdf"}))
+    assert code_versions(Settings())["synthetic_questions"] != before["synthetic_questions"]
+
+
+def test_where_things_lie_and_how_many_work_on_them_changes_nothing(tmp_path, monkeypatch):
+    assert (
+        changed(tmp_path, monkeypatch, pdfs=str(tmp_path), workers="3", parse_timeout="9") == set()
+    )
+
+
+def test_a_model_that_is_not_there_is_an_error_before_any_work(tmp_path):
+    with pytest.raises(SettingsError, match="EMBED_ASSETS_MODEL"):
+        build_definitions(Settings(home=tmp_path, model=str(tmp_path / "nowhere")))
+
+
+# What loading costs.
+
+LOAD = """
+import json, sys
+import embed_assets.definitions, embed_assets.cli, embed_assets.pipeline
+loaded = {name.partition(".")[0] for name in sys.modules}
+print(json.dumps([sorted(loaded), embed_assets.definitions.defs is not None]))
+"""
+
+
+def test_loading_the_definitions_and_the_command_imports_nothing_heavy(tmp_path):
+    environment = {**os.environ, "EMBED_ASSETS_HOME": str(tmp_path / "home")}
+    said = subprocess.run(
+        [sys.executable, "-c", LOAD], env=environment, capture_output=True, text=True, check=True
+    )
+    loaded, has_definitions = json.loads(said.stdout)
+    assert has_definitions
+    assert "dagster" in loaded  # else this test looks at nothing
+    assert HEAVY & set(loaded) == set()
+    assert not (tmp_path / "home").exists()  # loading makes no state

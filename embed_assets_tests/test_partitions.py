@@ -1,0 +1,48 @@
+"""A document's id names its file, and can break nothing that it is put into."""
+
+import re
+from pathlib import PurePosixPath
+
+import pytest
+
+from embed_assets.partitions import document_id
+
+ODD_PATHS = [
+    "Ünïcødé name (v2) — copy 报告.PDF",
+    "日本語/取扱説明書.pdf",
+    "a'; DROP TABLE raw_pdfs; --.pdf",
+    "<b>&amp;</b>?q=1#top.pdf",
+    "line\nbreak\tand tab.pdf",
+    "\x1b[31mred.pdf",
+    "--version.pdf",
+    "１２３.pdf",
+    "not-utf-8-\udcff\udce9.pdf",
+    "…​.pdf",
+    "x" * 240 + ".pdf",
+]
+
+
+@pytest.mark.parametrize("path", ODD_PATHS)
+def test_an_id_has_only_lower_case_letters_digits_and_hyphens(path):
+    assert re.fullmatch(r"[a-z0-9-]+-[0-9a-f]{8}", document_id(PurePosixPath(path)))
+
+
+def test_paths_with_the_same_slug_have_different_ids():
+    paths = ["a/b.pdf", "a-b.pdf", "a b.pdf", "A/B.pdf", "a/b.PDF", "a.b.pdf", "ä/b.pdf"]
+    ids = [document_id(PurePosixPath(path)) for path in paths]
+    assert {id_.rpartition("-")[0] for id_ in ids} == {"a-b"}
+    assert len(set(ids)) == len(paths)
+
+
+def test_a_name_without_a_letter_is_called_document():
+    assert document_id(PurePosixPath("!!!.pdf")).rpartition("-")[0] == "document"
+
+
+def test_the_slug_is_readable_for_names_in_other_scripts():
+    assert document_id(PurePosixPath("Größe/日本.pdf")).startswith("grosse-ri-ben-")
+
+
+def test_ids_are_those_that_warehouses_already_hold():
+    assert document_id(PurePosixPath("manuals/H3 Operator Manual.pdf")) == (
+        "manuals-h3-operator-manual-9fdafb15"
+    )
