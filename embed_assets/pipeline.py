@@ -43,6 +43,9 @@ from embed_assets.staleness import (
     stale_training_assets,
 )
 
+REPOSITORY = ".dagster/repository"
+"""The tag by which the UI shows a run under its job."""
+
 ROUNDS = 4
 """A chain settles in as many rounds as it has links that may come out unchanged."""
 
@@ -164,7 +167,7 @@ class Pipeline:
         result = self.definitions.resolve_job_def(job).execute_in_process(
             instance=instance,
             asset_selection=[dg.AssetKey(asset) for asset in assets],
-            tags={BY_COMMAND: "true", **batch},
+            tags={BY_COMMAND: "true", REPOSITORY: "__repository__@embed_assets", **batch},
             run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
             raise_on_error=False,
         )

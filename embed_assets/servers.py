@@ -14,6 +14,7 @@ from typing import Any
 import typer
 
 from embed_assets.pipeline import prepare_home
+from embed_assets.resources.tracking import UI_VARIABLE
 from embed_assets.settings import ProjectError, Settings, SettingsError
 
 HOST = "127.0.0.1"
@@ -40,7 +41,13 @@ def serve(
     for ended in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(ended, lambda *_: sys.exit(0))
     # MLflow's own job queue would start seven more processes, for features not used here.
-    environment = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **os.environ}
+    # A file of the person's folder must not pass for a module (python -m looks there first).
+    environment = {
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "PYTHONSAFEPATH": "1",
+        **os.environ,
+        UI_VARIABLE: mlflow_url,
+    }
     processes: dict[str, subprocess.Popen[bytes]] = {}
     try:
         for name, (command, _) in commands.items():

@@ -176,6 +176,12 @@ def test_changed_chunks_make_the_pairs_first(trained):
     assert to_train(trained) == ("training_pairs",)
 
 
+def test_a_new_document_without_text_trains_nothing(trained):
+    for asset, holds in zip(DOCUMENT_ASSETS, ("bytes", "why there is none", "", ""), strict=True):
+        make(trained, asset, "scan", holds)
+    assert to_train(trained) == ()
+
+
 def test_changed_questions_make_the_pairs_first(trained):
     make(trained, "synthetic_questions", "a", "synthetic_questions v2")
     assert to_train(trained) == ("training_pairs",)

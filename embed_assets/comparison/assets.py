@@ -158,29 +158,24 @@ def promote(tracking: Tracking, result: Comparison, version: str) -> str:
 
 
 def headline_table(result: Comparison) -> str:
-    """NDCG@10 of both models by split and dimension, as a markdown table."""
-    kept = {
-        (row["model"], row["split"], row["dimension"]): row
-        for row in result.kept.iter_rows(named=True)
-    }
+    """NDCG@10 of both models on the headline split, by dimension, as a markdown table.
+
+    The report has every split; in the UI a longer table is folded away.
+    """
     lines = [
-        "| split | dimension | base | tuned | change | 95 % interval | verdict | kept | saved |",
-        "| --- | ---: | ---: | ---: | ---: | --- | --- | ---: | ---: |",
+        f"NDCG@10 on {result.headline_split}",
+        "",
+        "| dimension | base | tuned | change | 95 % interval | verdict |",
+        "| ---: | ---: | ---: | ---: | --- | --- |",
     ]
-    for row in result.significance.iter_rows(named=True):
+    for row in result.significance.filter(split=result.headline_split).iter_rows(named=True):
         change = 100 * row["difference"] / row["base"] if row["base"] else None
-        size = kept["tuned", row["split"], row["dimension"]]
         lines.append(
-            f"| {row['split']} | {row['dimension']} | {row['base']:.4f} | {row['tuned']:.4f} "
+            f"| {row['dimension']} | {row['base']:.4f} | {row['tuned']:.4f} "
             f"| {'–' if change is None else f'{change:+.1f} %'} "
-            f"| {row['low']:+.3f} to {row['high']:+.3f} | {row['verdict']} "
-            f"| {_percent(size['kept'])} | {_percent(size['storage_saved'])} |"
+            f"| {row['low']:+.3f} … {row['high']:+.3f} | {row['verdict']} |"
         )
     return "\n".join(lines)
-
-
-def _percent(share: float | None) -> str:
-    return "–" if share is None else f"{100 * share:.1f} %"
 
 
 def _charts(result: Comparison) -> dict[str, bytes]:

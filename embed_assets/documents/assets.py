@@ -8,7 +8,7 @@ from embed_assets.documents.folder import load_documents
 from embed_assets.documents.parsing import PARSER, parse_documents
 from embed_assets.partitions import BATCHES, documents
 from embed_assets.resources.encoder import model_card
-from embed_assets.resources.warehouse import Warehouse
+from embed_assets.resources.warehouse import Warehouse, digest
 from embed_assets.resources.workers import WorkerPool
 from embed_assets.settings import Settings
 
@@ -28,14 +28,11 @@ def raw_pdfs(
         context.log.warning(f"{key}: the file is no longer in {settings.pdfs}")
     for key, path, sha256 in rows.select("document_id", "path", "sha256").iter_rows():
         context.add_asset_metadata({"path": path, "sha256": sha256}, partition_key=key)
-    # Dagster gives all partitions of one run one data version, so that only a run of a single
-    # document can carry its sha256 there; the warehouse records it for each, whatever the run.
-    version = (
-        dg.DataVersion(rows["sha256"][0])
-        if len(context.partition_keys) == rows.height == 1
-        else None
-    )
-    return dg.Output(rows, data_version=version)
+    # Dagster gives all partitions of one run one data version: a document's sha256 if it is alone,
+    # else that of all of them together. The warehouse records it for each, whatever the run.
+    hashes = sorted(rows["sha256"])
+    version = hashes[0] if len(hashes) == 1 else digest(hashes)
+    return dg.Output(rows, data_version=dg.DataVersion(version))
 
 
 @dg.asset(

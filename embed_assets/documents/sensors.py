@@ -32,7 +32,11 @@ UNFINISHED = [
 ]
 
 
-@dg.sensor(job_name=INGEST, minimum_interval_seconds=30)
+@dg.sensor(
+    job_name=INGEST,
+    minimum_interval_seconds=30,
+    description="Ingests PDFs that are new or changed, once they have stopped changing.",
+)
 def pdf_folder(
     context: dg.SensorEvaluationContext,
     warehouse: Warehouse,

@@ -1,5 +1,7 @@
 """base_eval: how well the base model retrieves, before any training."""
 
+from pathlib import Path
+
 import dagster as dg
 
 from embed_assets.evaluation.scoring import (
@@ -35,7 +37,7 @@ def base_eval(
     task = retrieval_task(warehouse)
     card = model_card(settings)
     dimensions = matryoshka_dimensions(embedding_size(card.source), settings.dimensions)
-    with tracking.run(context, f"base_eval {card.name}") as run_id:
+    with tracking.run(context, f"base_eval {Path(card.name).name}") as run_id:
         params = {
             "model": card.name,
             "query_prompt": card.query_prompt,

@@ -19,6 +19,8 @@ EXPERIMENT = "embed-assets"
 REGISTERED_MODEL = "embed-assets"
 CHAMPION = "champion"
 DEFAULT_UI = "http://127.0.0.1:5000"
+UI_VARIABLE = "EMBED_ASSETS_MLFLOW_UI"
+"""Set by `embed-assets ui` to where it serves MLflow."""
 
 
 class Tracking(dg.ConfigurableResource):
@@ -66,14 +68,17 @@ class Tracking(dg.ConfigurableResource):
         import mlflow
 
         experiment = mlflow.get_experiment_by_name(EXPERIMENT)
-        server = self.uri if self.uri.startswith("http") else DEFAULT_UI
+        server = (
+            self.uri if self.uri.startswith("http") else os.environ.get(UI_VARIABLE, DEFAULT_UI)
+        )
         key = experiment.experiment_id if experiment else "0"
-        return f"{server}/#/experiments/{key}/runs/{run_id}"
+        return f"{server}/#/experiments/{key}/runs/{run_id}?workflowType=machine_learning"
 
     def metadata(self, run_id: str) -> dict[str, dg.MetadataValue]:
         """Metadata that links a Dagster materialization to its MLflow run."""
         return {
-            "mlflow_run": dg.MetadataValue.url(self.run_url(run_id)),
+            # As markdown: the bare address is so long that the UI cuts off everything beside it.
+            "mlflow_run": dg.MetadataValue.md(f"[{run_id[:8]}]({self.run_url(run_id)})"),
             "mlflow_run_id": dg.MetadataValue.text(run_id),
         }
 

@@ -67,7 +67,7 @@ def finetuned_model(
         settings.max_pairs,
     )
     folder = settings.models / f"training-{digest((input_version, code_version))}"
-    with tracking.run(context, f"finetuned_model {card.name}") as run_id:
+    with tracking.run(context, f"finetuned_model {Path(card.name).name}") as run_id:
         config = _prepare(folder, settings, card, task, pairs, tracking.uri, run_id)
         mlflow.log_params(as_params(config.model_dump(exclude={"folder", "tracking_uri"})))
         mlflow.set_tag("dagster/data_version", run_id)
@@ -199,11 +199,15 @@ def _keep(config: TrainingConfig, path: Path) -> Path:
     shutil.rmtree(path, ignore_errors=True)
     config.model.rename(path)
     for unfinished in config.folder.parent.glob("training-*"):
+        if not unfinished.is_dir():
+            continue
+        lock = training_lock(unfinished)
         try:
-            with training_lock(unfinished):
+            with lock:
                 shutil.rmtree(unfinished)
         except Timeout:  # another run trains there
             continue
+        Path(lock.lock_file).unlink(missing_ok=True)
     return path
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from embed_assets.documents.folder import (
     changed_documents,
+    check_same_folder,
     fingerprint,
     load_documents,
     partitions_to_sync,
@@ -129,6 +130,23 @@ def test_new_partitions_are_added_in_the_order_in_which_they_were_found():
     assert partitions_to_sync(["c", "a", "b"], [], []) == (["c", "a", "b"], [])
 
 
+def test_a_folder_with_none_of_the_known_documents_is_another_folder(tmp_path):
+    for found in ([], ["c"]):
+        with pytest.raises(
+            SettingsError, match=f"none of this home's 2 documents is in {tmp_path}"
+        ):
+            check_same_folder(found, ["a", "b"], tmp_path)
+
+
+def test_a_folder_with_one_known_document_left_is_the_same_folder(tmp_path):
+    check_same_folder(["b", "c"], ["a", "b"], tmp_path)
+
+
+def test_a_home_without_documents_takes_any_folder(tmp_path):
+    check_same_folder([], [], tmp_path)
+    check_same_folder(["a"], [], tmp_path)
+
+
 def test_a_run_covers_only_neighbours():
     assert batches(["a", "b", "c", "d", "e"], {"a", "b", "d"}) == [["a", "b"], ["d"]]
 
@@ -227,6 +245,15 @@ def test_a_document_that_vanished_is_named_and_the_others_are_loaded(tmp_path):
     rows, gone = load_documents(tmp_path, keys, "run")
     assert rows["path"].to_list() == ["b.pdf"]
     assert gone == [id_of("a.pdf"), id_of("never.pdf")]
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs Linux's /proc")
+def test_a_document_that_is_there_but_cannot_be_read_has_no_content_and_is_not_gone(tmp_path):
+    put(tmp_path, "b.pdf")
+    (tmp_path / "a.pdf").symlink_to("/proc/self/mem")  # can be opened, and fails when it is read
+    rows, gone = load_documents(tmp_path, list(scan(tmp_path)), "run")
+    assert gone == []
+    assert rows.select("path", "content").rows() == [("a.pdf", b""), ("b.pdf", b"%PDF-1.7")]
 
 
 def test_when_every_document_vanished_the_rows_still_fit_their_table(tmp_path):

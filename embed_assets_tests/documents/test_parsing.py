@@ -141,7 +141,7 @@ def test_the_lines_of_a_paragraph_are_joined():
         (FILES["encrypted"], "needs a password"),
         (FILES["truncated"], "can't be opened: .+"),
         (NO_PAGES, "has no pages: empty or damaged"),
-        (b"", "can't be opened: .+"),
+        (b"", "the file is empty, or may not be read"),
         (b"\x89PNG\r\n\x1a\n" + bytes(64), "can't be opened: .+|not a PDF, whatever its name says"),
     ],
     ids=["html", "encrypted", "truncated", "no pages", "no bytes", "broken picture"],

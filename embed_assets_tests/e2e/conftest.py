@@ -293,8 +293,8 @@ def environment(tiny_model: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def embed_assets() -> str:
-    """Path of the installed command."""
+def command() -> str:
+    """Path of the installed `embed-assets`."""
     return str(Path(sys.executable).with_name("embed-assets"))
 
 

@@ -63,12 +63,12 @@ class Project:
 def trained(
     five_pdfs: Callable[[Path], Path],
     environment: dict[str, str],
-    embed_assets: str,
+    command: str,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> tuple[Project, Call]:
     """A project after its first `run --json`. Tests that change it work on a copy."""
     folder = tmp_path_factory.mktemp("project")
-    project = Project(embed_assets, environment, five_pdfs(folder / "pdfs"), folder / "home")
+    project = Project(command, environment, five_pdfs(folder / "pdfs"), folder / "home")
     call = project.call("run", "--json")
     assert call.status == 0, call.err
     return project, call
@@ -242,14 +242,14 @@ def test_what_cannot_work_is_said_in_one_line(
     status: int,
     said: str,
     environment: dict[str, str],
-    embed_assets: str,
+    command: str,
     tmp_path: Path,
 ) -> None:
     pdfs = tmp_path / "pdfs"
     pdfs.mkdir()
     if settings:
         (pdfs / "a.pdf").write_bytes(b"%PDF-1.4")
-    call = Project(embed_assets, environment, pdfs, tmp_path / "home").call(*arguments, **settings)
+    call = Project(command, environment, pdfs, tmp_path / "home").call(*arguments, **settings)
     assert call.status == status
     assert said in call.err
     assert "Traceback" not in call.err
@@ -258,9 +258,9 @@ def test_what_cannot_work_is_said_in_one_line(
 
 
 def test_a_wrong_folder_is_a_wrong_call(
-    environment: dict[str, str], embed_assets: str, tmp_path: Path
+    environment: dict[str, str], command: str, tmp_path: Path
 ) -> None:
-    project = Project(embed_assets, environment, tmp_path / "nowhere", tmp_path / "home")
+    project = Project(command, environment, tmp_path / "nowhere", tmp_path / "home")
     call = project.call("run", "--json")
     assert call.status == 2
     assert "nowhere does not exist" in call.err
@@ -270,11 +270,11 @@ def test_a_wrong_folder_is_a_wrong_call(
 def test_too_few_chunks_to_train_on_says_how_many_are_missing(
     five_pdfs: Callable[[Path], Path],
     environment: dict[str, str],
-    embed_assets: str,
+    command: str,
     tmp_path: Path,
 ) -> None:
     pdfs = five_pdfs(tmp_path / "pdfs")
-    project = Project(embed_assets, environment, pdfs, tmp_path / "home")
+    project = Project(command, environment, pdfs, tmp_path / "home")
     call = project.call("run", EMBED_ASSETS_QUESTIONS="none")
     assert call.status == 1
     assert "Too few questions to train on: 16 for train" in call.err

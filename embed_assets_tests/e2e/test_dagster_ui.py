@@ -40,15 +40,14 @@ class Screen:
     def open(self, address: str) -> None:
         self.driver.get(address)
 
-    def see(self, *texts: str, within: str = "//body", timeout: float = PAGE_TIMEOUT) -> WebElement:
+    def see(self, *texts: str, timeout: float = PAGE_TIMEOUT) -> WebElement:
         """The first element that shows just one of these texts."""
         own = " or ".join(f"normalize-space()='{text}'" for text in texts)
-        return self.find(f"{within}//*[not(*)][{own}]", timeout)
+        return self.find(f"//*[not(*)][{own}]", timeout)
 
     def press(self, what: str, within: str = "//body") -> None:
         """Press a button or a link by its words."""
-        controls = " or ".join(f"self::{name}" for name in ("a", "button"))
-        self.press_on(f"{within}//*[{controls}][normalize-space()='{what}']")
+        self.press_on(f"{within}//*[self::a or self::button][normalize-space()='{what}']")
 
     def press_on(self, xpath: str) -> None:
         def press(_: WebDriver) -> bool:
@@ -75,23 +74,24 @@ def test_a_model_is_trained_and_judged_in_the_browser(
     browser: WebDriver,
     tmp_path: Path,
     five_pdfs: Callable[[Path], Path],
-    embed_assets: str,
+    command: str,
     environment: Mapping[str, str],
     free_port: Callable[[], int],
 ):
     screen, home = Screen(browser), tmp_path / "home"
     where = ["--pdfs", str(five_pdfs(tmp_path / "pdfs")), "--home", str(home)]
-    ingest(embed_assets, where, environment, tmp_path)
+    ingest(command, where, environment, tmp_path)
 
     with (
-        servers(embed_assets, where, environment, tmp_path, free_port) as (dagster, mlflow),
+        servers(command, where, environment, tmp_path, free_port) as (dagster, mlflow),
         failures_shown(browser, tmp_path, home),
     ):
         see_every_stage_in_the_lineage(screen, dagster)
         parse_one_document_again(screen, dagster)
         train(screen, dagster)
         mlflow_run = read_the_verdict(screen, dagster, home)
-        look_at_the_charts(screen)
+        for chart in CHARTS:
+            look_at_chart(screen, chart)
         find_the_experiment(screen, mlflow, mlflow_run)
 
 
@@ -125,7 +125,6 @@ def servers(
             stderr=stderr,
             text=True,
         )
-    children: list[psutil.Process] = []
     try:
         addresses = read_addresses(process, cwd)
         assert addresses == {
@@ -220,7 +219,7 @@ def train(screen: Screen, dagster: str) -> None:
 def wait_for_success(screen: Screen) -> None:
     """Follow the message that says that a run was launched, and stay until the run has ended."""
     screen.press("View")
-    screen.wait_until(lambda: "/runs/" in screen.driver.current_url, "the run's page")
+    screen.wait_until(lambda: "/runs/" in screen.driver.current_url, "the run's page opens")
     ended = screen.see("Success", "Failure", "Canceled", timeout=RUN_TIMEOUT)
     assert ended.text == "Success"
 
@@ -240,13 +239,12 @@ def read_the_verdict(screen: Screen, dagster: str, home: Path) -> str:
     return run_id
 
 
-def look_at_the_charts(screen: Screen) -> None:
-    for name in CHARTS:
-        screen.press("[Show Markdown]", within=row_of(name))
-        chart = screen.find("//img[starts-with(@src, 'data:image/png')]")
-        screen.wait_until(lambda: int(chart.get_property("naturalWidth")) > 0, f"{name} drawn")  # noqa: B023
-        screen.press("Close")
-        screen.wait_until(lambda: not screen.driver.find_elements(By.TAG_NAME, "img"), "it closed")
+def look_at_chart(screen: Screen, name: str) -> None:
+    screen.press("[Show Markdown]", within=row_of(name))
+    chart = screen.find("//img[starts-with(@src, 'data:image/png')]")
+    screen.wait_until(lambda: int(chart.get_property("naturalWidth")) > 0, f"{name} is drawn")
+    screen.press("Close")
+    screen.wait_until(lambda: not screen.driver.find_elements(By.TAG_NAME, "img"), "it is closed")
 
 
 def row_of(name: str) -> str:

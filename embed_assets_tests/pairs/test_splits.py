@@ -229,6 +229,16 @@ def test_it_does_not_train_though_nobody_asks_about_it_in_the_held_out_document(
     assert questions.filter(chunk_id=sha("clause 0")).is_empty()
 
 
+def test_what_a_document_that_is_not_held_out_asks_about_it_tests_nothing():
+    held, other, stored = two_documents()
+    clauses = [f"clause {c}" for c in range(40)]
+    questions, assignments = Corpus({held: clauses, other: clauses}).split(stored)
+    assert documents_in(questions, UNSEEN) == {held}
+    assert documents_in(questions, TRAIN, VALIDATION, SEEN) == set()
+    left, _ = Corpus({other: clauses}).split(assignments)
+    assert left.height == 0  # nor once the held-out document has left
+
+
 def test_a_chunk_that_trained_is_left_out_once_it_stands_in_a_held_out_document():
     held, other, stored = two_documents()
     alone = Corpus({other: [f"clause {c}" for c in range(40)]})

@@ -78,6 +78,13 @@ def test_a_question_written_twice_is_one_question():
     assert generate("lock-1", generator="none", labelled=[QUESTION, QUESTION]).height == 1
 
 
+def test_a_question_given_for_training_and_for_testing_is_for_testing():
+    twice = [replace(QUESTION, purpose="train"), QUESTION]
+    for labelled in (twice, twice[::-1]):
+        questions = generate("lock-1", generator="none", labelled=labelled)
+        assert questions["purpose"].to_list() == ["test"]
+
+
 def test_a_question_keeps_its_id_when_it_is_made_again_and_when_documents_arrive():
     alone, again, together = generate("lock-1"), generate("lock-1"), generate("copy-2", "lock-1")
     assert alone.drop("created_at").equals(again.drop("created_at"))

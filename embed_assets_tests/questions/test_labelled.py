@@ -10,6 +10,7 @@ from embed_assets.questions.labelled import (
     KEPT,
     MATCH_THRESHOLD,
     NOT_FOUND,
+    TOO_VAGUE,
     UNANSWERABLE,
     LabelledQuestion,
     labelled_questions,
@@ -260,6 +261,17 @@ def test_a_question_that_cannot_be_answered_is_kept_with_that_status():
     questions = [asked(answerable=False), asked(answerable=False, evidence_text="no such words")]
     rows = labelled_questions(RIG, questions, {"rig-1": "rig.pdf"})
     assert rows["status"].to_list() == [UNANSWERABLE, UNANSWERABLE]
+
+
+def test_a_question_that_names_only_a_file_tests_but_does_not_train():
+    purposes = {"train": TOO_VAGUE, "test": KEPT}
+    for purpose, status in purposes.items():
+        [row] = labelled_questions(RIG, [asked(purpose=purpose)], {"rig-1": "rig.pdf"}).to_dicts()
+        assert (row["status"], row["relevant_chunk_ids"]) == (status, ["alone", "bloom", "table"])
+    [row] = labelled_questions(
+        RIG, [asked(purpose="train", page=3)], {"rig-1": "rig.pdf"}
+    ).to_dicts()
+    assert row["status"] == KEPT
 
 
 def test_only_answerable_false_makes_a_question_unanswerable(tmp_path):

@@ -536,6 +536,7 @@ def test_an_empty_frame_is_stored_and_read(house):
     assert house.read is not None
     assert house.read.equals(TABLES["parsed_markdown"].empty())
     assert house.warehouse.count("chunks") == 0
+    assert house.warehouse.data_versions("chunks") == {"a": ""}  # made, and holds nothing
 
 
 def test_a_downstream_asset_reads_the_documents_of_its_run_alone_in_the_order_of_the_key(house):
