@@ -20,7 +20,7 @@ test: $(VENV)/installed-dev
 	$(BIN)/lint-imports
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
 	$(BIN)/python -m pytest
-	DAGSTER_HOME=$(CURDIR) $(BIN)/dg check defs
+	DAGSTER_HOME=$(CURDIR) VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/dg check defs
 
 install: $(VENV)/installed
 
