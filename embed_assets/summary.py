@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from embed_assets.documents.parsing import document_statuses
-from embed_assets.questions.labelled import KEPT, orphans, read_labelled
+from embed_assets.questions.labelled import orphans, read_labelled
+from embed_assets.questions.statuses import KEPT
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import ProjectError, Settings
 

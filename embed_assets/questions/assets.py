@@ -5,8 +5,9 @@ import polars as pl
 
 from embed_assets.partitions import BATCHES, documents
 from embed_assets.questions.generation import GENERATORS, generate_questions
-from embed_assets.questions.labelled import KEPT, read_labelled
 from embed_assets.questions.labelled import VERSION as LABELLED_VERSION
+from embed_assets.questions.labelled import read_labelled
+from embed_assets.questions.statuses import KEPT
 from embed_assets.resources.warehouse import Warehouse, digest
 from embed_assets.settings import Settings
 

@@ -8,7 +8,8 @@ import polars as pl
 
 from embed_assets.questions.extractive import VERSION as EXTRACTIVE_VERSION
 from embed_assets.questions.extractive import extractive_questions
-from embed_assets.questions.labelled import KEPT, LabelledQuestion, labelled_questions
+from embed_assets.questions.labelled import LabelledQuestion, labelled_questions
+from embed_assets.questions.statuses import KEPT
 from embed_assets.settings import Settings, SettingsError
 from embed_assets.tables import TABLES
 

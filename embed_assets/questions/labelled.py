@@ -17,16 +17,18 @@ from typing import Any
 
 import polars as pl
 
+from embed_assets.questions.statuses import (
+    EVIDENCE_NOT_FOUND,
+    KEPT,
+    TOO_VAGUE,
+    UNANSWERABLE,
+)
 from embed_assets.settings import SettingsError
 
 MATCH_THRESHOLD = 0.4
 """Least share of the evidence's words and word pairs that a chunk must hold: less than half, since
 evidence may be cut in two by the end of a chunk."""
 NEARLY_BEST = 0.95
-NOT_FOUND = "EVIDENCE_NOT_FOUND"
-UNANSWERABLE = "UNANSWERABLE"
-TOO_VAGUE = "TOO_VAGUE_TO_TRAIN_ON"
-KEPT = "KEPT"
 VERSION = "labelled-1"
 _WORD = re.compile(r"[^\W_]+")
 
@@ -163,7 +165,7 @@ def orphans(questions: Sequence[LabelledQuestion], paths: Sequence[str]) -> list
 
 def _row(document_id: str, question: LabelledQuestion, chunks: pl.DataFrame) -> dict[str, Any]:
     match = match_evidence(chunks, question.page, question.evidence_text)
-    status = KEPT if match.chunk_ids else NOT_FOUND
+    status = KEPT if match.chunk_ids else EVIDENCE_NOT_FOUND
     if question.purpose == "train" and question.page is None and question.evidence_text is None:
         status = TOO_VAGUE
     return {

@@ -7,16 +7,18 @@ import polars as pl
 import pytest
 
 from embed_assets.questions.labelled import (
-    KEPT,
     MATCH_THRESHOLD,
-    NOT_FOUND,
-    TOO_VAGUE,
-    UNANSWERABLE,
     LabelledQuestion,
     labelled_questions,
     match_evidence,
     orphans,
     read_labelled,
+)
+from embed_assets.questions.statuses import (
+    EVIDENCE_NOT_FOUND,
+    KEPT,
+    TOO_VAGUE,
+    UNANSWERABLE,
 )
 from embed_assets.settings import SettingsError
 
@@ -254,7 +256,11 @@ def test_a_question_is_kept_with_the_chunks_that_answer_it():
 def test_a_question_whose_evidence_is_not_found_is_kept_with_that_status():
     question = asked(evidence_text="the treasurer keeps the wine in the cellar")
     [row] = labelled_questions(RIG, [question], {"rig-1": "rig.pdf"}).to_dicts()
-    assert (row["status"], row["chunk_id"], row["relevant_chunk_ids"]) == (NOT_FOUND, "", [])
+    assert (row["status"], row["chunk_id"], row["relevant_chunk_ids"]) == (
+        EVIDENCE_NOT_FOUND,
+        "",
+        [],
+    )
 
 
 def test_a_question_that_cannot_be_answered_is_kept_with_that_status():

@@ -1,0 +1,31 @@
+"""What became of a question: the words that `synthetic_questions.status` may hold.
+
+KEPT questions train, choose or test a model. Every other status is a reason why one doesn't; the
+row stays, so that a person can see what was lost and why.
+"""
+
+KEPT = "KEPT"
+
+# Generation: there is no question to speak of.
+FAILED = "FAILED"
+"""The call failed for good: the next ingest asks again."""
+UNREADABLE = "UNREADABLE"
+"""The model's reply could not be read, however often it was asked."""
+NOT_ASKED = "NOT_ASKED"
+"""A spending limit was reached before this chunk's turn: the next ingest goes on from there."""
+
+# People's questions.
+EVIDENCE_NOT_FOUND = "EVIDENCE_NOT_FOUND"
+TOO_VAGUE = "TOO_VAGUE_TO_TRAIN_ON"
+
+# Filters, in the order in which they are applied.
+UNANSWERABLE = "UNANSWERABLE"
+POINTS_AT_TEXT = "POINTS_AT_TEXT"
+VERBATIM = "VERBATIM"
+JUDGED_POOR = "JUDGED_POOR"
+DUPLICATE = "DUPLICATE"
+NEAR_DUPLICATE = "NEAR_DUPLICATE"
+ROUND_TRIP_FAILED = "ROUND_TRIP_FAILED"
+
+CORPUS_WIDE = (DUPLICATE, NEAR_DUPLICATE, ROUND_TRIP_FAILED)
+"""Decided over the whole corpus by `training_pairs`, anew each time it is made."""
