@@ -13,6 +13,7 @@ from embed_assets.documents.sensors import INGEST, pdf_folder
 from embed_assets.evaluation import assets as evaluation_stage
 from embed_assets.pairs import assets as pairs_stage
 from embed_assets.questions import assets as questions_stage
+from embed_assets.resources.answers import AnswerStore
 from embed_assets.resources.tracking import Tracking
 from embed_assets.resources.warehouse import DocumentsIOManager, Warehouse
 from embed_assets.resources.workers import WorkerPool
@@ -76,6 +77,7 @@ def build_resources(settings: Settings) -> dict[str, Any]:
     return {
         "settings": settings,
         "warehouse": warehouse,
+        "answers": AnswerStore(path=str(settings.answers)),
         "io_manager": DocumentsIOManager(database=str(settings.warehouse), warehouse=warehouse),
         "pool": WorkerPool(
             processes=settings.worker_count,

@@ -6,6 +6,7 @@ What is stale is decided in `staleness.py`, what the folder means for the partit
 
 import logging
 import os
+import uuid
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -31,8 +32,10 @@ from embed_assets.documents.sensors import (
     end_dead_runs,
 )
 from embed_assets.partitions import DOCUMENTS
+from embed_assets.questions.assets import BUDGET_TAG
 from embed_assets.questions.generation import check_generator
 from embed_assets.questions.labelled import read_labelled
+from embed_assets.questions.statuses import ASK_AGAIN
 from embed_assets.resources.encoder import embedding_size, matryoshka_dimensions, model_card
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import ProjectError, Settings, SettingsError
@@ -73,6 +76,8 @@ class Pipeline:
         self.seconds: dict[str, float] = defaultdict(float)
         self.materialized: set[str] = set()
         self.read: set[str] = set()
+        self.asked: set[str] = set()
+        self.command = uuid.uuid4().hex
 
     def ingest(self) -> None:
         """Bring the partitions in line with the folder, and every document up to its questions."""
@@ -129,11 +134,14 @@ class Pipeline:
         touched = set(changed_documents(self.found, loaded)) - self.read
         self.read |= touched
         unfinished = self._cut_off()
+        unasked = self._unasked()
         groups: dict[tuple[str, ...], set[str]] = defaultdict(set)
         for key in self.found:
             assets = stale_document_assets(key, made, self.versions)
             if key in unfinished:
                 assets = assets or DOCUMENT_ASSETS[1:]
+            if key in unasked:
+                assets = assets or DOCUMENT_ASSETS[3:]
             if key in touched and assets != DOCUMENT_ASSETS:
                 # Perhaps only the file's time changed: read it, and see whether its bytes did.
                 assets = ("raw_pdfs",)
@@ -154,6 +162,17 @@ class Pipeline:
             key for key, limit in limits.iter_rows() if float(limit) < self.settings.parse_timeout
         }
 
+    def _unasked(self) -> set[str]:
+        """Documents of which a chunk has no questions yet, each once in a command."""
+        rows = self.warehouse.read(
+            "SELECT DISTINCT document_id FROM synthetic_questions "
+            "WHERE status IN (SELECT unnest(?::VARCHAR[]))",
+            [list(ASK_AGAIN)],
+        )
+        unasked = set(rows["document_id"]) - self.asked
+        self.asked = set(self.found)
+        return unasked
+
     def _execute(
         self,
         instance: dg.DagsterInstance,
@@ -167,7 +186,12 @@ class Pipeline:
         result = self.definitions.resolve_job_def(job).execute_in_process(
             instance=instance,
             asset_selection=[dg.AssetKey(asset) for asset in assets],
-            tags={BY_COMMAND: "true", REPOSITORY: "__repository__@embed_assets", **batch},
+            tags={
+                BY_COMMAND: "true",
+                BUDGET_TAG: self.command,
+                REPOSITORY: "__repository__@embed_assets",
+                **batch,
+            },
             run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
             raise_on_error=False,
         )

@@ -64,7 +64,54 @@ class Settings(BaseSettings):
     )
     questions: str = Field(
         default="extractive",
-        description="Who writes the training questions: `extractive` or `none`",
+        description="Who writes the training questions: `extractive` (no model needed), "
+        "`openai:MODEL` (any OpenAI-compatible server: OPENAI_BASE_URL, OPENAI_API_KEY), "
+        "`huggingface:MODEL` (a model on this machine) or `none`",
+    )
+    questions_per_chunk: int = Field(
+        default=2, ge=1, le=10, description="Questions that a language model writes for a chunk"
+    )
+    question_domain: str = Field(
+        default="",
+        description="What the documents are, told to the model that writes questions: "
+        "`tenancy contracts in Scotland`",
+    )
+    question_prompt: Path | None = Field(
+        default=None,
+        description="Jinja file of your own instructions to that model. "
+        "Unset: `embed_assets/questions/instructions.jinja`",
+    )
+    llm_temperature: float = Field(
+        default=0.7, ge=0, le=2, description="Temperature of the model that writes questions"
+    )
+    llm_max_tokens: int = Field(default=1024, ge=16, description="Tokens of one reply, at most")
+    llm_concurrency: int = Field(
+        default=8, ge=1, description="Calls at a time; a local model's batch size"
+    )
+    llm_timeout: float = Field(default=120.0, gt=0, description="Seconds that one call may take")
+    llm_requests_per_minute: int = Field(default=0, ge=0, description="Calls a minute. 0: no limit")
+    llm_token_budget: int = Field(
+        default=0,
+        ge=0,
+        description="Tokens that one command may use. What is left over is asked by the next one. "
+        "0: no limit",
+    )
+    llm_cost_budget: float = Field(
+        default=0.0, ge=0, description="Money that one command may spend, by the prices below"
+    )
+    llm_input_price: float = Field(
+        default=0.0, ge=0, description="Price of a million input tokens, in any currency"
+    )
+    llm_output_price: float = Field(
+        default=0.0, ge=0, description="Price of a million output tokens"
+    )
+    judge: str = Field(
+        default="",
+        description="Model that scores written questions from 1 to 5, as `openai:MODEL`. "
+        "Unset: none does",
+    )
+    judge_threshold: float = Field(
+        default=3.0, ge=1, le=5, description="Least score of a question that trains"
     )
     labelled: str = Field(
         default="",
@@ -104,10 +151,10 @@ class Settings(BaseSettings):
     )
     seed: int = Field(default=42, description="Seed of the training's order and initialisation")
 
-    @field_validator("pdfs", "home")
+    @field_validator("pdfs", "home", "question_prompt")
     @classmethod
-    def _absolute(cls, path: Path) -> Path:
-        return Path(os.path.abspath(path.expanduser()))
+    def _absolute(cls, path: Path | None) -> Path | None:
+        return path and Path(os.path.abspath(path.expanduser()))
 
     @cached_property
     def labelled_files(self) -> tuple[Path, ...]:
@@ -127,6 +174,11 @@ class Settings(BaseSettings):
     def warehouse(self) -> Path:
         """The DuckDB file."""
         return self.home / "warehouse.duckdb"
+
+    @property
+    def answers(self) -> Path:
+        """The SQLite file of language models' answers."""
+        return self.home / "answers.sqlite"
 
     @property
     def models(self) -> Path:

@@ -29,13 +29,21 @@ class Table:
 
     @property
     def ddl(self) -> str:
-        """`CREATE TABLE IF NOT EXISTS` with types, NOT NULL and the primary key."""
+        """Makes the table, with types, NOT NULL and the primary key, or adds what columns an older
+        one lacks; those are nullable.
+        """
         columns = ", ".join(
             f'"{name}" {c.sql}{"" if c.nullable else " NOT NULL"}'
             for name, c in self.columns.items()
         )
         key = ", ".join(f'"{name}"' for name in self.key)
-        return f"CREATE TABLE IF NOT EXISTS {self.name} ({columns}, PRIMARY KEY ({key}))"
+        added = (
+            f'ALTER TABLE {self.name} ADD COLUMN IF NOT EXISTS "{name}" {c.sql}'
+            for name, c in self.columns.items()
+            if c.nullable
+        )
+        make = f"CREATE TABLE IF NOT EXISTS {self.name} ({columns}, PRIMARY KEY ({key}))"
+        return "; ".join([make, *added])
 
     @property
     def schema(self) -> pl.Schema:
@@ -148,14 +156,17 @@ _TABLES = (
             "document_id": _DOCUMENT_ID,
             "question": _text("The question, or a text that stands for one"),
             "answer": _text("Short answer, where there is one", nullable=True),
-            "kind": _text("Way in which it was made: heading, keywords, sentence, labelled, …"),
+            "kind": _text("What it is: question, keywords, claim, sentence, labelled, …"),
             "purpose": _text("train: may be trained on. test: a person's question for testing"),
             "generator": _text("Who wrote it, e.g. extractive or labelled:FILE"),
             "prompt_version": _text("Version of the generator's rules or prompt"),
             "status": _text("KEPT, or why it was dropped or failed"),
-            "score": _number("Quality by the generator's own measure", nullable=True),
-            "input_tokens": _integer("Tokens sent to the model that wrote it"),
-            "output_tokens": _integer("Tokens received from it"),
+            "reason": _text("What went wrong, where the status alone doesn't say", nullable=True),
+            "score": _number("Share of the evidence found, or the judge's score", nullable=True),
+            "input_tokens": _integer(
+                "Tokens sent for it; a chunk's are shared among its questions"
+            ),
+            "output_tokens": _integer("Tokens received for it: its share of the call"),
             "created_at": _time("When it was made"),
         },
         volatile=frozenset({"created_at"}),

@@ -9,66 +9,102 @@ import polars as pl
 from embed_assets.questions.extractive import VERSION as EXTRACTIVE_VERSION
 from embed_assets.questions.extractive import extractive_questions
 from embed_assets.questions.labelled import LabelledQuestion, labelled_questions
+from embed_assets.questions.openai import OpenAIServer
 from embed_assets.questions.statuses import KEPT
+from embed_assets.questions.writing import COLUMNS, Writing, judged_questions, written_questions
+from embed_assets.questions.writing import version as written_version
 from embed_assets.settings import Settings, SettingsError
 from embed_assets.tables import TABLES
 
-GENERATORS: Mapping[str, str] = {"extractive": EXTRACTIVE_VERSION, "none": ""}
-"""Version of each generator's rules, by its name in EMBED_ASSETS_QUESTIONS."""
+MODELS = ("openai", "huggingface")
+GENERATORS = ("extractive", *(f"{kind}:MODEL" for kind in MODELS), "none")
 
 
 def check_generator(settings: Settings) -> None:
-    """SettingsError unless EMBED_ASSETS_QUESTIONS names a generator."""
-    if settings.questions not in GENERATORS:
-        raise SettingsError(
-            f"EMBED_ASSETS_QUESTIONS: no generator '{settings.questions}'. "
-            f"There is {' and '.join(GENERATORS)}."
-        )
+    """SettingsError unless EMBED_ASSETS_QUESTIONS and _JUDGE name what can be used."""
+    for name, value in (("QUESTIONS", settings.questions), ("JUDGE", settings.judge)):
+        kind, _, model = value.partition(":")
+        if kind in MODELS and model:
+            if kind == "openai":
+                OpenAIServer().check()
+        elif value not in ("extractive", "none") if name == "QUESTIONS" else value:
+            known = GENERATORS if name == "QUESTIONS" else GENERATORS[1:-1]
+            raise SettingsError(
+                f"EMBED_ASSETS_{name}: no generator '{value}'. There is {', '.join(known)}."
+            )
+    generator_version(settings)
+
+
+def generator_version(settings: Settings) -> str:
+    """What identifies the questions that these settings make."""
+    if _is_model(settings.questions):
+        judge = f", judge {settings.judge} {settings.judge_threshold}" if settings.judge else ""
+        return written_version(settings) + judge
+    return f"extractive {EXTRACTIVE_VERSION}" if settings.questions == "extractive" else "none"
 
 
 def generate_questions(
     chunks: pl.DataFrame,
-    generator: str,
     labelled: Sequence[LabelledQuestion],
     paths: Mapping[str, str],
+    writing: Writing,
 ) -> pl.DataFrame:
     """Rows of synthetic_questions for these documents.
 
-    chunks: rows of the table of that name. generator: a name in GENERATORS. labelled: people's
-    questions, of which those about these documents are taken. paths: document_id -> path.
+    chunks: rows of the table of that name. labelled: people's questions, of which those about these
+    documents are taken. paths: document_id -> path. writing: settings, and what a model needs.
     """
-    made = [labelled_questions(chunks, labelled, dict(paths))]
-    if generator == "extractive" and chunks.height:
-        made.append(
-            extractive_questions(chunks).select(
-                "chunk_id",
-                pl.concat_list("chunk_id").alias("relevant_chunk_ids"),
-                "document_id",
-                "question",
-                "answer",
-                "kind",
-                pl.lit("train").alias("purpose"),
-                pl.lit("extractive").alias("generator"),
-                pl.lit(EXTRACTIVE_VERSION).alias("prompt_version"),
-                pl.lit(KEPT).alias("status"),
-                pl.lit(None, pl.Float64).alias("score"),
-            )
-        )
+    made = [
+        _complete(labelled_questions(chunks, labelled, dict(paths))),
+        _machine_questions(chunks, writing),
+    ]
     table = TABLES["synthetic_questions"]
     identity = ("document_id", "chunk_id", "generator", "question")
     return (
         pl.concat(made)
         .with_columns(
             pl.struct(identity).map_elements(_question_id, pl.String).alias("question_id"),
-            pl.lit(0).alias("input_tokens"),
-            pl.lit(0).alias("output_tokens"),
-            pl.lit(datetime.now(UTC)).cast(table.schema["created_at"]).alias("created_at"),
+            pl.col("created_at").fill_null(datetime.now(UTC)),
         )
         # A question given for training and for testing is for testing.
         .sort(pl.col("purpose") == "train", maintain_order=True)
         .unique("question_id", keep="first", maintain_order=True)
         .select(table.schema.names())
     )
+
+
+def _machine_questions(chunks: pl.DataFrame, writing: Writing) -> pl.DataFrame:
+    generator = writing.settings.questions
+    if chunks.is_empty() or generator == "none":
+        return pl.DataFrame(schema=COLUMNS)
+    if generator == "extractive":
+        return _complete(
+            extractive_questions(chunks).with_columns(
+                relevant_chunk_ids=pl.concat_list("chunk_id"),
+                purpose=pl.lit("train"),
+                generator=pl.lit("extractive"),
+                prompt_version=pl.lit(EXTRACTIVE_VERSION),
+                status=pl.lit(KEPT),
+            )
+        )
+    questions = written_questions(chunks, writing)
+    texts = dict(chunks.select("chunk_id", "chunk_text").iter_rows())
+    return judged_questions(questions, texts, writing) if writing.settings.judge else questions
+
+
+def _complete(questions: pl.DataFrame) -> pl.DataFrame:
+    """Questions that cost nothing, with the columns of those that do."""
+    lacking = {name: dtype for name, dtype in COLUMNS.items() if name not in questions.columns}
+    return questions.with_columns(
+        **{
+            name: pl.lit(0 if name.endswith("_tokens") else None, dtype)
+            for name, dtype in lacking.items()
+        }
+    ).select(list(COLUMNS))
+
+
+def _is_model(generator: str) -> bool:
+    return generator.partition(":")[0] in MODELS
 
 
 def _question_id(identity: Mapping[str, str]) -> str:

@@ -14,6 +14,8 @@ UNREADABLE = "UNREADABLE"
 NOT_ASKED = "NOT_ASKED"
 """A spending limit was reached before this chunk's turn: the next ingest goes on from there."""
 
+ASK_AGAIN = (FAILED, NOT_ASKED)
+
 # People's questions.
 EVIDENCE_NOT_FOUND = "EVIDENCE_NOT_FOUND"
 TOO_VAGUE = "TOO_VAGUE_TO_TRAIN_ON"

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import socket
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -296,23 +295,6 @@ def environment(tiny_model: Path) -> dict[str, str]:
 def command() -> str:
     """Path of the installed `embed-assets`."""
     return str(Path(sys.executable).with_name("embed-assets"))
-
-
-@pytest.fixture
-def free_port() -> Callable[[], int]:
-    """Gives a port that nothing listens on, another one each time."""
-    given: set[int] = set()
-
-    def find() -> int:
-        while True:
-            with socket.socket() as probe:
-                probe.bind(("127.0.0.1", 0))
-                port = probe.getsockname()[1]
-            if port not in given:
-                given.add(port)
-                return port
-
-    return find
 
 
 @pytest.fixture

@@ -377,6 +377,7 @@ def stock(warehouse: Warehouse, corpus: Corpus, *, status: str = "KEPT") -> None
         generator=pl.lit("extractive"),
         prompt_version=pl.lit("1"),
         status=pl.lit(status),
+        reason=pl.lit(None, pl.String),
         score=None,
         input_tokens=0,
         output_tokens=0,

@@ -6,8 +6,10 @@ from dataclasses import replace
 import polars as pl
 import pytest
 
-from embed_assets.questions.generation import GENERATORS, check_generator, generate_questions
+from embed_assets.questions.generation import check_generator, generate_questions
 from embed_assets.questions.labelled import LabelledQuestion
+from embed_assets.questions.writing import Writing
+from embed_assets.resources.answers import AnswerStore
 from embed_assets.settings import Settings, SettingsError
 from embed_assets.tables import TABLES
 
@@ -50,12 +52,19 @@ def chunks(*document_ids: str) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=TABLES["chunks"].schema)
 
 
-def generate(*document_ids: str, generator: str = "extractive", labelled=(QUESTION,)):
-    paths = {key: PATHS[key] for key in document_ids}
-    return generate_questions(chunks(*document_ids), generator, labelled, paths)
+@pytest.fixture
+def generate(tmp_path):
+    def run(*document_ids: str, generator: str = "extractive", labelled=(QUESTION,), frame=None):
+        frame = chunks(*document_ids) if frame is None else frame
+        paths = {key: PATHS[key] for key in document_ids}
+        settings = Settings(questions=generator, home=tmp_path)
+        answers = AnswerStore(path=str(settings.answers))
+        return generate_questions(frame, labelled, paths, Writing(settings, answers, "s", print))
+
+    return run
 
 
-def test_people_s_questions_stand_beside_the_generators():
+def test_people_s_questions_stand_beside_the_generators(generate):
     questions = generate("lock-1")
     assert TABLES["synthetic_questions"].conform(questions).equals(questions)
     assert questions.filter(generator="labelled:q.jsonl")["purpose"].to_list() == ["test"]
@@ -66,7 +75,7 @@ def test_people_s_questions_stand_beside_the_generators():
     assert made.filter(pl.col("relevant_chunk_ids").list.first() != pl.col("chunk_id")).is_empty()
 
 
-def test_no_two_questions_have_one_id():
+def test_no_two_questions_have_one_id(generate):
     questions = generate(
         "lock-1", "copy-2", labelled=[QUESTION, replace(QUESTION, source="b.jsonl")]
     )
@@ -74,18 +83,18 @@ def test_no_two_questions_have_one_id():
     assert set(questions["document_id"]) == {"lock-1", "copy-2"}
 
 
-def test_a_question_written_twice_is_one_question():
+def test_a_question_written_twice_is_one_question(generate):
     assert generate("lock-1", generator="none", labelled=[QUESTION, QUESTION]).height == 1
 
 
-def test_a_question_given_for_training_and_for_testing_is_for_testing():
+def test_a_question_given_for_training_and_for_testing_is_for_testing(generate):
     twice = [replace(QUESTION, purpose="train"), QUESTION]
     for labelled in (twice, twice[::-1]):
         questions = generate("lock-1", generator="none", labelled=labelled)
         assert questions["purpose"].to_list() == ["test"]
 
 
-def test_a_question_keeps_its_id_when_it_is_made_again_and_when_documents_arrive():
+def test_a_question_keeps_its_id_when_it_is_made_again_and_when_documents_arrive(generate):
     alone, again, together = generate("lock-1"), generate("lock-1"), generate("copy-2", "lock-1")
     assert alone.drop("created_at").equals(again.drop("created_at"))
     assert (alone["created_at"] <= again["created_at"]).all()
@@ -93,35 +102,49 @@ def test_a_question_keeps_its_id_when_it_is_made_again_and_when_documents_arrive
     assert ours["question_id"].sort().equals(alone["question_id"].sort())
 
 
-def test_an_id_is_that_which_warehouses_already_hold():
+def test_an_id_is_that_which_warehouses_already_hold(generate):
     [question_id] = generate("lock-1", generator="none")["question_id"]
     chunk_id = hashlib.md5(TEXTS[1].encode()).hexdigest()
     identity = "\x1f".join(["lock-1", chunk_id, "labelled:q.jsonl", QUESTION.question])
     assert question_id == hashlib.sha256(identity.encode()).hexdigest()[:20]
 
 
-def test_none_gives_only_the_labelled():
+def test_none_gives_only_the_labelled(generate):
     questions = generate("lock-1", generator="none")
     assert questions["question"].to_list() == [QUESTION.question]
     assert TABLES["synthetic_questions"].conform(questions).height == 1
 
 
-def test_without_chunks_the_labelled_are_still_there_to_say_so():
-    for generator in GENERATORS:
-        empty = TABLES["chunks"].empty()
-        questions = generate_questions(empty, generator, [QUESTION], {"lock-1": "lock.pdf"})
-        assert questions["status"].to_list() == ["EVIDENCE_NOT_FOUND"]
+@pytest.mark.parametrize("generator", ["extractive", "openai:m", "huggingface:m", "none"])
+def test_without_chunks_the_labelled_are_still_there_to_say_so(generate, generator):
+    questions = generate("lock-1", generator=generator, frame=TABLES["chunks"].empty())
+    assert questions["status"].to_list() == ["EVIDENCE_NOT_FOUND"]
 
 
-def test_no_documents_give_no_questions():
-    for generator in GENERATORS:
-        questions = generate_questions(TABLES["chunks"].empty(), generator, [QUESTION], {})
-        assert questions.equals(TABLES["synthetic_questions"].empty())
+def test_no_documents_give_no_questions(generate):
+    questions = generate(frame=TABLES["chunks"].empty())
+    assert questions.equals(TABLES["synthetic_questions"].empty())
 
 
-def test_a_generator_that_does_not_exist_is_named_before_any_work(tmp_path):
-    settings = Settings(questions="oracle:delphi", home=tmp_path)
-    with pytest.raises(SettingsError, match="EMBED_ASSETS_QUESTIONS: no generator 'oracle:delphi'"):
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("questions", "oracle:delphi"),
+        ("questions", "openai:"),
+        ("questions", ""),
+        ("judge", "extractive"),
+        ("judge", "openai"),
+    ],
+)
+def test_a_generator_that_does_not_exist_is_named_before_any_work(tmp_path, name, value):
+    settings = Settings(**{name: value, "home": tmp_path})
+    variable = f"EMBED_ASSETS_{name.upper()}"
+    with pytest.raises(SettingsError, match=f"{variable}: no generator '{value}'"):
         check_generator(settings)
-    for name in GENERATORS:
-        check_generator(Settings(questions=name, home=tmp_path))
+
+
+@pytest.mark.parametrize("value", ["extractive", "none", "openai:m", "huggingface:m"])
+def test_each_generator_may_be_named(tmp_path, monkeypatch, value):
+    monkeypatch.setenv("OPENAI_API_KEY", "key")
+    judge = value if ":" in value else ""
+    check_generator(Settings(questions=value, judge=judge, home=tmp_path))

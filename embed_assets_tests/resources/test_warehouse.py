@@ -292,6 +292,7 @@ def question(document_id: str) -> pl.DataFrame:
             "generator": ["labelled:f"],
             "prompt_version": ["1"],
             "status": ["KEPT"],
+            "reason": None,
             "score": [None],
             "input_tokens": [0],
             "output_tokens": [0],
@@ -584,3 +585,21 @@ def test_rows_of_documents_outside_the_run_are_refused(house):
     with pytest.raises(ValueError, match="rows of documents outside this run: b"):
         house.run(pl.concat([pages("a", "one"), pages("b", "stray")]), ["a"])
     assert texts(house.warehouse) == [("b", 1, "uno")]
+
+
+def test_a_warehouse_of_an_older_version_gets_the_columns_that_it_lacks(warehouse):
+    table = TABLES["synthetic_questions"]
+    older = table.ddl.partition(";")[0].replace('"reason" VARCHAR, ', "")
+    assert older != table.ddl.partition(";")[0]
+    Path(warehouse.path).parent.mkdir(parents=True, exist_ok=True)
+    with duckdb.connect(warehouse.path) as connection:
+        connection.execute(older)
+        connection.execute(
+            "INSERT INTO synthetic_questions BY NAME SELECT 'old' AS question_id, 'c' AS chunk_id, "
+            "[] AS relevant_chunk_ids, 'd' AS document_id, 'q' AS question, 'k' AS kind, "
+            "'train' AS purpose, 'g' AS generator, '1' AS prompt_version, 'KEPT' AS status, "
+            "0 AS input_tokens, 0 AS output_tokens, now() AS created_at"
+        )
+    warehouse.replace("synthetic_questions", question("new"), where={"document_id": ["other"]})
+    rows = warehouse.read("SELECT question_id, reason FROM synthetic_questions ORDER BY ALL")
+    assert rows.rows() == [("old", None), ("q-new", None)]

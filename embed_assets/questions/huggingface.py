@@ -1,0 +1,174 @@
+"""A language model on this machine: any transformers model that generates text.
+
+Three sorts, told apart by the model's files: chat models get the same prompt as an API does; plain
+language models continue `Question:` after the passage; encoder-decoder models (doc2query: Nogueira
+& Lin 2019) are given the passage alone and write what one would ask.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from typing import Any
+
+from embed_assets.questions.openai import READINGS, Keep, Spend
+from embed_assets.questions.prompts import Prompt
+from embed_assets.resources.answers import reply_now
+from embed_assets.resources.workers import one_line
+from embed_assets.settings import SettingsError
+
+BATCHES_SORTED = 16
+"""Batches that are drawn together and sorted by length, so that little is padded."""
+LONGEST_QUESTION = 64  # tokens
+LONGEST_PASSAGE = 1024  # tokens, for models that name no limit
+
+
+@dataclass(frozen=True)
+class LocalWriter:
+    """Asks a local model for replies, a batch at a time; on a GPU where there is one.
+
+    count: questions per passage. max_tokens: of a reply.
+    """
+
+    model: str
+    count: int
+    temperature: float
+    max_tokens: int
+    batch_size: int
+
+    def write(
+        self, prompts: Iterator[Prompt], keep: Keep, spend: Spend, spent: tuple[int, int]
+    ) -> bool:
+        """Give each prompt's reply to `keep`, batch by batch. Always returns True: it is free."""
+        del spend, spent
+        while window := list(islice(prompts, BATCHES_SORTED * self.batch_size)):
+            window.sort(key=lambda prompt: -len(prompt.messages()[-1]["content"]))
+            for start in range(0, len(window), self.batch_size):
+                self._answer(window[start : start + self.batch_size], keep)
+        return True
+
+    def _answer(self, batch: Sequence[Prompt], keep: Keep) -> None:
+        """Replies of a batch; those that can't be read are asked for again."""
+        read, written = [0] * len(batch), [0] * len(batch)
+        waiting = list(range(len(batch)))
+        for reading in range(READINGS):
+            for place, (text, sent, received) in zip(
+                waiting, self._generate([batch[i] for i in waiting]), strict=True
+            ):
+                read[place] += sent
+                written[place] += received
+                last = reading == READINGS - 1 or not self.temperature
+                if batch[place].readable(text) or last:
+                    keep(batch[place], reply_now(text, read[place], written[place]))
+                    waiting = [i for i in waiting if i != place]
+            if not waiting:
+                return
+
+    def _generate(self, batch: Sequence[Prompt]) -> list[tuple[str, int, int]]:
+        """Text, input tokens and output tokens for each prompt."""
+        import torch
+
+        tokenizer, model, sort = self._loaded
+        several = 1 if sort == "chat" else self.count
+        inputs = tokenizer(
+            [self._input(prompt) for prompt in batch],
+            return_tensors="pt",
+            padding=True,
+            truncation=True,
+            max_length=self._longest_input,
+            add_special_tokens=sort != "chat",  # a chat template writes them itself
+        ).to(model.device)
+        sampling: dict[str, Any] = (
+            {"do_sample": True, "temperature": self.temperature, "top_p": 0.95}
+            if self.temperature
+            else {"do_sample": False, "num_beams": several}
+        )
+        with torch.inference_mode():
+            output = model.generate(
+                **inputs,
+                **sampling,
+                num_return_sequences=several,
+                max_new_tokens=self.max_tokens if sort == "chat" else LONGEST_QUESTION,
+                pad_token_id=tokenizer.pad_token_id,
+            )
+        if sort != "text2text":
+            output = output[:, inputs["input_ids"].shape[1] :]
+        texts = tokenizer.batch_decode(output, skip_special_tokens=True)
+        sent = inputs["attention_mask"].sum(dim=1).tolist()
+        received = (output != tokenizer.pad_token_id).sum(dim=1).tolist()
+        return [
+            (
+                texts[i] if sort == "chat" else _as_reply(texts[several * i : several * (i + 1)]),
+                sent[i],
+                sum(received[several * i : several * (i + 1)]),
+            )
+            for i in range(len(batch))
+        ]
+
+    def _input(self, prompt: Prompt) -> str:
+        tokenizer, _, sort = self._loaded
+        messages = prompt.messages()
+        if sort == "chat":
+            return tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=True
+            )
+        passage = json.loads(messages[-1]["content"])["passage"]
+        return passage if sort == "text2text" else f"{passage}\n\nQuestion:"
+
+    @cached_property
+    def _longest_input(self) -> int:
+        tokenizer, model, sort = self._loaded
+        limit = getattr(model.config, "max_position_embeddings", None) or LONGEST_PASSAGE
+        limit = min(limit, tokenizer.model_max_length)
+        reply = {"chat": self.max_tokens, "text": LONGEST_QUESTION, "text2text": 0}[sort]
+        return max(limit - reply, limit // 2)
+
+    @cached_property
+    def _loaded(self) -> tuple[Any, Any, str]:
+        """Tokenizer, model and its sort: chat, text or text2text."""
+        import torch
+        from transformers import (
+            AutoConfig,
+            AutoModelForCausalLM,
+            AutoModelForSeq2SeqLM,
+            AutoTokenizer,
+        )
+
+        gpu = torch.cuda.is_available()
+        try:
+            config = AutoConfig.from_pretrained(self.model)
+            tokenizer = AutoTokenizer.from_pretrained(self.model)
+            kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+            model = kind.from_pretrained(
+                self.model,
+                dtype=torch.bfloat16 if gpu else torch.float32,
+                device_map="cuda" if gpu else "cpu",
+            )
+        except (OSError, ValueError) as error:
+            raise SettingsError(
+                f"EMBED_ASSETS_QUESTIONS: huggingface:{self.model} can't be loaded: "
+                f"{one_line(str(error), 160)}"
+            ) from error
+        if tokenizer.pad_token_id is None:
+            tokenizer.pad_token = tokenizer.eos_token
+        if config.is_encoder_decoder:
+            return tokenizer, model, "text2text"
+        # What is to be continued stands at the end: pad, and cut what is too long, at the front.
+        tokenizer.padding_side = tokenizer.truncation_side = "left"
+        return tokenizer, model, "chat" if tokenizer.chat_template else "text"
+
+
+def _as_reply(texts: Sequence[str]) -> str:
+    """Bare questions in the shape of a reply."""
+    lines = [text.strip().partition("\n")[0].strip() for text in texts]
+    return json.dumps(
+        {
+            "questions": [
+                {"kind": "question", "question": line, "answer": None, "answerable": True}
+                for line in dict.fromkeys(lines)
+                if len(line.split()) > 1
+            ]
+        },
+        ensure_ascii=False,
+    )

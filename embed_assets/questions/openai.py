@@ -1,0 +1,473 @@
+"""A language model behind an OpenAI-compatible API: OpenAI, vLLM, Ollama, TGI, llama.cpp, …
+
+Calls go through the official client, with its own retries off: ours let all calls wait when the
+server says Retry-After, count to the rate limit, and are told to the person who waits. Rates are
+kept by aiolimiter, waits and attempts by tenacity.
+
+What a server can't do (structured output, a name of a parameter) shows in its first refusals; it
+is asked in a plainer way from then on. A server that refuses the key or doesn't know the model
+ends the run at once, as does one that answers no call any more. A call that fails for another
+reason costs its own chunk only.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any
+
+from pydantic import SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from embed_assets.questions.prompts import Message, Prompt
+from embed_assets.resources.answers import Reply, reply_now
+from embed_assets.resources.workers import one_line
+from embed_assets.settings import ProjectError, Settings, SettingsError
+
+if TYPE_CHECKING:
+    from aiolimiter import AsyncLimiter
+    from openai import AsyncOpenAI
+    from openai.types.chat import ChatCompletion
+
+ATTEMPTS = 6
+"""Calls for one prompt while the server is busy or broken; the waits between add up to a minute."""
+READINGS = 3
+"""Replies asked for while they can't be read."""
+FAILED_IN_A_ROW = 10
+"""Prompts that fail one after the other, with no success in between, before a run gives up."""
+LONGEST_BACKOFF, LONGEST_RETRY_AFTER = 30.0, 3600.0  # seconds
+USUAL_INPUT = 1500  # tokens of a prompt, until one is known
+CHARACTERS_PER_TOKEN = 3  # where the server doesn't count
+
+
+class OpenAIServer(BaseSettings):
+    """Where the API is, from the variables that the official client knows, and from `.env`."""
+
+    model_config = SettingsConfigDict(env_prefix="OPENAI_", env_file=".env", extra="ignore")
+
+    base_url: str = ""
+    api_key: SecretStr = SecretStr("")
+
+    def check(self) -> None:
+        """SettingsError where there is neither a key nor a server that may do without."""
+        if not self.api_key.get_secret_value() and not self.base_url:
+            raise SettingsError(
+                "EMBED_ASSETS_QUESTIONS: a model of OpenAI's needs OPENAI_API_KEY; one on another "
+                "server needs OPENAI_BASE_URL, for instance http://127.0.0.1:11434/v1."
+            )
+
+    def redact(self, text: str) -> str:
+        """Text without the key, on one line: servers like to quote it in their errors."""
+        secret = self.api_key.get_secret_value()
+        return one_line(text.replace(secret, "…") if secret else text)
+
+
+class ServerError(ProjectError):
+    """The server can't be used at all; the message says why. It never holds the key."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a prompt has no answer."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a run may do. 0 stands for no limit; prices are per million tokens."""
+
+    concurrency: int
+    timeout: float
+    requests_per_minute: int
+    tokens: int
+    money: float
+    input_price: float
+    output_price: float
+
+    @classmethod
+    def of(cls, settings: Settings) -> "Limits":
+        """Those of the settings."""
+        return cls(
+            concurrency=settings.llm_concurrency,
+            timeout=settings.llm_timeout,
+            requests_per_minute=settings.llm_requests_per_minute,
+            tokens=settings.llm_token_budget,
+            money=settings.llm_cost_budget,
+            input_price=settings.llm_input_price,
+            output_price=settings.llm_output_price,
+        )
+
+    def cost(self, input_tokens: int, output_tokens: int) -> float:
+        """What so many tokens cost, in the currency of the prices."""
+        return (input_tokens * self.input_price + output_tokens * self.output_price) / 1e6
+
+    def exceeded(self, input_tokens: int, output_tokens: int) -> bool:
+        """Whether so many tokens are more than may be spent."""
+        money = self.cost(input_tokens, output_tokens)
+        return bool(
+            (self.tokens and input_tokens + output_tokens > self.tokens)
+            or (self.money and money > self.money)
+        )
+
+
+class Budget:
+    """Keeps spending under the limits, with what calls in flight are expected to take."""
+
+    def __init__(self, limits: Limits, spent: tuple[int, int], guess: tuple[int, int]) -> None:
+        """spent: tokens of this session before. guess: tokens of a call, until one is known."""
+        self._limits = limits
+        self._input, self._output = spent
+        self._guess = guess
+        self._in_flight = 0
+        self._calls = self._call_input = self._call_output = 0
+        self._changed = asyncio.Condition()
+        self.exhausted = False
+
+    async def admit(self) -> bool:
+        """Wait until one more call fits, and count it as in flight. False: it never will."""
+        async with self._changed:
+            while True:
+                if self.exhausted:
+                    return False
+                if self._fits(self._in_flight + 1):
+                    self._in_flight += 1
+                    return True
+                if self._in_flight == 0:
+                    if not self._calls and not self._limits.exceeded(self._input, self._output + 1):
+                        self._in_flight += 1  # what a call takes shows in the first
+                        return True
+                    self.exhausted = True
+                    self._changed.notify_all()
+                    return False
+                await self._changed.wait()
+
+    async def settle(self, input_tokens: int, output_tokens: int) -> None:
+        """A call has ended, and took so much (nothing, if it failed)."""
+        async with self._changed:
+            self._in_flight -= 1
+            if input_tokens or output_tokens:
+                self._input += input_tokens
+                self._output += output_tokens
+                self._calls += 1
+                self._call_input += input_tokens
+                self._call_output += output_tokens
+            self._changed.notify_all()
+
+    def _fits(self, calls: int) -> bool:
+        if self._calls:
+            read, written = self._call_input / self._calls, self._call_output / self._calls
+        else:
+            read, written = self._guess
+        return not self._limits.exceeded(
+            round(self._input + calls * read), round(self._output + calls * written)
+        )
+
+
+Keep = Callable[[Prompt, Reply | Failure], None]
+Spend = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class OpenAIWriter:
+    """Asks a model for replies, many at a time. log: told why calls wait."""
+
+    model: str
+    server: OpenAIServer
+    limits: Limits
+    temperature: float
+    max_tokens: int
+    log: Callable[[str], None]
+
+    def write(
+        self, prompts: Iterator[Prompt], keep: Keep, spend: Spend, spent: tuple[int, int]
+    ) -> bool:
+        """Give each prompt's reply, or why there is none, to `keep` as soon as it is there.
+
+        A prompt is drawn when there is room for its call, so that what isn't drawn wasn't paid.
+        spend: told of each call's tokens. spent: tokens of this session before. Returns whether
+        the budget held for all. Raises ServerError when the server can't be used.
+        """
+        return asyncio.run(self._write(prompts, keep, spend, spent))
+
+    async def _write(
+        self, prompts: Iterator[Prompt], keep: Keep, spend: Spend, spent: tuple[int, int]
+    ) -> bool:
+        from aiolimiter import AsyncLimiter
+        from openai import AsyncOpenAI
+
+        budget = Budget(self.limits, spent, guess=(USUAL_INPUT, self.max_tokens))
+        rate = self.limits.requests_per_minute
+        # One at a time at even intervals: a bucket of a minute's calls would let twice as many
+        # through in the first minute.
+        limiter = AsyncLimiter(1, 60 / rate) if rate else None
+
+        async with AsyncOpenAI(
+            api_key=self.server.api_key.get_secret_value() or "none",
+            base_url=self.server.base_url or None,
+            max_retries=0,
+            timeout=self.limits.timeout,
+        ) as client:
+            calls = _Calls(self, client, budget, limiter, spend)
+
+            async def work() -> None:
+                while await budget.admit():
+                    prompt = next(prompts, None)
+                    if prompt is None:
+                        await budget.settle(0, 0)
+                        return
+                    keep(prompt, await calls.answer(prompt))
+
+            tasks = [asyncio.create_task(work()) for _ in range(self.limits.concurrency)]
+            try:
+                await asyncio.gather(*tasks)
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+        return not budget.exhausted
+
+
+class Dialect:
+    """What this server understands, found out from what it refuses."""
+
+    def __init__(self, temperature: float) -> None:
+        """Begin with all that there is."""
+        self._temperature: float | None = temperature
+        self._limit_name = "max_tokens"
+        self._formats = ["json_schema", "json_object", "text"]
+
+    def arguments(self, schema: Mapping[str, Any], max_tokens: int) -> dict[str, Any]:
+        """Arguments of a call besides model and messages."""
+        arguments: dict[str, Any] = {self._limit_name: max_tokens}
+        if self._temperature is not None:
+            arguments["temperature"] = self._temperature
+        if self._formats[0] == "json_schema":
+            named = {"name": "reply", "schema": schema, "strict": True}
+            arguments["response_format"] = {"type": "json_schema", "json_schema": named}
+        elif self._formats[0] == "json_object":
+            arguments["response_format"] = {"type": "json_object"}
+        return arguments
+
+    def learn(self, refusal: str, tried: Mapping[str, Any]) -> bool:
+        """Speak more plainly after a refusal. False if what was tried was as plain as can be.
+
+        tried: arguments of the call. Other calls may have learnt in the meantime: then what they
+        found out is tried first.
+        """
+        if tried != self.arguments(_schema_of(tried), tried.get(self._limit_name, 0)):
+            return True
+        text = refusal.lower()
+        if "max_completion_tokens" in text and self._limit_name == "max_tokens":
+            self._limit_name = "max_completion_tokens"
+        elif "temperature" in text and self._temperature is not None:
+            self._temperature = None
+        elif len(self._formats) > 1 and any(
+            word in text for word in ("response_format", "json", "schema", "format", "grammar")
+        ):
+            self._formats.pop(0)
+        else:
+            return False
+        return True
+
+
+def _schema_of(arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+    return arguments.get("response_format", {}).get("json_schema", {}).get("schema", {})
+
+
+class _TransientError(Exception):
+    """Worth another try. retry_after: seconds that the server asked for."""
+
+    def __init__(
+        self, reason: str, retry_after: float | None = None, *, unreachable: bool = False
+    ) -> None:
+        super().__init__(reason)
+        self.retry_after = retry_after
+        self.unreachable = unreachable
+
+
+class _RefusedError(Exception):
+    """The prompt is refused, and would be again."""
+
+
+class _Calls:
+    """The calls of one run, and what they found out about the server."""
+
+    def __init__(
+        self,
+        writer: OpenAIWriter,
+        client: "AsyncOpenAI",
+        budget: Budget,
+        limiter: "AsyncLimiter | None",
+        spend: Spend,
+    ) -> None:
+        self._writer, self._client = writer, client
+        self._budget, self._limiter, self._spend = budget, limiter, spend
+        self._dialect = Dialect(writer.temperature)
+        self._resume_at = 0.0
+        self._answered = False
+        self._failed_in_a_row = 0
+        self._last_trouble = ""
+
+    async def answer(self, prompt: Prompt) -> Reply | Failure:
+        """The reply to a prompt that was admitted; asked again while it can't be read."""
+        messages = prompt.messages()
+        max_tokens = self._writer.max_tokens
+        read = written = 0
+        text = ""
+        for reading in range(READINGS):
+            if reading and not await self._budget.admit():
+                break
+            used = (0, 0)
+            try:
+                completion = await self._attempts(messages, prompt.schema, max_tokens)
+                used = _usage(completion, messages)
+                self._spend(*used)
+            except (_TransientError, _RefusedError) as error:
+                return self._failure(error)
+            finally:
+                await self._budget.settle(*used)
+            self._answered, self._failed_in_a_row = True, 0
+            read, written = read + used[0], written + used[1]
+            text, cut_off = _text(completion)
+            if prompt.readable(text):
+                break
+            if cut_off:
+                max_tokens *= 2
+        # One that can't be read is kept too: it was paid for, and the next would hardly be better.
+        return reply_now(text, read, written)
+
+    def _failure(self, error: Exception) -> Failure:
+        """Why a prompt has no answer; ServerError if none gets one any more."""
+        self._failed_in_a_row += 1
+        gone = isinstance(error, _TransientError) and error.unreachable and not self._answered
+        if gone or self._failed_in_a_row >= FAILED_IN_A_ROW:
+            count = "no call" if gone else f"none of the last {self._failed_in_a_row} calls"
+            raise ServerError(
+                f"EMBED_ASSETS_QUESTIONS: openai:{self._writer.model}: {count} was answered: "
+                f"{error}. Answers so far are kept; run it again when the server can be reached."
+            )
+        return Failure(str(error))
+
+    async def _attempts(
+        self, messages: list[Message], schema: Mapping[str, Any], max_tokens: int
+    ) -> "ChatCompletion":
+        from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt
+
+        retrying = AsyncRetrying(
+            retry=retry_if_exception_type(_TransientError),
+            stop=stop_after_attempt(ATTEMPTS),
+            wait=_wait,
+            reraise=True,
+        )
+        return await retrying(self._once, messages, schema, max_tokens)
+
+    async def _once(
+        self, messages: list[Message], schema: Mapping[str, Any], max_tokens: int
+    ) -> "ChatCompletion":
+        """One call, put in words that the server understands."""
+        import openai
+
+        while True:
+            while (left := self._resume_at - time.monotonic()) > 0:
+                await asyncio.sleep(left)
+            if self._limiter is not None:
+                await self._limiter.acquire()
+            arguments = self._dialect.arguments(schema, max_tokens)
+            request: dict[str, Any] = {"model": self._writer.model, "messages": messages}
+            try:
+                async with asyncio.timeout(self._writer.limits.timeout):
+                    return _checked(
+                        await self._client.chat.completions.create(**request, **arguments)
+                    )
+            except (openai.OpenAIError, TimeoutError, ValueError) as error:
+                trouble = self._explain(error)
+            if isinstance(trouble, _RefusedError):
+                if self._dialect.learn(str(trouble), arguments):
+                    continue
+            elif str(trouble) != self._last_trouble:
+                self._last_trouble = str(trouble)
+                self._writer.log(f"{trouble}. Trying again.")
+            # Raised here, without the client's error as its cause: that may quote the key.
+            raise trouble
+
+    def _explain(self, error: Exception) -> Exception:
+        """What an error of the client means: worth another try, refused, or the end of the run."""
+        import openai
+
+        redact = self._writer.server.redact
+        reason = redact(str(error) or type(error).__name__)
+        if isinstance(error, TimeoutError | openai.APITimeoutError):
+            return _TransientError(f"no answer within {self._writer.limits.timeout:g} s")
+        if isinstance(error, openai.APIConnectionError):
+            cause = error.__cause__
+            return _TransientError(
+                f"no connection: {redact(str(cause)) if cause else reason}", unreachable=True
+            )
+        if not isinstance(error, openai.APIStatusError):
+            return _TransientError(f"not the API's reply: {reason}")
+        if error.status_code in (401, 403, 404) or error.code in _HOPELESS:
+            return ServerError(
+                f"EMBED_ASSETS_QUESTIONS: openai:{self._writer.model}: the server refuses: {reason}"
+            )
+        if error.status_code in (408, 409, 429) or error.status_code >= 500:
+            wait = _retry_after(error.response.headers)
+            if wait is not None:
+                # It is the server that is busy, whichever call it told: none starts before.
+                self._resume_at = max(self._resume_at, time.monotonic() + wait)
+            return _TransientError(reason, wait)
+        return _RefusedError(reason)
+
+
+def _checked(completion: "ChatCompletion") -> "ChatCompletion":
+    """What the client made of the reply. ValueError where that isn't the API's (a web page)."""
+    from openai.types.chat import ChatCompletion
+
+    if not isinstance(completion, ChatCompletion):
+        raise ValueError(one_line(str(completion), 80) or "an empty body")
+    return completion
+
+
+_HOPELESS = ("insufficient_quota", "model_not_found", "invalid_api_key")
+
+
+def _wait(state: Any) -> float:
+    """Seconds before the next attempt: as told, and a little more so that not all come at once."""
+    error = state.outcome.exception()
+    told = getattr(error, "retry_after", None)
+    if told is not None:
+        return told + random.uniform(0, min(1.0, 0.1 * told))
+    return random.uniform(0.5, 1) * min(LONGEST_BACKOFF, 2.0 ** (state.attempt_number - 1))
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds to wait by the headers Retry-After-Ms and Retry-After (seconds or a date)."""
+    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        value = headers.get(name, "")
+        try:
+            seconds = float(value) * unit
+        except ValueError:
+            try:
+                seconds = parsedate_to_datetime(value).timestamp() - time.time()
+            except (ValueError, TypeError):
+                continue
+        return min(max(0.0, seconds), LONGEST_RETRY_AFTER)
+    return None
+
+
+def _text(completion: "ChatCompletion") -> tuple[str, bool]:
+    """What the model wrote, and whether it was cut off."""
+    if not completion.choices:
+        return "", False
+    choice = completion.choices[0]
+    return choice.message.content or "", choice.finish_reason == "length"
+
+
+def _usage(completion: "ChatCompletion", messages: list[Message]) -> tuple[int, int]:
+    """Input and output tokens; by the length of the texts where the server doesn't count."""
+    if completion.usage is not None and completion.usage.prompt_tokens:
+        return completion.usage.prompt_tokens or 0, completion.usage.completion_tokens or 0
+    sent = sum(len(message["content"]) for message in messages)
+    return sent // CHARACTERS_PER_TOKEN, len(_text(completion)[0]) // CHARACTERS_PER_TOKEN

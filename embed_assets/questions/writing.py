@@ -1,0 +1,380 @@
+"""Questions written by a language model, each answer paid for once.
+
+What is known is taken from the answer store; the rest is asked for, stored as it arrives, and read
+back. So a run that ends half-way, for whatever reason, has lost nothing but the calls in flight.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import polars as pl
+
+from embed_assets.questions.huggingface import LocalWriter
+from embed_assets.questions.openai import (
+    Failure,
+    Keep,
+    Limits,
+    OpenAIServer,
+    OpenAIWriter,
+    Spend,
+)
+from embed_assets.questions.prompts import (
+    AROUND,
+    Passage,
+    Prompt,
+    QuestionPrompts,
+    judge_prompt,
+    read_questions,
+    read_scores,
+)
+from embed_assets.questions.statuses import FAILED, JUDGED_POOR, KEPT, NOT_ASKED, UNREADABLE
+from embed_assets.resources.answers import AnswerStore, OpenAnswers, Reply
+from embed_assets.resources.workers import one_line
+from embed_assets.settings import Settings
+from embed_assets.tables import TABLES
+
+LOG_EVERY = 15.0  # seconds
+OTHERS_POLL = 0.5  # seconds between looks at what another run is asking for
+OVER_BUDGET = "the budget of this command was spent"
+
+Log = Callable[[str], None]
+
+
+class Writer(Protocol):
+    """A language model that answers prompts."""
+
+    def write(
+        self, prompts: Iterator[Prompt], keep: Keep, spend: Spend, spent: tuple[int, int]
+    ) -> bool:
+        """Draw prompts, give each reply to `keep`; True unless the budget ended first."""
+        ...
+
+
+@dataclass(frozen=True)
+class Writing:
+    """What it takes to ask: settings, the answers so far, whose budget it is, a log."""
+
+    settings: Settings
+    answers: AnswerStore
+    session: str
+    log: Log
+
+    def writer(self, generator: str, temperature: float) -> Writer:
+        """The writer that `openai:MODEL` or `huggingface:MODEL` names."""
+        kind, _, model = generator.partition(":")
+        settings = self.settings
+        if kind == "huggingface":
+            return LocalWriter(
+                model,
+                count=settings.questions_per_chunk,
+                temperature=temperature,
+                max_tokens=settings.llm_max_tokens,
+                batch_size=settings.llm_concurrency,
+            )
+        return OpenAIWriter(
+            model,
+            OpenAIServer(),
+            Limits.of(settings),
+            temperature=temperature,
+            max_tokens=settings.llm_max_tokens,
+            log=self.log,
+        )
+
+
+COLUMNS: Mapping[str, Any] = {
+    **{
+        name: TABLES["synthetic_questions"].schema[name]
+        for name in (
+            "chunk_id",
+            "relevant_chunk_ids",
+            "document_id",
+            "question",
+            "answer",
+            "kind",
+            "purpose",
+            "generator",
+            "prompt_version",
+            "status",
+            "reason",
+            "score",
+            "input_tokens",
+            "output_tokens",
+            "created_at",
+        )
+    },
+    "answerable": pl.Boolean,
+}
+
+
+def written_questions(chunks: pl.DataFrame, writing: Writing) -> pl.DataFrame:
+    """Questions that a language model asks of chunks.
+
+    chunks: rows of the table of that name. Returns most columns of synthetic_questions, and
+    `answerable`. A chunk that gave no question has one row that says why: its status is FAILED,
+    UNREADABLE or NOT_ASKED. Raises ServerError if the model's server can't be used.
+    """
+    settings = writing.settings
+    generator = settings.questions
+    prompts = QuestionPrompts(settings)
+    keys = {p.text: prompts.key(generator, p.text) for p in _passages(chunks)}
+    calls = {keys[p.text]: prompts.prompt(generator, p) for p in _passages(chunks)}
+    writer = writing.writer(generator, settings.llm_temperature)
+    with writing.answers.open(generator, prompts.version, writing.session) as answers:
+        asked = ask(calls, writer, answers, writing, "Writing questions")
+        rows = {
+            key: _read(reply, settings.questions_per_chunk)
+            for key, reply in answers.replies(list(calls))
+        }
+    places = chunks.select("chunk_text", "chunk_id", "document_id").unique(
+        ["chunk_id", "document_id"], maintain_order=True
+    )
+    shared = {"purpose": "train", "generator": generator, "prompt_version": prompts.version}
+    return pl.DataFrame(
+        [
+            {
+                "chunk_id": chunk_id,
+                "relevant_chunk_ids": [chunk_id],
+                "document_id": document_id,
+                **shared,
+                **row,
+            }
+            for text, chunk_id, document_id in places.iter_rows()
+            for row in rows.get(keys[text]) or [asked.missing(keys[text])]
+        ],
+        schema=COLUMNS,
+    )
+
+
+def judged_questions(
+    questions: pl.DataFrame, chunk_texts: Mapping[str, str], writing: Writing
+) -> pl.DataFrame:
+    """Questions with the judge's score; KEPT ones below the threshold become JUDGED_POOR.
+
+    questions: chunk_id, question, status, reason, score. Those that the judge could not be asked
+    about are NOT_ASKED, and the next ingest asks; a score that can't be read drops nothing.
+    """
+    settings = writing.settings
+    candidates = questions.filter(pl.col("status") == KEPT)
+    by_chunk = {
+        str(key[0]): list(dict.fromkeys(part["question"]))
+        for key, part in candidates.partition_by(
+            "chunk_id", as_dict=True, maintain_order=True
+        ).items()
+    }
+    calls = {
+        chunk: judge_prompt(settings.judge, chunk_texts[chunk], asked)
+        for chunk, asked in by_chunk.items()
+    }
+    chunk_of = {prompt.key: chunk for chunk, prompt in calls.items()}
+    scores: dict[tuple[str, str], float] = {}
+    with writing.answers.open(settings.judge, "judge", writing.session) as answers:
+        writer = writing.writer(settings.judge, temperature=0.0)
+        by_key = {prompt.key: prompt for prompt in calls.values()}
+        outcome = ask(by_key, writer, answers, writing, "Judging questions")
+        for key, reply in answers.replies(list(by_key)):
+            chunk = chunk_of[key]
+            numbers = read_scores(reply.text, len(by_chunk[chunk]))
+            scores.update(((chunk, q), n) for q, n in zip(by_chunk[chunk], numbers, strict=False))
+
+    def judge(row: Mapping[str, Any]) -> dict[str, Any]:
+        status, reason, score = row["status"], row["reason"], row["score"]
+        if status == KEPT:
+            score = scores.get((row["chunk_id"], row["question"]))
+            if score is not None and score < settings.judge_threshold:
+                status = JUDGED_POOR
+            elif (left := outcome.left.get(calls[row["chunk_id"]].key)) is not None:
+                status, reason = NOT_ASKED, f"not judged: {left}"
+        return {"status": status, "reason": reason, "score": score}
+
+    verdicts = [judge(row) for row in questions.iter_rows(named=True)]
+    schema = {"status": pl.String, "reason": pl.String, "score": pl.Float64}
+    return questions.with_columns(pl.DataFrame(verdicts, schema=schema).get_columns())
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What became of the calls. left: why those without an answer have none, by key."""
+
+    left: Mapping[str, str]
+    failed: frozenset[str]
+
+    def missing(self, key: str) -> dict[str, Any]:
+        """Columns of a row that says why a chunk has no question."""
+        status = FAILED if key in self.failed else NOT_ASKED
+        return {"question": "", "kind": "none", "status": status, "reason": self.left[key]} | {
+            "input_tokens": 0,
+            "output_tokens": 0,
+            "created_at": None,
+        }
+
+
+def ask(
+    calls: Mapping[str, Prompt],
+    writer: Writer,
+    answers: OpenAnswers,
+    writing: Writing,
+    title: str,
+) -> Asked:
+    """Have every call answered that has no answer yet, and store the answers as they arrive.
+
+    What another run is asking for at this moment is waited for, not asked twice.
+    """
+    known = answers.known(list(calls))
+    waiting = [key for key in calls if key not in known]
+    if not waiting:
+        return Asked({}, frozenset())
+    failures: dict[str, str] = {}
+    within_budget = True
+    answers.release_dead()
+    with Progress(len(calls), len(known), title, answers, writing) as progress:
+
+        def keep(prompt: Prompt, reply: Reply | Failure) -> None:
+            if isinstance(reply, Reply):
+                answers.put(prompt.key, reply)
+            else:
+                failures[prompt.key] = reply.reason
+                answers.give_back(prompt.key)
+                writing.log(f"A call failed for good: {reply.reason}")
+            progress.advance(failed=isinstance(reply, Failure))
+
+        told = False
+        while waiting:
+            free = (calls[key] for key in waiting if answers.claim(key))
+            within_budget = writer.write(free, keep, answers.spend, answers.spent())
+            known = answers.known(waiting)
+            waiting = [key for key in waiting if key not in known and key not in failures]
+            if not within_budget:
+                break
+            if waiting:
+                if not told:
+                    writing.log(f"Another run is asking for {len(waiting)} of these: waiting.")
+                told = True
+                time.sleep(OTHERS_POLL)
+                answers.release_dead()
+    if not within_budget:
+        writing.log(
+            f"{OVER_BUDGET}: {len(waiting)} of {len(calls)} calls are left for the next one "
+            "(EMBED_ASSETS_LLM_TOKEN_BUDGET, EMBED_ASSETS_LLM_COST_BUDGET)."
+        )
+    return Asked({**failures, **dict.fromkeys(waiting, OVER_BUDGET)}, frozenset(failures))
+
+
+class Progress:
+    """How far it is, what it took and how long it will take: on stderr, and now and then a log."""
+
+    def __init__(
+        self, total: int, known: int, title: str, answers: OpenAnswers, writing: Writing
+    ) -> None:
+        """total: calls in all. known: of those, answered before."""
+        from tqdm import tqdm
+
+        self._bar = tqdm(total=total, initial=known, desc=title, unit="call")
+        self._title, self._answers, self._writing = title, answers, writing
+        self._known, self._failed = known, 0
+        self._start = self._logged = time.monotonic()
+        self._spent_before = answers.spent()
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+        self._writing.log(self._line())
+
+    def advance(self, *, failed: bool) -> None:
+        """One more call has ended."""
+        self._failed += failed
+        self._bar.update()
+        if time.monotonic() - self._logged >= LOG_EVERY:
+            self._logged = time.monotonic()
+            self._writing.log(self._line())
+
+    def _line(self) -> str:
+        done, total = self._bar.n, self._bar.total
+        rate = (done - self._known) / max(time.monotonic() - self._start, 1e-9)
+        read, written = (
+            now - before
+            for now, before in zip(self._answers.spent(), self._spent_before, strict=True)
+        )
+        parts = [
+            f"{self._title}: {done} of {total} calls ({self._known} known before)",
+            f"{rate:.1f} calls/s",
+            f"{read} tokens sent, {written} received",
+        ]
+        cost = Limits.of(self._writing.settings).cost(read, written)
+        if cost:
+            parts.append(f"cost {cost:.4g}")
+        if self._failed:
+            parts.append(f"{self._failed} failed")
+        if rate and done < total:
+            parts.append(f"{(total - done) / rate / 60:.1f} min left")
+        return ", ".join(parts)
+
+
+def _read(reply: Reply, most: int) -> list[dict[str, Any]]:
+    """Columns of the questions in a reply, or of the one row that says it can't be read."""
+    entries = read_questions(reply.text, most)
+    if not entries:
+        said = one_line(reply.text, 120) or "nothing"
+        return [
+            {
+                "question": "",
+                "kind": "none",
+                "status": UNREADABLE,
+                "reason": f"the model wrote: {said}",
+                "input_tokens": reply.input_tokens,
+                "output_tokens": reply.output_tokens,
+                "created_at": reply.created_at,
+            }
+        ]
+    read, written = (
+        list(_shares(n, len(entries))) for n in (reply.input_tokens, reply.output_tokens)
+    )
+    return [
+        {
+            "question": entry.question,
+            "answer": entry.answer,
+            "kind": entry.kind,
+            "status": KEPT,
+            "answerable": entry.answerable,
+            "input_tokens": read[place],
+            "output_tokens": written[place],
+            "created_at": reply.created_at,
+        }
+        for place, entry in enumerate(entries)
+    ]
+
+
+def _shares(total: int, parts: int) -> Iterable[int]:
+    """A total in whole parts that add up to it."""
+    return (total * (i + 1) // parts - total * i // parts for i in range(parts))
+
+
+def _passages(chunks: pl.DataFrame) -> Iterator[Passage]:
+    """Each distinct text once, as it stands where it is met first."""
+    seen: set[str] = set()
+    ordered = chunks.sort("document_id", "chunk_index")
+    for document in ordered.partition_by("document_id", maintain_order=True):
+        texts: Sequence[str] = document["chunk_text"].to_list()
+        headings: Sequence[str] = document["heading_path"].to_list()
+        title = headings[0].partition(" > ")[0] or document["file_name"][0]
+        for place, text in enumerate(texts):
+            if text in seen:
+                continue
+            seen.add(text)
+            yield Passage(
+                text=text,
+                title=title,
+                headings=headings[place],
+                before=texts[place - 1][-AROUND:] if place else "",
+                after=texts[place + 1][:AROUND] if place + 1 < len(texts) else "",
+            )
+
+
+def version(settings: Settings) -> str:
+    """What identifies the questions of a model under these settings."""
+    prompts = QuestionPrompts(settings)
+    return f"{settings.questions} {prompts.version} {json.dumps(prompts.parameters)}"

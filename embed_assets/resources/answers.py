@@ -1,0 +1,197 @@
+"""Answers of language models: each is kept as it arrives, and never paid for again.
+
+They stand in a SQLite file beside the warehouse, since an answer must be safe the moment it is
+there and several runs write at once. DuckDB lets in one process at a time; opened for each answer
+it takes 30 ms, and SQLite with a write-ahead log 0.1 ms (benchmarks/question_throughput.py).
+"""
+
+import sqlite3
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import dagster as dg
+from filelock import FileLock, Timeout
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS answers (
+    key TEXT PRIMARY KEY, model TEXT NOT NULL, prompt_version TEXT NOT NULL, reply TEXT NOT NULL,
+    input_tokens INTEGER NOT NULL, output_tokens INTEGER NOT NULL, session TEXT NOT NULL,
+    created_at TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS spending (
+    session TEXT NOT NULL, input_tokens INTEGER NOT NULL, output_tokens INTEGER NOT NULL
+);
+CREATE INDEX IF NOT EXISTS spending_by_session ON spending (session);
+CREATE TABLE IF NOT EXISTS claims (key TEXT PRIMARY KEY, owner TEXT NOT NULL) WITHOUT ROWID;
+"""
+_BLOCK = 500  # keys in one statement
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a model wrote, and what that took. Tokens are those of all calls that it needed."""
+
+    text: str
+    input_tokens: int
+    output_tokens: int
+    created_at: datetime
+
+
+class AnswerStore(dg.ConfigurableResource):
+    """Every answer under its key, whichever run asked for it."""
+
+    path: str
+
+    @contextmanager
+    def open(self, model: str, prompt_version: str, session: str) -> Iterator["OpenAnswers"]:
+        """The answers of a model, for one run. session: whose spending limit its calls count to."""
+        path = Path(self.path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        owner = uuid.uuid4().hex
+        with (
+            # Held while this run lives, and let go by the system if it is killed.
+            FileLock(_lock_file(path, owner)) as lock,
+            closing(sqlite3.connect(path, timeout=60, isolation_level=None)) as connection,
+        ):
+            connection.execute("PRAGMA journal_mode = WAL")
+            # Safe when the process is killed; the last moments may be lost when the power fails.
+            connection.execute("PRAGMA synchronous = NORMAL")
+            connection.executescript(_TABLES)
+            answers = OpenAnswers(connection, path, owner, model, prompt_version, session)
+            try:
+                yield answers
+            finally:
+                answers.release()
+        Path(lock.lock_file).unlink(missing_ok=True)
+
+
+class OpenAnswers:
+    """The store as one run sees it."""
+
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        path: Path,
+        owner: str,
+        model: str,
+        prompt_version: str,
+        session: str,
+    ) -> None:
+        """Made by AnswerStore.open."""
+        self._connection = connection
+        self._path = path
+        self._owner = owner
+        self._model, self._prompt_version, self._session = model, prompt_version, session
+
+    def known(self, keys: Sequence[str]) -> set[str]:
+        """Which of these keys have an answer."""
+        return {
+            row[0] for block in _blocks(keys) for row in self._select("key FROM answers", block)
+        }
+
+    def replies(self, keys: Sequence[str]) -> Iterator[tuple[str, Reply]]:
+        """Answers under these keys, a block at a time, in no particular order."""
+        columns = "key, reply, input_tokens, output_tokens, created_at FROM answers"
+        for block in _blocks(keys):
+            for key, text, read, written, created in self._select(columns, block):
+                yield key, Reply(text, read, written, datetime.fromisoformat(created))
+
+    def put(self, key: str, reply: Reply) -> None:
+        """Keep an answer; on return it survives the end of this process."""
+        with self._transaction():
+            self._connection.execute(
+                "INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    key,
+                    self._model,
+                    self._prompt_version,
+                    reply.text,
+                    reply.input_tokens,
+                    reply.output_tokens,
+                    self._session,
+                    reply.created_at.isoformat(),
+                ),
+            )
+            self._connection.execute("DELETE FROM claims WHERE key = ?", (key,))
+
+    def spend(self, input_tokens: int, output_tokens: int) -> None:
+        """Put a call's tokens on this session's bill, whether or not its reply is of use."""
+        self._connection.execute(
+            "INSERT INTO spending VALUES (?, ?, ?)", (self._session, input_tokens, output_tokens)
+        )
+
+    def spent(self) -> tuple[int, int]:
+        """Input and output tokens that this session's calls took, in every run of it."""
+        row = self._connection.execute(
+            "SELECT coalesce(sum(input_tokens), 0), coalesce(sum(output_tokens), 0) "
+            "FROM spending WHERE session = ?",
+            (self._session,),
+        ).fetchone()
+        return int(row[0]), int(row[1])
+
+    def claim(self, key: str) -> bool:
+        """Take a key to answer. False where it has an answer, or another run is at it."""
+        with self._transaction():
+            if self._connection.execute("SELECT 1 FROM answers WHERE key = ?", (key,)).fetchone():
+                return False
+            taken = self._connection.execute(
+                "INSERT OR IGNORE INTO claims VALUES (?, ?)", (key, self._owner)
+            )
+            return taken.rowcount == 1
+
+    def give_back(self, key: str) -> None:
+        """Let others take a key that has no answer."""
+        self._connection.execute(
+            "DELETE FROM claims WHERE key = ? AND owner = ?", (key, self._owner)
+        )
+
+    def release(self) -> None:
+        """Give back everything that was claimed and not answered."""
+        self._connection.execute("DELETE FROM claims WHERE owner = ?", (self._owner,))
+
+    def release_dead(self) -> None:
+        """Free what runs claimed that are no longer alive."""
+        owners = self._connection.execute(
+            "SELECT DISTINCT owner FROM claims WHERE owner <> ?", (self._owner,)
+        ).fetchall()
+        for (owner,) in owners:
+            lock = FileLock(_lock_file(self._path, owner), timeout=0)
+            try:
+                with lock:
+                    self._connection.execute("DELETE FROM claims WHERE owner = ?", (owner,))
+            except Timeout:
+                continue
+            Path(lock.lock_file).unlink(missing_ok=True)
+
+    def _select(self, columns: str, keys: Sequence[str]) -> list[tuple]:
+        marks = ", ".join("?" * len(keys))
+        return self._connection.execute(
+            f"SELECT {columns} WHERE key IN ({marks})", list(keys)
+        ).fetchall()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._connection.execute("ROLLBACK")
+            raise
+        self._connection.execute("COMMIT")
+
+
+def reply_now(text: str, input_tokens: int, output_tokens: int) -> Reply:
+    """A reply that has just arrived."""
+    return Reply(text, input_tokens, output_tokens, datetime.now(UTC))
+
+
+def _blocks(keys: Sequence[str]) -> Iterator[Sequence[str]]:
+    return (keys[start : start + _BLOCK] for start in range(0, len(keys), _BLOCK))
+
+
+def _lock_file(path: Path, owner: str) -> str:
+    return f"{path}.{owner}.lock"

@@ -1,0 +1,109 @@
+"""An answer is kept as it arrives, and asked for once, whoever asks."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from embed_assets.resources.answers import AnswerStore, reply_now
+
+
+@pytest.fixture
+def store(tmp_path) -> AnswerStore:
+    return AnswerStore(path=str(tmp_path / "home" / "answers.sqlite"))
+
+
+def other_process(store: AnswerStore, body: str) -> subprocess.Popen:
+    """A process that opens the store, does something, says so and waits for its end."""
+    script = f"""
+    import time
+    from embed_assets.resources.answers import AnswerStore, reply_now
+    with AnswerStore(path={store.path!r}).open("m", "1", "theirs") as answers:
+        {body}
+        print("ready", flush=True)
+        time.sleep(600)
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(script)], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+def test_an_answer_is_there_for_the_next_run(store):
+    with store.open("m", "1", "first") as answers:
+        answers.put("key", reply_now("the reply", 7, 3))
+    with store.open("m", "1", "second") as answers:
+        [(key, reply)] = answers.replies(["key", "unknown"])
+    assert (key, reply.text, reply.input_tokens, reply.output_tokens) == ("key", "the reply", 7, 3)
+
+
+def test_answers_are_found_among_more_keys_than_a_statement_takes(store):
+    keys = [f"key {i}" for i in range(2500)]
+    with store.open("m", "1", "s") as answers:
+        for key in keys[::2]:
+            answers.put(key, reply_now(key, 1, 1))
+        assert answers.known(keys) == set(keys[::2])
+        assert {key: reply.text for key, reply in answers.replies(keys)} == {
+            key: key for key in keys[::2]
+        }
+
+
+def test_spending_is_counted_by_session(store):
+    with store.open("m", "1", "first") as answers:
+        answers.spend(10, 1)
+        answers.spend(20, 2)
+    with store.open("other", "2", "first") as answers:
+        assert answers.spent() == (30, 3)
+    with store.open("m", "1", "second") as answers:
+        assert answers.spent() == (0, 0)
+
+
+def test_what_one_run_claims_no_other_takes(store):
+    with store.open("m", "1", "a") as first, store.open("m", "1", "b") as second:
+        assert first.claim("key")
+        assert not second.claim("key")
+        first.give_back("key")
+        assert second.claim("key")
+
+
+def test_what_has_an_answer_is_not_claimed(store):
+    with store.open("m", "1", "a") as answers:
+        answers.put("key", reply_now("reply", 1, 1))
+        assert not answers.claim("key")
+
+
+def test_a_run_that_ends_gives_back_what_it_claimed(store):
+    with store.open("m", "1", "a") as first:
+        first.claim("key")
+    with store.open("m", "1", "b") as second:
+        assert second.claim("key")
+
+
+def test_claims_of_a_killed_process_are_freed_and_its_answers_stay(store):
+    process = other_process(
+        store, "answers.put('answered', reply_now('r', 1, 1)); answers.claim('in flight')"
+    )
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    with store.open("m", "1", "mine") as answers:
+        answers.release_dead()
+        assert answers.known(["answered", "in flight"]) == {"answered"}
+        assert answers.claim("in flight")
+    assert not list(Path(store.path).parent.glob("*.lock"))
+
+
+def test_claims_of_a_living_process_are_left_to_it(store):
+    process = other_process(store, "answers.claim('in flight')")
+    try:
+        with store.open("m", "1", "mine") as answers:
+            answers.release_dead()
+            assert not answers.claim("in flight")
+    finally:
+        process.kill()
+        process.wait()
