@@ -34,7 +34,7 @@ from embed_assets.documents.sensors import (
 from embed_assets.partitions import DOCUMENTS
 from embed_assets.questions.assets import BUDGET_TAG
 from embed_assets.questions.generation import check_generator
-from embed_assets.questions.labelled import read_labelled
+from embed_assets.questions.labelled_files import read_labelled
 from embed_assets.questions.statuses import ASK_AGAIN
 from embed_assets.resources.encoder import embedding_size, matryoshka_dimensions, model_card
 from embed_assets.resources.warehouse import Warehouse

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from embed_assets.documents.parsing import document_statuses
-from embed_assets.questions.labelled import orphans, read_labelled
+from embed_assets.questions.labelled_files import read_labelled
+from embed_assets.questions.match_report import match_report
 from embed_assets.questions.statuses import KEPT
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import ProjectError, Settings
@@ -134,7 +135,10 @@ def ingest_text(summary: Mapping[str, Any]) -> str:
     unmatched = summary["unmatched_labelled"]
     lines += _listing(
         f"{len(unmatched)} labelled questions found no evidence",
-        [f"{row['file_name']}: {row['question']} ({row['reason']})" for row in unmatched],
+        [
+            f"{row['file_name'] or row['source']}: {row['question']} ({row['reason']})"
+            for row in unmatched
+        ],
     )
     return "\n".join([*lines, *_seconds_lines(summary["seconds"])])
 
@@ -198,20 +202,9 @@ def _with_status(
 def _unmatched(warehouse: Warehouse, settings: Settings) -> list[dict[str, Any]]:
     """Every labelled row that can't be used, and why."""
     labelled = read_labelled(settings.labelled_files, settings.labelled_purpose)
-    paths = warehouse.paths()
-    without_file = [
-        {"file_name": q.file_name, "question": q.question, "reason": "no such file in the folder"}
-        for q in orphans(labelled, list(paths.values()))
-    ]
-    dropped = warehouse.read(
-        "SELECT document_id, question, status FROM synthetic_questions "
-        "WHERE kind = 'labelled' AND status <> ? ORDER BY ALL",
-        [KEPT],
-    )
-    return without_file + [
-        {"file_name": paths.get(key, key), "question": question, "reason": status}
-        for key, question, status in dropped.iter_rows()
-    ]
+    report = match_report(labelled, warehouse.read("SELECT * FROM chunks"), warehouse.paths())
+    unmatched = report.filter(pl.col("reason").is_not_null())
+    return unmatched.select("source", "file_name", "question", "reason").to_dicts()
 
 
 def _by_stage(seconds: Mapping[str, float], stages: tuple[str, ...]) -> dict[str, float]:

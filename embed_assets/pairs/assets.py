@@ -6,7 +6,8 @@ import dagster as dg
 import polars as pl
 
 from embed_assets.pairs.splits import SPLITS, Assignments, assign_splits, check_enough
-from embed_assets.questions.labelled import orphans, read_labelled
+from embed_assets.questions.labelled_files import read_labelled
+from embed_assets.questions.match_report import match_report, match_table
 from embed_assets.resources.warehouse import Warehouse, column_lineage, data_version
 from embed_assets.settings import Settings
 from embed_assets.tables import TABLES
@@ -36,11 +37,12 @@ def training_pairs(
         run_id=context.run_id,
     )
     labelled = read_labelled(settings.labelled_files, settings.labelled_purpose)
-    strays = orphans(labelled, list(warehouse.paths().values()))
-    for question in strays:
-        context.log.warning(
-            f"{question.source}: no file {question.file_name} in the folder: '{question.question}'"
-        )
+    report = match_report(labelled, warehouse.read("SELECT * FROM chunks"), warehouse.paths())
+    unmatched = report.filter(pl.col("reason").is_not_null())
+    for source, file_name, question, reason in unmatched.select(
+        "source", "file_name", "question", "reason"
+    ).iter_rows():
+        context.log.warning(f"{source}: {reason}: '{question}' ({file_name or 'any file'})")
     counts = Counter(pairs["split"])
     return dg.MaterializeResult(
         data_version=dg.DataVersion(version),
@@ -48,8 +50,10 @@ def training_pairs(
             "dagster/row_count": pairs.height,
             **column_lineage("training_pairs"),
             **{split: counts[split] for split in SPLITS},
-            "labelled_questions": len(labelled),
-            "labelled_questions_without_file": len(strays),
+            "labelled_came": report.height,
+            "labelled_matched": report.height - unmatched.height,
+            "labelled_failed": unmatched.height,
+            "labelled_matches": dg.MetadataValue.md(match_table(report)),
             "preview": dg.MetadataValue.md(_preview(pairs)),
         },
     )

@@ -8,7 +8,7 @@ import polars as pl
 from embed_assets.partitions import BATCHES, documents
 from embed_assets.questions.generation import generate_questions, generator_version
 from embed_assets.questions.labelled import VERSION as LABELLED_VERSION
-from embed_assets.questions.labelled import read_labelled
+from embed_assets.questions.labelled_files import read_labelled
 from embed_assets.questions.openai import Limits
 from embed_assets.questions.statuses import KEPT
 from embed_assets.questions.writing import Writing

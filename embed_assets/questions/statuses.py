@@ -18,6 +18,7 @@ ASK_AGAIN = (FAILED, NOT_ASKED)
 
 # People's questions.
 EVIDENCE_NOT_FOUND = "EVIDENCE_NOT_FOUND"
+REJECTED_BY_REVIEWER = "REJECTED_BY_REVIEWER"
 TOO_VAGUE = "TOO_VAGUE_TO_TRAIN_ON"
 
 # Filters, in the order in which they are applied.
@@ -28,6 +29,9 @@ JUDGED_POOR = "JUDGED_POOR"
 DUPLICATE = "DUPLICATE"
 NEAR_DUPLICATE = "NEAR_DUPLICATE"
 ROUND_TRIP_FAILED = "ROUND_TRIP_FAILED"
+
+JUDGEMENTS = (REJECTED_BY_REVIEWER, UNANSWERABLE, POINTS_AT_TEXT, VERBATIM, JUDGED_POOR)
+"""Said about the question itself: they hold when it is exported and read again."""
 
 CORPUS_WIDE = (DUPLICATE, NEAR_DUPLICATE, ROUND_TRIP_FAILED)
 """Decided over the whole corpus by `training_pairs`, anew each time it is made."""

@@ -1,18 +1,14 @@
 """People's questions find the chunks that answer them, and none is dropped in silence."""
 
-import json
-from pathlib import Path
-
 import polars as pl
-import pytest
 
 from embed_assets.questions.labelled import (
     MATCH_THRESHOLD,
     LabelledQuestion,
+    Match,
     labelled_questions,
     match_evidence,
-    orphans,
-    read_labelled,
+    read_chunks,
 )
 from embed_assets.questions.statuses import (
     EVIDENCE_NOT_FOUND,
@@ -20,15 +16,8 @@ from embed_assets.questions.statuses import (
     TOO_VAGUE,
     UNANSWERABLE,
 )
-from embed_assets.settings import SettingsError
 
 ROW = {"question": "How long may the rig run alone?", "file_name": "rig.pdf"}
-
-
-def write(file: Path, *rows: dict | str) -> Path:
-    lines = [row if isinstance(row, str) else json.dumps(row, ensure_ascii=False) for row in rows]
-    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return file
 
 
 def asked(**fields) -> LabelledQuestion:
@@ -68,98 +57,21 @@ RIG = chunks(
 )
 
 
-# Reading files.
-
-
-def test_a_row_needs_a_question_and_a_file_name_alone(tmp_path):
-    [question] = read_labelled([write(tmp_path / "q.jsonl", ROW)], "test")
-    assert question == asked()
-
-
-def test_a_row_may_say_where_its_evidence_is(tmp_path):
-    row = {**ROW, "page": 3, "evidence_text": "five days", "answer": "Five.", "doc_type": "manual"}
-    [question] = read_labelled([write(tmp_path / "q.jsonl", row)], "test")
-    assert question == asked(page=3, evidence_text="five days", answer="Five.")
-
-
-def test_nulls_and_empty_texts_are_nothing(tmp_path):
-    row = {**ROW, "page": None, "evidence_text": "", "answer": None, "purpose": None}
-    [question] = read_labelled([write(tmp_path / "q.jsonl", row)], "test")
-    assert question == asked()
-
-
-def test_a_rows_purpose_wins_over_the_default(tmp_path):
-    file = write(tmp_path / "q.jsonl", {**ROW, "purpose": "train"}, {**ROW, "purpose": "test"}, ROW)
-    for default in ("train", "test"):
-        purposes = [question.purpose for question in read_labelled([file], default)]
-        assert purposes == ["train", "test", default]
-
-
-def test_rows_of_several_files_come_in_their_order_and_name_their_file(tmp_path):
-    files = [write(tmp_path / "b.jsonl", ROW, ROW), write(tmp_path / "a.jsonl", ROW)]
-    assert [q.source for q in read_labelled(files, "test")] == ["b.jsonl", "b.jsonl", "a.jsonl"]
-    assert read_labelled([], "test") == []
-
-
-def test_empty_lines_and_the_mark_of_windows_editors_are_passed_over(tmp_path):
-    file = tmp_path / "q.jsonl"
-    file.write_bytes(b"\xef\xbb\xbf" + json.dumps(ROW).encode() + b"\r\n\r\n   \n" + b"\n")
-    assert len(read_labelled([file], "test")) == 1
-
-
-def test_characters_that_only_look_like_line_ends_do_not_cut_a_row(tmp_path):
-    evidence = "five days\u2028in a row\u0085at\u2029most"  # as text from PDFs has them
-    file = write(tmp_path / "q.jsonl", {**ROW, "evidence_text": evidence}, ROW)
-    first, second = read_labelled([file], "test")
-    assert first.evidence_text == evidence
-    assert second.evidence_text is None
-
-
-@pytest.mark.parametrize(
-    ("line", "complaint"),
-    [
-        ("{not json", "Expecting property name"),
-        ('{"file_name": "rig.pdf"}', "lacks 'question'"),
-        ('{"question": "Why?"}', "lacks 'file_name'"),
-        ('{"question": "  ", "file_name": "rig.pdf"}', "the question is empty"),
-        ('{"question": null, "file_name": "rig.pdf"}', "the question is empty"),
-        ('{"question": "Why?", "file_name": null}', "the file name is empty"),
-        ('{"question": "Why?", "file_name": "rig.pdf", "page": "iii"}', "invalid literal"),
-        ('{"question": "Why?", "file_name": "rig.pdf", "purpose": "fun"}', "neither train nor"),
-        ('["question"]', "."),
-        ('"question"', "."),
-    ],
-)
-def test_a_row_that_cannot_be_read_is_named_by_file_and_line(tmp_path, line, complaint):
-    file = write(tmp_path / "q.jsonl", ROW, "", line, ROW)
-    with pytest.raises(SettingsError) as error:
-        read_labelled([file], "test")
-    message = str(error.value)
-    assert message.startswith(f"EMBED_ASSETS_LABELLED: {file}, line 3: ")
-    assert complaint in message
-    assert message.endswith('A row is a JSON object with "question" and "file_name".')
-    assert "\n" not in message
-
-
-def test_a_file_that_is_missing_or_not_text_is_named(tmp_path):
-    with pytest.raises(SettingsError, match=r"gone\.jsonl: No such file or directory\.$"):
-        read_labelled([tmp_path / "gone.jsonl"], "test")
-    (tmp_path / "x.jsonl").write_bytes(b"\xff\xfe{\x00")
-    with pytest.raises(SettingsError, match=r"x\.jsonl: is not UTF-8 text\.$"):
-        read_labelled([tmp_path / "x.jsonl"], "test")
+def found(rows: pl.DataFrame, page: int | None, evidence: str | None) -> Match:
+    return match_evidence(read_chunks(rows).get("rig-1", []), page, evidence)
 
 
 # Finding the evidence.
 
 
 def test_evidence_is_found_by_its_page_and_words():
-    match = match_evidence(RIG, 1, "run alone for five days in a row")
+    match = found(RIG, 1, "run alone for five days in a row")
     assert match.chunk_ids == ("alone",)
     assert match.score == 1.0
 
 
 def test_words_are_compared_without_case_signs_or_markup():
-    assert match_evidence(RIG, 1, "Run ALONE -- for *five* days, in a row!").score == 1.0
+    assert found(RIG, 1, "Run ALONE -- for *five* days, in a row!").score == 1.0
 
 
 def test_evidence_from_a_table_is_found_whatever_stands_between_its_cells():
@@ -169,7 +81,7 @@ def test_evidence_from_a_table_is_found_whatever_stands_between_its_cells():
         "| Pressure vessel | 40 min | 1 point |",
         "Depth, Time, Greatest rise: Shallow basin; 15 min; 3 points",
     ):
-        assert match_evidence(RIG, 3, evidence).chunk_ids == ("table",)
+        assert found(RIG, 3, evidence).chunk_ids == ("table",)
 
 
 def test_the_same_words_in_another_order_are_not_the_evidence():
@@ -177,7 +89,7 @@ def test_the_same_words_in_another_order_are_not_the_evidence():
         ("scrambled", "most in days a five at row", 1, 1),
         ("said", "five days in a row at most", 1, 1),
     )
-    match = match_evidence(rows, 1, "five days in a row at most")
+    match = found(rows, 1, "five days in a row at most")
     assert (match.chunk_ids, match.score) == (("said",), 1.0)
 
 
@@ -185,32 +97,32 @@ def test_evidence_is_looked_for_on_its_page_first():
     twice = chunks(
         ("p1", "Close both gates first.", 1, 1), ("p2", "Close both gates first. Then go", 2, 2)
     )
-    assert match_evidence(twice, 2, "close both gates first").chunk_ids == ("p2",)
-    assert match_evidence(twice, 1, "close both gates first").chunk_ids == ("p1",)
-    assert match_evidence(twice, None, "close both gates first").chunk_ids == ("p1", "p2")
+    assert found(twice, 2, "close both gates first").chunk_ids == ("p2",)
+    assert found(twice, 1, "close both gates first").chunk_ids == ("p1",)
+    assert found(twice, None, "close both gates first").chunk_ids == ("p1", "p2")
 
 
 def test_evidence_on_another_page_than_was_said_is_found_there():
-    assert match_evidence(RIG, 7, "run alone for five days in a row").chunk_ids == ("alone",)
-    assert match_evidence(RIG, 3, "run alone for five days in a row").chunk_ids == ("alone",)
+    assert found(RIG, 7, "run alone for five days in a row").chunk_ids == ("alone",)
+    assert found(RIG, 3, "run alone for five days in a row").chunk_ids == ("alone",)
 
 
 def test_a_page_within_a_chunk_that_spans_pages_counts():
-    assert match_evidence(RIG, 2, None).chunk_ids == ("bloom",)
+    assert found(RIG, 2, None).chunk_ids == ("bloom",)
 
 
 def test_without_evidence_every_chunk_of_the_page_counts():
-    assert match_evidence(RIG, 1, None).chunk_ids == ("alone", "bloom")
-    assert match_evidence(RIG, 1, " -- ").chunk_ids == ("alone", "bloom")
+    assert found(RIG, 1, None).chunk_ids == ("alone", "bloom")
+    assert found(RIG, 1, " -- ").chunk_ids == ("alone", "bloom")
 
 
 def test_without_a_page_every_chunk_of_the_file_counts_once():
     repeated = pl.concat([RIG, RIG])
-    assert match_evidence(repeated, None, None).chunk_ids == ("alone", "bloom", "table")
+    assert found(repeated, None, None).chunk_ids == ("alone", "bloom", "table")
 
 
 def test_a_page_without_chunks_matches_nothing():
-    assert match_evidence(RIG, 9, None).chunk_ids == ()
+    assert found(RIG, 9, None).chunk_ids == ()
 
 
 def test_the_chunks_that_hold_nearly_as_much_count_and_the_best_comes_first():
@@ -218,18 +130,18 @@ def test_the_chunks_that_hold_nearly_as_much_count_and_the_best_comes_first():
     whole = chunks(
         ("little", "w1 w2 w3", 1, 1), ("most", evidence[:-4], 1, 1), ("all", evidence, 1, 1)
     )
-    assert match_evidence(whole, 1, evidence).chunk_ids == ("all", "most")
+    assert found(whole, 1, evidence).chunk_ids == ("all", "most")
 
 
 def test_evidence_that_stands_nowhere_matches_nothing():
-    match = match_evidence(RIG, 1, "the treasurer keeps the wine in the cellar")
+    match = found(RIG, 1, "the treasurer keeps the wine in the cellar")
     assert match.chunk_ids == ()
     assert match.score < MATCH_THRESHOLD
 
 
 def test_a_document_without_chunks_matches_nothing():
-    assert match_evidence(RIG.clear(), 1, "five days").chunk_ids == ()
-    assert match_evidence(RIG.clear(), None, None).chunk_ids == ()
+    assert found(RIG.clear(), 1, "five days").chunk_ids == ()
+    assert found(RIG.clear(), None, None).chunk_ids == ()
 
 
 # Rows.
@@ -280,12 +192,6 @@ def test_a_question_that_names_only_a_file_tests_but_does_not_train():
     assert row["status"] == KEPT
 
 
-def test_only_answerable_false_makes_a_question_unanswerable(tmp_path):
-    rows = [{**ROW, "answerable": value} for value in (False, True, None)]
-    questions = read_labelled([write(tmp_path / "q.jsonl", *rows)], "test")
-    assert [question.answerable for question in questions] == [False, True, True]
-
-
 def test_a_question_belongs_to_the_file_of_that_name_or_path():
     both = pl.concat([RIG, chunks(("other", "The other rig.", 1, 1), document_id="sub-2")])
     paths = {"rig-1": "rig.pdf", "sub-2": "sub/rig.pdf"}
@@ -304,9 +210,3 @@ def test_a_question_belongs_to_the_file_of_that_name_or_path():
 def test_no_questions_give_an_empty_frame_of_the_same_columns():
     some = labelled_questions(RIG, [asked()], {"rig-1": "rig.pdf"})
     assert labelled_questions(RIG, [], {"rig-1": "rig.pdf"}).schema == some.schema
-
-
-def test_questions_about_files_that_are_not_there_are_orphans():
-    known, unknown = asked(file_name="sub/rig.pdf"), asked(file_name="gone.pdf")
-    assert orphans([known, unknown, asked()], ["sub/rig.pdf"]) == [unknown]
-    assert orphans([known], []) == [known]

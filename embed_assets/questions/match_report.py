@@ -1,0 +1,106 @@
+"""What became of every row of people's questions: whether it matched, how well, and why not."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+import polars as pl
+
+from embed_assets.questions.labelled import (
+    MATCH_THRESHOLD,
+    Evidence,
+    LabelledQuestion,
+    Match,
+    documents_by_name,
+    find_evidence,
+    status_of,
+)
+from embed_assets.questions.statuses import KEPT
+
+NO_SUCH_FILE = "no such file in the folder"
+BUCKETS: Mapping[str, float] = {"exact": 0.95, "good": 0.7, "weak": MATCH_THRESHOLD}
+"""Least score of a match by its words, best bucket first."""
+BY_PLACE = "by place"
+"""A match by file or page alone, where there are no words to compare."""
+WORST = 10
+
+_SCHEMA = {
+    "source": pl.String,
+    "file_name": pl.String,
+    "question": pl.String,
+    "evidence": pl.String,
+    "chunk_text": pl.String,
+    "match": pl.String,
+    "score": pl.Float64,
+    "reason": pl.String,
+}
+
+
+def match_report(
+    questions: Sequence[LabelledQuestion], chunks: pl.DataFrame, paths: Mapping[str, str]
+) -> pl.DataFrame:
+    """One row for every labelled question, in their order.
+
+    chunks: document_id, chunk_id, chunk_text, page_start, page_end. paths: document_id -> path.
+    Returns source, file_name, question, evidence, chunk_text (the best), match (a name in BUCKETS
+    or BY_PLACE, null where there is none), score, and reason: null, or why it can't be used.
+    """
+    found: dict[LabelledQuestion, list[Evidence]] = defaultdict(list)
+    for evidence in find_evidence(chunks, questions, paths):
+        found[evidence.question].append(evidence)
+    names = documents_by_name(paths)
+    texts = dict(chunks.select("chunk_id", "chunk_text").iter_rows())
+    rows = []
+    for question in questions:
+        matches = [evidence.match for evidence in found[question]]
+        best = max(matches, key=lambda match: match.score, default=Match((), 0.0))
+        status = status_of(question, best)
+        known = question.file_name is None or question.file_name in names
+        rows.append(
+            {
+                "source": question.source,
+                "file_name": question.file_name,
+                "question": question.question,
+                "evidence": next(iter(question.texts), None),
+                "chunk_text": texts[best.chunk_ids[0]] if best.chunk_ids else None,
+                "match": _bucket(question, best) if best.chunk_ids else None,
+                "score": best.score,
+                "reason": None if status == KEPT else status if known else NO_SUCH_FILE,
+            }
+        )
+    return pl.DataFrame(rows, schema=_SCHEMA)
+
+
+def _bucket(question: LabelledQuestion, match: Match) -> str:
+    if not question.texts:
+        return BY_PLACE
+    return next(name for name, least in BUCKETS.items() if match.score >= least)
+
+
+def match_table(report: pl.DataFrame) -> str:
+    """The report in markdown: how many of each source came, matched and failed; the worst."""
+    matched = pl.col("reason").is_null()
+    counts = report.group_by("source", maintain_order=True).agg(
+        pl.len().alias("came"),
+        matched.sum().alias("matched"),
+        *((matched & (pl.col("match") == name)).sum().alias(name) for name in (*BUCKETS, BY_PLACE)),
+        (~matched).sum().alias("failed"),
+    )
+    worst = (
+        report.filter(matched & (pl.col("match") != BY_PLACE) & (pl.col("score") < 1))
+        .sort("score")
+        .head(WORST)
+        .select(pl.col("score").round(2), "question", "evidence", "chunk_text")
+    )
+    if worst.is_empty():
+        return _markdown(counts)
+    return f"{_markdown(counts)}\n\nWorst of those that matched:\n\n{_markdown(worst)}"
+
+
+def _markdown(frame: pl.DataFrame) -> str:
+    rows = [frame.columns, ["---"] * frame.width, *frame.iter_rows()]
+    return "\n".join(f"| {' | '.join(_cell(value) for value in row)} |" for row in rows)
+
+
+def _cell(value: object) -> str:
+    line = " ".join(str(value).split()).replace("|", "\\|").replace("<", "&lt;")
+    return line if len(line) <= 200 else f"{line[:200]}…"

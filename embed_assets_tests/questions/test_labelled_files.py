@@ -1,0 +1,444 @@
+"""People's questions are read from the formats in which people keep them."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from embed_assets.questions.labelled import LabelledQuestion
+from embed_assets.questions.labelled_files import read_labelled
+from embed_assets.settings import SettingsError
+
+ROW = {"question": "How long may the rig run alone?", "file_name": "rig.pdf"}
+
+
+def write(file: Path, *rows: dict | str) -> Path:
+    lines = [row if isinstance(row, str) else json.dumps(row, ensure_ascii=False) for row in rows]
+    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return file
+
+
+def asked(**fields) -> LabelledQuestion:
+    """A question as it is read from a file, with some fields replaced."""
+    values = {
+        "question": ROW["question"],
+        "file_name": "rig.pdf",
+        "page": None,
+        "evidence_text": None,
+        "answer": None,
+        "purpose": "test",
+        "answerable": True,
+        "source": "q.jsonl",
+    }
+    return LabelledQuestion(**(values | fields))
+
+
+# Reading files.
+
+
+def test_a_row_needs_a_question_and_a_file_name_alone(tmp_path):
+    [question] = read_labelled([write(tmp_path / "q.jsonl", ROW)], "test")
+    assert question == asked()
+
+
+def test_a_row_may_say_where_its_evidence_is(tmp_path):
+    row = {**ROW, "page": 3, "evidence_text": "five days", "answer": "Five.", "doc_type": "manual"}
+    [question] = read_labelled([write(tmp_path / "q.jsonl", row)], "test")
+    assert question == asked(page=3, evidence_text="five days", answer="Five.")
+
+
+def test_nulls_and_empty_texts_are_nothing(tmp_path):
+    row = {**ROW, "page": None, "evidence_text": "", "answer": None, "purpose": None}
+    [question] = read_labelled([write(tmp_path / "q.jsonl", row)], "test")
+    assert question == asked()
+
+
+def test_a_rows_purpose_wins_over_the_default(tmp_path):
+    file = write(tmp_path / "q.jsonl", {**ROW, "purpose": "train"}, {**ROW, "purpose": "test"}, ROW)
+    for default in ("train", "test"):
+        purposes = [question.purpose for question in read_labelled([file], default)]
+        assert purposes == ["train", "test", default]
+
+
+def test_rows_of_several_files_come_in_their_order_and_name_their_file(tmp_path):
+    files = [write(tmp_path / "b.jsonl", ROW, ROW), write(tmp_path / "a.jsonl", ROW)]
+    assert [q.source for q in read_labelled(files, "test")] == ["b.jsonl", "b.jsonl", "a.jsonl"]
+    assert read_labelled([], "test") == []
+
+
+def test_empty_lines_and_the_mark_of_windows_editors_are_passed_over(tmp_path):
+    file = tmp_path / "q.jsonl"
+    file.write_bytes(b"\xef\xbb\xbf" + json.dumps(ROW).encode() + b"\r\n\r\n   \n" + b"\n")
+    assert len(read_labelled([file], "test")) == 1
+
+
+def test_characters_that_only_look_like_line_ends_do_not_cut_a_row(tmp_path):
+    evidence = "five days\u2028in a row\u0085at\u2029most"  # as text from PDFs has them
+    file = write(tmp_path / "q.jsonl", {**ROW, "evidence_text": evidence}, ROW)
+    first, second = read_labelled([file], "test")
+    assert first.evidence_text == evidence
+    assert second.evidence_text is None
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        ("{not json", "Expecting property name"),
+        ('{"file_name": "rig.pdf"}', "lacks 'question'"),
+        ('{"question": "Why?"}', "names no file, no chunk and no evidence"),
+        ('{"question": "  ", "file_name": "rig.pdf"}', "the question is empty"),
+        ('{"question": null, "file_name": "rig.pdf"}', "the question is empty"),
+        ('{"question": "Why?", "file_name": null}', "names no file, no chunk and no evidence"),
+        (
+            '{"question": "Why?", "file_name": "rig.pdf", "page": "iii"}',
+            "page is 'iii', not a whole number",
+        ),
+        ('{"question": "Why?", "file_name": "rig.pdf", "purpose": "fun"}', "neither train nor"),
+        ('["question"]', "is a list, not an object"),
+        ('"question"', "is a str, not an object"),
+    ],
+)
+def test_a_row_that_cannot_be_read_is_named_by_file_and_line(tmp_path, line, complaint):
+    file = write(tmp_path / "q.jsonl", ROW, "", line, ROW)
+    with pytest.raises(SettingsError) as error:
+        read_labelled([file], "test")
+    message = str(error.value)
+    assert message.startswith(f"EMBED_ASSETS_LABELLED: {file}, line 3: ")
+    assert complaint in message
+    assert "\n" not in message
+
+
+def test_a_file_that_is_missing_or_not_text_is_named(tmp_path):
+    with pytest.raises(SettingsError, match=r"gone\.jsonl: No such file or directory\.$"):
+        read_labelled([tmp_path / "gone.jsonl"], "test")
+    (tmp_path / "x.jsonl").write_bytes(b"\xff\xfe{\x00")
+    with pytest.raises(SettingsError, match=r"x\.jsonl: is not UTF-8 text; save it as such\.$"):
+        read_labelled([tmp_path / "x.jsonl"], "test")
+
+
+def test_only_answerable_false_makes_a_question_unanswerable(tmp_path):
+    rows = [{**ROW, "answerable": value} for value in (False, True, None)]
+    questions = read_labelled([write(tmp_path / "q.jsonl", *rows)], "test")
+    assert [question.answerable for question in questions] == [False, True, True]
+
+
+# Names of columns.
+
+
+def test_columns_may_have_the_names_that_others_give_them(tmp_path):
+    rows = [
+        {"anchor": "Why?", "positive": "Because."},
+        {"Query": "Why?", "Context": "Because."},
+        {"user_input": "Why?", "reference_contexts": ["Because.", "So."], "reference": "So."},
+    ]
+    questions = read_labelled([write(tmp_path / "q.jsonl", *rows)], "test")
+    assert [q.question for q in questions] == ["Why?"] * 3
+    assert [q.chunk_texts for q in questions] == [("Because.",)] * 2 + [("Because.", "So.")]
+    assert [q.answer for q in questions] == [None, None, "So."]
+
+
+def test_a_row_without_a_file_needs_a_text_that_answers_it(tmp_path):
+    for field in ("chunk_text", "evidence_text"):
+        file = write(tmp_path / f"{field}.jsonl", {"question": "Why?", field: "Because."})
+        [question] = read_labelled([file], "test")
+        assert (question.file_name, question.texts) == (None, ("Because.",))
+
+
+def test_a_status_is_kept_only_where_it_is_said_about_the_question_itself(tmp_path):
+    statuses = ["KEPT", "VERBATIM", "REJECTED_BY_REVIEWER", "EVIDENCE_NOT_FOUND", "done", None]
+    file = write(tmp_path / "q.jsonl", *({**ROW, "status": status} for status in statuses))
+    dropped = [question.dropped for question in read_labelled([file], "test")]
+    assert dropped == [None, "VERBATIM", "REJECTED_BY_REVIEWER", None, None, None]
+
+
+# CSV.
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_a_csv_has_the_delimiter_that_its_header_has(tmp_path, delimiter, encoding):
+    lines = [
+        ["question", "file_name", "page", "evidence_text", "answerable"],
+        ['"Wie lange, höchstens; und wo?"', "rig.pdf", "3", '"fünf Tage\nam Stück"', ""],
+        ["", "", "", "", ""],
+        ["Warum?", "rig.pdf", "", "", "FALSE"],
+    ]
+    text = "\r\n".join(delimiter.join(cells) for cells in lines)
+    (tmp_path / "q.csv").write_bytes(text.encode(encoding))
+    first, second = read_labelled([tmp_path / "q.csv"], "test")
+    assert (first.question, first.page) == ("Wie lange, höchstens; und wo?", 3)
+    assert (first.evidence_text, first.answerable) == ("fünf Tage\nam Stück", True)
+    assert (second.question, second.page, second.answerable) == ("Warum?", None, False)
+
+
+def test_a_csv_that_excel_saved_in_its_own_encoding_is_refused_with_the_remedy(tmp_path):
+    file = tmp_path / "q.csv"
+    file.write_bytes("question;file_name\r\nWie lange läuft er?;rig.pdf\r\n".encode("cp1252"))
+    with pytest.raises(SettingsError, match=r"q\.csv: is not UTF-8 text; .*save as 'CSV UTF-8'"):
+        read_labelled([file], "test")
+
+
+@pytest.mark.parametrize(
+    ("row", "complaint"),
+    [
+        ("Why?,rig.pdf,,,,", "more cells than the header has"),
+        ("Why?,rig.pdf,iii", "page is 'iii', not a whole number"),
+        ("Why?,rig.pdf,2.5", "page is '2.5', not a whole number"),
+        ("Why?,,3", "names no file, no chunk and no evidence"),
+        ('"Why?"x,rig.pdf,3', "expected after"),
+    ],
+)
+def test_a_row_of_a_csv_that_cannot_be_read_is_named_by_its_number(tmp_path, row, complaint):
+    file = tmp_path / "q.csv"
+    file.write_text(f"question,file_name,page\nHow?,rig.pdf,1.0\n{row}\n", encoding="utf-8")
+    with pytest.raises(SettingsError) as error:
+        read_labelled([file], "test")
+    assert str(error.value).startswith(f"EMBED_ASSETS_LABELLED: {file}, row 3: ")
+    assert complaint in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_kind_of_file_that_nobody_reads_is_named(tmp_path):
+    (tmp_path / "q.xlsx").write_bytes(b"PK")
+    with pytest.raises(SettingsError, match=r"q\.xlsx: a folder or one of \.jsonl, .* is wanted"):
+        read_labelled([tmp_path / "q.xlsx"], "test")
+
+
+# JSON, LlamaIndex and BEIR.
+
+
+def write_json(file: Path, content: object) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(content), encoding="utf-8")
+    return file
+
+
+def test_a_json_file_may_be_a_list_of_rows(tmp_path):
+    [question] = read_labelled([write_json(tmp_path / "q.json", [ROW])], "test")
+    assert question == asked(source="q.json")
+    bad = write_json(tmp_path / "bad.json", [ROW, {"file_name": "rig.pdf"}])
+    with pytest.raises(SettingsError, match=r"bad\.json, row 2: lacks 'question'"):
+        read_labelled([bad], "test")
+    with pytest.raises(SettingsError, match=r"other\.json: neither a list of rows"):
+        read_labelled([write_json(tmp_path / "other.json", {"rows": []})], "test")
+    (tmp_path / "torn.json").write_text("[")
+    with pytest.raises(SettingsError, match=r"torn\.json: Expecting value"):
+        read_labelled([tmp_path / "torn.json"], "test")
+
+
+def test_llamaindex_gives_a_question_per_query_with_all_its_passages(tmp_path):
+    content = {
+        "queries": {"q1": "Why?", "q2": "How?"},
+        "corpus": {"a": "Because.", "b": "So."},
+        "relevant_docs": {"q1": ["a", "b"], "q2": ["b"]},
+        "mode": "text",
+    }
+    why, how = read_labelled([write_json(tmp_path / "qa.json", content)], "train")
+    assert (why.question, why.chunk_texts, why.purpose) == ("Why?", ("Because.", "So."), "train")
+    assert (how.question, how.chunk_texts) == ("How?", ("So.",))
+    torn = {**content, "relevant_docs": {"q1": ["gone"]}}
+    with pytest.raises(SettingsError, match=r"torn\.json: .*don't fit together: 'gone'"):
+        read_labelled([write_json(tmp_path / "torn.json", torn)], "train")
+
+
+@pytest.fixture
+def beir(tmp_path) -> Path:
+    folder = tmp_path / "beir"
+    folder.mkdir()
+    write(
+        folder / "corpus.jsonl",
+        {"_id": "a", "title": "Bloom", "text": "It takes hold."},
+        {"_id": "b", "title": "", "text": "Close the gates."},
+    )
+    write(folder / "queries.jsonl", *({"_id": f"q{n}", "text": f"Why {n}?"} for n in range(3)))
+    return folder
+
+
+def test_beir_gives_a_question_per_query_and_split_with_its_relevant_passages(beir):
+    (beir / "qrels").mkdir()
+    header = "query-id\tcorpus-id\tscore\n"
+    (beir / "qrels/test.tsv").write_text(header + "q0\ta\t1\nq0\tb\t2\nq1\ta\t0\n")
+    (beir / "qrels/train.tsv").write_text(header + "q1\tb\t1\r\n")
+    questions = {(q.question, q.purpose): q.chunk_texts for q in read_labelled([beir], "test")}
+    assert questions == {
+        ("Why 0?", "test"): ("Bloom It takes hold.", "Close the gates."),
+        ("Why 1?", "test"): (),  # judged, and nothing is relevant
+        ("Why 1?", "train"): ("Close the gates.",),
+    } | {("Why 2?", "test"): ()}  # judged nowhere: reported, not dropped
+
+
+def test_qrels_may_be_those_of_trec_and_take_the_default_purpose(beir):
+    (beir / "qrels.tsv").write_text("q0 0 a 1\nq0 0 gone 1\nq1 0 b 0\nq2 0 b 1\n")
+    questions = read_labelled([beir], "train")
+    assert [q.chunk_texts for q in questions] == [
+        ("Bloom It takes hold.",),
+        (),
+        ("Close the gates.",),
+    ]
+    assert {q.purpose for q in questions} == {"train"}
+    assert {q.source for q in questions} == {"beir"}
+
+
+def test_a_beir_folder_that_does_not_fit_together_is_named(beir):
+    with pytest.raises(SettingsError, match=r"beir: has neither qrels\.tsv nor"):
+        read_labelled([beir], "test")
+    (beir / "qrels.tsv").write_text("query-id\tcorpus-id\tscore\nq9\ta\t1\n")
+    with pytest.raises(SettingsError, match=r"qrels\.tsv: query q9 is not in queries\.jsonl"):
+        read_labelled([beir], "test")
+    (beir / "qrels.tsv").write_text("query-id\tcorpus-id\tscore\nq1\ta\n")
+    with pytest.raises(SettingsError, match=r"qrels\.tsv, line 2: query id, corpus id and score"):
+        read_labelled([beir], "test")
+
+
+# Folders of datasets.
+
+
+def test_a_dataset_saved_to_disk_is_read_with_its_labels(tmp_path):
+    from datasets import ClassLabel, Dataset
+
+    rows = [{**ROW, "page": 3, "purpose": 1}, {**ROW, "page": None, "purpose": 0}]
+    labels = ClassLabel(names=["train", "test"])
+    Dataset.from_list(rows).cast_column("purpose", labels).save_to_disk(tmp_path / "train")
+    questions = read_labelled([tmp_path / "train"], "test")
+    assert questions == [
+        asked(page=3, source="train"),
+        asked(purpose="train", source="train"),
+    ]
+
+
+def test_the_splits_of_a_dataset_say_what_its_rows_are_for_where_there_are_several(tmp_path):
+    from datasets import Dataset, DatasetDict
+
+    rows = Dataset.from_list([ROW])
+    DatasetDict(train=rows, validation=rows, test=rows).save_to_disk(tmp_path / "several")
+    purposes = [q.purpose for q in read_labelled([tmp_path / "several"], "test")]
+    assert sorted(purposes) == ["test", "test", "train"]
+    DatasetDict(train=rows).save_to_disk(tmp_path / "one")
+    assert [q.purpose for q in read_labelled([tmp_path / "one"], "test")] == ["test"]
+
+
+def test_a_clone_of_a_dataset_is_read_from_its_data_files(tmp_path):
+    from datasets import Dataset
+
+    folder = tmp_path / "golden"
+    (folder / "data").mkdir(parents=True)
+    (folder / ".cache").mkdir()
+    Dataset.from_list([ROW]).to_parquet(folder / "data/test-00000-of-00001.parquet")
+    write(folder / "data/train.jsonl", ROW, ROW)
+    write(folder / ".cache/train.jsonl", ROW)
+    (folder / "README.md").write_text("# Golden")
+    questions = read_labelled([folder], "test")
+    assert [(q.purpose, q.source) for q in questions] == [
+        ("test", "golden"),
+        ("train", "golden"),
+        ("train", "golden"),
+    ]
+
+
+def test_a_folder_or_file_that_holds_no_dataset_is_named(tmp_path):
+    with pytest.raises(SettingsError, match=r"has no corpus\.jsonl, records\.json, state\.json"):
+        read_labelled([tmp_path], "test")
+    (tmp_path / "rows.parquet").write_bytes(b"PAR1 but no more")
+    with pytest.raises(SettingsError, match=r"rows\.parquet: is no file of a dataset"):
+        read_labelled([tmp_path], "test")
+
+
+# Argilla.
+
+
+def record(responses: object = None, **metadata: object) -> dict:
+    """A record as Argilla 2's `records.to_json` writes it."""
+    return {
+        "id": "5d2c",
+        "status": "completed",
+        "fields": {"question": "Why?", "chunk": "Because."},
+        "metadata": metadata,
+        "suggestions": {"question": {"value": "Whence?", "score": None, "agent": "llm"}},
+        "responses": responses or {},
+        "vectors": {},
+        "_server_id": None,
+    }
+
+
+def read_records(tmp_path: Path, *records: dict) -> list[LabelledQuestion]:
+    return read_labelled([write_json(tmp_path / "records.json", list(records))], "test")
+
+
+def test_a_record_of_argilla_has_its_texts_in_fields_and_the_rest_in_metadata(tmp_path):
+    plain, placed = read_records(
+        tmp_path, record(), record(file_name="rig.pdf", page=3, purpose="train")
+    )
+    assert plain == asked(
+        question="Why?", file_name=None, source="records.json", chunk_texts=("Because.",)
+    )
+    assert (placed.file_name, placed.page, placed.purpose) == ("rig.pdf", 3, "train")
+
+
+def test_a_reviewers_text_replaces_the_question_and_a_suggestion_does_not(tmp_path):
+    edited = {"question": [{"value": "Why, then?", "user_id": "u1"}]}
+    blank = {"question": [{"value": " ", "user_id": "u1"}]}
+    draft = {"question": [{"value": "W", "user_id": "u1", "status": "draft"}]}
+    records = [record(responses) for responses in (edited, blank, draft)]
+    assert [q.question for q in read_records(tmp_path, *records)] == ["Why, then?", "Why?", "Why?"]
+
+
+def test_a_rejected_record_is_read_as_rejected(tmp_path):
+    def answered(name: str, *values: str, status: str = "submitted") -> dict:
+        return {name: [{"value": v, "user_id": "u", "status": status} for v in values]}
+
+    records = [
+        record(answered("keep", "yes")),
+        record(answered("keep", "yes", "No")),
+        record(answered("verdict", "discard")),
+        record(answered("keep", "yes", status="discarded")),
+        record(answered("keep", "no", status="draft")),
+        record(status="JUDGED_POOR"),
+        record(answered("keep", "yes"), status="JUDGED_POOR"),
+    ]
+    rejected = "REJECTED_BY_REVIEWER"
+    assert [q.dropped for q in read_records(tmp_path, *records)] == [
+        None,
+        rejected,
+        rejected,
+        rejected,
+        None,
+        "JUDGED_POOR",
+        None,
+    ]
+
+
+def test_records_of_argilla_1_are_read_too(tmp_path):
+    responses = [
+        {"values": {"question": {"value": "Why, then?"}}, "status": "submitted", "user_id": "u"},
+    ]
+    discarded = [{"values": {}, "status": "discarded", "user_id": "u"}]
+    edited, dropped = read_records(tmp_path, record(responses), record(discarded))
+    assert (edited.question, edited.dropped) == ("Why, then?", None)
+    assert dropped.dropped == "REJECTED_BY_REVIEWER"
+
+
+def test_argillas_folder_and_its_dataset_are_read_like_its_records(tmp_path):
+    from datasets import Dataset
+
+    write_json(tmp_path / "reviewed/records.json", [record(file_name="rig.pdf")])
+    write_json(tmp_path / "reviewed/settings.json", {"fields": []})
+    columns = {
+        "id": "5d2c",
+        "status": "completed",
+        "question": "Why?",
+        "chunk": "Because.",
+        "file_name": "rig.pdf",
+        "question.responses": ["Whither?", "Why, then?"],
+        "question.responses.users": ["u", "v"],
+        "question.responses.status": ["draft", "submitted"],
+        "keep.responses": None,
+        "keep.responses.users": None,
+        "keep.responses.status": None,
+    }
+    rejected = {**columns, "keep.responses": ["no"], "keep.responses.status": ["submitted"]}
+    Dataset.from_list([columns, rejected]).save_to_disk(tmp_path / "flat")
+    [folder] = read_labelled([tmp_path / "reviewed"], "test")
+    edited, dropped = read_labelled([tmp_path / "flat"], "test")
+    assert (folder.question, folder.file_name, folder.source) == ("Why?", "rig.pdf", "reviewed")
+    assert (edited.question, edited.chunk_texts) == ("Why, then?", ("Because.",))
+    assert (edited.dropped, dropped.dropped) == (None, "REJECTED_BY_REVIEWER")
