@@ -12,7 +12,7 @@ from embed_assets.resources.warehouse import Warehouse, column_lineage, data_ver
 from embed_assets.settings import Settings
 from embed_assets.tables import TABLES
 
-PAIRS_VERSION = "1"
+PAIRS_VERSION = "2"
 
 
 @dg.asset(deps=["chunks", "synthetic_questions"], group_name="pairs", kinds={"python", "duckdb"})
@@ -63,13 +63,13 @@ def make_pairs(warehouse: Warehouse) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Rows of training_pairs and of split_assignments, from what the warehouse holds."""
     questions = warehouse.read(
         "SELECT q.question_id, q.question AS anchor, c.chunk_text AS positive, q.chunk_id, "
-        "q.relevant_chunk_ids, q.document_id, q.purpose FROM synthetic_questions q "
+        "q.relevant_chunk_ids, q.document_id, q.purpose, q.score FROM synthetic_questions q "
         "JOIN (SELECT DISTINCT chunk_id, chunk_text FROM chunks) c USING (chunk_id) "
         "WHERE q.status = 'KEPT' ORDER BY q.question_id"
     )
     stored = warehouse.read("SELECT kind, id, split FROM split_assignments")
     split, assignments = assign_splits(
-        questions,
+        merge_test_questions(questions).drop("score"),
         warehouse.read("SELECT DISTINCT chunk_id, document_id FROM chunks"),
         dict(warehouse.read("SELECT document_id, sha256 FROM raw_pdfs").iter_rows()),
         Assignments(_of_kind(stored, "document"), _of_kind(stored, "chunk")),
@@ -81,6 +81,25 @@ def make_pairs(warehouse: Warehouse) -> tuple[pl.DataFrame, pl.DataFrame]:
     ]
     pairs = split.rename({"chunk_id": "global_chunk_id"}).drop("purpose").sort("question_id")
     return pairs, pl.DataFrame(rows, schema=TABLES["split_assignments"].schema)
+
+
+def merge_test_questions(questions: pl.DataFrame) -> pl.DataFrame:
+    """The questions, those for testing once per text, with every chunk that answers it anywhere.
+
+    questions: as selected in make_pairs. A person's question found in two documents, or asked in
+    two files, is one question to a retriever: it keeps the id, chunk and document of its best
+    match.
+    """
+    is_test = pl.col("purpose") == "test"
+    tests = questions.filter(is_test).sort(
+        "score", "question_id", descending=[True, False], nulls_last=True
+    )
+    kept = [name for name in questions.columns if name not in ("anchor", "relevant_chunk_ids")]
+    merged = tests.group_by("anchor", maintain_order=True).agg(
+        pl.col(kept).first(),
+        pl.col("relevant_chunk_ids").explode().unique(maintain_order=True),
+    )
+    return pl.concat([questions.filter(~is_test), merged.select(questions.columns)])
 
 
 def _of_kind(stored: pl.DataFrame, kind: str) -> dict[str, str]:

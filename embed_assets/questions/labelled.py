@@ -8,7 +8,7 @@ in `match_report.py`.
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -36,6 +36,7 @@ LEAST_RUN = 4
 largely made of evidence not yet found; below so many pairs that is chance."""
 VERSION = "labelled-2"
 _WORD = re.compile(r"[^\W_]+")
+_LATEX_OR_BREAK = re.compile(r"\\[a-z]+|<br>")
 
 
 @dataclass(frozen=True)
@@ -79,14 +80,14 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Words:
-    """A text as its normalised words: no case, signs or markup."""
+    """A text as its normalised words: no case, signs, LaTeX commands or markup."""
 
     text: str
 
     @cached_property
     def list(self) -> list[str]:
         """The words in their order."""
-        return _WORD.findall(self.text.lower())
+        return _WORD.findall(_LATEX_OR_BREAK.sub(" ", self.text.lower()))
 
     @cached_property
     def counts(self) -> Counter[str]:
@@ -101,7 +102,7 @@ class Words:
 
 @dataclass(frozen=True)
 class Chunk:
-    """A chunk whose words are counted once, however many questions are compared with it."""
+    """A chunk and its words."""
 
     chunk_id: str
     words: Words
@@ -109,13 +110,52 @@ class Chunk:
     page_end: int
 
 
-def read_chunks(chunks: pl.DataFrame) -> dict[str, list[Chunk]]:
-    """Chunks by document_id. chunks: document_id, chunk_id, chunk_text, page_start, page_end."""
+@dataclass(frozen=True)
+class Document:
+    """The chunks of a document, indexed once by what stands in them, for any number of questions.
+
+    An index says in which places (of chunks) a word or a pair stands, and how often.
+    """
+
+    chunks: tuple[Chunk, ...] = ()
+
+    @cached_property
+    def words(self) -> "Index":
+        """Index of the words."""
+        return _index([chunk.words.counts for chunk in self.chunks])
+
+    @cached_property
+    def pairs(self) -> "Index":
+        """Index of the pairs of neighbouring words."""
+        return _index([chunk.words.pairs for chunk in self.chunks])
+
+    def on_page(self, page: int | None) -> list[int]:
+        """Places of the chunks that stand on a page, at least in part; of all without one."""
+        return [
+            place
+            for place, chunk in enumerate(self.chunks)
+            if page is None or chunk.page_start <= page <= chunk.page_end
+        ]
+
+
+Index = Mapping[Hashable, Sequence[tuple[int, int]]]
+
+
+def _index(counts: Sequence[Counter[Any]]) -> Index:
+    index: dict[Hashable, list[tuple[int, int]]] = defaultdict(list)
+    for place, counter in enumerate(counts):
+        for item, count in counter.items():
+            index[item].append((place, count))
+    return index
+
+
+def read_chunks(chunks: pl.DataFrame) -> dict[str, Document]:
+    """Documents by id. chunks: document_id, chunk_id, chunk_text, page_start, page_end."""
     by_document: dict[str, list[Chunk]] = defaultdict(list)
     columns = ("document_id", "chunk_id", "chunk_text", "page_start", "page_end")
     for document_id, chunk_id, text, start, end in chunks.select(columns).iter_rows():
         by_document[document_id].append(Chunk(chunk_id, Words(text), start, end))
-    return dict(by_document)
+    return {key: Document(tuple(found)) for key, found in by_document.items()}
 
 
 def labelled_questions(
@@ -170,18 +210,19 @@ def find_evidence(
     A question that names a file is answered for each document of that name, found or not; one that
     names none only for the documents in which its text is found.
     """
-    by_document = read_chunks(chunks)
+    read = read_chunks(chunks)
+    documents = {document_id: read.get(document_id, Document()) for document_id in paths}
     by_name = documents_by_name(paths)
-    holders = _Holders({key: by_document.get(key, []) for key in paths})
+    holders = _Holders(documents)
     for question in questions:
         if question.file_name is None:
             for document_id in holders.candidates(question.texts):
-                match = _match(by_document[document_id], question, ANYWHERE_THRESHOLD)
+                match = _match(documents[document_id], question, ANYWHERE_THRESHOLD)
                 if match.chunk_ids:
                     yield Evidence(question, document_id, match, status_of(question, match))
         else:
             for document_id in by_name.get(question.file_name, ()):
-                match = _match(by_document.get(document_id, []), question, MATCH_THRESHOLD)
+                match = _match(documents[document_id], question, MATCH_THRESHOLD)
                 yield Evidence(question, document_id, match, status_of(question, match))
 
 
@@ -208,17 +249,16 @@ def status_of(question: LabelledQuestion, match: Match) -> str:
 class _Holders:
     """Which documents hold enough of a text to be worth a closer look."""
 
-    def __init__(self, by_document: Mapping[str, Sequence[Chunk]]) -> None:
-        self._by_document = by_document
+    def __init__(self, documents: Mapping[str, Document]) -> None:
+        self._documents = documents
 
     @cached_property
-    def _documents_of(self) -> dict[tuple[str, str], set[str]]:
-        documents: dict[tuple[str, str], set[str]] = defaultdict(set)
-        for document_id, chunks in self._by_document.items():
-            for chunk in chunks:
-                for pair in chunk.words.pairs:
-                    documents[pair].add(document_id)
-        return documents
+    def _holding(self) -> dict[Hashable, list[str]]:
+        holding: dict[Hashable, list[str]] = defaultdict(list)
+        for document_id, document in self._documents.items():
+            for pair in document.pairs:
+                holding[pair].append(document_id)
+        return holding
 
     def candidates(self, texts: Sequence[str]) -> list[str]:
         """Documents in which one of the texts may be found.
@@ -231,34 +271,35 @@ class _Holders:
             pairs = Words(text).pairs
             held = Counter[str]()
             for pair, count in pairs.items():
-                for document_id in self._documents_of.get(pair, ()):
+                for document_id in self._holding.get(pair, ()):
                     held[document_id] += count
             least = (2 * ANYWHERE_THRESHOLD - 1) * pairs.total()
             found.update(dict.fromkeys(key for key, count in held.items() if count >= least))
-        return [key for key in self._by_document if key in found]
+        return [key for key in self._documents if key in found]
 
 
-def _match(chunks: Sequence[Chunk], question: LabelledQuestion, least: float) -> Match:
+def _match(document: Document, question: LabelledQuestion, least: float) -> Match:
     """The chunks of every text that is found; the evidence's where none of the chunks' is."""
-    matches = [_match_chunk(chunks, question.page, text, least) for text in question.chunk_texts]
+    page = question.page
+    matches = [_match_chunk(document, page, text, least) for text in question.chunk_texts]
     found = sorted((match for match in matches if match.chunk_ids), key=lambda match: -match.score)
     if found:
         ids = dict.fromkeys(chunk_id for match in found for chunk_id in match.chunk_ids)
         return Match(tuple(ids), found[0].score)
     if question.evidence_text or not matches:
-        return match_evidence(chunks, question.page, question.evidence_text, least)
+        return match_evidence(document, page, question.evidence_text, least)
     return max(matches, key=lambda match: match.score)
 
 
-def _match_chunk(chunks: Sequence[Chunk], page: int | None, text: str, least: float) -> Match:
+def _match_chunk(document: Document, page: int | None, text: str, least: float) -> Match:
     """The very chunk, where its words are the same: not those that hold them too."""
     words = Words(text).list
-    equal = dict.fromkeys(chunk.chunk_id for chunk in chunks if chunk.words.list == words)
-    return Match(tuple(equal), 1.0) if equal else match_evidence(chunks, page, text, least)
+    equal = dict.fromkeys(c.chunk_id for c in document.chunks if c.words.list == words)
+    return Match(tuple(equal), 1.0) if equal else match_evidence(document, page, text, least)
 
 
 def match_evidence(
-    chunks: Sequence[Chunk],
+    document: Document,
     page: int | None,
     evidence_text: str | None,
     least: float = MATCH_THRESHOLD,
@@ -269,65 +310,78 @@ def match_evidence(
     preferred, but where much more of the evidence stands elsewhere, that counts: printed page
     numbers often differ from those of the file, and evidence may go on over the page.
     """
-    on_page = [
-        chunk for chunk in chunks if page is None or chunk.page_start <= page <= chunk.page_end
-    ]
+    on_page = document.on_page(page)
     evidence = Words(evidence_text or "")
     if not evidence.list:
-        ids = tuple(dict.fromkeys(chunk.chunk_id for chunk in on_page))
+        ids = tuple(dict.fromkeys(document.chunks[place].chunk_id for place in on_page))
         return Match(ids, 1.0 if ids else 0.0)
-    best = _best(on_page, evidence, least)
+    best = _best(document, on_page, evidence, least)
     if page is None or best.score >= 1 - PAGE_WORTH:
         return best
-    anywhere = _best(chunks, evidence, least)
+    anywhere = _best(document, document.on_page(None), evidence, least)
     if best.chunk_ids and anywhere.score <= best.score + PAGE_WORTH:
         return best
     return anywhere
 
 
-def _best(chunks: Sequence[Chunk], evidence: Words, least: float) -> Match:
-    scores = {chunk.chunk_id: _coverage(evidence, [chunk]) for chunk in chunks}
+def _best(document: Document, places: Sequence[int], evidence: Words, least: float) -> Match:
+    words = _shared(evidence.counts, document.words)
+    pairs = _shared(evidence.pairs, document.pairs)
+    scores = {place: _coverage(evidence, words[place], pairs[place]) for place in places}
     top = max(scores.values(), default=0.0)
-    chosen = [c for c in chunks if top >= least and scores[c.chunk_id] >= NEARLY_BEST * top]
-    chosen += _further(chunks, evidence, chosen)
-    score = max(top, _coverage(evidence, chosen))
+    chosen = [place for place in places if scores[place] >= max(least, NEARLY_BEST * top)]
+    chosen += _further(document, places, evidence, chosen)
+    texts = [document.chunks[place].words for place in chosen]
+    lacking = _lacking(evidence.counts, [text.counts for text in texts])
+    lacking_pairs = _lacking(evidence.pairs, [text.pairs for text in texts])
+    together = _coverage(
+        evidence,
+        evidence.counts.total() - lacking.total(),
+        evidence.pairs.total() - lacking_pairs.total(),
+    )
+    score = max(top, together)
     if score < least:
         return Match((), score)
-    ids = dict.fromkeys(chunk.chunk_id for chunk in chosen)
-    return Match(tuple(sorted(ids, key=lambda chunk_id: -scores[chunk_id])), score)
+    ranked = sorted(chosen, key=lambda place: -scores[place])
+    return Match(tuple(dict.fromkeys(document.chunks[place].chunk_id for place in ranked)), score)
 
 
-def _further(chunks: Sequence[Chunk], evidence: Words, chosen: Sequence[Chunk]) -> list[Chunk]:
-    """Chunks that hold parts of the evidence which the chosen ones lack, largest part first."""
-    further: list[Chunk] = []
-    rest = _lacking(evidence.pairs, [chunk.words.pairs for chunk in chosen])
+def _further(
+    document: Document, places: Sequence[int], evidence: Words, chosen: Sequence[int]
+) -> list[int]:
+    """Places of chunks with parts of the evidence that the chosen ones lack, largest part first."""
+    further: list[int] = []
+    rest = _lacking(evidence.pairs, [document.chunks[place].words.pairs for place in chosen])
     while rest.total() >= LEAST_RUN:
-        parts = [((rest & chunk.words.pairs).total(), chunk) for chunk in chunks]
-        parts = [(size, chunk) for size, chunk in parts if _is_part(size, chunk, evidence)]
+        added = _shared(rest, document.pairs)
+        parts = [p for p in places if _is_part(added[p], document.chunks[p].words, evidence)]
         if not parts:
             break
-        _, chunk = max(parts, key=lambda part: part[0])
-        further.append(chunk)
-        rest -= chunk.words.pairs
+        largest = max(parts, key=lambda place: added[place])
+        further.append(largest)
+        rest = rest - document.chunks[largest].words.pairs
     return further
 
 
-def _is_part(size: int, chunk: Chunk, evidence: Words) -> bool:
-    large = size >= LEAST_PART * evidence.pairs.total()
-    contained = size >= CONTAINED * chunk.words.pairs.total()
-    return size >= LEAST_RUN and (large or contained)
+def _is_part(added: int, chunk: Words, evidence: Words) -> bool:
+    large = added >= LEAST_PART * evidence.pairs.total()
+    contained = added >= CONTAINED * chunk.pairs.total()
+    return added >= LEAST_RUN and (large or contained)
 
 
-def _coverage(evidence: Words, chunks: Sequence[Chunk]) -> float:
-    """Share of the evidence's words and neighbouring pairs that the chunks hold, 0 to 1."""
-    shared = _share(evidence.counts, [chunk.words.counts for chunk in chunks])
-    if not evidence.pairs:
-        return shared
-    return (shared + _share(evidence.pairs, [chunk.words.pairs for chunk in chunks])) / 2
+def _shared(wanted: Counter[Any], index: Index) -> Counter[int]:
+    """How many of the wanted words or pairs the chunk at each place holds."""
+    shared = Counter[int]()
+    for item, count in wanted.items():
+        for place, there in index.get(item, ()):
+            shared[place] += min(count, there)
+    return shared
 
 
-def _share(wanted: Counter[Any], parts: Sequence[Counter[Any]]) -> float:
-    return 1 - _lacking(wanted, parts).total() / wanted.total()
+def _coverage(evidence: Words, words: int, pairs: int) -> float:
+    """Mean share of the evidence's words and of its pairs that is held, 0 to 1."""
+    share = words / evidence.counts.total()
+    return (share + pairs / evidence.pairs.total()) / 2 if evidence.pairs else share
 
 
 def _lacking(wanted: Counter[Any], parts: Sequence[Counter[Any]]) -> Counter[Any]:

@@ -4,6 +4,7 @@ import polars as pl
 
 from embed_assets.questions.labelled import (
     MATCH_THRESHOLD,
+    Document,
     LabelledQuestion,
     Match,
     labelled_questions,
@@ -13,6 +14,7 @@ from embed_assets.questions.labelled import (
 from embed_assets.questions.statuses import (
     EVIDENCE_NOT_FOUND,
     KEPT,
+    REJECTED_BY_REVIEWER,
     TOO_VAGUE,
     UNANSWERABLE,
 )
@@ -58,7 +60,7 @@ RIG = chunks(
 
 
 def found(rows: pl.DataFrame, page: int | None, evidence: str | None) -> Match:
-    return match_evidence(read_chunks(rows).get("rig-1", []), page, evidence)
+    return match_evidence(read_chunks(rows).get("rig-1", Document()), page, evidence)
 
 
 # Finding the evidence.
@@ -144,6 +146,87 @@ def test_a_document_without_chunks_matches_nothing():
     assert found(RIG.clear(), None, None).chunk_ids == ()
 
 
+def test_evidence_longer_than_a_chunk_matches_every_chunk_that_it_contains():
+    said = [" ".join(f"{part}{n}" for n in range(60)) for part in ("head", "body", "tail")]
+    rows = chunks(
+        ("head", f"## Intro\n\nquite another matter is said here\n\n{said[0]}", 1, 1),
+        ("body", said[1], 1, 2),
+        ("tail", said[2], 2, 2),
+        ("other", " ".join(f"else{n}" for n in range(60)), 2, 2),
+    )
+    match = found(rows, None, " ".join(said))
+    assert sorted(match.chunk_ids) == ["body", "head", "tail"]
+    assert match.score > 0.95
+    assert set(found(rows, 1, " ".join(said)).chunk_ids) == {"body", "head", "tail"}
+
+
+def test_evidence_cut_by_the_end_of_a_chunk_matches_both_parts():
+    rows = chunks(
+        ("first", "The tines bloom early. Then lower the pike by hand", 1, 1),
+        ("second", "until the lamp goes green. Nobody may stand below it.", 1, 1),
+    )
+    match = found(rows, 1, "Then lower the pike by hand until the lamp goes green.")
+    assert match.chunk_ids == ("first", "second")
+    assert match.score > 0.9
+
+
+def test_latex_and_breaks_in_cells_are_no_words():
+    rows = chunks(("cell", "|at most<br>13 °C|", 1, 1))
+    assert found(rows, 1, r"at most $13^{\circ} \mathrm{C}$").score == 1.0
+
+
+# Questions that name no file.
+
+
+TWO = pl.concat(
+    [
+        RIG,
+        chunks(
+            ("copy", "The rig may run alone for five days in a row at most.\n\nAsk first.", 1, 1),
+            ("short", "Then it must rest.", 2, 2),
+            document_id="sub-2",
+        ),
+    ]
+)
+BOTH = {"rig-1": "rig.pdf", "sub-2": "sub/rig.pdf"}
+
+
+def anywhere(*texts: str, evidence: str | None = None) -> dict[str, list[str]]:
+    question = asked(file_name=None, chunk_texts=texts, evidence_text=evidence)
+    rows = labelled_questions(TWO, [question], BOTH)
+    return dict(rows.select("document_id", "relevant_chunk_ids").iter_rows())
+
+
+def test_a_text_without_a_file_is_found_in_every_document_that_holds_it():
+    assert anywhere("may run alone for five days in a row") == {
+        "rig-1": ["alone"],
+        "sub-2": ["copy"],
+    }
+    assert anywhere(evidence="bloom takes hold on the tines") == {"rig-1": ["bloom"]}
+
+
+def test_a_text_that_is_in_no_document_makes_no_row():
+    assert anywhere("the treasurer keeps the wine in the cellar") == {}
+    assert anywhere("rest") == {}  # one word says nothing of where it is from
+    assert anywhere() == {}
+
+
+def test_the_text_of_a_chunk_names_that_chunk_and_not_those_that_hold_it_too():
+    assert anywhere("Then it must rest.") == {"rig-1": ["alone"], "sub-2": ["short"]}
+    assert anywhere("then IT must -- rest")["sub-2"] == ["short"]
+
+
+def test_all_the_chunks_that_a_question_names_answer_it():
+    texts = (RIG["chunk_text"][2], "bloom takes hold on the tines", "nothing of the kind is said")
+    assert anywhere(*texts) == {"rig-1": ["table", "bloom"]}
+
+
+def test_the_evidence_is_looked_for_where_the_chunks_text_is_not_found():
+    assert anywhere("nothing of the kind is said", evidence="bloom takes hold on the tines") == {
+        "rig-1": ["bloom"]
+    }
+
+
 # Rows.
 
 
@@ -210,3 +293,10 @@ def test_a_question_belongs_to_the_file_of_that_name_or_path():
 def test_no_questions_give_an_empty_frame_of_the_same_columns():
     some = labelled_questions(RIG, [asked()], {"rig-1": "rig.pdf"})
     assert labelled_questions(RIG, [], {"rig-1": "rig.pdf"}).schema == some.schema
+
+
+def test_what_a_reviewer_said_of_a_question_stays_its_status():
+    [row] = labelled_questions(
+        RIG, [asked(dropped=REJECTED_BY_REVIEWER)], {"rig-1": "rig.pdf"}
+    ).to_dicts()
+    assert row["status"] == REJECTED_BY_REVIEWER

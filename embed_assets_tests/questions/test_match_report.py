@@ -1,0 +1,66 @@
+"""Of every row of people's questions it is said whether it matched, how well, and why not."""
+
+import polars as pl
+
+from embed_assets.questions.match_report import match_report, match_table
+from embed_assets_tests.questions.test_labelled import RIG, asked
+
+PATHS = {"rig-1": "rig.pdf"}
+HALF = "the rig may run alone for five days in spring or whenever else it is wanted"
+QUESTIONS = [
+    asked(evidence_text="alone for five days in a row"),
+    asked(evidence_text=HALF, question="Half?"),
+    asked(page=3),
+    asked(evidence_text="the treasurer keeps the wine in the cellar"),
+    asked(file_name="gone.pdf", source="other.csv"),
+    asked(file_name=None, chunk_texts=("wine is kept in the cellar",), source="other.csv"),
+    asked(answerable=False, source="other.csv"),
+    asked(dropped="REJECTED_BY_REVIEWER", source="other.csv"),
+    asked(purpose="train", source="other.csv"),
+]
+
+
+def test_every_row_is_reported_once_in_its_order_with_what_became_of_it():
+    report = match_report(QUESTIONS, RIG, PATHS)
+    assert report.select("match", "reason").rows() == [
+        ("exact", None),
+        ("weak", None),
+        ("by place", None),
+        (None, "EVIDENCE_NOT_FOUND"),
+        (None, "no such file in the folder"),
+        (None, "EVIDENCE_NOT_FOUND"),
+        ("by place", "UNANSWERABLE"),
+        ("by place", "REJECTED_BY_REVIEWER"),
+        ("by place", "TOO_VAGUE_TO_TRAIN_ON"),
+    ]
+    assert report["source"].to_list() == ["q.jsonl"] * 4 + ["other.csv"] * 5
+    assert report["chunk_text"][0] == RIG["chunk_text"][0]
+
+
+def test_a_row_that_stands_in_the_file_twice_is_reported_twice():
+    lost = asked(evidence_text="the treasurer keeps the wine in the cellar")
+    assert match_report([lost, lost], RIG, PATHS)["reason"].to_list() == ["EVIDENCE_NOT_FOUND"] * 2
+
+
+def test_a_row_found_in_one_of_two_documents_has_matched():
+    paths = {"empty-2": "sub/rig.pdf", **PATHS}
+    report = match_report([asked(evidence_text="alone for five days in a row")], RIG, paths)
+    assert report.select("match", "reason").rows() == [("exact", None)]
+
+
+def test_the_table_counts_by_source_and_shows_the_worst_that_matched():
+    lines = match_table(match_report(QUESTIONS, RIG, PATHS)).splitlines()
+    assert lines[0] == ("| source | came | matched | exact | good | weak | by place | failed |")
+    assert lines[2:4] == [
+        "| q.jsonl | 4 | 3 | 1 | 0 | 1 | 1 | 1 |",
+        "| other.csv | 5 | 0 | 0 | 0 | 0 | 0 | 5 |",
+    ]
+    assert "Half?" in lines[-1]
+    assert HALF in lines[-1]
+
+
+def test_without_questions_there_is_nothing_to_report():
+    report = match_report([], RIG, PATHS)
+    assert report.is_empty()
+    assert report.schema["score"] == pl.Float64
+    assert "came" in match_table(report)
