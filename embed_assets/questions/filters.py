@@ -1,0 +1,292 @@
+"""Which questions train: each filter names what it drops, and no row is lost.
+
+A filter only changes the status of a question that was KEPT, so the first reason stays. What can be
+said of a question and its chunk is decided when the question is made (`filter_each`); what depends
+on all the others, when the pairs are made (`filter_together`), anew each time.
+
+What people wrote is never judged by a machine. One thing can befall it: a question given for
+training that repeats one given for testing doesn't train, or the test would flatter the model.
+"""
+
+import re
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from embed_assets.questions.extractive import count_words
+from embed_assets.questions.pointing import points_at_text
+from embed_assets.questions.statuses import (
+    DUPLICATE,
+    JUDGED_POOR,
+    KEPT,
+    NEAR_DUPLICATE,
+    POINTS_AT_TEXT,
+    ROUND_TRIP_FAILED,
+    UNANSWERABLE,
+    VERBATIM,
+)
+from embed_assets.settings import SettingsError
+
+Embeddings = NDArray[np.floating]
+
+STATUS_OF: Mapping[str, str] = {
+    "unanswerable": UNANSWERABLE,
+    "pointing": POINTS_AT_TEXT,
+    "verbatim": VERBATIM,
+    "judge": JUDGED_POOR,
+    "duplicates": DUPLICATE,
+    "near_duplicates": NEAR_DUPLICATE,
+    "round_trip": ROUND_TRIP_FAILED,
+}
+"""The status that each filter gives to what it drops."""
+
+FILTERS = tuple(STATUS_OF)
+"""Every filter, in the order in which they are applied."""
+
+DEFAULT_FILTERS = ("unanswerable", "pointing", "verbatim", "duplicates", "near_duplicates")
+
+QUOTED_SHARE = 0.8
+LEAST_QUOTED_WORDS = 5
+NEARLY_EQUAL = 0.95
+"""Cosine. Of the 1,915 questions of two sets that a language model wrote for contracts and manuals,
+all-MiniLM-L6-v2 puts 20 pairs at .95 or above: 14 equal to the letter, 4 rewordings, 2 that differ
+in a word that matters. Of the 7 between .93 and .95, 2 are rewordings; below, hardly any."""
+ROUND_TRIP_K = 20
+
+_QUOTES_BY_DESIGN = "extractive"
+# Chinese, Japanese, Thai, Lao, Burmese and Khmer put no spaces between words: there a character
+# counts as one.
+_UNSPACED = r"\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"
+_WORD = re.compile(rf"[{_UNSPACED}]|[^\W_{_UNSPACED}]+")
+
+TEST, TRAINING, MACHINE = 0, 1, 2
+"""Ranks: a person's question for testing, a person's for training, a machine's."""
+
+
+def enabled_filters(setting: str) -> frozenset[str]:
+    """Names of the filters in EMBED_ASSETS_FILTERS: `none`, `all`, or names separated by commas.
+
+    SettingsError names what is no filter.
+    """
+    names = [name.strip().lower() for name in setting.split(",") if name.strip()]
+    if names == ["none"]:
+        return frozenset()
+    if names == ["all"]:
+        return frozenset(FILTERS)
+    unknown = [name for name in names if name not in FILTERS]
+    if unknown or not names:
+        what = f"no filter '{unknown[0]}'" if unknown else "names no filter"
+        raise SettingsError(
+            f"EMBED_ASSETS_FILTERS: {what}. Set it to none, all, or some of {', '.join(FILTERS)}, "
+            "separated by commas."
+        )
+    return frozenset(names)
+
+
+def filter_each(
+    questions: pl.DataFrame, chunk_texts: Mapping[str, str], enabled: AbstractSet[str]
+) -> pl.DataFrame:
+    """The questions with the status that each has by itself: unanswerable, pointing, verbatim.
+
+    questions: question, chunk_id, kind, generator, status and, where the generator says so,
+    answerable (bool; null counts as answerable). chunk_texts: chunk_id -> text. Rows that are not
+    KEPT, and people's questions, stay as they are.
+    """
+    answerable = questions["answerable"] if "answerable" in questions.columns else None
+    machine = questions["kind"] != "labelled"
+    judged = (questions["status"] == KEPT) & machine
+    status = questions["status"].to_list()
+    columns = questions.select("question", "chunk_id", "generator").iter_rows()
+    for row, (question, chunk_id, generator) in enumerate(columns):
+        if not judged[row]:
+            continue
+        if "unanswerable" in enabled and answerable is not None and answerable[row] is False:
+            status[row] = UNANSWERABLE
+        elif "pointing" in enabled and points_at_text(question):
+            status[row] = POINTS_AT_TEXT
+        elif (
+            "verbatim" in enabled
+            and generator != _QUOTES_BY_DESIGN
+            and quotes(question, chunk_texts.get(chunk_id, ""))
+        ):
+            status[row] = VERBATIM
+    return questions.with_columns(pl.Series("status", status, pl.String))
+
+
+def quotes(question: str, text: str) -> bool:
+    """Whether the text holds 80 % of the question's words in one run, and the question has five.
+
+    Words are compared without case, signs and markup. Four words in five leave room for `What is`
+    before a clause that was copied, and not for a question that only names what it asks about.
+    """
+    words = normalised_words(question)
+    if count_words(question) < LEAST_QUOTED_WORDS:
+        return False
+    length = max(1, int(np.ceil(QUOTED_SHARE * len(words))))
+    within = f" {' '.join(normalised_words(text))} "
+    starts = range(len(words) - length + 1)
+    return any(f" {' '.join(words[start : start + length])} " in within for start in starts)
+
+
+def normalised_words(text: str) -> list[str]:
+    """Words in order without case and signs, letters in their compatible form (NFKC): `ﬁ` is fi."""
+    return _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
+
+
+def filter_together(
+    questions: pl.DataFrame,
+    enabled: AbstractSet[str],
+    embed_questions: Callable[[Sequence[str]], Embeddings],
+    chunk_ids: Sequence[str],
+    chunk_embeddings: Embeddings | None,
+    near: float = NEARLY_EQUAL,
+    k: int = ROUND_TRIP_K,
+) -> pl.DataFrame:
+    """The questions with the status that the whole corpus gives them, rows in their order.
+
+    questions: question_id, question, kind, purpose, relevant_chunk_ids, status and may_train (bool:
+    false for what tests or validates, which the round trip leaves alone, since it would favour the
+    base model). embed_questions is called once, or not at all if no filter needs it. Chunk
+    embeddings (chunks, D), by the same base model, are for the round trip alone.
+    """
+    status = questions["status"].to_numpy().astype(object)
+    kept = np.flatnonzero(status == KEPT)
+    # Of equals the first is kept, and the same one whatever the order of the rows.
+    kept = kept[np.argsort(questions["question_id"].to_numpy()[kept], kind="stable")]
+    ranks = rank_questions(questions)
+    if "duplicates" in enabled:
+        repeated = exact_duplicates(questions["question"].gather(kept).to_list(), ranks[kept])
+        status[kept[repeated]] = DUPLICATE
+        kept = kept[~repeated]
+    if not enabled & {"near_duplicates", "round_trip"} or not len(kept):
+        return questions.with_columns(pl.Series("status", status, pl.String))
+    embeddings = embed_questions(questions["question"].gather(kept).to_list())
+    if "near_duplicates" in enabled:
+        repeated = near_duplicates(embeddings, ranks[kept], near)
+        status[kept[repeated]] = NEAR_DUPLICATE
+        kept, embeddings = kept[~repeated], embeddings[~repeated]
+    if "round_trip" in enabled and chunk_embeddings is not None:
+        checked = questions["may_train"].to_numpy()[kept] & (ranks[kept] == MACHINE)
+        position = {chunk_id: place for place, chunk_id in enumerate(chunk_ids)}
+        relevant = [
+            [position[chunk] for chunk in chunks]
+            for chunks in questions["relevant_chunk_ids"].gather(kept[checked]).to_list()
+        ]
+        found = round_trip(embeddings[checked], chunk_embeddings, relevant, k)
+        status[kept[checked][~found]] = ROUND_TRIP_FAILED
+    return questions.with_columns(pl.Series("status", status, pl.String))
+
+
+def rank_questions(questions: pl.DataFrame) -> NDArray[np.int64]:
+    """TEST, TRAINING or MACHINE for each row (kind, purpose): of two alike, the lower is kept."""
+    rank = (
+        pl.when(pl.col("kind") != "labelled")
+        .then(MACHINE)
+        .when(pl.col("purpose") == "train")
+        .then(TRAINING)
+        .otherwise(TEST)
+    )
+    return questions.select(rank.cast(pl.Int64).alias("rank"))["rank"].to_numpy()
+
+
+def exact_duplicates(questions: Sequence[str], ranks: NDArray[np.integer]) -> NDArray[np.bool_]:
+    """Which questions repeat the words of one that is kept, signs and case aside: (n,) bool.
+
+    The lower rank is kept and, among a machine's, the earlier row; people's questions of one rank
+    are all kept, since two documents may be asked the same.
+    """
+    keys = [" ".join(normalised_words(question)) or question for question in questions]
+    repeated = np.zeros(len(keys), dtype=bool)
+    first: dict[str, int] = {}
+    for row in np.argsort(ranks, kind="stable"):
+        earlier = first.setdefault(keys[row], int(row))
+        compared = ranks[row] == MACHINE or ranks[earlier] < ranks[row]
+        repeated[row] = earlier != row and compared
+    return repeated
+
+
+def near_duplicates(
+    embeddings: Embeddings,
+    ranks: NDArray[np.integer],
+    threshold: float = NEARLY_EQUAL,
+    block_size: int = 1024,
+) -> NDArray[np.bool_]:
+    """Which questions are nearly one that is kept, by cosine: (n,) bool.
+
+    embeddings: (n, D), not necessarily normalised. Greedy, in order of rank and then of row: each
+    is compared with those kept before it, so of a chain of likes every second one may stay. As in
+    `exact_duplicates`, people's questions of one rank are not compared. Takes memory for n x D and
+    block_size², never n²; the answer does not depend on the block size.
+    """
+    order = np.argsort(ranks, kind="stable")
+    vectors, ranks = _normalise(embeddings)[order], np.asarray(ranks)[order]
+    kept = np.ones(len(vectors), dtype=bool)
+    for start in range(0, len(vectors), block_size):
+        rows = slice(start, min(start + block_size, len(vectors)))
+        for before in range(0, start, block_size):
+            columns = before + np.flatnonzero(kept[before : before + block_size])
+            alike = _alike(vectors, ranks, np.arange(rows.start, rows.stop), columns, threshold)
+            kept[rows] &= ~alike.any(axis=1)
+        within = np.arange(rows.start, rows.stop)
+        alike = np.tril(_alike(vectors, ranks, within, within, threshold), k=-1)
+        for row in np.flatnonzero(alike.any(axis=1)):
+            kept[start + row] &= not (alike[row] & kept[rows]).any()
+    dropped = np.empty(len(vectors), dtype=bool)
+    dropped[order] = ~kept
+    return dropped
+
+
+def _alike(
+    vectors: NDArray[np.float64],
+    ranks: NDArray[np.integer],
+    rows: NDArray[np.integer],
+    columns: NDArray[np.integer],
+    threshold: float,
+) -> NDArray[np.bool_]:
+    """(rows, columns) bool: near enough, and of ranks that are compared."""
+    # Rounded, so that equal vectors have equal cosines wherever they stand in a block.
+    near = (vectors[rows] @ vectors[columns].T).astype(np.float32) >= np.float32(threshold)
+    return near & ((ranks[rows] == MACHINE)[:, None] | (ranks[columns] < ranks[rows][:, None]))
+
+
+def round_trip(
+    question_embeddings: Embeddings,
+    chunk_embeddings: Embeddings,
+    relevant: Sequence[Sequence[int]],
+    k: int = ROUND_TRIP_K,
+    block_size: int = 1024,
+) -> NDArray[np.bool_]:
+    """Whether each question finds one of its chunks among the k nearest: (questions,) bool.
+
+    Embeddings: (questions, D) and (chunks, D). relevant: positions of each question's chunks. Ties
+    count in favour. Consistency filtering after Alberti et al. 2019 and Promptagator (Dai et al.
+    2023), who ask for the first place. A question without a chunk is a ValueError.
+    """
+    if not all(map(len, relevant)):
+        raise ValueError("a question has no relevant chunk: leave it out of the round trip.")
+    queries, chunks = _normalise(question_embeddings), _normalise(chunk_embeddings)
+    found = np.zeros(len(queries), dtype=bool)
+    for start in range(0, len(queries), block_size):
+        block = queries[start : start + block_size]
+        own = np.array(
+            [
+                (chunks[list(places)] @ query).astype(np.float32).max()
+                for query, places in zip(block, relevant[start : start + block_size], strict=True)
+            ]
+        )
+        nearer = np.zeros(len(block), dtype=np.int64)
+        for first in range(0, len(chunks), block_size):
+            cosines = (block @ chunks[first : first + block_size].T).astype(np.float32)
+            nearer += (cosines > own[:, None]).sum(axis=1)
+        found[start : start + block_size] = nearer < k
+    return found
+
+
+def _normalise(vectors: Embeddings) -> NDArray[np.float64]:
+    """Rows of length 1, in float64; a row of zeros stays zero."""
+    exact = vectors.astype(np.float64)
+    return exact / np.maximum(np.linalg.norm(exact, axis=1, keepdims=True), 1e-12)

@@ -1,0 +1,361 @@
+"""Which questions train, and which row is kept of those that are alike."""
+
+import numpy as np
+import polars as pl
+import pytest
+
+from embed_assets.questions.filters import (
+    DEFAULT_FILTERS,
+    FILTERS,
+    MACHINE,
+    TEST,
+    TRAINING,
+    enabled_filters,
+    exact_duplicates,
+    filter_each,
+    filter_together,
+    near_duplicates,
+    quotes,
+    rank_questions,
+    round_trip,
+)
+from embed_assets.questions.statuses import (
+    DUPLICATE,
+    KEPT,
+    NEAR_DUPLICATE,
+    POINTS_AT_TEXT,
+    ROUND_TRIP_FAILED,
+    UNANSWERABLE,
+    VERBATIM,
+)
+from embed_assets.settings import SettingsError
+from embed_assets_tests.tiny_model import make_tiny_model
+
+CHUNK = (
+    "## Winch\n\nThe float is lifted by **hand** once the winch brake has been released; "
+    "a torque of 12 Nm must not be exceeded."
+)
+ALL = frozenset(FILTERS)
+
+
+def question(text: str, **columns) -> dict:
+    row = {
+        "question_id": text,
+        "question": text,
+        "chunk_id": "winch",
+        "relevant_chunk_ids": ["winch"],
+        "kind": "factual",
+        "purpose": "train",
+        "generator": "openai:some-model",
+        "status": KEPT,
+        "answerable": True,
+        "may_train": True,
+    }
+    return row | columns
+
+
+def statuses_of_each(*rows: dict, enabled=ALL) -> list[str]:
+    return filter_each(pl.DataFrame(rows), {"winch": CHUNK}, enabled)["status"].to_list()
+
+
+def test_all_none_and_names_are_understood():
+    assert enabled_filters("none") == frozenset()
+    assert enabled_filters("all") == set(FILTERS)
+    assert enabled_filters(" Verbatim, round_trip,") == {"verbatim", "round_trip"}
+    assert enabled_filters(",".join(DEFAULT_FILTERS)) == set(DEFAULT_FILTERS)
+
+
+@pytest.mark.parametrize("setting", ["verbatim,spelling", "none,verbatim", "", ","])
+def test_what_is_no_filter_is_refused_and_the_filters_are_named(setting):
+    with pytest.raises(SettingsError, match=r"^EMBED_ASSETS_FILTERS: .*unanswerable, pointing"):
+        enabled_filters(setting)
+
+
+def test_each_dropped_question_keeps_its_row_and_its_reason():
+    rows = [
+        question("How is the float lifted?"),
+        question("How heavy is the float?", answerable=False),
+        question("What does this section say about the winch?"),
+        question("How is a torque of 12 nm must not be exceeded?"),
+    ]
+
+    assert statuses_of_each(*rows) == [KEPT, UNANSWERABLE, POINTS_AT_TEXT, VERBATIM]
+
+
+def test_a_filter_that_is_off_drops_nothing():
+    rows = [
+        question("How heavy is the float?", answerable=False),
+        question("What does this section say about the winch?"),
+        question("A torque of 12 Nm must not be exceeded"),
+    ]
+
+    assert statuses_of_each(*rows, enabled=frozenset()) == [KEPT] * 3
+    assert statuses_of_each(*rows, enabled={"pointing"}) == [KEPT, POINTS_AT_TEXT, KEPT]
+
+
+def test_an_unknown_answerability_counts_as_answerable():
+    unknown = pl.DataFrame([question("How is the float lifted?", answerable=None)])
+
+    for questions in (unknown, unknown.drop("answerable")):
+        assert filter_each(questions, {"winch": CHUNK}, ALL)["status"].to_list() == [KEPT]
+
+
+def test_people_s_questions_are_never_judged():
+    person = {"kind": "labelled", "generator": "labelled:q.jsonl", "answerable": False}
+    rows = [
+        question("What does this section say about the winch?", **person),
+        question("A torque of 12 Nm must not be exceeded", **person),
+    ]
+
+    assert statuses_of_each(*rows) == [KEPT, KEPT]
+
+
+def test_the_first_reason_stays():
+    failed = question("What does this section say about the winch?", status="FAILED")
+
+    assert statuses_of_each(failed) == ["FAILED"]
+
+
+def test_what_quotes_by_design_may_quote():
+    sentence = "a torque of 12 Nm must not be exceeded"
+
+    assert statuses_of_each(
+        question(sentence, kind="sentence", generator="extractive"), question(sentence)
+    ) == [KEPT, VERBATIM]
+
+
+@pytest.mark.parametrize(
+    ("text", "quoted"),
+    [
+        ("The float is lifted by hand once the winch brake has been released", True),
+        ("Is a TORQUE of 12 Nm must not be exceeded?", True),  # 8 of 9 words, markup and case aside
+        ("Why is the float lifted by hand?", False),  # 4 of 7 words in a run
+        ("the winch brake has", False),  # four words name a thing rather than quote
+        ("What must have happened before the float is lifted?", False),
+        ("float the lifted is hand by once winch the", False),  # the words, in no run
+    ],
+)
+def test_a_question_that_copies_a_run_of_words_quotes(text, quoted):
+    assert quotes(text, CHUNK) is quoted
+
+
+def test_a_quotation_is_found_where_words_have_no_spaces():
+    text = "本产品的保修期自购买之日起为两年。"
+
+    assert quotes("产品的保修期自购买之日起为多久", text)
+    assert not quotes("买了之后多长时间内可以免费维修这个产品", text)
+
+
+def test_a_question_is_no_quotation_for_ending_in_part_of_a_word():
+    assert not quotes("one two three four five", "zone two three four fives")
+
+
+MACHINES = np.full(4, MACHINE)
+
+
+def test_duplicates_are_equal_but_for_case_and_signs():
+    questions = ["How hot is it?", "how hot — is it", "How hot was it?", "HOW HOT IS IT"]
+
+    assert exact_duplicates(questions, MACHINES).tolist() == [False, True, False, True]
+
+
+def test_questions_of_signs_alone_are_not_each_other_s_duplicates():
+    assert not exact_duplicates(["?", "!", "…", "—"], MACHINES).any()
+
+
+def test_a_machine_s_question_yields_to_a_person_s_wherever_it_stands():
+    same = ["How hot is it?"] * 4
+    ranks = np.array([MACHINE, TRAINING, TEST, TEST])
+
+    assert exact_duplicates(same, ranks).tolist() == [True, True, False, False]
+    assert near_duplicates(np.ones((4, 3)), ranks).tolist() == [True, True, False, False]
+
+
+def test_people_may_ask_alike():
+    assert not exact_duplicates(["How hot is it?"] * 3, np.full(3, TRAINING)).any()
+    assert not near_duplicates(np.ones((3, 2)), np.full(3, TEST)).any()
+
+
+def test_ranks_follow_who_asked_and_what_for():
+    questions = pl.DataFrame(
+        [
+            question("a", kind="labelled", purpose="test"),
+            question("b", kind="labelled", purpose="train"),
+            question("c"),
+        ]
+    )
+
+    assert rank_questions(questions).tolist() == [TEST, TRAINING, MACHINE]
+
+
+def on_a_circle(*degrees: float) -> np.ndarray:
+    return np.stack([np.cos(np.radians(degrees)), np.sin(np.radians(degrees))], axis=1)
+
+
+def test_of_a_chain_each_is_compared_with_those_kept():
+    chain = on_a_circle(0, 4, 8, 12)  # cos 5° = 0.9962
+
+    dropped = near_duplicates(chain, MACHINES, threshold=0.9962)
+
+    assert dropped.tolist() == [False, True, False, True]
+
+
+def test_the_length_of_an_embedding_says_nothing():
+    vectors = on_a_circle(0, 1, 40, 80) * np.array([[1], [1e6], [1e-6], [3]])
+
+    assert near_duplicates(vectors, MACHINES).tolist() == [False, True, False, False]
+
+
+@pytest.mark.parametrize("block_size", [1, 7, 64, 1000])
+def test_near_duplicates_are_those_of_comparing_one_by_one(block_size):
+    rng = np.random.default_rng(3)
+    vectors = rng.normal(size=(12, 8))[rng.integers(0, 12, 200)] + 0.12 * rng.normal(size=(200, 8))
+    ranks = rng.choice([TEST, TRAINING, MACHINE, MACHINE, MACHINE], size=200)
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    expected, kept = np.zeros(200, dtype=bool), list[int]()
+    for row in sorted(range(200), key=lambda row: (ranks[row], row)):
+        others = [k for k in kept if ranks[row] == MACHINE or ranks[k] < ranks[row]]
+        expected[row] = any(unit[row] @ unit[other] >= 0.95 for other in others)
+        if not expected[row]:
+            kept.append(row)
+
+    dropped = near_duplicates(vectors, ranks, 0.95, block_size)
+
+    assert 20 < dropped.sum() < 180
+    assert dropped.tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("block_size", [1, 3, 50])
+def test_a_question_passes_if_fewer_than_k_chunks_are_nearer_than_its_own(block_size):
+    chunks = on_a_circle(0, 10, 20, 30, 40)
+    questions = on_a_circle(0, 0, 0, 45)
+
+    found = round_trip(questions, chunks, [[0], [1], [2], [0, 3]], k=2, block_size=block_size)
+
+    assert found.tolist() == [True, True, False, True]
+
+
+def test_a_tie_counts_in_favour():
+    same = np.repeat(on_a_circle(10), 5, axis=0)
+
+    assert round_trip(on_a_circle(0), same, [[4]], k=1).tolist() == [True]
+
+
+def test_a_question_without_a_chunk_has_no_round_trip():
+    with pytest.raises(ValueError, match="no relevant chunk"):
+        round_trip(on_a_circle(0), on_a_circle(0), [[]])
+
+
+def together(rows, enabled=ALL, chunks=("winch",), chunk_degrees=(0,), degrees=None, **options):
+    """degrees: where each question's embedding lies on a circle."""
+    degrees = degrees or {}
+    return filter_together(
+        pl.DataFrame(rows),
+        enabled,
+        lambda texts: on_a_circle(*(degrees.get(text, 0) for text in texts)),
+        chunks,
+        on_a_circle(*chunk_degrees),
+        **options,
+    )["status"].to_list()
+
+
+def test_the_whole_corpus_drops_each_for_its_first_reason():
+    rows = [
+        question("d How hot?"),
+        question("a how hot", question_id="a"),
+        question("b How hot", question_id="b"),
+        question("b how hot?", question_id="c"),
+        question("far", question_id="e"),
+        question("poor", status=POINTS_AT_TEXT),
+    ]
+    degrees = {"a how hot": 0, "b How hot": 40, "d How hot?": 42, "far": 80}
+
+    statuses = together(
+        rows, degrees=degrees, chunks=("winch", "x"), chunk_degrees=(0, 80), near=0.99, k=1
+    )
+
+    assert statuses == [
+        NEAR_DUPLICATE,
+        KEPT,
+        KEPT,
+        DUPLICATE,
+        ROUND_TRIP_FAILED,
+        POINTS_AT_TEXT,
+    ]
+
+
+def test_what_was_dropped_drops_no_other():
+    rows = [question("How hot is it?", question_id="a", status=VERBATIM), question("How hot is it")]
+
+    assert together(rows) == [VERBATIM, KEPT]
+
+
+def test_which_of_the_alike_is_kept_does_not_depend_on_the_order_of_rows():
+    rows = [question("How hot?", question_id=name) for name in "cab"]
+
+    assert together(rows) == [DUPLICATE, KEPT, DUPLICATE]
+    assert together(rows[::-1]) == [DUPLICATE, KEPT, DUPLICATE][::-1]
+
+
+def test_the_round_trip_judges_only_a_machine_s_training_questions():
+    rows = [
+        question("machine, training"),
+        question("machine, testing", may_train=False),
+        question("person", kind="labelled"),
+    ]
+    degrees = {row["question"]: 90 for row in rows}
+
+    statuses = together(
+        rows,
+        {"round_trip"},
+        degrees=degrees,
+        chunks=("winch", "nearer"),
+        chunk_degrees=(0, 90),
+        k=1,
+    )
+
+    assert statuses == [ROUND_TRIP_FAILED, KEPT, KEPT]
+
+
+def test_nothing_is_encoded_unless_a_filter_needs_it():
+    def refuse(texts):
+        raise AssertionError("encoded")
+
+    questions = pl.DataFrame(
+        [question("How hot is it?"), question("how hot is it", may_train=True)]
+    )
+
+    kept = filter_together(questions, {"duplicates", "verbatim"}, refuse, [], None)
+
+    assert sorted(kept["status"]) == [DUPLICATE, KEPT]
+
+
+def test_a_real_model_finds_rewordings_and_the_chunk_of_a_question(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(str(make_tiny_model(tmp_path)), device="cpu")
+    texts = ["valve pump pressure", "patient dose trial", "contract party notice"]
+    questions = [
+        question("the valve pump pressure", relevant_chunk_ids=["0"]),
+        question("the valve, pump pressure!", relevant_chunk_ids=["0"]),
+        question("valve pump pressure reading", relevant_chunk_ids=["0"]),
+        question("patient dose trial placebo", relevant_chunk_ids=["2"]),
+    ]
+
+    kept = filter_together(
+        pl.DataFrame(questions),
+        ALL,
+        lambda texts: model.encode(list(texts)),
+        ["0", "1", "2"],
+        model.encode(texts),
+        near=0.9999,
+        k=1,
+    )
+
+    assert kept["status"].to_list() == [
+        KEPT,
+        DUPLICATE,
+        KEPT,
+        ROUND_TRIP_FAILED,
+    ]
