@@ -8,25 +8,23 @@ from embed_assets.settings import ProjectError, Settings
 
 def search_chunks(settings: Settings, text: str, k: int) -> dict[str, Any]:
     """What `search --json` prints: the k best chunks. ProjectError if nothing is ingested."""
-    from embed_assets.evaluation.embeddings import corpus_embeddings, fingerprint
     from embed_assets.evaluation.retrieval import top_k
-    from embed_assets.evaluation.scoring import retrieval_task
-    from embed_assets.resources.encoder import Encoder, model_card, resolved_precision
+    from embed_assets.resources.embeddings import CachedEncoder
+    from embed_assets.resources.encoder import model_card
     from embed_assets.resources.warehouse import Warehouse
 
     warehouse = Warehouse(path=str(settings.warehouse))
-    corpus = retrieval_task(warehouse).corpus
+    corpus = warehouse.corpus()
     if corpus.is_empty():
         raise ProjectError(
             f"There is nothing to search in {settings.home}. `embed-assets ingest` reads PDFs."
         )
     card = model_card(settings)
     version, source = champion(warehouse, settings) or (None, card.source)
-    precision = resolved_precision(settings.precision)
-    encoder = Encoder(source, card, precision)
+    encoder = CachedEncoder(warehouse, source, card, settings.precision)
     found, scores = top_k(
-        encoder.encode_queries([text]),
-        corpus_embeddings(warehouse, encoder, fingerprint(source, card, precision), corpus),
+        encoder.encoder.encode_queries([text]),
+        encoder.encode_documents(corpus["chunk_text"].to_list(), "Encoding chunks"),
         k=min(k, corpus.height),
     )
     places = warehouse.read(

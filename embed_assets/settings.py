@@ -122,6 +122,18 @@ class Settings(BaseSettings):
         default="test",
         description="What a labelled question is for when its row doesn't say: train, test",
     )
+    filters: str = Field(
+        default="unanswerable,pointing,verbatim,duplicates,near_duplicates",
+        description="What drops a machine's questions: `all`, `none`, or some of `unanswerable`, "
+        "`pointing` (at 'the text', a figure, …), `verbatim`, `duplicates`, `near_duplicates`, "
+        "`round_trip` (the base model doesn't find the chunk)",
+    )
+    near_duplicate: float = Field(
+        default=0.95, gt=0, le=1, description="Cosine from which two questions are nearly the same"
+    )
+    round_trip_k: int = Field(
+        default=20, ge=1, description="Places among which the round trip must find the chunk"
+    )
     max_chunk_tokens: int = Field(
         default=512,
         ge=32,

@@ -221,11 +221,11 @@ _TABLES = (
         },
     ),
     Table(
-        "chunk_embeddings",
-        ("model", "chunk_id"),
+        "embeddings",
+        ("model", "text_id"),
         {
-            "model": _text("Fingerprint of the model's weights, prompt and length limit"),
-            "chunk_id": _CHUNK_ID,
+            "model": _text("Fingerprint of the model's weights, prompt, length limit, precision"),
+            "text_id": _text("md5 of the text; for a chunk, its chunk_id"),
             "embedding": Column(pl.List(pl.Float32), "FLOAT[]", "Embedding at full size"),
         },
     ),

@@ -178,6 +178,7 @@ def changed(tmp_path: Path, monkeypatch, **environment: str) -> set[str]:
 def test_another_model_changes_chunks_and_what_uses_the_model(tmp_path, monkeypatch, tiny_model):
     assert changed(tmp_path, monkeypatch, model=str(tiny_model)) == {
         "chunks",
+        "training_pairs",
         "base_eval",
         "finetuned_model",
     }
@@ -198,9 +199,26 @@ def test_a_setting_of_the_training_changes_the_model_alone(tmp_path, monkeypatch
 
 def test_prompts_change_what_encodes_with_them(tmp_path, monkeypatch):
     assert changed(tmp_path, monkeypatch, query_prompt="query: ") == {
+        "training_pairs",  # near-duplicates are told by the base model's embeddings
         "base_eval",
         "finetuned_model",
     }
+
+
+def test_filters_that_need_no_embeddings_don_t_depend_on_the_model(tmp_path, monkeypatch):
+    monkeypatch.setenv("EMBED_ASSETS_FILTERS", "duplicates")
+    assert "training_pairs" not in changed(tmp_path, monkeypatch, query_prompt="query: ")
+
+
+def test_filters_change_the_questions_and_the_pairs_alone(tmp_path, monkeypatch):
+    questions_and_pairs = {"synthetic_questions", "training_pairs"}
+    assert changed(tmp_path, monkeypatch, filters="none") == questions_and_pairs
+
+
+def test_the_language_model_and_its_prompt_change_the_questions_alone(tmp_path, monkeypatch):
+    assert changed(tmp_path, monkeypatch, questions="openai:m") == {"synthetic_questions"}
+    assert changed(tmp_path, monkeypatch, question_domain="bees") == {"synthetic_questions"}
+    assert changed(tmp_path, monkeypatch, llm_concurrency="3", llm_timeout="9") == set()
 
 
 def test_the_generator_changes_the_questions_alone(tmp_path, monkeypatch):

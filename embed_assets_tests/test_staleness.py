@@ -223,7 +223,9 @@ def test_a_model_trained_anew_is_compared_anew(trained):
 
 
 def test_what_was_forgotten_is_made_again(trained):
-    trained.forget(["finetuned_model"])
+    trained.replace(
+        "materializations", TABLES["materializations"].empty(), {"asset": ["finetuned_model"]}
+    )
     assert to_train(trained) == ("finetuned_model", "comparison")
 
 

@@ -24,7 +24,7 @@ from embed_assets.comparison.verdict import (
 )
 from embed_assets.resources.encoder import model_card
 from embed_assets.resources.tracking import CHAMPION, REGISTERED_MODEL, Tracking, metric_name
-from embed_assets.resources.warehouse import Warehouse
+from embed_assets.resources.warehouse import Warehouse, record_materialization
 from embed_assets.settings import Settings
 
 COMPARISON_VERSION = "1"
@@ -70,13 +70,7 @@ def comparison(
         mlflow.set_tags({"verdict": verdict, "promotion": promotion})
     context.log.info(verdict)
     context.log.info(promotion)
-    warehouse.record(
-        "comparison",
-        code_version=context.assets_def.get_asset_spec().code_version or "",
-        input_version=input_version,
-        data_version=run_id,
-        run_id=context.run_id,
-    )
+    record_materialization(context, warehouse, input_version=input_version, data_version=run_id)
     return dg.MaterializeResult(
         data_version=dg.DataVersion(run_id),
         metadata={

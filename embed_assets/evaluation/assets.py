@@ -13,7 +13,7 @@ from embed_assets.evaluation.scoring import (
 )
 from embed_assets.resources.encoder import embedding_size, matryoshka_dimensions, model_card
 from embed_assets.resources.tracking import Tracking, as_params
-from embed_assets.resources.warehouse import Warehouse
+from embed_assets.resources.warehouse import Warehouse, record_materialization
 from embed_assets.settings import Settings
 
 EVALUATION_VERSION = "1"
@@ -51,13 +51,7 @@ def base_eval(
         evaluation = score_model(warehouse, task, card.source, card, settings.precision, dimensions)
         mlflow.log_metrics(mlflow_metrics(evaluation.scores))
         store(warehouse, evaluation, "base", run_id)
-    warehouse.record(
-        "base_eval",
-        code_version=context.assets_def.get_asset_spec().code_version or "",
-        input_version=input_version,
-        data_version=run_id,
-        run_id=context.run_id,
-    )
+    record_materialization(context, warehouse, input_version=input_version, data_version=run_id)
     return dg.MaterializeResult(
         data_version=dg.DataVersion(run_id),
         metadata={

@@ -6,9 +6,9 @@ from typing import Literal
 
 import polars as pl
 
-from embed_assets.evaluation.embeddings import corpus_embeddings, fingerprint
 from embed_assets.evaluation.retrieval import Evaluation, evaluate, sentence_transformers_name
-from embed_assets.resources.encoder import Encoder, ModelCard, resolved_precision
+from embed_assets.resources.embeddings import CachedEncoder
+from embed_assets.resources.encoder import ModelCard
 from embed_assets.resources.tracking import metric_name
 from embed_assets.resources.warehouse import Warehouse
 
@@ -32,10 +32,7 @@ def retrieval_task(warehouse: Warehouse) -> RetrievalTask:
             "SELECT question_id, anchor, relevant_chunk_ids, split FROM training_pairs "
             "WHERE split <> 'train' ORDER BY split, question_id"
         ),
-        corpus=warehouse.read(
-            "SELECT chunk_id, any_value(chunk_text) AS chunk_text FROM chunks "
-            "GROUP BY chunk_id ORDER BY chunk_id"
-        ),
+        corpus=warehouse.corpus(),
     )
 
 
@@ -49,12 +46,10 @@ def score_model(
 ) -> Evaluation:
     """Figures of the model at `source` on a task.
 
-    Each text is encoded once, whatever the dimensions; chunks that it encoded before, not at all.
+    Each text is encoded once, whatever the dimensions; those that it encoded before, not at all.
     """
-    resolved = resolved_precision(precision)
-    encoder = Encoder(source, card, resolved)
-    key = fingerprint(source, card, resolved)
-    corpus = corpus_embeddings(warehouse, encoder, key, task.corpus)
+    encoder = CachedEncoder(warehouse, source, card, precision)
+    corpus = encoder.encode_documents(task.corpus["chunk_text"].to_list(), "Encoding chunks")
     queries = encoder.encode_queries(task.questions["anchor"].to_list(), "Encoding questions")
     ids = task.questions["question_id"].to_list()
     relevant = task.questions["relevant_chunk_ids"].to_list()

@@ -47,7 +47,7 @@ STATUS_OF: Mapping[str, str] = {
 FILTERS = tuple(STATUS_OF)
 """Every filter, in the order in which they are applied."""
 
-DEFAULT_FILTERS = ("unanswerable", "pointing", "verbatim", "duplicates", "near_duplicates")
+NEED_EMBEDDINGS = frozenset({"near_duplicates", "round_trip"})
 
 QUOTED_SHARE = 0.8
 LEAST_QUOTED_WORDS = 5
@@ -162,7 +162,7 @@ def filter_together(
         repeated = exact_duplicates(questions["question"].gather(kept).to_list(), ranks[kept])
         status[kept[repeated]] = DUPLICATE
         kept = kept[~repeated]
-    if not enabled & {"near_duplicates", "round_trip"} or not len(kept):
+    if not enabled & NEED_EMBEDDINGS or not len(kept):
         return questions.with_columns(pl.Series("status", status, pl.String))
     embeddings = embed_questions(questions["question"].gather(kept).to_list())
     if "near_duplicates" in enabled:

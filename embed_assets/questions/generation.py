@@ -8,6 +8,7 @@ import polars as pl
 
 from embed_assets.questions.extractive import VERSION as EXTRACTIVE_VERSION
 from embed_assets.questions.extractive import extractive_questions
+from embed_assets.questions.filters import enabled_filters, filter_each
 from embed_assets.questions.labelled import LabelledQuestion, labelled_questions
 from embed_assets.questions.openai import OpenAIServer
 from embed_assets.questions.statuses import KEPT
@@ -37,10 +38,12 @@ def check_generator(settings: Settings) -> None:
 
 def generator_version(settings: Settings) -> str:
     """What identifies the questions that these settings make."""
-    if _is_model(settings.questions):
-        judge = f", judge {settings.judge} {settings.judge_threshold}" if settings.judge else ""
-        return written_version(settings) + judge
-    return f"extractive {EXTRACTIVE_VERSION}" if settings.questions == "extractive" else "none"
+    if settings.questions == "none":
+        return "none"
+    written = _is_model(settings.questions)
+    version = written_version(settings) if written else f"extractive {EXTRACTIVE_VERSION}"
+    judge = f", judge {settings.judge} {settings.judge_threshold:g}" if settings.judge else ""
+    return f"{version}, filters {','.join(sorted(enabled_filters(settings.filters)))}{judge}"
 
 
 def generate_questions(
@@ -74,11 +77,11 @@ def generate_questions(
 
 
 def _machine_questions(chunks: pl.DataFrame, writing: Writing) -> pl.DataFrame:
-    generator = writing.settings.questions
-    if chunks.is_empty() or generator == "none":
+    settings = writing.settings
+    if chunks.is_empty() or settings.questions == "none":
         return pl.DataFrame(schema=COLUMNS)
-    if generator == "extractive":
-        return _complete(
+    if settings.questions == "extractive":
+        made = _complete(
             extractive_questions(chunks).with_columns(
                 relevant_chunk_ids=pl.concat_list("chunk_id"),
                 purpose=pl.lit("train"),
@@ -87,9 +90,11 @@ def _machine_questions(chunks: pl.DataFrame, writing: Writing) -> pl.DataFrame:
                 status=pl.lit(KEPT),
             )
         )
-    questions = written_questions(chunks, writing)
+    else:
+        made = written_questions(chunks, writing)
     texts = dict(chunks.select("chunk_id", "chunk_text").iter_rows())
-    return judged_questions(questions, texts, writing) if writing.settings.judge else questions
+    filtered = filter_each(made, texts, enabled_filters(settings.filters))
+    return judged_questions(filtered, texts, writing) if settings.judge else filtered
 
 
 def _complete(questions: pl.DataFrame) -> pl.DataFrame:

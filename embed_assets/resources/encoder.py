@@ -172,13 +172,16 @@ class Encoder:
 
     def encode_queries(self, texts: Sequence[str], progress: str | None = None) -> "np.ndarray":
         """Embeddings of queries, float32 (queries, size), not normalised."""
-        return self._encode(texts, self._card.query_prompt, progress)
+        return self.encode(texts, self._card.query_prompt, progress)
 
     def encode_documents(self, texts: Sequence[str], progress: str | None = None) -> "np.ndarray":
         """Embeddings of chunks, float32 (chunks, size), not normalised."""
-        return self._encode(texts, self._card.document_prompt, progress)
+        return self.encode(texts, self._card.document_prompt, progress)
 
-    def _encode(self, texts: Sequence[str], prompt: str, progress: str | None) -> "np.ndarray":
+    def encode(
+        self, texts: Sequence[str], prompt: str, progress: str | None = None
+    ) -> "np.ndarray":
+        """Embeddings with this prompt before each text, float32 (texts, size), not normalised."""
         import numpy as np
         import torch
         from tqdm import tqdm

@@ -60,6 +60,13 @@ class Warehouse(dg.ConfigurableResource):
         with self._connection(read_only=True) as connection:
             return connection.execute(sql, list(parameters)).pl()
 
+    def corpus(self) -> pl.DataFrame:
+        """What is searched: chunk_id and chunk_text of each distinct text, by chunk_id."""
+        return self.read(
+            "SELECT chunk_id, any_value(chunk_text) AS chunk_text FROM chunks "
+            "GROUP BY chunk_id ORDER BY chunk_id"
+        )
+
     def count(self, table: str) -> int:
         """Rows in a table."""
         return int(self.read(f"SELECT count(*) AS n FROM {TABLES[table].name}")["n"][0])
@@ -84,12 +91,17 @@ class Warehouse(dg.ConfigurableResource):
             if materialized is not None:
                 _upsert(connection, TABLES["materializations"], materialized)
 
-    def append(self, table_name: str, frame: pl.DataFrame) -> None:
-        """Add rows. duckdb.ConstraintException if one is there already."""
+    def update(self, table_name: str, frame: pl.DataFrame) -> None:
+        """Change columns of rows that are there. frame: the table's key, and those columns."""
         table = TABLES[table_name]
-        rows = table.conform(frame)
+        changed = [name for name in frame.columns if name not in table.key]
+        assignments = ", ".join(f'"{name}" = new_rows."{name}"' for name in changed)
+        same = " AND ".join(f'old."{name}" = new_rows."{name}"' for name in table.key)
         with self._transaction() as connection:
-            _insert(connection, table, rows)
+            connection.register("new_rows", frame.to_arrow())
+            connection.execute(
+                f"UPDATE {table.name} AS old SET {assignments} FROM new_rows WHERE {same}"
+            )
 
     def delete_documents(self, document_ids: Sequence[str]) -> None:
         """Remove every trace of documents that left the folder, in one transaction.
@@ -117,11 +129,6 @@ class Warehouse(dg.ConfigurableResource):
         )
         with self._transaction() as connection:
             _upsert(connection, TABLES["materializations"], row)
-
-    def forget(self, assets: Sequence[str]) -> None:
-        """Forget materializations, so that the assets count as missing."""
-        with self._transaction() as connection:
-            _delete(connection, TABLES["materializations"], {"asset": assets})
 
     def data_versions(
         self, asset: str, document_ids: Sequence[str] | None = None
@@ -260,6 +267,23 @@ def materialization_rows(
             "materialized_at": now,
         },
         schema=TABLES["materializations"].schema,
+    )
+
+
+def record_materialization(
+    context: dg.AssetExecutionContext,
+    warehouse: Warehouse,
+    *,
+    input_version: str,
+    data_version: str,
+) -> None:
+    """Remember what the unpartitioned asset that is being made is made from."""
+    warehouse.record(
+        context.asset_key.to_user_string(),
+        code_version=context.assets_def.get_asset_spec().code_version or "",
+        input_version=input_version,
+        data_version=data_version,
+        run_id=context.run_id,
     )
 
 

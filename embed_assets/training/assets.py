@@ -29,7 +29,7 @@ from embed_assets.resources.encoder import (
     model_card,
 )
 from embed_assets.resources.tracking import REGISTERED_MODEL, Tracking, as_params
-from embed_assets.resources.warehouse import Warehouse, digest
+from embed_assets.resources.warehouse import Warehouse, digest, record_materialization
 from embed_assets.settings import Settings
 from embed_assets.tables import TABLES
 from embed_assets.training.trainer import TrainingConfig, training_lock
@@ -84,13 +84,7 @@ def finetuned_model(
         _record_model(
             warehouse, registered, card, path, input_version, pairs, run_id, context.run_id
         )
-    warehouse.record(
-        "finetuned_model",
-        code_version=code_version,
-        input_version=input_version,
-        data_version=run_id,
-        run_id=context.run_id,
-    )
+    record_materialization(context, warehouse, input_version=input_version, data_version=run_id)
     return dg.MaterializeResult(
         data_version=dg.DataVersion(run_id),
         metadata={

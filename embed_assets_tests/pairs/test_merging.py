@@ -2,7 +2,7 @@
 
 import polars as pl
 
-from embed_assets.pairs.assets import merge_test_questions
+from embed_assets.pairs.selection import merge_test_questions
 
 
 def questions(*rows: tuple[str, str, list[str], str, str, float | None]) -> pl.DataFrame:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 import polars as pl
 import pytest
 
-from embed_assets.pairs.assets import make_pairs
+from embed_assets.pairs.selection import make_pairs
 from embed_assets.pairs.splits import (
     HELD_OUT_DOCUMENTS,
     LABELLED,
@@ -351,6 +351,10 @@ def test_just_enough_is_enough():
 # From and to the warehouse.
 
 
+def keep_all(questions: pl.DataFrame) -> pl.DataFrame:
+    return questions
+
+
 def stock(warehouse: Warehouse, corpus: Corpus, *, status: str = "KEPT") -> None:
     """Put a corpus into the warehouse, with the questions' status."""
     now = pl.lit("2026-11-22 12:00:00+0000").str.to_datetime(time_unit="us", time_zone="UTC")
@@ -398,7 +402,8 @@ def test_pairs_are_a_question_and_the_text_of_its_chunk_and_their_splits_are_kep
     corpus = Corpus.of(documents=4, chunks=10)
     corpus.labelled = [("document-0", "chunk 0 of document 0")]
     stock(warehouse, corpus)
-    pairs, assignments = make_pairs(warehouse)
+    made = make_pairs(warehouse, keep_all)
+    pairs, assignments = made.pairs, made.assignments
     assert TABLES["training_pairs"].conform(pairs).height == 4 * 10 * 3 + 1
     for row in pairs.iter_rows(named=True):
         assert row["positive"] in row["anchor"]  # the question's text names its chunk here
@@ -406,7 +411,7 @@ def test_pairs_are_a_question_and_the_text_of_its_chunk_and_their_splits_are_kep
     assert set(pairs["split"]) == set(SPLITS)
     warehouse.replace("split_assignments", assignments)
     stock(warehouse, corpus.with_documents(Corpus.of(3, 10, first=4).documents))
-    later, _ = make_pairs(warehouse)
+    later = make_pairs(warehouse, keep_all).pairs
     trained_and_tested = split_of(pairs.filter(pl.col("split") != LABELLED))
     assert trained_and_tested.items() <= split_of(later).items()
 
@@ -414,12 +419,12 @@ def test_pairs_are_a_question_and_the_text_of_its_chunk_and_their_splits_are_kep
 def test_a_text_that_stands_in_two_documents_makes_no_pair_twice(warehouse):
     same = [f"clause {c}" for c in range(20)]
     stock(warehouse, Corpus({"a": same, "b": same}))
-    pairs, _ = make_pairs(warehouse)
+    pairs = make_pairs(warehouse, keep_all).pairs
     assert pairs["question_id"].n_unique() == pairs.height
     assert pairs.height <= 2 * 20 * 3
 
 
 def test_questions_that_were_not_kept_make_no_pairs(warehouse):
     stock(warehouse, Corpus.of(documents=2, chunks=5), status="EVIDENCE_NOT_FOUND")
-    pairs, _ = make_pairs(warehouse)
+    pairs = make_pairs(warehouse, keep_all).pairs
     assert pairs.height == 0

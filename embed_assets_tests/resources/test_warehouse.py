@@ -213,9 +213,9 @@ def test_types_and_the_zone_of_times_survive_a_round_trip(warehouse):
             },
             schema=TABLES["query_results"].schema,
         ),
-        "chunk_embeddings": pl.DataFrame(
-            {"model": ["m"], "chunk_id": ["c"], "embedding": [[0.1, -2.5e-8, 3.0]]},
-            schema=TABLES["chunk_embeddings"].schema,
+        "embeddings": pl.DataFrame(
+            {"model": ["m"], "text_id": ["c"], "embedding": [[0.1, -2.5e-8, 3.0]]},
+            schema=TABLES["embeddings"].schema,
         ),
     }
     for name, frame in rows.items():
@@ -226,12 +226,13 @@ def test_types_and_the_zone_of_times_survive_a_round_trip(warehouse):
         assert back.equals(frame.sort(TABLES[name].key), null_equal=True)
 
 
-def test_appending_a_row_that_is_there_fails(warehouse):
-    warehouse.append("parsed_markdown", pages("a", "one"))
-    with pytest.raises(duckdb.ConstraintException):
-        warehouse.append("parsed_markdown", pages("a", "other"))
-    warehouse.append("parsed_markdown", pages("b", "uno"))
-    assert texts(warehouse) == [("a", 1, "one"), ("b", 1, "uno")]
+def test_an_update_changes_the_columns_that_it_names_in_rows_that_are_there(warehouse):
+    warehouse.replace("synthetic_questions", pl.concat([question("a"), question("b")]))
+    changes = pl.DataFrame({"question_id": ["q-b", "gone"], "status": ["DUPLICATE", "DUPLICATE"]})
+    warehouse.update("synthetic_questions", changes)
+    rows = warehouse.read("SELECT question_id, status, question FROM synthetic_questions")
+    before = question("a")["question"][0]
+    assert sorted(rows.rows()) == [("q-a", "KEPT", before), ("q-b", "DUPLICATE", before)]
 
 
 def test_deleting_documents_removes_every_trace_of_them_alone(warehouse):
@@ -256,14 +257,12 @@ def test_deleting_documents_removes_every_trace_of_them_alone(warehouse):
     assert warehouse.count("split_assignments") == 1  # should it come back, it is still held out
 
 
-def test_what_an_unpartitioned_asset_was_made_from_is_remembered_and_forgotten(warehouse):
+def test_what_an_unpartitioned_asset_was_made_from_is_remembered(warehouse):
     warehouse.record("base_eval", code_version="1", input_version="i", data_version="d", run_id="r")
     assert warehouse.data_versions("base_eval") == {"": "d"}
     known = warehouse.version_of("base_eval")
     warehouse.record("base_eval", code_version="1", input_version="i", data_version="e", run_id="r")
     assert warehouse.version_of("base_eval") != known
-    warehouse.forget(["base_eval"])
-    assert warehouse.data_versions("base_eval") == {}
 
 
 def test_the_version_of_rows_is_what_they_say_not_when_they_were_made():

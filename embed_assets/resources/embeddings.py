@@ -1,0 +1,120 @@
+"""Embeddings, kept in the warehouse so that no text is encoded twice by one model.
+
+They are kept under all that decides them: the model's weights, the prompt, the length limit and
+the precision, and the text. So filters, evaluation and search share those of the base model.
+"""
+
+import functools
+import hashlib
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import polars as pl
+
+from embed_assets.resources.encoder import Encoder, ModelCard, resolved_precision
+from embed_assets.resources.warehouse import Warehouse, digest
+from embed_assets.tables import TABLES
+
+if TYPE_CHECKING:
+    import numpy as np
+
+BLOCK = 2048
+"""Texts that are encoded before they are kept: what is lost if a run is killed."""
+
+
+class CachedEncoder:
+    """An encoder that remembers. The model is loaded only for texts that it hasn't seen."""
+
+    def __init__(
+        self,
+        warehouse: Warehouse,
+        source: str,
+        card: ModelCard,
+        precision: Literal["auto", "fp32", "bf16"],
+    ) -> None:
+        """`source`: the base model or a fine-tuned folder. card: its prompts and length limit."""
+        self._warehouse, self._source, self._card = warehouse, source, card
+        self._precision: Literal["fp32", "bf16"] = resolved_precision(precision)
+
+    def encode_queries(self, texts: Sequence[str], progress: str | None = None) -> "np.ndarray":
+        """Embeddings of queries, float32 (queries, size), not normalised."""
+        return self._embeddings(texts, self._card.query_prompt, progress)
+
+    def encode_documents(self, texts: Sequence[str], progress: str | None = None) -> "np.ndarray":
+        """Embeddings of chunks, float32 (chunks, size), not normalised."""
+        return self._embeddings(texts, self._card.document_prompt, progress)
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """The model itself, for texts that need not be remembered."""
+        return Encoder(self._source, self._card, self._precision)
+
+    def fingerprint(self, prompt: str) -> str:
+        """What identifies embeddings made with a prompt."""
+        return digest((_weights(self._source), prompt, self._card.token_limit, self._precision))
+
+    def _embeddings(self, texts: Sequence[str], prompt: str, progress: str | None) -> "np.ndarray":
+        import numpy as np
+
+        model = self.fingerprint(prompt)
+        ids = [text_id(text) for text in texts]
+        text_of = dict(zip(ids, texts, strict=True))
+        known = self._known(model, list(text_of))
+        missing = [key for key in text_of if key not in known]
+        # The longest first, as they are encoded, so that each block holds texts of like lengths.
+        missing.sort(key=lambda key: -len(text_of[key]))
+        for start in range(0, len(missing), BLOCK):
+            block = missing[start : start + BLOCK]
+            part = "" if len(missing) <= BLOCK else f" {start + len(block)} of {len(missing)}"
+            matrix = self.encoder.encode(
+                [text_of[key] for key in block], prompt, progress and progress + part
+            )
+            self._keep(model, block, matrix)
+            known.update(zip(block, matrix, strict=True))
+        if not ids:
+            return np.empty((0, 0), dtype=np.float32)
+        return np.stack([known[key] for key in ids])
+
+    def _known(self, model: str, ids: Sequence[str]) -> "dict[str, np.ndarray]":
+        rows = self._warehouse.read(
+            "SELECT text_id, embedding FROM embeddings "
+            "WHERE model = ? AND text_id IN (SELECT unnest(?::VARCHAR[]))",
+            [model, list(ids)],
+        )
+        if rows.is_empty():
+            return {}
+        size = len(rows["embedding"][0])
+        matrix = rows["embedding"].list.to_array(size).to_numpy()
+        return dict(zip(rows["text_id"], matrix, strict=True))
+
+    def _keep(self, model: str, ids: Sequence[str], matrix: "np.ndarray") -> None:
+        schema = TABLES["embeddings"].schema
+        rows = pl.DataFrame(
+            {
+                "model": [model] * len(ids),
+                "text_id": ids,
+                "embedding": pl.Series(values=matrix).arr.to_list(),
+            },
+            schema=schema,
+        )
+        where = {"model": [model], "text_id": list(ids)}
+        self._warehouse.replace("embeddings", rows, where=where)
+
+
+def text_id(text: str) -> str:
+    """What identifies a text; a chunk's text has its chunk_id."""
+    return hashlib.md5(text.encode()).hexdigest()
+
+
+@functools.cache
+def _weights(source: str) -> str:
+    files = sorted(Path(source).glob("**/*.safetensors")) if Path(source).is_dir() else []
+    if not files:
+        return source
+    total = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as stream:
+            total.update(hashlib.file_digest(stream, "sha256").digest())
+    return total.hexdigest()
