@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from pydantic import ValidationError
@@ -85,6 +85,29 @@ def lineage(
 
         summary = lineage_summary(settings, version)
         emit(summary, lineage_text(summary))
+
+
+@app.command()
+def export(
+    file: Annotated[Path, typer.Argument(help="File to write, .jsonl or .json.")],
+    file_format: Annotated[
+        Literal["jsonl", "argilla"] | None,
+        typer.Option("--format", help="By the file's suffix without: .json is Argilla's."),
+    ] = None,
+    status: Annotated[
+        Literal["kept", "all"],
+        typer.Option("--status", help="all: those that were dropped too, and why."),
+    ] = "kept",
+    pdfs: Pdfs = None,
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """Write the questions to a file for review; EMBED_ASSETS_LABELLED reads it back."""
+    with _session(pdfs, home, as_json) as (settings, emit):
+        from embed_assets.questions.export import export_questions
+
+        summary = export_questions(settings, file, file_format, status)
+        emit(summary, f"{summary['questions']} questions in {summary['path']}")
 
 
 @app.command()

@@ -115,7 +115,8 @@ class Settings(BaseSettings):
     )
     labelled: str = Field(
         default="",
-        description="Files of people's questions (JSONL), separated as in PATH. "
+        description="Files or folders of people's questions (JSONL, CSV, datasets, Argilla, "
+        "LlamaIndex, BEIR), separated as in PATH. "
         f"Unset: `{LABELLED_BESIDE_PDFS}` in the PDF folder, where there is one",
     )
     labelled_purpose: LabelledPurpose = Field(
@@ -170,7 +171,7 @@ class Settings(BaseSettings):
 
     @cached_property
     def labelled_files(self) -> tuple[Path, ...]:
-        """Files of people's questions, in the order given."""
+        """Files and folders of people's questions, in the order given."""
         if self.labelled:
             parts = self.labelled.split(os.pathsep)
             return tuple(Path(os.path.abspath(Path(p).expanduser())) for p in parts if p)

@@ -227,10 +227,14 @@ def find_evidence(
 
 
 def documents_by_name(paths: Mapping[str, str]) -> dict[str, list[str]]:
-    """document_ids by file name, and by whole path. paths: document_id -> path."""
+    """document_ids by file name, by whole path, and by `./` and whole path.
+
+    The last tells a file of the folder itself from one of that name further down. paths:
+    document_id -> path.
+    """
     by_name: dict[str, list[str]] = defaultdict(list)
     for document_id, path in paths.items():
-        for name in {path, path.rpartition("/")[2]}:
+        for name in {path, f"./{path}", path.rpartition("/")[2]}:
             by_name[name].append(document_id)
     return dict(by_name)
 
@@ -280,6 +284,8 @@ class _Holders:
 
 def _match(document: Document, question: LabelledQuestion, least: float) -> Match:
     """The chunks of every text that is found; the evidence's where none of the chunks' is."""
+    if question.dropped == EVIDENCE_NOT_FOUND:
+        return Match((), 0.0)
     page = question.page
     matches = [_match_chunk(document, page, text, least) for text in question.chunk_texts]
     found = sorted((match for match in matches if match.chunk_ids), key=lambda match: -match.score)
@@ -292,10 +298,14 @@ def _match(document: Document, question: LabelledQuestion, least: float) -> Matc
 
 
 def _match_chunk(document: Document, page: int | None, text: str, least: float) -> Match:
-    """The very chunk, where its words are the same: not those that hold them too."""
-    words = Words(text).list
-    equal = dict.fromkeys(c.chunk_id for c in document.chunks if c.words.list == words)
-    return Match(tuple(equal), 1.0) if equal else match_evidence(document, page, text, least)
+    """The very chunk, where its text or else its words are the same: not those that hold it."""
+    words = Words(text)
+    equal = [chunk for chunk in document.chunks if chunk.words.text == text] or [
+        chunk for chunk in document.chunks if chunk.words.list == words.list
+    ]
+    if equal:
+        return Match(tuple(dict.fromkeys(chunk.chunk_id for chunk in equal)), 1.0)
+    return match_evidence(document, page, text, least)
 
 
 def match_evidence(

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from embed_assets.questions.labelled import LabelledQuestion
-from embed_assets.questions.statuses import JUDGEMENTS, REJECTED_BY_REVIEWER
+from embed_assets.questions.statuses import EVIDENCE_NOT_FOUND, JUDGEMENTS, REJECTED_BY_REVIEWER
 from embed_assets.settings import SettingsError
 
 Row = Mapping[str, Any]
@@ -372,6 +372,7 @@ def _labelled_question(row: Any, source: str, default_purpose: str) -> LabelledQ
     question = _text(cells, "question")
     if not question:
         raise ValueError("the question is empty" if "question" in cells else "lacks 'question'")
+    status = cells.get("status")
     labelled = LabelledQuestion(
         question=question,
         file_name=_text(cells, "file_name"),
@@ -382,8 +383,11 @@ def _labelled_question(row: Any, source: str, default_purpose: str) -> LabelledQ
         answerable=str(cells.get("answerable")).strip().lower() not in ("false", "no", "0"),
         source=source,
         chunk_texts=_chunk_texts(cells.get("chunk_text")),
-        dropped=cells["status"] if cells.get("status") in JUDGEMENTS else None,
+        dropped=status if status in JUDGEMENTS else None,
     )
+    if status == EVIDENCE_NOT_FOUND and not labelled.texts:
+        # It named evidence once: it must not come back as a question that names its file alone.
+        labelled = replace(labelled, dropped=status)
     if labelled.purpose not in ("train", "test"):
         raise ValueError(f"purpose is {labelled.purpose!r}, neither train nor test")
     if labelled.file_name is None and not labelled.texts and labelled.answerable:

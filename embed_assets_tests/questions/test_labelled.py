@@ -285,6 +285,7 @@ def test_a_question_belongs_to_the_file_of_that_name_or_path():
 
     assert documents_of("sub/rig.pdf") == ["sub-2"]
     assert documents_of("rig.pdf") == ["rig-1", "sub-2"]
+    assert documents_of("./rig.pdf") == ["rig-1"]
     assert documents_of("other.pdf") == []
     [row] = labelled_questions(both, [asked(file_name="sub/rig.pdf")], paths).to_dicts()
     assert row["relevant_chunk_ids"] == ["other"]

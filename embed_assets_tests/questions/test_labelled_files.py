@@ -145,10 +145,16 @@ def test_a_row_without_a_file_needs_a_text_that_answers_it(tmp_path):
 
 
 def test_a_status_is_kept_only_where_it_is_said_about_the_question_itself(tmp_path):
-    statuses = ["KEPT", "VERBATIM", "REJECTED_BY_REVIEWER", "EVIDENCE_NOT_FOUND", "done", None]
+    statuses = ["KEPT", "VERBATIM", "REJECTED_BY_REVIEWER", "TOO_VAGUE_TO_TRAIN_ON", "done", None]
     file = write(tmp_path / "q.jsonl", *({**ROW, "status": status} for status in statuses))
     dropped = [question.dropped for question in read_labelled([file], "test")]
     assert dropped == [None, "VERBATIM", "REJECTED_BY_REVIEWER", None, None, None]
+
+
+def test_a_question_whose_evidence_was_not_found_does_not_come_back_as_one_about_its_file(tmp_path):
+    lost = {**ROW, "status": "EVIDENCE_NOT_FOUND"}
+    file = write(tmp_path / "q.jsonl", lost, {**lost, "evidence_text": "five days"})
+    assert [q.dropped for q in read_labelled([file], "test")] == ["EVIDENCE_NOT_FOUND", None]
 
 
 # CSV.
