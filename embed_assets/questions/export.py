@@ -2,7 +2,7 @@
 
 JSONL has a row per question. Argilla's JSON is what `Dataset.records.from_json` reads and
 `to_json` writes; the dataset that takes it has the fields `question`, `chunk` and, not required,
-`answer`, and may ask for `question` (text: replaces the question) and `keep` (label: `no` rejects).
+`answer`, and may ask for `edited_question` (a text) and `keep` (a label: `no` rejects).
 Both are formats of `labelled_files.py`.
 """
 

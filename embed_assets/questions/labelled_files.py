@@ -51,6 +51,9 @@ SQuAD). Case does not count, the first that is filled does. A chunk_text may be 
 CHUNK_BREAK = "\n\n⸻\n\n"
 """Between the texts of several chunks, where a format has room for one text alone."""
 
+EDITED_QUESTIONS = ("edited_question", "question")
+"""Names of the text question in Argilla by which a reviewer rewrites a question, or writes one for
+the passage in a field; Argilla allows no question of the same name as a field."""
 REVIEW_QUESTIONS = ("keep", "verdict", "decision")
 """Names of the label question in Argilla by which a reviewer rejects a question…"""
 REJECTIONS = frozenset({"no", "discard", "reject", "rejected", "drop", "bad", "false"})
@@ -438,11 +441,12 @@ def _is_record(row: Row) -> bool:
 def _flat_record(record: Row) -> dict[str, Any]:
     """An Argilla record as a row: its fields and metadata, and what the reviewers said.
 
-    A reviewer's text for `question` replaces the field's.
+    A reviewer's text for one of EDITED_QUESTIONS replaces the field's question.
     """
     row = {**(record.get("metadata") or {}), **(record.get("fields") or record)}
     answers = _responses(record)
-    edited = [text for text in answers["question"] if isinstance(text, str) and text.strip()]
+    written = [text for name in EDITED_QUESTIONS for text in answers[name]]
+    edited = [text for text in written if isinstance(text, str) and text.strip()]
     if edited:
         row["question"] = edited[-1]
     verdicts = [str(v).strip().lower() for name in REVIEW_QUESTIONS for v in answers[name]]

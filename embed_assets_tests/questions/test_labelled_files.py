@@ -381,11 +381,17 @@ def test_a_record_of_argilla_has_its_texts_in_fields_and_the_rest_in_metadata(tm
 
 
 def test_a_reviewers_text_replaces_the_question_and_a_suggestion_does_not(tmp_path):
-    edited = {"question": [{"value": "Why, then?", "user_id": "u1"}]}
-    blank = {"question": [{"value": " ", "user_id": "u1"}]}
-    draft = {"question": [{"value": "W", "user_id": "u1", "status": "draft"}]}
+    edited = {"edited_question": [{"value": "Why, then?", "user_id": "u1"}]}
+    blank = {"edited_question": [{"value": " ", "user_id": "u1"}]}
+    draft = {"edited_question": [{"value": "W", "user_id": "u1", "status": "draft"}]}
     records = [record(responses) for responses in (edited, blank, draft)]
     assert [q.question for q in read_records(tmp_path, *records)] == ["Why, then?", "Why?", "Why?"]
+
+
+def test_a_reviewer_may_have_written_the_question_for_a_passage(tmp_path):
+    written = record({"question": [{"value": "Why?", "user_id": "u1"}]})
+    [question] = read_records(tmp_path, written | {"fields": {"text": "Because."}})
+    assert (question.question, question.chunk_texts) == ("Why?", ("Because.",))
 
 
 def test_a_rejected_record_is_read_as_rejected(tmp_path):
@@ -415,7 +421,11 @@ def test_a_rejected_record_is_read_as_rejected(tmp_path):
 
 def test_records_of_argilla_1_are_read_too(tmp_path):
     responses = [
-        {"values": {"question": {"value": "Why, then?"}}, "status": "submitted", "user_id": "u"},
+        {
+            "values": {"edited_question": {"value": "Why, then?"}},
+            "status": "submitted",
+            "user_id": "u",
+        },
     ]
     discarded = [{"values": {}, "status": "discarded", "user_id": "u"}]
     edited, dropped = read_records(tmp_path, record(responses), record(discarded))
@@ -434,9 +444,9 @@ def test_argillas_folder_and_its_dataset_are_read_like_its_records(tmp_path):
         "question": "Why?",
         "chunk": "Because.",
         "file_name": "rig.pdf",
-        "question.responses": ["Whither?", "Why, then?"],
-        "question.responses.users": ["u", "v"],
-        "question.responses.status": ["draft", "submitted"],
+        "edited_question.responses": ["Whither?", "Why, then?"],
+        "edited_question.responses.users": ["u", "v"],
+        "edited_question.responses.status": ["draft", "submitted"],
         "keep.responses": None,
         "keep.responses.users": None,
         "keep.responses.status": None,
