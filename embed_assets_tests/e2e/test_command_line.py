@@ -173,6 +173,20 @@ def test_lineage_names_the_pdfs_that_made_the_model(trained: tuple[Project, Call
     assert len(lineage["documents"]) + len(held_out) == 5
 
 
+def test_questions_are_exported_for_review(trained: tuple[Project, Call], tmp_path: Path) -> None:
+    project, call = trained
+    for name, file_format in (("review.jsonl", "jsonl"), ("review.json", "argilla")):
+        result = project.call("export", str(tmp_path / name), "--json").result
+        assert result == {
+            "path": str(tmp_path / name),
+            "format": file_format,
+            "questions": call.result["questions"],
+        }
+    records = json.loads((tmp_path / "review.json").read_text(encoding="utf-8"))
+    assert {record["metadata"]["status"] for record in records} == {"KEPT"}
+    assert project.call("export", str(tmp_path / "review.docx")).status == 2
+
+
 def test_new_and_broken_pdfs_are_ingested_and_no_question_moves(
     trained: tuple[Project, Call], tmp_path: Path
 ) -> None:
