@@ -59,7 +59,7 @@ def generate_questions(
     """
     made = [
         _complete(labelled_questions(chunks, labelled, dict(paths))),
-        _machine_questions(chunks, writing),
+        _reviewed(_machine_questions(chunks, writing), labelled),
     ]
     table = TABLES["synthetic_questions"]
     identity = ("document_id", "chunk_id", "generator", "question")
@@ -95,6 +95,17 @@ def _machine_questions(chunks: pl.DataFrame, writing: Writing) -> pl.DataFrame:
     texts = dict(chunks.select("chunk_id", "chunk_text").iter_rows())
     filtered = filter_each(made, texts, enabled_filters(settings.filters))
     return judged_questions(filtered, texts, writing) if settings.judge else filtered
+
+
+def _reviewed(made: pl.DataFrame, labelled: Sequence[LabelledQuestion]) -> pl.DataFrame:
+    """A machine's questions, those that a reviewer rejected with the status that says so."""
+    verdicts = {row.question: row.dropped for row in labelled if row.dropped}
+    verdict = pl.col("question").replace_strict(verdicts, default=None, return_dtype=pl.String)
+    return made.with_columns(
+        status=pl.when(pl.col("status") == KEPT)
+        .then(pl.coalesce(verdict, "status"))
+        .otherwise("status")
+    )
 
 
 def _complete(questions: pl.DataFrame) -> pl.DataFrame:

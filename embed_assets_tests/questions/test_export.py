@@ -11,6 +11,8 @@ from embed_assets.questions.export import export_questions
 from embed_assets.questions.generation import generate_questions
 from embed_assets.questions.labelled import LabelledQuestion
 from embed_assets.questions.labelled_files import read_labelled
+from embed_assets.questions.writing import Writing
+from embed_assets.resources.answers import AnswerStore
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import ProjectError, Settings, SettingsError
 from embed_assets.tables import TABLES
@@ -61,7 +63,9 @@ def chunks() -> pl.DataFrame:
 
 
 def generate(labelled: list[LabelledQuestion], generator: str = "none") -> pl.DataFrame:
-    return generate_questions(chunks(), generator, labelled, PATHS)
+    settings = Settings(questions=generator)
+    writing = Writing(settings, AnswerStore(path=str(settings.answers)), "s", print)
+    return generate_questions(chunks(), labelled, PATHS, writing)
 
 
 @pytest.fixture
@@ -85,9 +89,9 @@ def settings(tmp_path) -> Settings:
         }
         for document_id, path in PATHS.items()
     ]
-    warehouse.append("raw_pdfs", pl.DataFrame(pdfs, schema=TABLES["raw_pdfs"].schema))
-    warehouse.append("chunks", chunks())
-    warehouse.append("synthetic_questions", generate(QUESTIONS, "extractive"))
+    warehouse.replace("raw_pdfs", pl.DataFrame(pdfs, schema=TABLES["raw_pdfs"].schema))
+    warehouse.replace("chunks", chunks())
+    warehouse.replace("synthetic_questions", generate(QUESTIONS, "extractive"))
     return settings
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from embed_assets.questions.generation import check_generator, generate_questions
 from embed_assets.questions.labelled import LabelledQuestion
+from embed_assets.questions.statuses import KEPT, REJECTED_BY_REVIEWER
 from embed_assets.questions.writing import Writing
 from embed_assets.resources.answers import AnswerStore
 from embed_assets.settings import Settings, SettingsError
@@ -92,6 +93,15 @@ def test_a_question_given_for_training_and_for_testing_is_for_testing(generate):
     for labelled in (twice, twice[::-1]):
         questions = generate("lock-1", generator="none", labelled=labelled)
         assert questions["purpose"].to_list() == ["test"]
+
+
+def test_a_machines_question_that_a_reviewer_rejected_does_not_train(generate):
+    made = generate("lock-1", labelled=())
+    rejected = made["question"][0]
+    verdict = replace(QUESTION, question=rejected, purpose="train", dropped=REJECTED_BY_REVIEWER)
+    again = generate("lock-1", labelled=[verdict])
+    assert set(again.filter(question=rejected)["status"]) == {REJECTED_BY_REVIEWER}
+    assert again.filter(status=KEPT).height == made.height - 1
 
 
 def test_a_question_keeps_its_id_when_it_is_made_again_and_when_documents_arrive(generate):
