@@ -8,7 +8,7 @@ import polars as pl
 from embed_assets.documents.parsing import document_statuses
 from embed_assets.questions.labelled_files import read_labelled
 from embed_assets.questions.match_report import match_report
-from embed_assets.questions.statuses import KEPT
+from embed_assets.questions.statuses import FAILED, KEPT, NOT_ASKED, UNREADABLE
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import ProjectError, Settings
 
@@ -46,6 +46,8 @@ def ingest_summary(pipeline: "Pipeline") -> dict[str, Any]:
                 "SELECT count(*) AS n FROM synthetic_questions WHERE status = ?", [KEPT]
             )["n"][0]
         ),
+        "questions_not_asked": _chunks_without_questions(warehouse, NOT_ASKED),
+        "questions_failed": _chunks_without_questions(warehouse, FAILED, UNREADABLE),
         "unmatched_labelled": _unmatched(warehouse, settings),
         "seconds": _by_stage(pipeline.seconds, INGEST_STAGES),
         "seconds_by_asset": _rounded(pipeline.seconds),
@@ -132,6 +134,16 @@ def ingest_text(summary: Mapping[str, Any]) -> str:
     )
     for key, what in (("failed", "could not be read"), ("empty", "have no text")):
         lines += _listing(f"{len(summary[key])} {what}", [_failure_line(r) for r in summary[key]])
+    if summary["questions_not_asked"]:
+        lines.append(
+            f"{summary['questions_not_asked']} chunks were not asked about: the budget for the "
+            "language model was spent. Run it again to go on."
+        )
+    if summary["questions_failed"]:
+        lines.append(
+            f"{summary['questions_failed']} chunks got no question from the language model: "
+            "`embed-assets ui` shows why, chunk by chunk."
+        )
     unmatched = summary["unmatched_labelled"]
     lines += _listing(
         f"{len(unmatched)} labelled questions found no evidence",
@@ -184,6 +196,16 @@ def lineage_text(summary: Mapping[str, Any]) -> str:
         f"Dagster run {summary['dagster_run_id']}, MLflow run {summary['mlflow_run_id']}",
     ]
     return "\n".join([*lines, *(f"{d['sha256'][:12]}  {d['path']}" for d in summary["documents"])])
+
+
+def _chunks_without_questions(warehouse: Warehouse, *statuses: str) -> int:
+    """Chunks that a language model was not asked about, or gave no question for."""
+    rows = warehouse.read(
+        "SELECT count(DISTINCT chunk_id) AS n FROM synthetic_questions "
+        "WHERE status IN (SELECT unnest(?::VARCHAR[]))",
+        [list(statuses)],
+    )
+    return int(rows["n"][0])
 
 
 def _with_status(

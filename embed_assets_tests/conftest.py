@@ -1,9 +1,13 @@
 """What tests of several stages share."""
 
+import os
 import socket
 from collections.abc import Callable
 
 import pytest
+
+# Before torch is loaded: the models here are so small that threads only get in each other's way.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 
 @pytest.fixture

@@ -166,7 +166,7 @@ def filter_together(
         return questions.with_columns(pl.Series("status", status, pl.String))
     embeddings = embed_questions(questions["question"].gather(kept).to_list())
     if "near_duplicates" in enabled:
-        repeated = near_duplicates(embeddings, ranks[kept], near)
+        repeated = near_duplicates(centre(embeddings), ranks[kept], near)
         status[kept[repeated]] = NEAR_DUPLICATE
         kept, embeddings = kept[~repeated], embeddings[~repeated]
     if "round_trip" in enabled and chunk_embeddings is not None:
@@ -251,6 +251,17 @@ def _alike(
     # Rounded, so that equal vectors have equal cosines wherever they stand in a block.
     near = (vectors[rows] @ vectors[columns].T).astype(np.float32) >= np.float32(threshold)
     return near & ((ranks[rows] == MACHINE)[:, None] | (ranks[columns] < ranks[rows][:, None]))
+
+
+def centre(embeddings: Embeddings) -> NDArray[np.float64]:
+    """Unit vectors less their mean: (n, D).
+
+    Models put all texts into a cone of their own width: two questions that have nothing in common
+    have a cosine of .1 by one model, .8 by another and .99 by a poor one. What they share says
+    nothing, and without it one threshold does for all. (Mu & Viswanath, All-but-the-Top, 2018.)
+    """
+    unit = _normalise(embeddings)
+    return unit - unit.mean(axis=0)
 
 
 def round_trip(

@@ -41,14 +41,14 @@ class LocalWriter:
         self, prompts: Iterator[Prompt], keep: Keep, spend: Spend, spent: tuple[int, int]
     ) -> bool:
         """Give each prompt's reply to `keep`, batch by batch. Always returns True: it is free."""
-        del spend, spent
+        del spent
         while window := list(islice(prompts, BATCHES_SORTED * self.batch_size)):
             window.sort(key=lambda prompt: -len(prompt.messages()[-1]["content"]))
             for start in range(0, len(window), self.batch_size):
-                self._answer(window[start : start + self.batch_size], keep)
+                self._answer(window[start : start + self.batch_size], keep, spend)
         return True
 
-    def _answer(self, batch: Sequence[Prompt], keep: Keep) -> None:
+    def _answer(self, batch: Sequence[Prompt], keep: Keep, spend: Spend) -> None:
         """Replies of a batch; those that can't be read are asked for again."""
         read, written = [0] * len(batch), [0] * len(batch)
         waiting = list(range(len(batch)))
@@ -56,6 +56,7 @@ class LocalWriter:
             for place, (text, sent, received) in zip(
                 waiting, self._generate([batch[i] for i in waiting]), strict=True
             ):
+                spend(sent, received)
                 read[place] += sent
                 written[place] += received
                 last = reading == READINGS - 1 or not self.temperature

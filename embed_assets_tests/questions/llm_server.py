@@ -75,7 +75,8 @@ def questions(*entries: Mapping[str, Any] | str) -> str:
 
 def good_reply(request: Request) -> Response:
     """Two questions about the passage."""
-    words = " ".join(request.passage.split()[:6])
+    # Backwards, since a quotation makes no good question.
+    words = " ".join(request.passage.split()[5::-1])
     return completion(
         questions(f"What is known of {words}?", {"kind": "keywords", "question": f"{words} facts"})
     )

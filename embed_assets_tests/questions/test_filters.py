@@ -9,6 +9,7 @@ from embed_assets.questions.filters import (
     MACHINE,
     TEST,
     TRAINING,
+    centre,
     enabled_filters,
     exact_duplicates,
     filter_each,
@@ -28,7 +29,7 @@ from embed_assets.questions.statuses import (
     VERBATIM,
 )
 from embed_assets.settings import Settings, SettingsError
-from embed_assets_tests.tiny_model import make_tiny_model
+from embed_assets_tests.tiny_model import WORDS, make_tiny_model
 
 CHUNK = (
     "## Winch\n\nThe float is lifted by **hand** once the winch brake has been released; "
@@ -267,10 +268,10 @@ def test_the_whole_corpus_drops_each_for_its_first_reason():
         question("far", question_id="e"),
         question("poor", status=POINTS_AT_TEXT),
     ]
-    degrees = {"a how hot": 0, "b How hot": 40, "d How hot?": 42, "far": 80}
+    degrees = {"a how hot": 0, "b How hot": 90, "d How hot?": 92, "far": 225}
 
     statuses = together(
-        rows, degrees=degrees, chunks=("winch", "x"), chunk_degrees=(0, 80), near=0.99, k=1
+        rows, degrees=degrees, chunks=("winch", "x"), chunk_degrees=(45, 225), near=0.99, k=1
     )
 
     assert statuses == [
@@ -358,3 +359,15 @@ def test_a_real_model_finds_rewordings_and_the_chunk_of_a_question(tmp_path, mon
         KEPT,
         ROUND_TRIP_FAILED,
     ]
+
+
+def test_a_model_that_finds_all_texts_alike_loses_no_questions(tmp_path):
+    from sentence_transformers import SentenceTransformer
+
+    texts = [
+        f"How is valve {i} of the {name} closed?" for i in range(9) for name in WORDS.split()[:9]
+    ]
+    vectors = SentenceTransformer(str(make_tiny_model(tmp_path))).encode(texts)
+    ranks = np.full(len(texts), MACHINE)
+    assert near_duplicates(vectors, ranks).mean() > 0.9
+    assert near_duplicates(centre(vectors), ranks).mean() < 0.5
