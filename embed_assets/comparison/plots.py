@@ -9,15 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from embed_assets.charts import BLUE, GREY, INK, dress
+from embed_assets.charts import to_png as to_png
+
 if TYPE_CHECKING:
     import altair as alt
 
-_BASE_GREY = "#8f96a0"
-_TUNED_BLUE = "#0b62c4"
 _STORAGE_SAND = "#ece5d6"
-_INK = "#24292f"
-_PENCIL = "#57606a"
-_FAINT = "#e3e6ea"
 
 _MODELS = ["base", "tuned"]
 _SET_METRICS = {"accuracy": "Accuracy", "precision": "Precision", "recall": "Recall", "f1": "F1"}
@@ -91,8 +89,8 @@ def ranking_chart(scores: pl.DataFrame, split: str, questions: int | None = None
             tooltip=_score_tooltip(),
         )
     )
-    figures = bars.mark_text(dy=-6, fontSize=9, color=_INK).encode(
-        text=alt.Text("score:Q", format=".2f"), color=alt.value(_INK)
+    figures = bars.mark_text(dy=-6, fontSize=9, color=INK).encode(
+        text=alt.Text("score:Q", format=".2f"), color=alt.value(INK)
     )
     chart = (
         alt.layer(bars, figures, data=shown)
@@ -121,7 +119,7 @@ def quality_kept_chart(
         is_higher=pl.col("kept") == pl.col("kept").max().over("dimension"),
     )
     kinds = [*_MODELS, "storage"]
-    colours = alt.Scale(domain=kinds, range=[_BASE_GREY, _TUNED_BLUE, _STORAGE_SAND])
+    colours = alt.Scale(domain=kinds, range=[GREY, BLUE, _STORAGE_SAND])
     labels = "{base: 'quality kept, base', tuned: 'quality kept, tuned', storage: 'storage needed'}"
     x = alt.X(
         "dimension:O",
@@ -172,27 +170,11 @@ def quality_kept_chart(
     figures = [
         alt.Chart(shown.filter(is_higher=is_higher).unique("dimension", maintain_order=True))
         .mark_text(dy=dy, fontSize=10)
-        .encode(x=x, y=share, text=alt.Text("kept:Q", format=".1%"), color=alt.value(_INK))
+        .encode(x=x, y=share, text=alt.Text("kept:Q", format=".1%"), color=alt.value(INK))
         for is_higher, dy in ((True, -12), (False, 13))
     ]
     chart = alt.layer(storage, bytes_per_vector, lines, *figures).properties(width=700, height=300)
     return _dress(chart, "What shorter vectors keep, and what they cost", split, questions)
-
-
-def to_png(chart: alt.TopLevelMixin, scale: float = 2.0) -> bytes:
-    """The chart as a PNG, `scale` times its size on screen. Needs no browser and no network."""
-    import vl_convert
-
-    return vl_convert.vegalite_to_png(
-        chart.to_dict(), vl_version=vega_lite_version(), scale=scale, allowed_base_urls=[]
-    )
-
-
-def vega_lite_version() -> str:
-    """The Vega-Lite that altair writes for, as vl_convert names it, e.g. `6.4`."""
-    import altair as alt
-
-    return ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
 
 
 def _rows_of(frame: pl.DataFrame, split: str) -> pl.DataFrame:
@@ -232,7 +214,7 @@ def _model_colour() -> alt.Color:
 
     return alt.Color(
         "model:N",
-        scale=alt.Scale(domain=_MODELS, range=[_BASE_GREY, _TUNED_BLUE]),
+        scale=alt.Scale(domain=_MODELS, range=[GREY, BLUE]),
         legend=alt.Legend(title=None),
     )
 
@@ -251,38 +233,6 @@ def _score_tooltip() -> list[alt.Tooltip]:
 
 
 def _dress(chart: Any, title: str, split: str, questions: int | None) -> Any:
-    """The chart with its title, and the look that all charts share."""
-    import altair as alt
-
+    """The chart with its title, its split and the number of questions in it."""
     counted = "" if questions is None else f", {questions:,} question{'s' * (questions != 1)}"
-    text = {
-        "labelColor": _INK,
-        "titleColor": _INK,
-        "titleFontWeight": "normal",
-        "titleFontSize": 11,
-    }
-    return chart.properties(
-        title=alt.TitleParams(title, subtitle=f"{split}{counted}", anchor="start", offset=14),
-        description=f"{title}, {split}{counted}",
-        background="white",
-        padding=10,
-        config=alt.Config(
-            font="Liberation Sans, Arial, Helvetica, sans-serif",
-            view={"stroke": None},
-            title={
-                "color": _INK,
-                "fontSize": 15,
-                "subtitleColor": _PENCIL,
-                "subtitleFontSize": 12,
-            },
-            axis={**text, "domainColor": _PENCIL, "gridColor": _FAINT, "tickColor": _PENCIL},
-            axisX={"grid": False},
-            header={**text, "labelFontWeight": "bold"},
-            legend={
-                "labelColor": _INK,
-                "labelFontSize": 12,
-                "orient": "top",
-                "symbolType": "square",
-            },
-        ),
-    )
+    return dress(chart, title, f"{split}{counted}")

@@ -18,6 +18,7 @@ from typing import Any
 
 import polars as pl
 
+from embed_assets.charts import vega_lite_version
 from embed_assets.comparison import plots
 
 SPLITS = {
@@ -181,7 +182,7 @@ def _chart_library() -> str:
     import vl_convert
 
     return vl_convert.javascript_bundle(
-        "window.vegaEmbed = vegaEmbed;", vl_version=plots.vega_lite_version()
+        "window.vegaEmbed = vegaEmbed;", vl_version=vega_lite_version()
     )
 
 

@@ -7,13 +7,8 @@ import pytest
 import vl_convert
 from PIL import Image
 
-from embed_assets.comparison.plots import (
-    composition_chart,
-    quality_kept_chart,
-    ranking_chart,
-    to_png,
-    vega_lite_version,
-)
+from embed_assets.charts import to_png, vega_lite_version
+from embed_assets.comparison.plots import composition_chart, quality_kept_chart, ranking_chart
 
 BASE_GREY = (0x8F, 0x96, 0xA0)
 TUNED_BLUE = (0x0B, 0x62, 0xC4)

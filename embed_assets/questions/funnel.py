@@ -1,0 +1,101 @@
+"""From what was generated to what is kept: how many questions each reason cost, as a chart too."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from embed_assets.charts import BLUE, GREY, INK, dress
+from embed_assets.questions import statuses as status
+
+if TYPE_CHECKING:
+    import altair as alt
+
+GENERATED, KEPT = "generated", "kept"
+
+REASONS: Mapping[str, str] = {
+    status.NOT_ASKED: "not asked",
+    status.FAILED: "failed call",
+    status.UNREADABLE: "unreadable reply",
+    status.EVIDENCE_NOT_FOUND: "evidence not found",
+    status.TOO_VAGUE: "too vague to train on",
+    status.UNANSWERABLE: "unanswerable",
+    status.POINTS_AT_TEXT: "points at the text",
+    status.VERBATIM: "quotes its chunk",
+    status.JUDGED_POOR: "judged poor",
+    status.DUPLICATE: "duplicate",
+    status.NEAR_DUPLICATE: "near-duplicate",
+    status.ROUND_TRIP_FAILED: "doesn't find its chunk",
+}
+"""What each status but KEPT is called in the chart, in the order in which questions are dropped."""
+
+
+def funnel(statuses: Iterable[str]) -> pl.DataFrame:
+    """How many questions each reason dropped, and how many remained after it.
+
+    statuses: one per question. Returns stage, remaining, dropped: `generated` first, then every
+    reason that dropped any, in order, and `kept` last. A status that this module doesn't know
+    stands under its own name before `kept`, so that the figures always add up.
+    """
+    counts = Counter(statuses)
+    unknown = sorted(set(counts) - set(REASONS) - {status.KEPT})
+    remaining = counts.total()
+    rows = [(GENERATED, remaining, 0)]
+    for reason in (*REASONS, *unknown):
+        if counts[reason]:
+            remaining -= counts[reason]
+            rows.append((REASONS.get(reason, reason), remaining, counts[reason]))
+    rows.append((KEPT, remaining, 0))
+    schema = {"stage": pl.String, "remaining": pl.Int64, "dropped": pl.Int64}
+    return pl.DataFrame(rows, schema=schema, orient="row")
+
+
+def funnel_chart(stages: pl.DataFrame, subtitle: str = "questions") -> alt.LayerChart:
+    """Horizontal bars, a stage each: what remains, and what its reason dropped, with the counts.
+
+    stages: as `funnel` returns them.
+    """
+    import altair as alt
+
+    groups = ["remaining", "dropped"]
+    y = alt.Y("stage:N", sort=stages["stage"].to_list(), title=None, axis=alt.Axis(labelLimit=0))
+    bars = (
+        alt.Chart(
+            stages.unpivot(
+                on=groups, index="stage", variable_name="group", value_name="questions"
+            ).with_columns(order=pl.col("group").replace_strict({"remaining": 0, "dropped": 1}))
+        )
+        .mark_bar(height={"band": 0.72})
+        .encode(
+            x=alt.X("questions:Q", title="questions", axis=alt.Axis(format=",", tickCount=6)),
+            y=y,
+            color=alt.Color(
+                "group:N",
+                scale=alt.Scale(domain=groups, range=[BLUE, GREY]),
+                legend=alt.Legend(title=None),
+            ),
+            order=alt.Order("order:Q"),
+            tooltip=["stage:N", "group:N", alt.Tooltip("questions:Q", format=",")],
+        )
+    )
+    counts = (
+        alt.Chart(
+            stages.with_columns(
+                end=pl.col("remaining") + pl.col("dropped"),
+                count=pl.struct("remaining", "dropped").map_elements(_count, pl.String),
+            )
+        )
+        .mark_text(align="left", dx=5, fontSize=11, color=INK)
+        .encode(x="end:Q", y=y, text="count:N")
+    )
+    chart = alt.layer(bars, counts).properties(width=620, height=alt.Step(26))
+    return dress(chart, "From generated to kept questions", subtitle)
+
+
+def _count(row: Mapping[str, int]) -> str:
+    """`1,204` or, where some were dropped, `1,204 (−31)`."""
+    dropped = f" (\N{MINUS SIGN}{row['dropped']:,})" if row["dropped"] else ""
+    return f"{row['remaining']:,}{dropped}"

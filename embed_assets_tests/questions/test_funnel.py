@@ -1,0 +1,74 @@
+"""The funnel adds up, and its chart says so."""
+
+import io
+
+import polars as pl
+import pytest
+import vl_convert
+from PIL import Image
+
+from embed_assets.charts import to_markdown, to_png, vega_lite_version
+from embed_assets.questions import statuses
+from embed_assets.questions.filters import FILTERS, STATUS_OF
+from embed_assets.questions.funnel import REASONS, funnel, funnel_chart
+
+BLUE, GREY = (0x0B, 0x62, 0xC4), (0x8F, 0x96, 0xA0)
+
+
+def test_each_stage_remains_of_the_one_before_and_reasons_stand_in_order():
+    asked = ["KEPT"] * 5 + ["NEAR_DUPLICATE"] * 2 + ["POINTS_AT_TEXT"] + ["FAILED"] * 3
+
+    assert funnel(asked).rows() == [
+        ("generated", 11, 0),
+        ("failed call", 8, 3),
+        ("points at the text", 7, 1),
+        ("near-duplicate", 5, 2),
+        ("kept", 5, 0),
+    ]
+
+
+def test_no_questions_make_an_empty_funnel():
+    assert funnel([]).rows() == [("generated", 0, 0), ("kept", 0, 0)]
+
+
+def test_a_status_that_is_not_known_still_counts():
+    assert funnel(["KEPT", "NEW_REASON"]).rows()[1:] == [("NEW_REASON", 1, 1), ("kept", 1, 0)]
+
+
+def test_every_status_has_a_place_and_filters_keep_their_order():
+    words = {value for value in vars(statuses).values() if isinstance(value, str)}
+    known = {word for word in words if word.isupper()}
+
+    assert known == {*REASONS, statuses.KEPT}
+    of_filters = [STATUS_OF[name] for name in FILTERS]
+    assert [reason for reason in REASONS if reason in of_filters] == of_filters
+
+
+@pytest.fixture
+def stages() -> pl.DataFrame:
+    return funnel(["KEPT"] * 1204 + ["VERBATIM"] * 600 + ["DUPLICATE"] * 31)
+
+
+def test_the_chart_writes_every_count(stages):
+    svg = vl_convert.vegalite_to_svg(funnel_chart(stages).to_dict(), vl_version=vega_lite_version())
+
+    for text in ("generated", "quotes its chunk", "duplicate", "kept"):
+        assert f">{text}<" in svg
+    for text in ("1,835", "1,235 (−600)", "1,204 (−31)", "1,204"):
+        assert f">{text}<" in svg
+
+
+def test_a_bar_is_as_long_as_what_remains(stages):
+    def pixels(colour, frame) -> int:
+        picture = Image.open(io.BytesIO(to_png(funnel_chart(frame)))).convert("RGB")
+        return {c: n for n, c in picture.getcolors(1 << 24) or []}.get(colour, 0)
+
+    remaining, dropped = stages["remaining"].sum(), stages["dropped"].sum()
+    drawn = pixels(BLUE, stages) / pixels(GREY, stages)
+    assert drawn == pytest.approx(remaining / dropped, rel=0.1)
+
+
+def test_the_picture_stands_in_markdown_by_itself(stages):
+    markdown = to_markdown("funnel", to_png(funnel_chart(stages), scale=1.0))
+
+    assert markdown.startswith("![funnel](data:image/png;base64,iVBOR")
