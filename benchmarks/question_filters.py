@@ -340,7 +340,7 @@ class Benchmark:
             enabled,
             lambda texts: self.encode(tuple(texts)),
             self.chunk_ids,
-            self.chunk_embeddings,
+            lambda: self.chunk_embeddings,
         )
         return judged.filter(status=KEPT)
 

@@ -12,6 +12,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -96,25 +97,24 @@ def filter_each(
     answerable (bool; null counts as answerable). chunk_texts: chunk_id -> text. Rows that are not
     KEPT, and people's questions, stay as they are.
     """
-    answerable = questions["answerable"] if "answerable" in questions.columns else None
-    machine = questions["kind"] != "labelled"
-    judged = (questions["status"] == KEPT) & machine
-    status = questions["status"].to_list()
-    columns = questions.select("question", "chunk_id", "generator").iter_rows()
-    for row, (question, chunk_id, generator) in enumerate(columns):
-        if not judged[row]:
-            continue
-        if "unanswerable" in enabled and answerable is not None and answerable[row] is False:
-            status[row] = UNANSWERABLE
-        elif "pointing" in enabled and points_at_text(question):
-            status[row] = POINTS_AT_TEXT
-        elif (
-            "verbatim" in enabled
-            and generator != _QUOTES_BY_DESIGN
-            and quotes(question, chunk_texts.get(chunk_id, ""))
-        ):
-            status[row] = VERBATIM
+    status = [
+        _status_of(row, chunk_texts.get(row["chunk_id"], ""), enabled)
+        if row["status"] == KEPT and row["kind"] != "labelled"
+        else row["status"]
+        for row in questions.iter_rows(named=True)
+    ]
     return questions.with_columns(pl.Series("status", status, pl.String))
+
+
+def _status_of(row: Mapping[str, Any], chunk_text: str, enabled: AbstractSet[str]) -> str:
+    if "unanswerable" in enabled and row.get("answerable") is False:
+        return UNANSWERABLE
+    if "pointing" in enabled and points_at_text(row["question"]):
+        return POINTS_AT_TEXT
+    judged = "verbatim" in enabled and row["generator"] != _QUOTES_BY_DESIGN
+    if judged and quotes(row["question"], chunk_text):
+        return VERBATIM
+    return KEPT
 
 
 def quotes(question: str, text: str) -> bool:
@@ -142,7 +142,7 @@ def filter_together(
     enabled: AbstractSet[str],
     embed_questions: Callable[[Sequence[str]], Embeddings],
     chunk_ids: Sequence[str],
-    chunk_embeddings: Embeddings | None,
+    embed_chunks: Callable[[], Embeddings],
     near: float = NEARLY_EQUAL,
     k: int = ROUND_TRIP_K,
 ) -> pl.DataFrame:
@@ -150,34 +150,32 @@ def filter_together(
 
     questions: question_id, question, kind, purpose, relevant_chunk_ids, status and may_train (bool:
     false for what tests or validates, which the round trip leaves alone, since it would favour the
-    base model). embed_questions is called once, or not at all if no filter needs it. Chunk
-    embeddings (chunks, D), by the same base model, are for the round trip alone.
+    base model). The base model's embeddings, of texts as queries (texts, D) and of chunk_ids
+    (chunks, D), are asked for once, and only if a filter needs them.
     """
     status = questions["status"].to_numpy().astype(object)
-    kept = np.flatnonzero(status == KEPT)
-    # Of equals the first is kept, and the same one whatever the order of the rows.
-    kept = kept[np.argsort(questions["question_id"].to_numpy()[kept], kind="stable")]
     ranks = rank_questions(questions)
+    kept = np.flatnonzero(status == KEPT)
+    # Of equals the first is kept: the same one whatever the order of the rows.
+    kept = kept[np.argsort(questions["question_id"].to_numpy()[kept], kind="stable")]
+
     if "duplicates" in enabled:
         repeated = exact_duplicates(questions["question"].gather(kept).to_list(), ranks[kept])
         status[kept[repeated]] = DUPLICATE
         kept = kept[~repeated]
-    if not enabled & NEED_EMBEDDINGS or not len(kept):
-        return questions.with_columns(pl.Series("status", status, pl.String))
-    embeddings = embed_questions(questions["question"].gather(kept).to_list())
-    if "near_duplicates" in enabled:
-        repeated = near_duplicates(centre(embeddings), ranks[kept], near)
-        status[kept[repeated]] = NEAR_DUPLICATE
-        kept, embeddings = kept[~repeated], embeddings[~repeated]
-    if "round_trip" in enabled and chunk_embeddings is not None:
+    if enabled & NEED_EMBEDDINGS and len(kept):
+        embeddings = embed_questions(questions["question"].gather(kept).to_list())
+        if "near_duplicates" in enabled:
+            repeated = near_duplicates(centre(embeddings), ranks[kept], near)
+            status[kept[repeated]] = NEAR_DUPLICATE
+            kept, embeddings = kept[~repeated], embeddings[~repeated]
         checked = questions["may_train"].to_numpy()[kept] & (ranks[kept] == MACHINE)
-        position = {chunk_id: place for place, chunk_id in enumerate(chunk_ids)}
-        relevant = [
-            [position[chunk] for chunk in chunks]
-            for chunks in questions["relevant_chunk_ids"].gather(kept[checked]).to_list()
-        ]
-        found = round_trip(embeddings[checked], chunk_embeddings, relevant, k)
-        status[kept[checked][~found]] = ROUND_TRIP_FAILED
+        if "round_trip" in enabled and checked.any():
+            place = {chunk_id: place for place, chunk_id in enumerate(chunk_ids)}
+            relevant = questions["relevant_chunk_ids"].gather(kept[checked]).to_list()
+            places = [[place[c] for c in chunks if c in place] for chunks in relevant]
+            found = round_trip(embeddings[checked], embed_chunks(), places, k)
+            status[kept[checked][~found]] = ROUND_TRIP_FAILED
     return questions.with_columns(pl.Series("status", status, pl.String))
 
 

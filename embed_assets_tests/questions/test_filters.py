@@ -188,6 +188,12 @@ def test_ranks_follow_who_asked_and_what_for():
     assert rank_questions(questions).tolist() == [TEST, TRAINING, MACHINE]
 
 
+def test_a_question_may_name_a_chunk_that_is_gone():
+    rows = [question("How hot?", relevant_chunk_ids=["gone", "winch"])]
+
+    assert together(rows, {"round_trip"}, k=1) == [KEPT]
+
+
 def on_a_circle(*degrees: float) -> np.ndarray:
     return np.stack([np.cos(np.radians(degrees)), np.sin(np.radians(degrees))], axis=1)
 
@@ -254,7 +260,7 @@ def together(rows, enabled=ALL, chunks=("winch",), chunk_degrees=(0,), degrees=N
         enabled,
         lambda texts: on_a_circle(*(degrees.get(text, 0) for text in texts)),
         chunks,
-        on_a_circle(*chunk_degrees),
+        lambda: on_a_circle(*chunk_degrees),
         **options,
     )["status"].to_list()
 
@@ -318,14 +324,14 @@ def test_the_round_trip_judges_only_a_machine_s_training_questions():
 
 
 def test_nothing_is_encoded_unless_a_filter_needs_it():
-    def refuse(texts):
+    def refuse(*texts):
         raise AssertionError("encoded")
 
     questions = pl.DataFrame(
         [question("How hot is it?"), question("how hot is it", may_train=True)]
     )
 
-    kept = filter_together(questions, {"duplicates", "verbatim"}, refuse, [], None)
+    kept = filter_together(questions, {"duplicates", "verbatim"}, refuse, [], refuse)
 
     assert sorted(kept["status"]) == [DUPLICATE, KEPT]
 
@@ -337,25 +343,27 @@ def test_a_real_model_finds_rewordings_and_the_chunk_of_a_question(tmp_path, mon
     model = SentenceTransformer(str(make_tiny_model(tmp_path)), device="cpu")
     texts = ["valve pump pressure", "patient dose trial", "contract party notice"]
     questions = [
-        question("the valve pump pressure", relevant_chunk_ids=["0"]),
-        question("the valve, pump pressure!", relevant_chunk_ids=["0"]),
-        question("valve pump pressure reading", relevant_chunk_ids=["0"]),
-        question("patient dose trial placebo", relevant_chunk_ids=["2"]),
+        question("the valve pump pressure", question_id="1", relevant_chunk_ids=["0"]),
+        question("the valve, pump pressure!", question_id="2", relevant_chunk_ids=["0"]),
+        question("pressure of the valve pump", question_id="3", relevant_chunk_ids=["0"]),
+        question("patient dose trial placebo", question_id="4", relevant_chunk_ids=["1"]),
+        question("contract party notice payment", question_id="5", relevant_chunk_ids=["0"]),
     ]
 
-    kept = filter_together(
+    judged = filter_together(
         pl.DataFrame(questions),
         ALL,
         lambda texts: model.encode(list(texts)),
         ["0", "1", "2"],
-        model.encode(texts),
-        near=0.9999,
+        lambda: model.encode(texts),
+        near=0.98,
         k=1,
     )
 
-    assert kept["status"].to_list() == [
+    assert judged["status"].to_list() == [
         KEPT,
         DUPLICATE,
+        NEAR_DUPLICATE,
         KEPT,
         ROUND_TRIP_FAILED,
     ]
