@@ -8,6 +8,12 @@ The noun alone says nothing: people also ask how to print the document. So does 
 of the Clean Air Act` or `the warranty document` can be looked up. Where in doubt a question passes.
 
 English, German, French and Spanish; questions in other languages pass.
+
+Of 1,915 questions that a language model wrote for contracts and manuals, 69 are found; read by eye,
+68 do point (`according to the document`, mostly) and one doesn't (`the datasheet that removed QP
+from Table 1`). Many of the 68 would serve without the phrase, which is why dropping them need not
+help. Of 1,445 questions and claims that people wrote for search, or for this project's sample
+corpus, none is found. The other three languages were tried on made-up questions only.
 """
 
 import re
@@ -16,7 +22,7 @@ import re
 # pointer, so that what may follow is listed.
 _TEXT = r"(?:text|passage|excerpt|extract|snippet|paragraph|section|chapter|context|document)s?"
 _PICTURE = r"(?:tables?|figures?|diagrams?|images?|pictures?|charts?|graphs?|illustrations?)"
-_WORK = r"(?:article|page|list|manual|guide|handbook|paper|study|report|example|author)s?"
+_WORK = r"(?:article|manual|guide|handbook|paper|study|report|example|author)s?"
 _THING = rf"(?:{_TEXT}|{_PICTURE}|{_WORK})"
 _END = (
     r"(?=\s*(?:$|[?!.,;:)\]\"”»–—]|-\s|(?:above|below|provided|given|here|and|or|but|as|if|when|"
@@ -43,8 +49,8 @@ _AUTHORS_DO = (
     r"believe|think|make|employ|train|test)"
 )
 _ENGLISH = (
-    rf"\b(?:according to|based on|as per|per|given|from) (?:the|this|that|these) (?:{_BEFORE_US} )?"
-    rf"{_THING}{_END}",
+    rf"\b(?:according to|based on|as per|per|given) (?:the|this|that|these) (?:{_BEFORE_US} )?"
+    rf"(?:{_THING}|page|list){_END}",
     r"\b(?:according to|based on|given|from) (?:the|this) (?:"
     rf"information {_READ}|{_BEFORE_US} information){_END}",
     rf"\b{_READ} (?:in|by|on|within|throughout|under) (?:the|this|that|these) "
