@@ -124,7 +124,7 @@ class Settings(BaseSettings):
         description="What a labelled question is for when its row doesn't say: train, test",
     )
     filters: str = Field(
-        default="unanswerable,pointing,verbatim,duplicates,near_duplicates",
+        default="unanswerable,duplicates,near_duplicates",
         description="What drops a machine's questions: `all`, `none`, or some of `unanswerable`, "
         "`pointing` (at 'the text', a figure, …), `verbatim`, `duplicates`, `near_duplicates`, "
         "`round_trip` (the base model doesn't find the chunk)",

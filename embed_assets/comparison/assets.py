@@ -1,18 +1,13 @@
 """comparison: base beside tuned, the report, and the champion in the registry."""
 
-import base64
 from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 
 import dagster as dg
 
-from embed_assets.comparison.plots import (
-    composition_chart,
-    quality_kept_chart,
-    ranking_chart,
-    to_png,
-)
+from embed_assets.charts import to_markdown, to_png
+from embed_assets.comparison.plots import composition_chart, quality_kept_chart, ranking_chart
 from embed_assets.comparison.report import Report, render_report
 from embed_assets.comparison.verdict import (
     Comparison,
@@ -80,7 +75,7 @@ def comparison(
             **tracking.metadata(run_id),
             "dagster/row_count": result.scores.height,
             "table": dg.MetadataValue.md(headline_table(result)),
-            **{name: dg.MetadataValue.md(_image(name, png)) for name, png in charts.items()},
+            **{name: dg.MetadataValue.md(to_markdown(name, png)) for name, png in charts.items()},
         },
     )
 
@@ -192,10 +187,6 @@ def _log_png(name: str, png: bytes) -> None:
         path = Path(folder) / f"{name}.png"
         path.write_bytes(png)
         mlflow.log_artifact(str(path), artifact_path="charts")
-
-
-def _image(name: str, png: bytes) -> str:
-    return f"![{name}](data:image/png;base64,{base64.b64encode(png).decode()})"
 
 
 def _differences(result: Comparison) -> dict[str, float]:

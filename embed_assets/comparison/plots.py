@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from embed_assets.charts import BLUE, GREY, INK, dress
-from embed_assets.charts import to_png as to_png
 
 if TYPE_CHECKING:
     import altair as alt

@@ -5,9 +5,11 @@ from collections import Counter
 import dagster as dg
 import polars as pl
 
+from embed_assets.charts import to_markdown, to_png
 from embed_assets.pairs.selection import corpus_filter, make_pairs
 from embed_assets.pairs.splits import SPLITS, check_enough
 from embed_assets.questions.filters import NEED_EMBEDDINGS, enabled_filters
+from embed_assets.questions.funnel import funnel, funnel_chart
 from embed_assets.questions.labelled_files import read_labelled
 from embed_assets.questions.match_report import match_report, match_table
 from embed_assets.resources.encoder import model_card
@@ -58,9 +60,18 @@ def training_pairs(
             "labelled_matched": report.height - unmatched.height,
             "labelled_failed": unmatched.height,
             "labelled_matches": dg.MetadataValue.md(match_table(report)),
+            "funnel": dg.MetadataValue.md(_funnel(warehouse)),
             "preview": dg.MetadataValue.md(_preview(pairs)),
         },
     )
+
+
+def _funnel(warehouse: Warehouse) -> str:
+    """What became of every question, as a chart and a line for those who can't see it."""
+    stages = funnel(warehouse.read("SELECT status FROM synthetic_questions")["status"])
+    counts = stages.select("stage", "remaining").iter_rows()
+    steps = ", ".join(f"{stage} {count:,}" for stage, count in counts)
+    return f"{to_markdown('funnel', to_png(funnel_chart(stages), scale=1.0))}\n\n{steps}"
 
 
 def _preview(pairs: pl.DataFrame) -> str:

@@ -78,15 +78,14 @@ def corpus_filter(warehouse: Warehouse, settings: Settings) -> Filter:
 
     def apply(questions: pl.DataFrame) -> pl.DataFrame:
         encoder = CachedEncoder(warehouse, card.source, card, settings.precision)
-        corpus, embeddings = warehouse.corpus(), None
-        if "round_trip" in enabled:
-            embeddings = encoder.encode_documents(corpus["chunk_text"].to_list(), "Encoding chunks")
+        corpus = warehouse.corpus()
+        texts = corpus["chunk_text"].to_list()
         return filter_together(
             questions,
             enabled,
-            lambda texts: encoder.encode_queries(texts, "Encoding questions"),
+            lambda asked: encoder.encode_queries(asked, "Encoding questions"),
             corpus["chunk_id"].to_list(),
-            embeddings,
+            lambda: encoder.encode_documents(texts, "Encoding chunks"),
             near=settings.near_duplicate,
             k=settings.round_trip_k,
         )

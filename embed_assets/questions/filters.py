@@ -59,7 +59,6 @@ from embed_assets.questions.extractive import count_words
 from embed_assets.questions.pointing import points_at_text
 from embed_assets.questions.statuses import (
     DUPLICATE,
-    JUDGED_POOR,
     KEPT,
     NEAR_DUPLICATE,
     POINTS_AT_TEXT,
@@ -75,7 +74,6 @@ STATUS_OF: Mapping[str, str] = {
     "unanswerable": UNANSWERABLE,
     "pointing": POINTS_AT_TEXT,
     "verbatim": VERBATIM,
-    "judge": JUDGED_POOR,
     "duplicates": DUPLICATE,
     "near_duplicates": NEAR_DUPLICATE,
     "round_trip": ROUND_TRIP_FAILED,

@@ -22,6 +22,7 @@ REASONS: Mapping[str, str] = {
     status.UNREADABLE: "unreadable reply",
     status.EVIDENCE_NOT_FOUND: "evidence not found",
     status.TOO_VAGUE: "too vague to train on",
+    status.REJECTED_BY_REVIEWER: "rejected by a reviewer",
     status.UNANSWERABLE: "unanswerable",
     status.POINTS_AT_TEXT: "points at the text",
     status.VERBATIM: "quotes its chunk",
