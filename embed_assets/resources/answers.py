@@ -2,7 +2,7 @@
 
 They stand in a SQLite file beside the warehouse, since an answer must be safe the moment it is
 there and several runs write at once. DuckDB lets in one process at a time; opened for each answer
-it takes 30 ms, and SQLite with a write-ahead log 0.1 ms (benchmarks/question_throughput.py).
+it takes 60 ms, and SQLite with a write-ahead log 0.05 ms (benchmarks/question_throughput.py).
 """
 
 import sqlite3
