@@ -46,23 +46,7 @@ REPLY = json.dumps(
         "usage": {"prompt_tokens": 800, "completion_tokens": 60, "total_tokens": 860},
     }
 ).encode()
-WORDS = [
-    "the",
-    "valve",
-    "of",
-    "pump",
-    "number",
-    "is",
-    "opened",
-    "by",
-    "hand",
-    "when",
-    "pressure",
-    "falls",
-    "below",
-    "two",
-    "bar",
-]
+SENTENCE = "the valve of pump number is opened by hand when pressure falls below two bar"
 
 
 def serve(port: Synchronized, calls: Synchronized, latency: float) -> None:

@@ -376,11 +376,12 @@ class _Calls:
             if self._limiter is not None:
                 await self._limiter.acquire()
             arguments = self._dialect.arguments(schema, max_tokens)
+            # As extra_body: the client would walk through every node of the schema, each time.
             request: dict[str, Any] = {"model": self._writer.model, "messages": messages}
             try:
                 async with asyncio.timeout(self._writer.limits.timeout):
                     return _checked(
-                        await self._client.chat.completions.create(**request, **arguments)
+                        await self._client.chat.completions.create(**request, extra_body=arguments)
                     )
             except (openai.OpenAIError, TimeoutError, ValueError) as error:
                 trouble = self._explain(error)
