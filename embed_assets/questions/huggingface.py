@@ -60,7 +60,7 @@ class LocalWriter:
                 read[place] += sent
                 written[place] += received
                 last = reading == READINGS - 1 or not self.temperature
-                if batch[place].readable(text) or last:
+                if batch[place].entries(text) or last:
                     keep(batch[place], reply_now(text, read[place], written[place]))
                     waiting = [i for i in waiting if i != place]
             if not waiting:

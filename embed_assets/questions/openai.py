@@ -332,7 +332,7 @@ class _Calls:
             self._answered, self._failed_in_a_row = True, 0
             read, written = read + used[0], written + used[1]
             text, cut_off = _text(completion)
-            if prompt.readable(text):
+            if prompt.entries(text):
                 break
             if cut_off:
                 max_tokens *= 2

@@ -55,12 +55,12 @@ class WrittenQuestion:
 
 @dataclass(frozen=True)
 class Prompt:
-    """One call. key: what identifies its answer. readable: whether a reply is of use."""
+    """One call. key: what identifies its answer. entries: how many of use a reply holds."""
 
     key: str
     messages: Callable[[], list[Message]]
     schema: Mapping[str, Any]
-    readable: Callable[[str], bool]
+    entries: Callable[[str], int]
 
 
 class QuestionPrompts:
@@ -90,7 +90,7 @@ class QuestionPrompts:
             key=self.key(model, passage.text),
             messages=lambda: self.messages(passage),
             schema=_SCHEMA,
-            readable=lambda reply: bool(read_questions(reply, self.count)),
+            entries=lambda reply: len(read_questions(reply, self.count)),
         )
 
     def messages(self, passage: Passage) -> list[Message]:
@@ -209,7 +209,7 @@ def judge_prompt(model: str, text: str, questions: Sequence[str]) -> Prompt:
             {"role": "user", "content": json.dumps(data, ensure_ascii=False, indent=1)},
         ],
         schema=_JUDGE_SCHEMA,
-        readable=lambda reply: bool(read_scores(reply, len(questions))),
+        entries=lambda reply: len(read_scores(reply, len(questions))),
     )
 
 

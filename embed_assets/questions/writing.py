@@ -234,11 +234,12 @@ def ask(
         def keep(prompt: Prompt, reply: Reply | Failure) -> None:
             if isinstance(reply, Reply):
                 answers.put(prompt.key, reply)
+                progress.advance(prompt.entries(reply.text))
             else:
                 failures[prompt.key] = reply.reason
                 answers.give_back(prompt.key)
                 writing.log(f"A call failed for good: {reply.reason}")
-            progress.advance(failed=isinstance(reply, Failure))
+                progress.advance(0, failed=True)
 
         told = False
         while waiting:
@@ -273,7 +274,7 @@ class Progress:
 
         self._bar = tqdm(total=total, initial=known, desc=title, unit="call")
         self._title, self._answers, self._writing = title, answers, writing
-        self._known, self._failed = known, 0
+        self._known, self._failed, self._entries = known, 0, 0
         self._start = self._logged = time.monotonic()
         self._spent_before = answers.spent()
 
@@ -284,9 +285,11 @@ class Progress:
         self._bar.close()
         self._writing.log(self._line())
 
-    def advance(self, *, failed: bool) -> None:
-        """One more call has ended."""
+    def advance(self, entries: int, *, failed: bool = False) -> None:
+        """One more call has ended, and gave so many questions."""
+        self._entries += entries
         self._failed += failed
+        self._bar.set_postfix_str(self._spending(), refresh=False)
         self._bar.update()
         if time.monotonic() - self._logged >= LOG_EVERY:
             self._logged = time.monotonic()
@@ -294,24 +297,26 @@ class Progress:
 
     def _line(self) -> str:
         done, total = self._bar.n, self._bar.total
-        rate = (done - self._known) / max(time.monotonic() - self._start, 1e-9)
+        seconds = max(time.monotonic() - self._start, 1e-9)
+        parts = [
+            f"{self._title}: {done} of {total} calls ({self._known} known before)",
+            f"{self._entries / seconds:.1f} questions/s",
+            self._spending(),
+        ]
+        if self._failed:
+            parts.append(f"{self._failed} failed")
+        if self._known < done < total:
+            left = (total - done) * seconds / (done - self._known)
+            parts.append(f"{left / 60:.1f} min left")
+        return ", ".join(parts)
+
+    def _spending(self) -> str:
         read, written = (
             now - before
             for now, before in zip(self._answers.spent(), self._spent_before, strict=True)
         )
-        parts = [
-            f"{self._title}: {done} of {total} calls ({self._known} known before)",
-            f"{rate:.1f} calls/s",
-            f"{read} tokens sent, {written} received",
-        ]
         cost = Limits.of(self._writing.settings).cost(read, written)
-        if cost:
-            parts.append(f"cost {cost:.4g}")
-        if self._failed:
-            parts.append(f"{self._failed} failed")
-        if rate and done < total:
-            parts.append(f"{(total - done) / rate / 60:.1f} min left")
-        return ", ".join(parts)
+        return f"{read} tokens sent, {written} received" + (f", cost {cost:.4g}" if cost else "")
 
 
 def _read(reply: Reply, most: int) -> list[dict[str, Any]]:

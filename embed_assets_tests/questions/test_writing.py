@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -171,15 +170,15 @@ def test_a_busy_server_is_given_the_time_it_asks_for_by_all_calls(server, tmp_pa
 def test_other_calls_wait_too_when_one_is_told_to(server, tmp_path):
     def busy_at_first(request: Request) -> Response:
         if request.times == 1 and "number 0 " in request.passage:
-            return error(503, "busy", {"Retry-After": "0.5"})
-        return Response(body=good_reply(request).body, delay=0.05)
+            return error(503, "busy", {"Retry-After": "1"})
+        return Response(body=good_reply(request).body, delay=0.4)
 
     server.reply = busy_at_first
     Run(tmp_path, llm_concurrency=2)()
     told = next(r.at for r in server.requests if "number 0 " in r.passage)
     # The other call in flight may end; then none starts before the time is over.
-    later = [r.at for r in server.requests if r.at > told + 0.04]
-    assert min(later) - told >= 0.5
+    later = [r.at for r in server.requests if r.at > told + 0.2]
+    assert min(later) - told >= 1
 
 
 @pytest.mark.parametrize(
@@ -204,9 +203,10 @@ def test_a_call_that_takes_too_long_is_given_up_and_tried_again(server, tmp_path
     server.reply = one_chunk(
         lambda r: Response(body=good_reply(r).body, delay=1.5 if r.times == 1 else 0)
     )
-    start = time.monotonic()
-    assert statuses(Run(tmp_path, llm_timeout=0.3)()) == {KEPT: 12}
-    assert time.monotonic() - start < 1.4
+    run = Run(tmp_path, llm_timeout=0.3)
+    assert statuses(run()) == {KEPT: 12}
+    assert server.times("Gate number 3 opens at noon.") > 1
+    assert any("no answer within 0.3 s" in line for line in run.log)
 
 
 def test_one_chunk_that_always_fails_stops_no_other(server, tmp_path):
