@@ -93,8 +93,8 @@ class Settings(BaseSettings):
     llm_token_budget: int = Field(
         default=0,
         ge=0,
-        description="Tokens that one command may use. What is left over is asked by the next one. "
-        "0: no limit",
+        description="Tokens that one command may use on a server, calls in flight reckoned by the "
+        "largest so far. What is left over is asked by the next command. 0: no limit",
     )
     llm_cost_budget: float = Field(
         default=0.0, ge=0, description="Money that one command may spend, by the prices below"
@@ -130,7 +130,10 @@ class Settings(BaseSettings):
         "`round_trip` (the base model doesn't find the chunk)",
     )
     near_duplicate: float = Field(
-        default=0.95, gt=0, le=1, description="Cosine from which two questions are nearly the same"
+        default=0.95,
+        gt=0,
+        le=1,
+        description="Cosine, less what all questions share, from which two are nearly the same",
     )
     round_trip_k: int = Field(
         default=20, ge=1, description="Places among which the round trip must find the chunk"

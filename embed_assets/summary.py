@@ -7,7 +7,7 @@ import polars as pl
 
 from embed_assets.documents.parsing import document_statuses
 from embed_assets.questions.labelled_files import read_labelled
-from embed_assets.questions.match_report import match_report
+from embed_assets.questions.match_report import report_matches
 from embed_assets.questions.statuses import FAILED, KEPT, NOT_ASKED, UNREADABLE
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import ProjectError, Settings
@@ -224,7 +224,7 @@ def _with_status(
 def _unmatched(warehouse: Warehouse, settings: Settings) -> list[dict[str, Any]]:
     """Every labelled row that can't be used, and why."""
     labelled = read_labelled(settings.labelled_files, settings.labelled_purpose)
-    report = match_report(labelled, warehouse.read("SELECT * FROM chunks"), warehouse.paths())
+    report = report_matches(warehouse, labelled)
     unmatched = report.filter(pl.col("reason").is_not_null())
     return unmatched.select("source", "file_name", "question", "reason").to_dicts()
 

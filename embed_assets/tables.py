@@ -169,7 +169,7 @@ _TABLES = (
             "output_tokens": _integer("Tokens received for it: its share of the call"),
             "created_at": _time("When it was made"),
         },
-        volatile=frozenset({"created_at"}),
+        volatile=frozenset({"created_at", "reason"}),
     ),
     Table(
         "training_pairs",

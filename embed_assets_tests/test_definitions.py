@@ -210,13 +210,16 @@ def test_filters_that_need_no_embeddings_don_t_depend_on_the_model(tmp_path, mon
     assert "training_pairs" not in changed(tmp_path, monkeypatch, query_prompt="query: ")
 
 
-def test_filters_change_the_questions_and_the_pairs_alone(tmp_path, monkeypatch):
-    questions_and_pairs = {"synthetic_questions", "training_pairs"}
-    assert changed(tmp_path, monkeypatch, filters="none") == questions_and_pairs
+def test_each_filter_changes_what_it_filters_alone(tmp_path, monkeypatch):
+    monkeypatch.setenv("EMBED_ASSETS_FILTERS", "duplicates")
+    assert changed(tmp_path, monkeypatch, filters="duplicates,verbatim") == {"synthetic_questions"}
+    assert changed(tmp_path, monkeypatch, filters="verbatim") == {"training_pairs"}
+    assert changed(tmp_path, monkeypatch, round_trip_k="7", near_duplicate="0.9") == set()
 
 
 def test_the_language_model_and_its_prompt_change_the_questions_alone(tmp_path, monkeypatch):
     assert changed(tmp_path, monkeypatch, questions="openai:m") == {"synthetic_questions"}
+    assert changed(tmp_path, monkeypatch, judge="openai:j") == {"synthetic_questions"}
     assert changed(tmp_path, monkeypatch, question_domain="bees") == {"synthetic_questions"}
     assert changed(tmp_path, monkeypatch, llm_concurrency="3", llm_timeout="9") == set()
 
@@ -228,7 +231,9 @@ def test_the_generator_changes_the_questions_alone(tmp_path, monkeypatch):
 def test_people_s_questions_change_the_questions_by_what_they_say(tmp_path, monkeypatch):
     file = tmp_path / "q.jsonl"
     file.write_text(json.dumps({"question": "Why?", "file_name": "a.pdf"}))
-    assert changed(tmp_path, monkeypatch, labelled=str(file)) == {"synthetic_questions"}
+    # The pairs too: they report how well each row matched.
+    made = {"synthetic_questions", "training_pairs"}
+    assert changed(tmp_path, monkeypatch, labelled=str(file)) == made
     file.touch()  # its time alone
     assert changed(tmp_path, monkeypatch) == set()
     before = code_versions(Settings())

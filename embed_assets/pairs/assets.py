@@ -8,10 +8,10 @@ import polars as pl
 from embed_assets.charts import to_markdown, to_png
 from embed_assets.pairs.selection import corpus_filter, make_pairs
 from embed_assets.pairs.splits import SPLITS, check_enough
-from embed_assets.questions.filters import NEED_EMBEDDINGS, enabled_filters
+from embed_assets.questions.filters import CORPUS_FILTERS, NEED_EMBEDDINGS, enabled_filters
 from embed_assets.questions.funnel import funnel, funnel_chart
 from embed_assets.questions.labelled_files import read_labelled
-from embed_assets.questions.match_report import match_report, match_table
+from embed_assets.questions.match_report import match_table, report_matches
 from embed_assets.resources.encoder import model_card
 from embed_assets.resources.warehouse import (
     Warehouse,
@@ -41,34 +41,33 @@ def training_pairs(
     warehouse.replace("split_assignments", made.assignments)
     warehouse.update("synthetic_questions", made.statuses)
     warehouse.replace("training_pairs", pairs)
-    record_materialization(context, warehouse, input_version=input_version, data_version=version)
     labelled = read_labelled(settings.labelled_files, settings.labelled_purpose)
-    report = match_report(labelled, warehouse.read("SELECT * FROM chunks"), warehouse.paths())
+    report = report_matches(warehouse, labelled)
     unmatched = report.filter(pl.col("reason").is_not_null())
     for source, file_name, question, reason in unmatched.select(
         "source", "file_name", "question", "reason"
     ).iter_rows():
         context.log.warning(f"{source}: {reason}: '{question}' ({file_name or 'any file'})")
     counts = Counter(pairs["split"])
-    return dg.MaterializeResult(
-        data_version=dg.DataVersion(version),
-        metadata={
-            "dagster/row_count": pairs.height,
-            **column_lineage("training_pairs"),
-            **{split: counts[split] for split in SPLITS},
-            "labelled_came": report.height,
-            "labelled_matched": report.height - unmatched.height,
-            "labelled_failed": unmatched.height,
-            "labelled_matches": dg.MetadataValue.md(match_table(report)),
-            "funnel": dg.MetadataValue.md(_funnel(warehouse)),
-            "preview": dg.MetadataValue.md(_preview(pairs)),
-        },
-    )
+    metadata = {
+        "dagster/row_count": pairs.height,
+        **column_lineage("training_pairs"),
+        **{split: counts[split] for split in SPLITS},
+        "labelled_came": report.height,
+        "labelled_matched": report.height - unmatched.height,
+        "labelled_failed": unmatched.height,
+        "labelled_matches": dg.MetadataValue.md(match_table(report)),
+        "funnel": dg.MetadataValue.md(_funnel(warehouse)),
+        "preview": dg.MetadataValue.md(_preview(pairs)),
+    }
+    record_materialization(context, warehouse, input_version=input_version, data_version=version)
+    return dg.MaterializeResult(data_version=dg.DataVersion(version), metadata=metadata)
 
 
 def _funnel(warehouse: Warehouse) -> str:
     """What became of every question, as a chart and a line for those who can't see it."""
-    stages = funnel(warehouse.read("SELECT status FROM synthetic_questions")["status"])
+    rows = warehouse.read("SELECT status FROM synthetic_questions WHERE question <> ''")
+    stages = funnel(rows["status"])
     counts = stages.select("stage", "remaining").iter_rows()
     steps = ", ".join(f"{stage} {count:,}" for stage, count in counts)
     return f"{to_markdown('funnel', to_png(funnel_chart(stages), scale=1.0))}\n\n{steps}"
@@ -91,9 +90,15 @@ def _cell(text: str, limit: int) -> str:
 
 def code_versions(settings: Settings) -> dict[str, str]:
     """Version of the rules by which splits are made, and of what filters go by."""
-    enabled = enabled_filters(settings.filters)
-    shape: list[object] = [sorted(enabled), settings.near_duplicate, settings.round_trip_k]
+    enabled = enabled_filters(settings.filters) & CORPUS_FILTERS
+    shape: list[object] = [sorted(enabled)]
+    if "near_duplicates" in enabled:
+        shape.append(settings.near_duplicate)
+    if "round_trip" in enabled:
+        shape.append(settings.round_trip_k)
     if enabled & NEED_EMBEDDINGS:
         card = model_card(settings)
         shape += [card.name, card.query_prompt, card.document_prompt, settings.precision]
+    # The report of people's questions names rows that no document has.
+    shape.append(read_labelled(settings.labelled_files, settings.labelled_purpose))
     return {"training_pairs": f"{PAIRS_VERSION}, {digest(shape)}"}

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from embed_assets.pairs.splits import TRAIN, Assignments, assign_splits
-from embed_assets.questions.filters import enabled_filters, filter_together
-from embed_assets.questions.statuses import CORPUS_WIDE, KEPT
+from embed_assets.pairs.splits import SPLITS, TRAIN, Assignments, assign_splits
+from embed_assets.questions.filters import enabled_filters, filter_together, normalised_words
+from embed_assets.questions.statuses import CORPUS_WIDE, DUPLICATE, KEPT
 from embed_assets.resources.embeddings import CachedEncoder
 from embed_assets.resources.encoder import model_card
 from embed_assets.resources.warehouse import Warehouse
@@ -47,8 +47,8 @@ def make_pairs(warehouse: Warehouse, filter_questions: Filter) -> Pairs:
         Assignments(_of_kind(stored, "document"), _of_kind(stored, "chunk")),
     )
     filtered = filter_questions(
-        split.with_columns(
-            question=pl.col("anchor"), status=pl.lit(KEPT), may_train=pl.col("split") == TRAIN
+        drop_leaks(split).with_columns(
+            question=pl.col("anchor"), may_train=pl.col("split") == TRAIN
         )
     )
     kept = merge_test_questions(filtered.filter(pl.col("status") == KEPT))
@@ -93,14 +93,31 @@ def corpus_filter(warehouse: Warehouse, settings: Settings) -> Filter:
     return apply
 
 
-def merge_test_questions(questions: pl.DataFrame) -> pl.DataFrame:
-    """The questions, those for testing once per text, with every chunk that answers it anywhere.
+def drop_leaks(questions: pl.DataFrame) -> pl.DataFrame:
+    """The questions with a status: DUPLICATE where the same text stands in a stricter split.
 
-    questions: as selected in make_pairs. A person's question found in two documents, or asked in
+    questions: anchor, split. A question asked of two documents, or written by a person and by a
+    machine, would otherwise be trained on in one split and tested in another. Case and signs don't
+    count. It is no filter that can be turned off.
+    """
+    strictness = pl.col("split").replace_strict({s: i for i, s in enumerate(SPLITS)})
+    words = [" ".join(normalised_words(text)) or text for text in questions["anchor"]]
+    leaks = strictness < strictness.max().over("words")
+    return (
+        questions.with_columns(words=pl.Series(words, dtype=pl.String))
+        .with_columns(status=pl.when(leaks).then(pl.lit(DUPLICATE)).otherwise(pl.lit(KEPT)))
+        .drop("words")
+    )
+
+
+def merge_test_questions(questions: pl.DataFrame) -> pl.DataFrame:
+    """The questions, those not trained on once per text, with every chunk that answers it anywhere.
+
+    questions: as selected in make_pairs, with split. A question found in two documents, or asked in
     two files, is one question to a retriever: it keeps the id, chunk and document of its best
     match.
     """
-    is_test = pl.col("purpose") == "test"
+    is_test = pl.col("split") != TRAIN
     tests = questions.filter(is_test).sort(
         "score", "question_id", descending=[True, False], nulls_last=True
     )

@@ -1,6 +1,7 @@
 """synthetic_questions: what the generator makes, beside what people wrote."""
 
 from collections import Counter
+from collections.abc import Sequence
 
 import dagster as dg
 import polars as pl
@@ -10,12 +11,14 @@ from embed_assets.questions.generation import generate_questions, generator_vers
 from embed_assets.questions.labelled import VERSION as LABELLED_VERSION
 from embed_assets.questions.labelled_files import read_labelled
 from embed_assets.questions.openai import Limits
-from embed_assets.questions.statuses import KEPT
+from embed_assets.questions.statuses import CORPUS_WIDE, KEPT
 from embed_assets.questions.writing import Writing
 from embed_assets.resources.answers import AnswerStore
 from embed_assets.resources.warehouse import Warehouse, digest
 from embed_assets.settings import Settings
 
+LOGGED = 10
+"""Questions of a status that are logged one by one."""
 BUDGET_TAG = "embed_assets/command"
 """Runs with the same value share the budget for language models."""
 
@@ -40,20 +43,58 @@ def synthetic_questions(
     session = tags.get(BUDGET_TAG) or tags.get("dagster/backfill") or context.run_id
     writing = Writing(settings, answers, session, context.log.info)
     questions = generate_questions(chunks, labelled, paths, writing)
-    for row in questions.filter(pl.col("status") != KEPT).iter_rows(named=True):
-        what = f"'{row['question']}'" if row["question"] else f"chunk {row['chunk_id']}"
-        context.log.warning(f"{row['status']}: {what} ({row['document_id']}) {row['reason'] or ''}")
+    questions = keep_verdicts(questions, warehouse, context.partition_keys)
+    for line in _dropped(questions):
+        context.log.warning(line)
     context.add_output_metadata(_counts(questions, Limits.of(settings)))
     return questions
 
 
+def keep_verdicts(
+    questions: pl.DataFrame, warehouse: Warehouse, document_ids: Sequence[str]
+) -> pl.DataFrame:
+    """Questions with what the filters over the whole corpus said of them the last time.
+
+    `training_pairs` writes those verdicts, and says anew what holds when it is made again. Without
+    them, questions that are made again, and come out the same, would seem to be kept.
+    """
+    known = warehouse.read(
+        "SELECT question_id, status FROM synthetic_questions WHERE document_id IN "
+        "(SELECT unnest(?::VARCHAR[])) AND status IN (SELECT unnest(?::VARCHAR[]))",
+        [list(document_ids), list(CORPUS_WIDE)],
+    )
+    verdicts = dict(known.iter_rows())
+    verdict = pl.col("question_id").replace_strict(verdicts, default=None, return_dtype=pl.String)
+    kept = pl.when(pl.col("status") == KEPT)
+    return questions.with_columns(
+        status=kept.then(pl.coalesce(verdict, "status")).otherwise("status")
+    )
+
+
+def _dropped(questions: pl.DataFrame) -> list[str]:
+    """Lines about what was not kept: a few of each status, and how many there are."""
+    lines = []
+    dropped = questions.filter(pl.col("status") != KEPT)
+    for (status,), rows in dropped.partition_by("status", as_dict=True).items():
+        for row in rows.head(LOGGED).iter_rows(named=True):
+            what = f"'{row['question']}'" if row["question"] else f"chunk {row['chunk_id']}"
+            lines.append(f"{status}: {what} ({row['document_id']}) {row['reason'] or ''}".rstrip())
+        if rows.height > LOGGED:
+            lines.append(f"{status}: {rows.height} in all; they stand in synthetic_questions.")
+    return lines
+
+
 def _counts(questions: pl.DataFrame, limits: Limits) -> dict[str, int | float]:
-    """How many questions there are of each status, and what they took, whenever that was."""
+    """How many questions there are of each status, and what they took, whenever that was.
+
+    A chunk that stands in several documents took its tokens once.
+    """
+    paid = questions.unique(["chunk_id", "generator", "question"])
     counts: dict[str, int | float] = {
         f"questions_{status.lower()}": n
         for status, n in sorted(Counter(questions["status"]).items())
     }
-    read, written = (int(questions[f"{name}_tokens"].sum()) for name in ("input", "output"))
+    read, written = (int(paid[f"{name}_tokens"].sum()) for name in ("input", "output"))
     if read or written:
         counts |= {"input_tokens": read, "output_tokens": written}
     if cost := limits.cost(read, written):

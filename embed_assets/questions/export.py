@@ -15,7 +15,7 @@ from typing import Any, Literal
 import polars as pl
 
 from embed_assets.questions.labelled_files import CHUNK_BREAK
-from embed_assets.questions.statuses import KEPT, TOO_VAGUE
+from embed_assets.questions.statuses import CORPUS_WIDE, KEPT, TOO_VAGUE
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import ProjectError, Settings, SettingsError
 
@@ -62,7 +62,9 @@ def exported_questions(warehouse: Warehouse, status: ExportStatus) -> pl.DataFra
     """Questions with the texts of their chunks, best first, and the page of the best.
 
     A question that any chunk of its file answers has neither: it names the file alone. file_name is
-    the path, with `./` where it would be taken for that of a file further down too.
+    the path, with `./` where it would be taken for that of a file further down too. What a filter
+    over the whole corpus dropped is left out: read again, it would pass for a person's, which no
+    filter drops.
     """
     questions = warehouse.read(
         "WITH places AS (SELECT document_id, chunk_id, any_value(chunk_text) AS text, "
@@ -80,8 +82,9 @@ def exported_questions(warehouse: Warehouse, status: ExportStatus) -> pl.DataFra
         "AND q.relevant_chunk_ids = w.chunk_ids) AS whole_file "
         "FROM synthetic_questions q JOIN raw_pdfs r USING (document_id) "
         "LEFT JOIN found f USING (question_id) LEFT JOIN files w USING (document_id) "
-        "WHERE q.question <> '' AND (? = 'all' OR q.status = ?) ORDER BY r.path, q.question_id",
-        [TOO_VAGUE, status, KEPT],
+        "WHERE q.question <> '' AND (? = 'all' OR q.status = ?) "
+        "AND q.status NOT IN (SELECT unnest(?::VARCHAR[])) ORDER BY r.path, q.question_id",
+        [TOO_VAGUE, status, KEPT, list(CORPUS_WIDE)],
     )
     paths = list(warehouse.paths().values())
     elsewhere = [path.rpartition("/")[2] for path in paths if "/" in path]

@@ -84,6 +84,8 @@ FILTERS = tuple(STATUS_OF)
 """Every filter, in the order in which they are applied."""
 
 NEED_EMBEDDINGS = frozenset({"near_duplicates", "round_trip"})
+CORPUS_FILTERS = NEED_EMBEDDINGS | {"duplicates"}
+"""Filters that look at all questions together, when the pairs are made."""
 
 QUOTED_SHARE = 0.8
 LEAST_QUOTED_WORDS = 5
@@ -190,9 +192,12 @@ def filter_together(
     """
     status = questions["status"].to_numpy().astype(object)
     ranks = rank_questions(questions)
+    may_train = questions["may_train"].to_numpy()
     kept = np.flatnonzero(status == KEPT)
-    # Of equals the first is kept: the same one whatever the order of the rows.
-    kept = kept[np.argsort(questions["question_id"].to_numpy()[kept], kind="stable")]
+    # Of equals the first is kept: one that tests before one that trains, or a PDF that arrives
+    # could take questions from the test; and the same one whatever the order of the rows.
+    order = np.lexsort((questions["question_id"].to_numpy()[kept], may_train[kept]))
+    kept = kept[order]
 
     if "duplicates" in enabled:
         repeated = exact_duplicates(questions["question"].gather(kept).to_list(), ranks[kept])
@@ -204,7 +209,7 @@ def filter_together(
             repeated = near_duplicates(centre(embeddings), ranks[kept], near)
             status[kept[repeated]] = NEAR_DUPLICATE
             kept, embeddings = kept[~repeated], embeddings[~repeated]
-        checked = questions["may_train"].to_numpy()[kept] & (ranks[kept] == MACHINE)
+        checked = may_train[kept] & (ranks[kept] == MACHINE)
         if "round_trip" in enabled and checked.any():
             place = {chunk_id: place for place, chunk_id in enumerate(chunk_ids)}
             relevant = questions["relevant_chunk_ids"].gather(kept[checked]).to_list()

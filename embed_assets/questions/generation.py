@@ -8,10 +8,11 @@ import polars as pl
 
 from embed_assets.questions.extractive import VERSION as EXTRACTIVE_VERSION
 from embed_assets.questions.extractive import extractive_questions
-from embed_assets.questions.filters import enabled_filters, filter_each
+from embed_assets.questions.filters import CORPUS_FILTERS, enabled_filters, filter_each
 from embed_assets.questions.labelled import LabelledQuestion, labelled_questions
 from embed_assets.questions.openai import OpenAIServer
-from embed_assets.questions.statuses import KEPT
+from embed_assets.questions.prompts import JUDGE_VERSION
+from embed_assets.questions.statuses import KEPT, REJECTED_BY_REVIEWER
 from embed_assets.questions.writing import COLUMNS, Writing, judged_questions, written_questions
 from embed_assets.questions.writing import version as written_version
 from embed_assets.settings import Settings, SettingsError
@@ -22,28 +23,36 @@ GENERATORS = ("extractive", *(f"{kind}:MODEL" for kind in MODELS), "none")
 
 
 def check_generator(settings: Settings) -> None:
-    """SettingsError unless EMBED_ASSETS_QUESTIONS and _JUDGE name what can be used."""
-    for name, value in (("QUESTIONS", settings.questions), ("JUDGE", settings.judge)):
-        kind, _, model = value.partition(":")
-        if kind in MODELS and model:
-            if kind == "openai":
-                OpenAIServer().check()
-        elif value not in ("extractive", "none") if name == "QUESTIONS" else value:
-            known = GENERATORS if name == "QUESTIONS" else GENERATORS[1:-1]
-            raise SettingsError(
-                f"EMBED_ASSETS_{name}: no generator '{value}'. There is {', '.join(known)}."
-            )
+    """SettingsError unless what EMBED_ASSETS_QUESTIONS and _JUDGE name can be used."""
+    if settings.questions not in ("extractive", "none"):
+        _check_model("EMBED_ASSETS_QUESTIONS", settings.questions, MODELS, GENERATORS)
+    if settings.judge:
+        _check_model("EMBED_ASSETS_JUDGE", settings.judge, MODELS[:1], ["openai:MODEL"])
+    if settings.llm_cost_budget and not settings.llm_input_price + settings.llm_output_price:
+        raise SettingsError(
+            "EMBED_ASSETS_LLM_COST_BUDGET bounds nothing without prices: set "
+            "EMBED_ASSETS_LLM_INPUT_PRICE and EMBED_ASSETS_LLM_OUTPUT_PRICE."
+        )
     generator_version(settings)
+
+
+def _check_model(setting: str, value: str, kinds: Sequence[str], known: Sequence[str]) -> None:
+    kind, _, model = value.partition(":")
+    if kind not in kinds or not model:
+        raise SettingsError(f"{setting}: no generator '{value}'. There is {', '.join(known)}.")
+    if kind == "openai":
+        OpenAIServer().check(setting)
 
 
 def generator_version(settings: Settings) -> str:
     """What identifies the questions that these settings make."""
     if settings.questions == "none":
         return "none"
-    written = _is_model(settings.questions)
+    written = settings.questions != "extractive"
     version = written_version(settings) if written else f"extractive {EXTRACTIVE_VERSION}"
-    judge = f", judge {settings.judge} {settings.judge_threshold:g}" if settings.judge else ""
-    return f"{version}, filters {','.join(sorted(enabled_filters(settings.filters)))}{judge}"
+    filters = ",".join(sorted(enabled_filters(settings.filters) - CORPUS_FILTERS))
+    judge = f", {JUDGE_VERSION} {settings.judge} {settings.judge_threshold:g}"
+    return f"{version}, filters {filters or 'none'}{judge if settings.judge else ''}"
 
 
 def generate_questions(
@@ -57,10 +66,9 @@ def generate_questions(
     chunks: rows of the table of that name. labelled: people's questions, of which those about these
     documents are taken. paths: document_id -> path. writing: settings, and what a model needs.
     """
-    made = [
-        _complete(labelled_questions(chunks, labelled, dict(paths))),
-        _reviewed(_machine_questions(chunks, writing), labelled),
-    ]
+    check_generator(writing.settings)
+    people = labelled_questions(chunks, labelled, dict(paths))
+    made = [_complete(people), _reviewed(_machine_questions(chunks, writing), people)]
     table = TABLES["synthetic_questions"]
     identity = ("document_id", "chunk_id", "generator", "question")
     return (
@@ -97,14 +105,17 @@ def _machine_questions(chunks: pl.DataFrame, writing: Writing) -> pl.DataFrame:
     return judged_questions(filtered, texts, writing) if settings.judge else filtered
 
 
-def _reviewed(made: pl.DataFrame, labelled: Sequence[LabelledQuestion]) -> pl.DataFrame:
+def _reviewed(made: pl.DataFrame, people: pl.DataFrame) -> pl.DataFrame:
     """A machine's questions, those that a reviewer rejected with the status that says so."""
-    verdicts = {row.question: row.dropped for row in labelled if row.dropped}
-    verdict = pl.col("question").replace_strict(verdicts, default=None, return_dtype=pl.String)
-    return made.with_columns(
-        status=pl.when(pl.col("status") == KEPT)
-        .then(pl.coalesce(verdict, "status"))
-        .otherwise("status")
+    place = ["document_id", "chunk_id", "question"]
+    rejected = people.filter(status=REJECTED_BY_REVIEWER).select(place).unique()
+    return pl.concat(
+        [
+            made.join(rejected, on=place, how="anti"),
+            made.join(rejected, on=place, how="semi").with_columns(
+                status=pl.lit(REJECTED_BY_REVIEWER)
+            ),
+        ]
     )
 
 
@@ -117,10 +128,6 @@ def _complete(questions: pl.DataFrame) -> pl.DataFrame:
             for name, dtype in lacking.items()
         }
     ).select(list(COLUMNS))
-
-
-def _is_model(generator: str) -> bool:
-    return generator.partition(":")[0] in MODELS
 
 
 def _question_id(identity: Mapping[str, str]) -> str:

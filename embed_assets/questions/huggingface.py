@@ -12,7 +12,7 @@ from functools import cached_property
 from itertools import islice
 from typing import Any
 
-from embed_assets.questions.openai import READINGS, Keep, Spend
+from embed_assets.questions.openai import READINGS, Keep, Spend, Spent
 from embed_assets.questions.prompts import Prompt
 from embed_assets.resources.answers import reply_now
 from embed_assets.resources.workers import one_line
@@ -37,18 +37,16 @@ class LocalWriter:
     max_tokens: int
     batch_size: int
 
-    def write(
-        self, prompts: Iterator[Prompt], keep: Keep, spend: Spend, spent: tuple[int, int]
-    ) -> bool:
+    def write(self, prompts: Iterator[Prompt], keep: Keep, spend: Spend, spent: Spent) -> bool:
         """Give each prompt's reply to `keep`, batch by batch. Always returns True: it is free."""
-        del spent
+        del spend, spent
         while window := list(islice(prompts, BATCHES_SORTED * self.batch_size)):
             window.sort(key=lambda prompt: -len(prompt.messages()[-1]["content"]))
             for start in range(0, len(window), self.batch_size):
-                self._answer(window[start : start + self.batch_size], keep, spend)
+                self._answer(window[start : start + self.batch_size], keep)
         return True
 
-    def _answer(self, batch: Sequence[Prompt], keep: Keep, spend: Spend) -> None:
+    def _answer(self, batch: Sequence[Prompt], keep: Keep) -> None:
         """Replies of a batch; those that can't be read are asked for again."""
         read, written = [0] * len(batch), [0] * len(batch)
         waiting = list(range(len(batch)))
@@ -56,7 +54,6 @@ class LocalWriter:
             for place, (text, sent, received) in zip(
                 waiting, self._generate([batch[i] for i in waiting]), strict=True
             ):
-                spend(sent, received)
                 read[place] += sent
                 written[place] += received
                 last = reading == READINGS - 1 or not self.temperature

@@ -28,7 +28,7 @@ Row = Mapping[str, Any]
 
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     "question": ("query", "anchor", "user_input"),
-    "file_name": ("file", "filename", "document"),
+    "file_name": ("file", "filename"),
     "page": ("page_number",),
     "evidence_text": ("evidence",),
     "chunk_text": (

@@ -15,6 +15,7 @@ from embed_assets.questions.labelled import (
     status_of,
 )
 from embed_assets.questions.statuses import KEPT
+from embed_assets.resources.warehouse import Warehouse
 
 NO_SUCH_FILE = "no such file in the folder"
 BUCKETS: Mapping[str, float] = {"exact": 0.95, "good": 0.7, "weak": MATCH_THRESHOLD}
@@ -68,6 +69,13 @@ def match_report(
             }
         )
     return pl.DataFrame(rows, schema=_SCHEMA)
+
+
+def report_matches(warehouse: Warehouse, questions: Sequence[LabelledQuestion]) -> pl.DataFrame:
+    """The report of these questions on what the warehouse holds."""
+    columns = "document_id, chunk_id, chunk_text, page_start, page_end"
+    chunks = warehouse.read(f"SELECT {columns} FROM chunks" + ("" if questions else " LIMIT 0"))
+    return match_report(questions, chunks, warehouse.paths())
 
 
 def _bucket(question: LabelledQuestion, match: Match) -> str:

@@ -12,13 +12,14 @@ reason costs its own chunk only.
 
 import asyncio
 import random
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
-from pydantic import SecretStr
+from pydantic import SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from embed_assets.questions.prompts import Message, Prompt
@@ -38,7 +39,6 @@ READINGS = 3
 FAILED_IN_A_ROW = 10
 """Prompts that fail one after the other, with no success in between, before a run gives up."""
 LONGEST_BACKOFF, LONGEST_RETRY_AFTER = 30.0, 3600.0  # seconds
-USUAL_INPUT = 1500  # tokens of a prompt, until one is known
 CHARACTERS_PER_TOKEN = 3  # where the server doesn't count
 
 
@@ -50,13 +50,23 @@ class OpenAIServer(BaseSettings):
     base_url: str = ""
     api_key: SecretStr = SecretStr("")
 
-    def check(self) -> None:
-        """SettingsError where there is neither a key nor a server that may do without."""
-        if not self.api_key.get_secret_value() and not self.base_url:
+    @field_validator("api_key")
+    @classmethod
+    def _stripped(cls, key: SecretStr) -> SecretStr:
+        """Secrets are often files, which end with a line break."""
+        return SecretStr(key.get_secret_value().strip())
+
+    def check(self, setting: str) -> None:
+        """SettingsError where there is no usable key, nor a server that may do without."""
+        key = self.api_key.get_secret_value()
+        if not key and not self.base_url:
             raise SettingsError(
-                "EMBED_ASSETS_QUESTIONS: a model of OpenAI's needs OPENAI_API_KEY; one on another "
-                "server needs OPENAI_BASE_URL, for instance http://127.0.0.1:11434/v1."
+                f"{setting}: a model of OpenAI's needs OPENAI_API_KEY; one on another server "
+                "needs OPENAI_BASE_URL, for instance http://127.0.0.1:11434/v1."
             )
+        if not (key.isascii() and key.isprintable()) or " " in key:
+            # The client would quote it, escaped, in an error of its own.
+            raise SettingsError("OPENAI_API_KEY holds spaces or signs that no key can have.")
 
     def redact(self, text: str) -> str:
         """Text without the key, on one line: servers like to quote it in their errors."""
@@ -104,6 +114,11 @@ class Limits:
         """What so many tokens cost, in the currency of the prices."""
         return (input_tokens * self.input_price + output_tokens * self.output_price) / 1e6
 
+    @property
+    def bounded(self) -> bool:
+        """Whether spending has a limit."""
+        return bool(self.tokens or self.money)
+
     def exceeded(self, input_tokens: int, output_tokens: int) -> bool:
         """Whether so many tokens are more than may be spent."""
         money = self.cost(input_tokens, output_tokens)
@@ -114,66 +129,74 @@ class Limits:
 
 
 class Budget:
-    """Keeps spending under the limits, with what calls in flight are expected to take."""
+    """Keeps spending under the limits, with what calls in flight are expected to take.
 
-    def __init__(self, limits: Limits, spent: tuple[int, int], guess: tuple[int, int]) -> None:
-        """spent: tokens of this session before. guess: tokens of a call, until one is known."""
-        self._limits = limits
-        self._input, self._output = spent
-        self._guess = guess
+    That is what the largest call so far took, so that a limit is passed by little if at all.
+    """
+
+    def __init__(self, limits: Limits, spent: Callable[[], tuple[int, int]]) -> None:
+        """spent: tokens on the session's bill at this moment, other runs' calls included."""
+        self._limits, self._spent = limits, spent
+        self._largest: tuple[int, int] | None = None
         self._in_flight = 0
-        self._calls = self._call_input = self._call_output = 0
+        self._closed = False
         self._changed = asyncio.Condition()
         self.exhausted = False
 
     async def admit(self) -> bool:
         """Wait until one more call fits, and count it as in flight. False: it never will."""
         async with self._changed:
-            while True:
-                if self.exhausted:
-                    return False
+            while not self._closed:
                 if self._fits(self._in_flight + 1):
                     self._in_flight += 1
                     return True
                 if self._in_flight == 0:
-                    if not self._calls and not self._limits.exceeded(self._input, self._output + 1):
-                        self._in_flight += 1  # what a call takes shows in the first
-                        return True
-                    self.exhausted = True
+                    self.exhausted = self._closed = True
                     self._changed.notify_all()
-                    return False
-                await self._changed.wait()
+                else:
+                    await self._changed.wait()
+            return False
 
     async def settle(self, input_tokens: int, output_tokens: int) -> None:
         """A call has ended, and took so much (nothing, if it failed)."""
         async with self._changed:
             self._in_flight -= 1
             if input_tokens or output_tokens:
-                self._input += input_tokens
-                self._output += output_tokens
-                self._calls += 1
-                self._call_input += input_tokens
-                self._call_output += output_tokens
+                read, written = self._largest or (0, 0)
+                self._largest = max(read, input_tokens), max(written, output_tokens)
+            self._changed.notify_all()
+
+    async def close(self) -> None:
+        """Admit no more."""
+        async with self._changed:
+            self._closed = True
             self._changed.notify_all()
 
     def _fits(self, calls: int) -> bool:
-        if self._calls:
-            read, written = self._call_input / self._calls, self._call_output / self._calls
-        else:
-            read, written = self._guess
+        if not self._limits.bounded:
+            return True
+        read, written = self._spent()
+        if self._largest is None:
+            # What a call takes shows in the first, which goes alone.
+            return calls == 1 and not self._limits.exceeded(read, written + 1)
         return not self._limits.exceeded(
-            round(self._input + calls * read), round(self._output + calls * written)
+            read + calls * self._largest[0], written + calls * self._largest[1]
         )
 
 
 Keep = Callable[[Prompt, Reply | Failure], None]
 Spend = Callable[[int, int], None]
+Spent = Callable[[], tuple[int, int]]
 
 
 @dataclass(frozen=True)
 class OpenAIWriter:
-    """Asks a model for replies, many at a time. log: told why calls wait."""
+    """Asks a model for replies, many at a time. log: told why calls wait.
 
+    setting: the variable that named the model, for errors.
+    """
+
+    setting: str
     model: str
     server: OpenAIServer
     limits: Limits
@@ -181,24 +204,23 @@ class OpenAIWriter:
     max_tokens: int
     log: Callable[[str], None]
 
-    def write(
-        self, prompts: Iterator[Prompt], keep: Keep, spend: Spend, spent: tuple[int, int]
-    ) -> bool:
+    def write(self, prompts: Iterator[Prompt], keep: Keep, spend: Spend, spent: Spent) -> bool:
         """Give each prompt's reply, or why there is none, to `keep` as soon as it is there.
 
         A prompt is drawn when there is room for its call, so that what isn't drawn wasn't paid.
-        spend: told of each call's tokens. spent: tokens of this session before. Returns whether
-        the budget held for all. Raises ServerError when the server can't be used.
+        spend: told of each call's tokens. spent: the session's so far. Returns whether the budget
+        held for all. Raises ServerError when the server can't be used, once the calls in flight
+        have ended and their replies are kept.
         """
         return asyncio.run(self._write(prompts, keep, spend, spent))
 
     async def _write(
-        self, prompts: Iterator[Prompt], keep: Keep, spend: Spend, spent: tuple[int, int]
+        self, prompts: Iterator[Prompt], keep: Keep, spend: Spend, spent: Spent
     ) -> bool:
         from aiolimiter import AsyncLimiter
         from openai import AsyncOpenAI
 
-        budget = Budget(self.limits, spent, guess=(USUAL_INPUT, self.max_tokens))
+        budget = Budget(self.limits, spent)
         rate = self.limits.requests_per_minute
         # One at a time at even intervals: a bucket of a minute's calls would let twice as many
         # through in the first minute.
@@ -218,16 +240,27 @@ class OpenAIWriter:
                     if prompt is None:
                         await budget.settle(0, 0)
                         return
-                    keep(prompt, await calls.answer(prompt))
+                    answer = await calls.answer(prompt)
+                    if answer is not None:
+                        keep(prompt, answer)
 
             tasks = [asyncio.create_task(work()) for _ in range(self.limits.concurrency)]
             try:
                 await asyncio.gather(*tasks)
+            except ServerError:
+                # Replies to the calls in flight are on their way, and on the bill.
+                calls.give_up()
+                await budget.close()
+                await asyncio.gather(*tasks, return_exceptions=True)
+                raise
             finally:
                 for task in tasks:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
         return not budget.exhausted
+
+
+_FORMAT = re.compile(r"response_format|json|\bschema\b|\bgrammar\b|structured output")
 
 
 class Dialect:
@@ -260,13 +293,12 @@ class Dialect:
         if tried != self.arguments(_schema_of(tried), tried.get(self._limit_name, 0)):
             return True
         text = refusal.lower()
-        if "max_completion_tokens" in text and self._limit_name == "max_tokens":
+        renamed = "max_completion_tokens" in text and ("unsupported" in text or "instead" in text)
+        if renamed and self._limit_name == "max_tokens":
             self._limit_name = "max_completion_tokens"
         elif "temperature" in text and self._temperature is not None:
             self._temperature = None
-        elif len(self._formats) > 1 and any(
-            word in text for word in ("response_format", "json", "schema", "format", "grammar")
-        ):
+        elif len(self._formats) > 1 and _FORMAT.search(text):
             self._formats.pop(0)
         else:
             return False
@@ -281,11 +313,17 @@ class _TransientError(Exception):
     """Worth another try. retry_after: seconds that the server asked for."""
 
     def __init__(
-        self, reason: str, retry_after: float | None = None, *, unreachable: bool = False
+        self,
+        reason: str,
+        retry_after: float | None = None,
+        *,
+        unreachable: bool = False,
+        timed_out: bool = False,
     ) -> None:
         super().__init__(reason)
         self.retry_after = retry_after
         self.unreachable = unreachable
+        self.timed_out = timed_out
 
 
 class _RefusedError(Exception):
@@ -310,72 +348,92 @@ class _Calls:
         self._answered = False
         self._failed_in_a_row = 0
         self._last_trouble = ""
+        self._over = False
 
-    async def answer(self, prompt: Prompt) -> Reply | Failure:
-        """The reply to a prompt that was admitted; asked again while it can't be read."""
+    def give_up(self) -> None:
+        """Try no call again: the run ends."""
+        self._over = True
+
+    async def answer(self, prompt: Prompt) -> Reply | Failure | None:
+        """The reply to a prompt that was admitted; asked again while it can't be read.
+
+        None where the budget ended before there was a reply of use.
+        """
         messages = prompt.messages()
-        max_tokens = self._writer.max_tokens
         read = written = 0
         text = ""
         for reading in range(READINGS):
             if reading and not await self._budget.admit():
-                break
+                return None
             used = (0, 0)
             try:
-                completion = await self._attempts(messages, prompt.schema, max_tokens)
+                completion = await self._attempts(messages, prompt.schema)
                 used = _usage(completion, messages)
                 self._spend(*used)
             except (_TransientError, _RefusedError) as error:
+                if reading and isinstance(error, _RefusedError):
+                    break  # the reply in hand was paid for
                 return self._failure(error)
             finally:
                 await self._budget.settle(*used)
             self._answered, self._failed_in_a_row = True, 0
             read, written = read + used[0], written + used[1]
-            text, cut_off = _text(completion)
-            if prompt.entries(text):
+            text, ended = _text(completion)
+            if prompt.entries(text) or ended in ("refusal", "content_filter"):
                 break
-            if cut_off:
-                max_tokens *= 2
+            if ended == "length":
+                self._tell(
+                    f"A reply was cut off at {self._writer.max_tokens} tokens: raise "
+                    "EMBED_ASSETS_LLM_MAX_TOKENS if there are many."
+                )
         # One that can't be read is kept too: it was paid for, and the next would hardly be better.
         return reply_now(text, read, written)
 
     def _failure(self, error: Exception) -> Failure:
         """Why a prompt has no answer; ServerError if none gets one any more."""
-        self._failed_in_a_row += 1
+        transient = isinstance(error, _TransientError)
+        if transient or not self._answered:
+            # What is refused by itself says nothing of the server, once it has answered others.
+            self._failed_in_a_row += 1
         gone = isinstance(error, _TransientError) and error.unreachable and not self._answered
         if gone or self._failed_in_a_row >= FAILED_IN_A_ROW:
             count = "no call" if gone else f"none of the last {self._failed_in_a_row} calls"
             raise ServerError(
-                f"EMBED_ASSETS_QUESTIONS: openai:{self._writer.model}: {count} was answered: "
-                f"{error}. Answers so far are kept; run it again when the server can be reached."
+                f"{self._name}: {count} was answered: {error}. Answers so far are kept; run it "
+                "again when the server can be reached."
             )
         return Failure(str(error))
 
+    @property
+    def _name(self) -> str:
+        return f"{self._writer.setting}: openai:{self._writer.model}"
+
+    def _tell(self, trouble: str) -> None:
+        """Log what goes wrong, once in a row."""
+        if trouble != self._last_trouble:
+            self._last_trouble = trouble
+            self._writer.log(trouble)
+
     async def _attempts(
-        self, messages: list[Message], schema: Mapping[str, Any], max_tokens: int
+        self, messages: list[Message], schema: Mapping[str, Any]
     ) -> "ChatCompletion":
         from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt
 
         retrying = AsyncRetrying(
             retry=retry_if_exception_type(_TransientError),
-            stop=stop_after_attempt(ATTEMPTS),
+            stop=lambda state: self._over or stop_after_attempt(ATTEMPTS)(state),
             wait=_wait,
             reraise=True,
         )
-        return await retrying(self._once, messages, schema, max_tokens)
+        return await retrying(self._once, messages, schema)
 
-    async def _once(
-        self, messages: list[Message], schema: Mapping[str, Any], max_tokens: int
-    ) -> "ChatCompletion":
+    async def _once(self, messages: list[Message], schema: Mapping[str, Any]) -> "ChatCompletion":
         """One call, put in words that the server understands."""
         import openai
 
         while True:
-            while (left := self._resume_at - time.monotonic()) > 0:
-                await asyncio.sleep(left)
-            if self._limiter is not None:
-                await self._limiter.acquire()
-            arguments = self._dialect.arguments(schema, max_tokens)
+            await self._turn()
+            arguments = self._dialect.arguments(schema, self._writer.max_tokens)
             # As extra_body: the client would walk through every node of the schema, each time.
             request: dict[str, Any] = {"model": self._writer.model, "messages": messages}
             try:
@@ -388,11 +446,23 @@ class _Calls:
             if isinstance(trouble, _RefusedError):
                 if self._dialect.learn(str(trouble), arguments):
                     continue
-            elif str(trouble) != self._last_trouble:
-                self._last_trouble = str(trouble)
-                self._writer.log(f"{trouble}. Trying again.")
+            elif isinstance(trouble, _TransientError):
+                self._tell(f"{trouble}. Trying again.")
+                if trouble.timed_out:
+                    # The server may have read it, and put it on the bill.
+                    self._spend(_estimate(messages), 0)
             # Raised here, without the client's error as its cause: that may quote the key.
             raise trouble
+
+    async def _turn(self) -> None:
+        """Wait for the rate limit, and for as long as the server asked all calls to wait."""
+        while True:
+            if self._limiter is not None:
+                await self._limiter.acquire()
+            left = self._resume_at - time.monotonic()
+            if left <= 0:
+                return
+            await asyncio.sleep(left + random.uniform(0, min(1.0, 0.1 * left)))
 
     def _explain(self, error: Exception) -> Exception:
         """What an error of the client means: worth another try, refused, or the end of the run."""
@@ -401,7 +471,8 @@ class _Calls:
         redact = self._writer.server.redact
         reason = redact(str(error) or type(error).__name__)
         if isinstance(error, TimeoutError | openai.APITimeoutError):
-            return _TransientError(f"no answer within {self._writer.limits.timeout:g} s")
+            limit = f"{self._writer.limits.timeout:g} s"
+            return _TransientError(f"no answer within {limit}", timed_out=True)
         if isinstance(error, openai.APIConnectionError):
             cause = error.__cause__
             return _TransientError(
@@ -409,10 +480,10 @@ class _Calls:
             )
         if not isinstance(error, openai.APIStatusError):
             return _TransientError(f"not the API's reply: {reason}")
-        if error.status_code in (401, 403, 404) or error.code in _HOPELESS:
-            return ServerError(
-                f"EMBED_ASSETS_QUESTIONS: openai:{self._writer.model}: the server refuses: {reason}"
-            )
+        # Gateways say 403 of a single prompt too, for instance one that is moderated.
+        no_access = error.status_code in (403, 404) and not self._answered
+        if error.status_code == 401 or no_access or error.code in _HOPELESS:
+            return ServerError(f"{self._name}: the server refuses: {reason}")
         if error.status_code in (408, 409, 429) or error.status_code >= 500:
             wait = _retry_after(error.response.headers)
             if wait is not None:
@@ -458,17 +529,23 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
     return None
 
 
-def _text(completion: "ChatCompletion") -> tuple[str, bool]:
-    """What the model wrote, and whether it was cut off."""
+def _text(completion: "ChatCompletion") -> tuple[str, str]:
+    """What the model wrote, and why it ended: stop, length, content_filter, refusal, …"""
     if not completion.choices:
-        return "", False
+        return "", ""
     choice = completion.choices[0]
-    return choice.message.content or "", choice.finish_reason == "length"
+    if choice.message.refusal:
+        return choice.message.refusal, "refusal"
+    return choice.message.content or "", choice.finish_reason or ""
 
 
 def _usage(completion: "ChatCompletion", messages: list[Message]) -> tuple[int, int]:
     """Input and output tokens; by the length of the texts where the server doesn't count."""
     if completion.usage is not None and completion.usage.prompt_tokens:
         return completion.usage.prompt_tokens or 0, completion.usage.completion_tokens or 0
-    sent = sum(len(message["content"]) for message in messages)
-    return sent // CHARACTERS_PER_TOKEN, len(_text(completion)[0]) // CHARACTERS_PER_TOKEN
+    return _estimate(messages), len(_text(completion)[0]) // CHARACTERS_PER_TOKEN
+
+
+def _estimate(messages: list[Message]) -> int:
+    """Input tokens, by the length of the texts."""
+    return sum(len(message["content"]) for message in messages) // CHARACTERS_PER_TOKEN

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import cycle, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from embed_assets.settings import Settings, SettingsError
 
 PROMPT_VERSION = "llm-1"
-"""Part of what identifies an answer: raise it when the prompt changes what is asked."""
+"""Part of what identifies an answer, beside the template's digest: raise it when KINDS, AROUND or
+the passage's data change."""
 
 INSTRUCTIONS = Path(__file__).with_name("instructions.jinja")
 KINDS: Mapping[str, str] = {
@@ -71,8 +72,7 @@ class QuestionPrompts:
         self.count = settings.questions_per_chunk
         self.domain = settings.question_domain
         self.template = _read_template(settings.question_prompt)
-        own = settings.question_prompt is not None
-        self.version = f"{PROMPT_VERSION}+{_digest(self.template)}" if own else PROMPT_VERSION
+        self.version = f"{PROMPT_VERSION}+{_digest(self.template)}"
         self.parameters = {
             "n": self.count,
             "temperature": settings.llm_temperature,
@@ -132,21 +132,24 @@ def read_questions(reply: str, most: int) -> list[WrittenQuestion]:
     An entry that lacks a field is left out.
     """
     read: dict[str, WrittenQuestion] = {}
-    for entry in map(_written_question, _entries(reply, "questions")):
-        if entry is not None:
-            read.setdefault(entry.question.casefold(), entry)
+    for entry in _entries(reply, "questions", _written_question):
+        read.setdefault(entry.question.casefold(), entry)
     return list(read.values())[:most]
+
+
+_TRUTHS = {"true": True, "false": False}
+_MEANINGFUL = re.compile(r"\w\W*\w")  # two letters or figures: not the "…" of the instructions
 
 
 def _written_question(entry: Any) -> WrittenQuestion | None:
     if not isinstance(entry, dict) or "answer" not in entry:
         return None
     question, answer = entry.get("question"), entry["answer"]
-    answerable = entry.get("answerable")
-    if not isinstance(question, str) or not isinstance(answerable, bool):
+    answerable = _TRUTHS.get(str(entry.get("answerable")).lower())
+    if not isinstance(question, str) or answerable is None:
         return None
     question = " ".join(question.split())
-    if not 0 < len(question) <= LONGEST_QUESTION:
+    if not _MEANINGFUL.search(question) or len(question) > LONGEST_QUESTION:
         return None
     kind = entry.get("kind")
     return WrittenQuestion(
@@ -215,22 +218,27 @@ def judge_prompt(model: str, text: str, questions: Sequence[str]) -> Prompt:
 
 def read_scores(reply: str, count: int) -> list[float]:
     """Scores of a judge's reply, 1 to 5, one for each question; none if it can't be read."""
-    scores = _entries(reply, "scores")
-    numbers = [float(s) for s in scores if isinstance(s, int | float) and not isinstance(s, bool)]
-    fits = len(numbers) == len(scores) == count and all(1 <= s <= 5 for s in numbers)
-    return numbers if fits else []
+    scores = _entries(reply, "scores", _score)
+    return scores if len(scores) == count else []
+
+
+def _score(entry: Any) -> float | None:
+    if isinstance(entry, bool) or not isinstance(entry, int | float):
+        return None
+    return float(entry) if 1 <= entry <= 5 else None
 
 
 # Reading JSON out of what models write
 
 
-_THOUGHTS = re.compile(r"<(think|thinking|reasoning)>.*?</\1>", re.DOTALL | re.IGNORECASE)
+_THOUGHTS = re.compile(r".*</(?:think|thinking|reasoning)>", re.DOTALL | re.IGNORECASE)
 _OPENING = re.compile(r"[{\[]")
 _MOST_STARTS = 50  # places at which JSON is looked for
+Entry = TypeVar("Entry")
 
 
-def _entries(reply: str, name: str) -> list[Any]:
-    """The list under a name in the JSON of a reply, or its bare list; [] where there is none.
+def _entries(reply: str, name: str, parse: Callable[[Any], Entry | None]) -> list[Entry]:
+    """Entries of the list under a name in the JSON of a reply, or of its bare list, that parse.
 
     JSON is found among the text that models write around it, and repaired where it is broken. Of a
     reply that was cut off the last entry is left out: it may be half a question.
@@ -238,18 +246,21 @@ def _entries(reply: str, name: str) -> list[Any]:
     from json_repair import repair_json
 
     text = _THOUGHTS.sub("", reply)
-    starts = [match.start() for match in islice(_OPENING.finditer(text), _MOST_STARTS)]
-    for start in starts:
+    for match in islice(_OPENING.finditer(text), _MOST_STARTS):
         try:
-            value, _ = json.JSONDecoder().raw_decode(text, start)
+            value, _ = json.JSONDecoder().raw_decode(text, match.start())
         except ValueError:
             continue
-        if entries := _listed(value, name):
+        if entries := _parsed(_listed(value, name), parse):
             return entries
     broken = text[text.find("{") :] if "{" in text else ""
-    entries = _listed(repair_json(broken, return_objects=True), name)
+    listed = _listed(repair_json(broken, return_objects=True), name)
     whole = text.rstrip().rstrip("`").rstrip().endswith(("}", "]"))
-    return entries if whole else entries[:-1]
+    return _parsed(listed if whole else listed[:-1], parse)
+
+
+def _parsed(listed: list[Any], parse: Callable[[Any], Entry | None]) -> list[Entry]:
+    return [entry for entry in map(parse, listed) if entry is not None]
 
 
 def _listed(value: Any, name: str) -> list[Any]:

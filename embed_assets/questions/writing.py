@@ -20,6 +20,7 @@ from embed_assets.questions.openai import (
     OpenAIServer,
     OpenAIWriter,
     Spend,
+    Spent,
 )
 from embed_assets.questions.prompts import (
     AROUND,
@@ -46,9 +47,7 @@ Log = Callable[[str], None]
 class Writer(Protocol):
     """A language model that answers prompts."""
 
-    def write(
-        self, prompts: Iterator[Prompt], keep: Keep, spend: Spend, spent: tuple[int, int]
-    ) -> bool:
+    def write(self, prompts: Iterator[Prompt], keep: Keep, spend: Spend, spent: Spent) -> bool:
         """Draw prompts, give each reply to `keep`; True unless the budget ended first."""
         ...
 
@@ -62,8 +61,8 @@ class Writing:
     session: str
     log: Log
 
-    def writer(self, generator: str, temperature: float) -> Writer:
-        """The writer that `openai:MODEL` or `huggingface:MODEL` names."""
+    def writer(self, setting: str, generator: str, temperature: float) -> Writer:
+        """The writer that `openai:MODEL` or `huggingface:MODEL` names; setting: where it does."""
         kind, _, model = generator.partition(":")
         settings = self.settings
         if kind == "huggingface":
@@ -75,6 +74,7 @@ class Writing:
                 batch_size=settings.llm_concurrency,
             )
         return OpenAIWriter(
+            setting,
             model,
             OpenAIServer(),
             Limits.of(settings),
@@ -121,7 +121,7 @@ def written_questions(chunks: pl.DataFrame, writing: Writing) -> pl.DataFrame:
     prompts = QuestionPrompts(settings)
     keys = {p.text: prompts.key(generator, p.text) for p in _passages(chunks)}
     calls = {keys[p.text]: prompts.prompt(generator, p) for p in _passages(chunks)}
-    writer = writing.writer(generator, settings.llm_temperature)
+    writer = writing.writer("EMBED_ASSETS_QUESTIONS", generator, settings.llm_temperature)
     with writing.answers.open(generator, prompts.version, writing.session) as answers:
         asked = ask(calls, writer, answers, writing, "Writing questions")
         rows = {
@@ -154,7 +154,8 @@ def judged_questions(
     """Questions with the judge's score; KEPT ones below the threshold become JUDGED_POOR.
 
     questions: chunk_id, question, status, reason, score. Those that the judge could not be asked
-    about are NOT_ASKED, and the next ingest asks; a score that can't be read drops nothing.
+    about are NOT_ASKED, and the next ingest asks. A score that can't be read drops nothing: the
+    question's reason says so.
     """
     settings = writing.settings
     candidates = questions.filter(pl.col("status") == KEPT)
@@ -171,7 +172,7 @@ def judged_questions(
     chunk_of = {prompt.key: chunk for chunk, prompt in calls.items()}
     scores: dict[tuple[str, str], float] = {}
     with writing.answers.open(settings.judge, "judge", writing.session) as answers:
-        writer = writing.writer(settings.judge, temperature=0.0)
+        writer = writing.writer("EMBED_ASSETS_JUDGE", settings.judge, temperature=0.0)
         by_key = {prompt.key: prompt for prompt in calls.values()}
         outcome = ask(by_key, writer, answers, writing, "Judging questions")
         for key, reply in answers.replies(list(by_key)):
@@ -187,9 +188,14 @@ def judged_questions(
                 status = JUDGED_POOR
             elif (left := outcome.left.get(calls[row["chunk_id"]].key)) is not None:
                 status, reason = NOT_ASKED, f"not judged: {left}"
+            elif score is None:
+                reason = "not judged: the judge's reply can't be read"
         return {"status": status, "reason": reason, "score": score}
 
     verdicts = [judge(row) for row in questions.iter_rows(named=True)]
+    unread = sum(v["status"] == KEPT and v["score"] is None for v in verdicts)
+    if unread:
+        writing.log(f"{unread} questions stay unjudged: the judge's replies can't be read.")
     schema = {"status": pl.String, "reason": pl.String, "score": pl.Float64}
     return questions.with_columns(pl.DataFrame(verdicts, schema=schema).get_columns())
 
@@ -244,7 +250,7 @@ def ask(
         told = False
         while waiting:
             free = (calls[key] for key in waiting if answers.claim(key))
-            within_budget = writer.write(free, keep, answers.spend, answers.spent())
+            within_budget = writer.write(free, keep, answers.spend, answers.spent)
             known = answers.known(waiting)
             waiting = [key for key in waiting if key not in known and key not in failures]
             if not within_budget:
@@ -255,7 +261,7 @@ def ask(
                 told = True
                 time.sleep(OTHERS_POLL)
                 answers.release_dead()
-    if not within_budget:
+    if waiting:
         writing.log(
             f"{OVER_BUDGET}: {len(waiting)} of {len(calls)} calls are left for the next one "
             "(EMBED_ASSETS_LLM_TOKEN_BUDGET, EMBED_ASSETS_LLM_COST_BUDGET)."

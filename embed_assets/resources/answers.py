@@ -22,10 +22,9 @@ CREATE TABLE IF NOT EXISTS answers (
     input_tokens INTEGER NOT NULL, output_tokens INTEGER NOT NULL, session TEXT NOT NULL,
     created_at TEXT NOT NULL
 ) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS spending (
-    session TEXT NOT NULL, input_tokens INTEGER NOT NULL, output_tokens INTEGER NOT NULL
-);
-CREATE INDEX IF NOT EXISTS spending_by_session ON spending (session);
+CREATE TABLE IF NOT EXISTS bills (
+    session TEXT PRIMARY KEY, input_tokens INTEGER NOT NULL, output_tokens INTEGER NOT NULL
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS claims (key TEXT PRIMARY KEY, owner TEXT NOT NULL) WITHOUT ROWID;
 """
 _BLOCK = 500  # keys in one statement
@@ -52,21 +51,24 @@ class AnswerStore(dg.ConfigurableResource):
         path = Path(self.path)
         path.parent.mkdir(parents=True, exist_ok=True)
         owner = uuid.uuid4().hex
-        with (
-            # Held while this run lives, and let go by the system if it is killed.
-            FileLock(_lock_file(path, owner)) as lock,
-            closing(sqlite3.connect(path, timeout=60, isolation_level=None)) as connection,
-        ):
-            connection.execute("PRAGMA journal_mode = WAL")
-            # Safe when the process is killed; the last moments may be lost when the power fails.
-            connection.execute("PRAGMA synchronous = NORMAL")
-            connection.executescript(_TABLES)
-            answers = OpenAnswers(connection, path, owner, model, prompt_version, session)
-            try:
-                yield answers
-            finally:
-                answers.release()
-        Path(lock.lock_file).unlink(missing_ok=True)
+        # Held while this run lives, and let go by the system if it is killed.
+        lock = FileLock(_lock_file(path, owner))
+        try:
+            with (
+                lock,
+                closing(sqlite3.connect(path, timeout=60, isolation_level=None)) as connection,
+            ):
+                connection.execute("PRAGMA journal_mode = WAL")
+                # Safe when the process is killed; moments may be lost when the power fails.
+                connection.execute("PRAGMA synchronous = NORMAL")
+                connection.executescript(_TABLES)
+                answers = OpenAnswers(connection, path, owner, model, prompt_version, session)
+                try:
+                    yield answers
+                finally:
+                    answers.release()
+        finally:
+            Path(lock.lock_file).unlink(missing_ok=True)
 
 
 class OpenAnswers:
@@ -121,17 +123,18 @@ class OpenAnswers:
     def spend(self, input_tokens: int, output_tokens: int) -> None:
         """Put a call's tokens on this session's bill, whether or not its reply is of use."""
         self._connection.execute(
-            "INSERT INTO spending VALUES (?, ?, ?)", (self._session, input_tokens, output_tokens)
+            "INSERT INTO bills VALUES (?, ?, ?) ON CONFLICT (session) DO UPDATE SET "
+            "input_tokens = input_tokens + excluded.input_tokens, "
+            "output_tokens = output_tokens + excluded.output_tokens",
+            (self._session, input_tokens, output_tokens),
         )
 
     def spent(self) -> tuple[int, int]:
         """Input and output tokens that this session's calls took, in every run of it."""
         row = self._connection.execute(
-            "SELECT coalesce(sum(input_tokens), 0), coalesce(sum(output_tokens), 0) "
-            "FROM spending WHERE session = ?",
-            (self._session,),
+            "SELECT input_tokens, output_tokens FROM bills WHERE session = ?", (self._session,)
         ).fetchone()
-        return int(row[0]), int(row[1])
+        return row or (0, 0)
 
     def claim(self, key: str) -> bool:
         """Take a key to answer. False where it has an answer, or another run is at it."""

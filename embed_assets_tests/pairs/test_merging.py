@@ -2,7 +2,7 @@
 
 import polars as pl
 
-from embed_assets.pairs.selection import merge_test_questions
+from embed_assets.pairs.selection import drop_leaks, merge_test_questions
 
 
 def questions(*rows: tuple[str, str, list[str], str, str, float | None]) -> pl.DataFrame:
@@ -11,6 +11,9 @@ def questions(*rows: tuple[str, str, list[str], str, str, float | None]) -> pl.D
     return pl.DataFrame(rows, schema=names, orient="row").with_columns(
         chunk_id=pl.col("relevant_chunk_ids").list.first(),
         positive=pl.col("relevant_chunk_ids").list.first().str.to_uppercase(),
+        split=pl.when(pl.col("purpose") == "test")
+        .then(pl.lit("test_labelled"))
+        .otherwise(pl.lit("train")),
     )
 
 
@@ -43,3 +46,27 @@ def test_other_questions_and_those_for_training_stay_as_they_are():
     merged = merge_test_questions(given)
     assert merged.sort("question_id").equals(given)
     assert merge_test_questions(given.clear()).equals(given.clear())
+
+
+def asked_in(*rows: tuple[str, str]) -> pl.DataFrame:
+    """rows: text and split."""
+    return pl.DataFrame(rows, schema=["anchor", "split"], orient="row")
+
+
+def test_a_text_that_tests_nowhere_trains():
+    rows = asked_in(("What is the fee?", "train"), ("How long?", "test_seen_documents"))
+    assert drop_leaks(rows)["status"].to_list() == ["KEPT", "KEPT"]
+
+
+def test_a_text_stands_in_its_strictest_split_alone():
+    rows = asked_in(
+        ("What is the fee?", "train"),
+        ("what is the FEE", "validation"),
+        ("What is the fee?", "test_unseen_documents"),
+        ("What is the fee?", "test_seen_documents"),
+        ("What is the fee?", "test_unseen_documents"),
+        ("…", "train"),
+        ("?", "validation"),
+    )
+    kept = drop_leaks(rows).filter(status="KEPT")
+    assert kept["split"].to_list() == ["test_unseen_documents"] * 2 + ["train", "validation"]

@@ -98,7 +98,16 @@ def test_a_question_given_for_training_and_for_testing_is_for_testing(generate):
 def test_a_machines_question_that_a_reviewer_rejected_does_not_train(generate):
     made = generate("lock-1", labelled=())
     rejected = made["question"][0]
-    verdict = replace(QUESTION, question=rejected, purpose="train", dropped=REJECTED_BY_REVIEWER)
+    texts = dict(chunks("lock-1").select("chunk_id", "chunk_text").iter_rows())
+    verdict = replace(
+        QUESTION,
+        question=rejected,
+        purpose="train",
+        page=None,
+        evidence_text=None,
+        chunk_texts=(texts[made["chunk_id"][0]],),
+        dropped=REJECTED_BY_REVIEWER,
+    )
     again = generate("lock-1", labelled=[verdict])
     assert set(again.filter(question=rejected)["status"]) == {REJECTED_BY_REVIEWER}
     assert again.filter(status=KEPT).height == made.height - 1
@@ -126,7 +135,8 @@ def test_none_gives_only_the_labelled(generate):
 
 
 @pytest.mark.parametrize("generator", ["extractive", "openai:m", "huggingface:m", "none"])
-def test_without_chunks_the_labelled_are_still_there_to_say_so(generate, generator):
+def test_without_chunks_the_labelled_are_still_there_to_say_so(generate, monkeypatch, generator):
+    monkeypatch.setenv("OPENAI_API_KEY", "key")
     questions = generate("lock-1", generator=generator, frame=TABLES["chunks"].empty())
     assert questions["status"].to_list() == ["EVIDENCE_NOT_FOUND"]
 
@@ -144,6 +154,7 @@ def test_no_documents_give_no_questions(generate):
         ("questions", ""),
         ("judge", "extractive"),
         ("judge", "openai"),
+        ("judge", "huggingface:m"),
     ],
 )
 def test_a_generator_that_does_not_exist_is_named_before_any_work(tmp_path, name, value):
@@ -156,5 +167,11 @@ def test_a_generator_that_does_not_exist_is_named_before_any_work(tmp_path, name
 @pytest.mark.parametrize("value", ["extractive", "none", "openai:m", "huggingface:m"])
 def test_each_generator_may_be_named(tmp_path, monkeypatch, value):
     monkeypatch.setenv("OPENAI_API_KEY", "key")
-    judge = value if ":" in value else ""
+    judge = value if value.startswith("openai:") else ""
     check_generator(Settings(questions=value, judge=judge, home=tmp_path))
+
+
+def test_a_limit_on_money_needs_prices(tmp_path):
+    with pytest.raises(SettingsError, match="EMBED_ASSETS_LLM_COST_BUDGET"):
+        check_generator(Settings(llm_cost_budget=5, home=tmp_path))
+    check_generator(Settings(llm_cost_budget=5, llm_output_price=1, home=tmp_path))

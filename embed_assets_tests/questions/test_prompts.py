@@ -66,6 +66,8 @@ def test_a_template_of_ones_own_replaces_the_instructions_and_counts_as_another_
     own = QuestionPrompts(Settings(question_prompt=file, question_domain="bees"))
     assert own.messages(passage())[0]["content"] == "Ask 2 things about bees."
     assert own.version != QuestionPrompts(Settings()).version
+    file.write_text("Ask {{ n }} other things about {{ domain }}.")
+    assert QuestionPrompts(Settings(question_prompt=file)).version != own.version
 
 
 @pytest.mark.parametrize("text", ["{{ unclosed", None])
@@ -118,6 +120,19 @@ def test_json_is_found_in_what_models_write_around_it(around):
     assert texts(reply) == ["How big?", "How deep?"]
 
 
+def test_a_draft_before_the_end_of_the_thoughts_is_not_read():
+    draft, good = questions("A draft of it?"), questions("How big is it?")
+    assert texts(f"Let me see: {draft} Hm.</think>\n{good}") == ["How big is it?"]
+
+
+def test_a_list_that_is_something_else_is_passed_over():
+    assert texts(f"As the passage says in [1]: {questions('How big?')}") == ["How big?"]
+
+
+def test_true_may_be_written_as_a_text():
+    assert texts(questions({"question": "How big?", "answerable": "true"})) == ["How big?"]
+
+
 def test_a_bare_list_is_read_too():
     assert texts(json.dumps(json.loads(questions("How big?"))["questions"])) == ["How big?"]
 
@@ -151,6 +166,7 @@ def test_of_a_reply_cut_off_only_whole_entries_are_read():
         questions({"question": 7}),
         questions({"answerable": "yes", "question": "How big?"}),
         questions("x" * (LONGEST_QUESTION + 1)),
+        questions("…"),
     ],
 )
 def test_a_reply_of_another_shape_is_not_read(reply):

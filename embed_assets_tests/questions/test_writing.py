@@ -234,6 +234,33 @@ def test_a_prompt_that_is_refused_fails_without_another_try(server, tmp_path):
     assert server.times("Gate number 3 opens at noon.") == 1
 
 
+@pytest.mark.parametrize("status", [400, 403, 404])
+def test_prompts_refused_one_after_the_other_cost_only_themselves(server, tmp_path, status):
+    def moderated(request: Request) -> Response:
+        number = int(request.passage.split()[2])
+        return error(status, "flagged") if 2 <= number < 16 else good_reply(request)
+
+    server.reply = moderated
+    rows = Run(tmp_path, llm_concurrency=1)(chunks(20))
+    assert statuses(rows) == {FAILED: 14, KEPT: 12}
+
+
+def test_replies_to_calls_in_flight_are_kept_when_the_run_ends(server, tmp_path):
+    def revoked(request: Request) -> Response:
+        if "number 0 " in request.passage:
+            return error(401, "the key was revoked")
+        return Response(body=good_reply(request).body, delay=0.5)
+
+    server.reply = revoked
+    with pytest.raises(ServerError, match="revoked"):
+        Run(tmp_path, llm_concurrency=4)(chunks(8))
+    answered = {r.passage for r in server.requests} - {"Gate number 0 opens at noon."}
+    assert len(answered) == 3
+    server.reply = good_reply
+    assert statuses(Run(tmp_path)(chunks(8))) == {KEPT: 16}
+    assert {server.times(passage) for passage in answered} == {1}
+
+
 @pytest.mark.parametrize("status", [401, 403, 404])
 def test_a_server_that_refuses_us_ends_the_run_at_once(server, tmp_path, status):
     server.reply = lambda r: error(status, f"no: {r.headers['authorization']}")
@@ -271,10 +298,16 @@ def test_without_key_and_server_the_call_is_wrong(tmp_path, monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SettingsError, match="OPENAI_API_KEY"):
-        openai.OpenAIServer().check()
+        openai.OpenAIServer().check("EMBED_ASSETS_QUESTIONS")
 
 
 # What servers can't do.
+
+
+def test_a_refusal_of_one_prompt_changes_nothing_for_the_others(server, tmp_path):
+    server.reply = one_chunk(lambda r: error(400, "Rejected. For more information see our policy."))
+    Run(tmp_path, llm_concurrency=1)()
+    assert all("response_format" in request.body for request in server.requests)
 
 
 @pytest.mark.parametrize(
@@ -323,13 +356,25 @@ def test_a_reply_that_is_readable_the_second_time_is_taken(server, tmp_path):
     assert asked["input_tokens"].sum() == 2 * INPUT_TOKENS
 
 
-def test_a_reply_that_was_cut_off_is_given_more_room(server, tmp_path):
-    def short(request: Request) -> Response:
-        room = request.body["max_tokens"] >= 200
-        return good_reply(request) if room else completion('{"questions": [{"q', "length")
+def test_a_reply_that_was_cut_off_names_the_setting(server, tmp_path):
+    server.reply = one_chunk(lambda r: completion('{"questions": [{"q', "length"))
+    run = Run(tmp_path, llm_max_tokens=100)
+    assert statuses(run()) == {KEPT: 10, UNREADABLE: 1}
+    assert any("EMBED_ASSETS_LLM_MAX_TOKENS" in line for line in run.log)
+    assert {request.body["max_tokens"] for request in server.requests} == {100}
 
-    server.reply = short
-    assert statuses(Run(tmp_path, llm_max_tokens=100)()) == {KEPT: 12}
+
+def test_a_reply_in_hand_is_kept_when_the_next_is_refused(server, tmp_path):
+    server.reply = one_chunk(lambda r: completion("hm") if r.times == 1 else error(400, "no"))
+    for _ in range(2):
+        assert statuses(Run(tmp_path)()) == {KEPT: 10, UNREADABLE: 1}
+    assert server.times("Gate number 3 opens at noon.") == 2
+
+
+def test_what_a_model_refuses_to_do_is_not_asked_again(server, tmp_path):
+    server.reply = one_chunk(lambda r: completion("", "content_filter"))
+    assert statuses(Run(tmp_path)()) == {KEPT: 10, UNREADABLE: 1}
+    assert server.times("Gate number 3 opens at noon.") == 1
 
 
 # Limits.
@@ -368,6 +413,38 @@ def test_a_budget_smaller_than_a_first_guess_is_still_used(server, tmp_path):
     assert len(server.requests) == 1
 
 
+def test_a_budget_that_ends_between_two_readings_leaves_the_chunk_for_later(server, tmp_path):
+    server.reply = lambda r: completion("hm")
+    assert statuses(Run(tmp_path, llm_token_budget=A_CALL)(chunks(1))) == {NOT_ASKED: 1}
+    server.reply = good_reply
+    assert statuses(Run(tmp_path, "next")(chunks(1))) == {KEPT: 2}
+
+
+def test_a_budget_that_is_just_enough_is_not_said_to_be_too_small(server, tmp_path):
+    run = Run(tmp_path, llm_token_budget=6 * A_CALL, llm_concurrency=1)
+    assert statuses(run()) == {KEPT: 12}
+    assert not any("left for the next" in line for line in run.log)
+
+
+def test_calls_that_time_out_are_on_the_bill_with_what_was_sent(server, tmp_path):
+    server.reply = lambda r: Response(body=good_reply(r).body, delay=0.4)
+    run = Run(tmp_path, llm_timeout=0.1, llm_token_budget=1500, llm_concurrency=1)
+    assert statuses(run(chunks(5))).keys() == {FAILED, NOT_ASKED}
+    assert len(server.requests) < 5 * ATTEMPTS
+
+
+def test_the_rate_limit_waits_for_a_busy_server_too(server, tmp_path):
+    def busy_at_first(request: Request) -> Response:
+        busy = error(429, "slow down", {"Retry-After": "1"})
+        return busy if len(server.requests) == 1 else good_reply(request)
+
+    server.reply = busy_at_first
+    Run(tmp_path, llm_requests_per_minute=300, llm_concurrency=4)()
+    first = server.requests[0].at
+    # One call may have left before the server had said so.
+    assert sum(request.at - first < 1 for request in server.requests) <= 2
+
+
 def test_calls_keep_to_the_rate_a_minute(server, tmp_path):
     Run(tmp_path, llm_requests_per_minute=600)(chunks(5))
     times = sorted(request.at for request in server.requests)
@@ -387,6 +464,20 @@ def test_the_key_is_in_no_log_and_in_no_file(server, tmp_path):
     files = [Path(root) / name for root, _, names in os.walk(tmp_path) for name in names]
     assert files
     assert not any(SECRET.encode() in file.read_bytes() for file in files)
+
+
+def test_a_key_that_ends_with_a_line_break_is_used_without_it(server, tmp_path, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", f"{SECRET}\n")
+    assert statuses(Run(tmp_path)()) == {KEPT: 12}
+    assert server.requests[0].headers["authorization"] == f"Bearer {SECRET}"
+
+
+@pytest.mark.parametrize("key", [f"{SECRET} {SECRET}", f"{SECRET}\n{SECRET}", f"{SECRET}ü"])
+def test_a_key_that_no_header_can_hold_is_refused_without_being_named(monkeypatch, key):
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    with pytest.raises(SettingsError, match="OPENAI_API_KEY") as raised:
+        openai.OpenAIServer().check("EMBED_ASSETS_QUESTIONS")
+    assert SECRET not in str(raised.value)
 
 
 # The judge.
@@ -415,6 +506,7 @@ def test_a_judge_that_cant_be_read_drops_nothing(server, tmp_path):
     rows = judging(server, tmp_path, lambda r: completion("fine questions"))
     assert statuses(rows) == {KEPT: 12}
     assert rows["score"].null_count() == 12
+    assert all("can't be read" in reason for reason in rows["reason"])
 
 
 def test_what_the_judge_was_not_asked_about_does_not_train_yet(server, tmp_path):

@@ -85,6 +85,12 @@ def test_a_run_that_ends_gives_back_what_it_claimed(store):
         assert second.claim("key")
 
 
+def test_a_run_that_fails_leaves_no_lock_behind(store):
+    with pytest.raises(ZeroDivisionError), store.open("m", "1", "a"):
+        1 / 0  # noqa: B018
+    assert not list(Path(store.path).parent.glob("*.lock"))
+
+
 def test_claims_of_a_killed_process_are_freed_and_its_answers_stay(store):
     process = other_process(
         store, "answers.put('answered', reply_now('r', 1, 1)); answers.claim('in flight')"
