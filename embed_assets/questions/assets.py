@@ -46,7 +46,9 @@ def synthetic_questions(
     questions = keep_verdicts(questions, warehouse, context.partition_keys)
     for line in _dropped(questions):
         context.log.warning(line)
-    context.add_output_metadata(_counts(questions, Limits.of(settings)))
+    for key in context.partition_keys:
+        counts = _counts(questions.filter(pl.col("document_id") == key), Limits.of(settings))
+        context.add_asset_metadata(counts, partition_key=key)
     return questions
 
 
@@ -85,16 +87,12 @@ def _dropped(questions: pl.DataFrame) -> list[str]:
 
 
 def _counts(questions: pl.DataFrame, limits: Limits) -> dict[str, int | float]:
-    """How many questions there are of each status, and what they took, whenever that was.
-
-    A chunk that stands in several documents took its tokens once.
-    """
-    paid = questions.unique(["chunk_id", "generator", "question"])
+    """How many questions there are of each status, and what they took, whenever that was."""
     counts: dict[str, int | float] = {
         f"questions_{status.lower()}": n
         for status, n in sorted(Counter(questions["status"]).items())
     }
-    read, written = (int(paid[f"{name}_tokens"].sum()) for name in ("input", "output"))
+    read, written = (int(questions[f"{name}_tokens"].sum()) for name in ("input", "output"))
     if read or written:
         counts |= {"input_tokens": read, "output_tokens": written}
     if cost := limits.cost(read, written):

@@ -54,7 +54,7 @@ def funnel(statuses: Iterable[str]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=schema, orient="row")
 
 
-def funnel_chart(stages: pl.DataFrame, subtitle: str = "questions") -> alt.LayerChart:
+def funnel_chart(stages: pl.DataFrame, subtitle: str = "what dropped how many") -> alt.LayerChart:
     """Horizontal bars, a stage each: what remains, and what its reason dropped, with the counts.
 
     stages: as `funnel` returns them.
@@ -71,7 +71,7 @@ def funnel_chart(stages: pl.DataFrame, subtitle: str = "questions") -> alt.Layer
         )
         .mark_bar(height={"band": 0.72})
         .encode(
-            x=alt.X("questions:Q", title="questions", axis=alt.Axis(format=",", tickCount=6)),
+            x=alt.X("questions:Q", title="questions", axis=alt.Axis(format=",d", tickCount=6)),
             y=y,
             color=alt.Color(
                 "group:N",
