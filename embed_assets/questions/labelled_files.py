@@ -20,6 +20,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from embed_assets.data_files import (
+    DataFileError,
+    beir_rows,
+    beir_text,
+    is_number,
+    json_lines,
+    read_qrels,
+    read_text,
+)
 from embed_assets.questions.labelled import LabelledQuestion
 from embed_assets.questions.statuses import EVIDENCE_NOT_FOUND, JUDGEMENTS, REJECTED_BY_REVIEWER
 from embed_assets.settings import SettingsError
@@ -64,7 +73,10 @@ _SPLIT = re.compile(r"(?<![a-z0-9])(train(ing)?|test(ing)?|valid(ation)?|dev|eva
 
 def read_labelled(files: Sequence[Path], default_purpose: str) -> list[LabelledQuestion]:
     """Questions of all files and folders. SettingsError names the file and row that is wrong."""
-    return [row for file in files for row in _reader(file)(file, default_purpose)]
+    try:
+        return [row for file in files for row in _reader(file)(file, default_purpose)]
+    except DataFileError as error:
+        raise SettingsError(f"EMBED_ASSETS_LABELLED: {error}") from error
 
 
 def _reader(path: Path) -> Callable[[Path, str], Iterable[LabelledQuestion]]:
@@ -79,7 +91,7 @@ def _reader(path: Path) -> Callable[[Path, str], Iterable[LabelledQuestion]]:
     }
     reader = readers.get(path.suffix.lower())
     if reader is None:
-        raise _error(path, f"a folder or one of {', '.join(readers)} is wanted")
+        raise DataFileError(path, f"a folder or one of {', '.join(readers)} is wanted")
     return reader
 
 
@@ -87,12 +99,12 @@ def _reader(path: Path) -> Callable[[Path, str], Iterable[LabelledQuestion]]:
 
 
 def _read_jsonl(file: Path, purpose: str) -> Iterator[LabelledQuestion]:
-    for number, row in _json_lines(file):
+    for number, row in json_lines(file):
         yield _read_row(row, file, f"line {number}", purpose)
 
 
 def _read_csv(file: Path, purpose: str) -> Iterator[LabelledQuestion]:
-    text = _read_text(file)
+    text = read_text(file)
     header = text.partition("\n")[0]
     delimiter = max("\t;,", key=header.count)
     rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
@@ -100,11 +112,11 @@ def _read_csv(file: Path, purpose: str) -> Iterator[LabelledQuestion]:
     try:
         for number, row in enumerate(rows, start=2):
             if None in row:
-                raise _error(file, "more cells than the header has", f"row {number}")
+                raise DataFileError(file, "more cells than the header has", f"row {number}")
             if any(row.values()):
                 yield _read_row(row, file, f"row {number}", purpose)
     except csv.Error as error:
-        raise _error(file, str(error), f"row {number + 1}") from error
+        raise DataFileError(file, str(error), f"row {number + 1}") from error
 
 
 def _read_json(file: Path, purpose: str) -> Iterator[LabelledQuestion]:
@@ -115,7 +127,7 @@ def _read_json(file: Path, purpose: str) -> Iterator[LabelledQuestion]:
         for number, row in enumerate(content, start=1):
             yield _read_row(row, file, f"row {number}", purpose)
     else:
-        raise _error(
+        raise DataFileError(
             file,
             "neither a list of rows, nor a list of Argilla records, nor LlamaIndex's queries, "
             "corpus and relevant_docs",
@@ -130,7 +142,8 @@ def _read_llamaindex(file: Path, content: Row, purpose: str) -> Iterator[Labelle
             texts = [content["corpus"][document] for document in relevant]
             yield _passages_question(question, texts, purpose, file.name)
     except (KeyError, TypeError, AttributeError) as error:
-        raise _error(file, f"relevant_docs and corpus don't fit together: {error}") from error
+        reason = f"relevant_docs and corpus don't fit together: {error}"
+        raise DataFileError(file, reason) from error
 
 
 def _passages_question(
@@ -149,37 +162,11 @@ def _passages_question(
     )
 
 
-def _read_text(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise _error(file, error.strerror or str(error)) from error
-    except UnicodeDecodeError as error:
-        remedy = " (in Excel: save as 'CSV UTF-8')" if file.suffix.lower() == ".csv" else ""
-        raise _error(file, f"is not UTF-8 text; save it as such{remedy}") from error
-
-
 def _parse_json(file: Path) -> Any:
     try:
-        return json.loads(_read_text(file))
+        return json.loads(read_text(file))
     except ValueError as error:
-        raise _error(file, str(error)) from error
-
-
-def _json_lines(file: Path) -> Iterator[tuple[int, Any]]:
-    """Number and content of each line that isn't empty."""
-    # Not splitlines(): JSON may hold U+2028 and the like as they are, and text from PDFs does.
-    for number, line in enumerate(_read_text(file).split("\n"), start=1):
-        if line.strip():
-            try:
-                yield number, json.loads(line)
-            except ValueError as error:
-                raise _error(file, str(error), f"line {number}") from error
-
-
-def _error(file: Path, reason: str, place: str = "") -> SettingsError:
-    where = f"{file}, {place}" if place else str(file)
-    return SettingsError(f"EMBED_ASSETS_LABELLED: {where}: {' '.join(reason.split())}.")
+        raise DataFileError(file, str(error)) from error
 
 
 # Folders.
@@ -201,16 +188,16 @@ def _read_beir(folder: Path, purpose: str) -> Iterator[LabelledQuestion]:
     A query that no split judges comes without passages, to be reported. A score of 0 says that a
     passage is not relevant.
     """
-    corpus = {row["_id"]: _passage(row) for row in _read_beir_jsonl(folder / "corpus.jsonl")}
-    queries = {row["_id"]: row["text"] for row in _read_beir_jsonl(folder / "queries.jsonl")}
+    corpus = {row["_id"]: beir_text(row) for _, row in beir_rows(folder / "corpus.jsonl")}
+    queries = {row["_id"]: row["text"] for _, row in beir_rows(folder / "queries.jsonl")}
     judged: set[str] = set()
     for file in _qrels_files(folder):
-        relevant = _read_qrels(file)
-        judged |= relevant.keys()
-        for query, documents in relevant.items():
+        qrels = read_qrels(file)
+        judged |= qrels.keys()
+        for query, scores in qrels.items():
             if query not in queries:
-                raise _error(file, f"query {query} is not in queries.jsonl")
-            texts = [corpus[document] for document in documents if document in corpus]
+                raise DataFileError(file, f"query {query} is not in queries.jsonl")
+            texts = [corpus[key] for key, score in scores.items() if score > 0 and key in corpus]
             split = _purpose_of_split(file.stem) or purpose
             yield _passages_question(queries[query], texts, split, folder.name)
     for query, text in queries.items():
@@ -218,52 +205,11 @@ def _read_beir(folder: Path, purpose: str) -> Iterator[LabelledQuestion]:
             yield _passages_question(text, [], purpose, folder.name)
 
 
-def _read_beir_jsonl(file: Path) -> Iterator[dict[str, str]]:
-    for number, row in _json_lines(file):
-        try:
-            yield {**row, "_id": str(row["_id"]), "text": str(row["text"])}
-        except (KeyError, TypeError) as error:
-            reason = f"{_lack(error)}. BEIR has _id and text"
-            raise _error(file, reason, f"line {number}") from error
-
-
-def _passage(row: Row) -> str:
-    return f"{row.get('title') or ''} {row['text']}".strip()
-
-
 def _qrels_files(folder: Path) -> list[Path]:
     files = sorted((folder / "qrels").glob("*.tsv")) or [folder / "qrels.tsv"]
     if not files[0].is_file():
-        raise _error(folder, "has neither qrels.tsv nor qrels/*.tsv")
+        raise DataFileError(folder, "has neither qrels.tsv nor qrels/*.tsv")
     return files
-
-
-def _read_qrels(file: Path) -> dict[str, list[str]]:
-    """Relevant corpus ids by query id; a query with none has an empty list.
-
-    Three columns under a header as in BEIR, or four without one as in TREC: query, iteration,
-    document, score.
-    """
-    relevant: dict[str, list[str]] = defaultdict(list)
-    for number, line in enumerate(_read_text(file).split("\n"), start=1):
-        cells = line.strip("\r").split("\t") if "\t" in line else line.split()
-        if not any(cells) or (number == 1 and not _is_number(cells[-1])):
-            continue
-        if len(cells) not in (3, 4) or not _is_number(cells[-1]):
-            reason = "query id, corpus id and score are wanted"
-            raise _error(file, reason, f"line {number}")
-        documents = relevant[cells[0]]
-        if float(cells[-1]) > 0:
-            documents.append(cells[-2])
-    return relevant
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _read_dataset(folder: Path, purpose: str) -> Iterator[LabelledQuestion]:
@@ -274,7 +220,7 @@ def _read_dataset(folder: Path, purpose: str) -> Iterator[LabelledQuestion]:
     """
     files = _data_files(folder)
     if not files:
-        raise _error(folder, "has no corpus.jsonl, records.json, state.json or data files")
+        raise DataFileError(folder, "has no corpus.jsonl, records.json, state.json or data files")
     splits = {file: _purpose_of_split(split) or purpose for file, split in files.items()}
     several = len(set(splits.values())) > 1
     for file in files:
@@ -322,7 +268,7 @@ def _read_arrow(file: Path) -> list[dict[str, Any]]:
             else pa.ipc.open_stream(pa.memory_map(str(file))).read_all()
         )
     except (OSError, pa.ArrowInvalid) as error:
-        raise _error(file, f"is no file of a dataset: {error}") from error
+        raise DataFileError(file, f"is no file of a dataset: {error}") from error
     metadata = json.loads((table.schema.metadata or {}).get(b"huggingface", b"{}"))
     labels = _class_labels(metadata.get("info", {}).get("features", {}))
     return [
@@ -361,11 +307,7 @@ def _read_row(row: Any, file: Path, place: str, default_purpose: str) -> Labelle
             f"{error}. A row has a question, and file_name, chunk_text or evidence_text to say "
             "what answers it"
         )
-        raise _error(file, reason, place) from error
-
-
-def _lack(error: Exception) -> str:
-    return f"lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
+        raise DataFileError(file, reason, place) from error
 
 
 def _labelled_question(row: Any, source: str, default_purpose: str) -> LabelledQuestion:
@@ -426,7 +368,7 @@ def _chunk_texts(value: Any) -> tuple[str, ...]:
 def _page(value: Any) -> int | None:
     if value is None:
         return None
-    if not _is_number(str(value)) or not float(value).is_integer():
+    if not is_number(str(value)) or not float(value).is_integer():
         raise ValueError(f"page is {value!r}, not a whole number")
     return int(float(value))
 
