@@ -57,6 +57,40 @@ def ingest(pdfs: Pdfs = None, home: Home = None, as_json: Json = False) -> None:
 
 
 @app.command()
+def evaluate(
+    beir: Annotated[
+        Path,
+        typer.Option(
+            "--beir",
+            help="Folder of corpus.jsonl, queries.jsonl and qrels.tsv or qrels/.",
+            metavar="DIR",
+        ),
+    ],
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            help="A sentence-transformers name or folder, a version (v3) or champion. "
+            "The base model without.",
+        ),
+    ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option("--split", help="A file of qrels/; without: qrels.tsv, else qrels/test.tsv."),
+    ] = None,
+    pdfs: Pdfs = None,
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """Score any model on a BEIR folder: queries, documents and who answers what."""
+    with _session(pdfs, home, as_json) as (settings, emit):
+        from embed_assets.scores import score_on_beir, scores_text
+
+        summary = score_on_beir(settings, beir, model, split)
+        emit(summary, scores_text(summary))
+
+
+@app.command()
 def search(
     text: Annotated[str, typer.Argument(help="What to look for.")],
     k: Annotated[int, typer.Option("--k", min=1, help="How many chunks to show.")] = 5,

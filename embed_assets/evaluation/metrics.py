@@ -2,11 +2,11 @@
 
 Formulas over arrays, nothing else: searching, truncating and averaging are in `retrieval`.
 
-Every function reads the same two arrays. `hits`, bool of shape (questions, retrieved), says whether
-the chunk at each place answers the question, the best place first. `relevant_counts`, integers of
-shape (questions,), says how many chunks answer it, retrieved or not: at least one. Where a corpus
-is smaller than k, the places it cannot fill count as misses. All results are float64 of shape
-(questions,), between 0 and 1.
+All functions but the graded one read the same two arrays. `hits`, bool of shape (questions,
+retrieved), says whether the chunk at each place answers the question, the best place first.
+`relevant_counts`, integers of shape (questions,), says how many chunks answer it, retrieved or not:
+at least one. Where a corpus is smaller than k, the places it cannot fill count as misses. All
+results are float64 of shape (questions,), between 0 and 1.
 
 The definitions are those of sentence-transformers' InformationRetrievalEvaluator, which calls the
 hit rate accuracy and has no F1.
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 Hits = NDArray[np.bool_]
 Counts = NDArray[np.int64]
+Gains = NDArray[np.float64]
 Values = NDArray[np.float64]
 
 SHALLOW_CUTOFFS = (1, 3, 5, 10)
@@ -67,6 +68,17 @@ def ndcg(hits: Hits, relevant_counts: Counts, k: int) -> Values:
     return hits[:, :k] @ discounts[: hits.shape[1]] / ideal
 
 
+def graded_ndcg(gains: Gains, relevant_gains: Gains, k: int) -> Values:
+    """Normalised discounted cumulative gain at k where some chunks are more relevant than others.
+
+    gains, (questions, retrieved): how relevant the chunk at each place is, 0 for not at all.
+    relevant_gains, (questions, most relevant chunks of a question): those of all relevant chunks,
+    retrieved or not, the largest first, 0 where a question has fewer; at least one is positive.
+    The gain is linear, as in trec_eval and so in BEIR's figures. Järvelin & Kekäläinen 2002.
+    """
+    return _discounted(gains, k) / _discounted(relevant_gains, k)
+
+
 def average_precision(hits: Hits, relevant_counts: Counts, k: int) -> Values:
     """Sum of the precisions at the ranks of the relevant chunks up to k, over min(k, relevant).
 
@@ -83,6 +95,11 @@ def first_ranks(hits: Hits) -> NDArray[np.int64]:
     if hits.shape[1] == 0:
         return np.zeros(len(hits), dtype=np.int64)
     return np.where(hits.any(axis=1), hits.argmax(axis=1) + 1, 0).astype(np.int64)
+
+
+def _discounted(gains: Gains, k: int) -> Values:
+    top = gains[:, :k]
+    return top @ (1.0 / np.log2(np.arange(2, top.shape[1] + 2)))
 
 
 def score_questions(hits: Hits, relevant_counts: Counts) -> dict[tuple[str, int], Values]:

@@ -23,6 +23,9 @@ Embeddings = NDArray[np.floating]
 ALL_QUESTIONS = "all"
 """The split of every question when the caller names none."""
 
+NO_DIMENSION = 0
+"""The dimension of what is found without embeddings."""
+
 LISTED = 10
 """How many of the chunks found are listed for each question."""
 
@@ -96,12 +99,9 @@ def evaluate(
         return Evaluation(SCORES_SCHEMA.to_frame(), QUERIES_SCHEMA.to_frame())
     _check_dimensions(dimensions, query_embeddings, corpus_embeddings)
 
-    answers = [relevant[question] for question in question_ids]
-    answer_counts = np.array([len(chunks) for chunks in answers])
     id_order = sorted(range(len(chunk_ids)), key=chunk_ids.__getitem__)
 
-    scores: list[pl.DataFrame] = []
-    queries: list[pl.DataFrame] = []
+    evaluations: list[Evaluation] = []
     for dimension in dimensions:
         found, _ = top_k(
             query_embeddings[:, :dimension],
@@ -109,24 +109,45 @@ def evaluate(
             k=metrics.DEPTH,
             tie_order=id_order,
         )
-        found_ids = [[chunk_ids[int(chunk)] for chunk in row] for row in found]
-        hits = _mark_hits(found_ids, answers)
-        values = metrics.score_questions(hits, answer_counts)
-        scores.append(_mean_scores(values, splits, dimension))
-        queries.append(
-            pl.DataFrame(
-                {
-                    "split": splits,
-                    "dimension": [dimension] * len(question_ids),
-                    "question_id": question_ids,
-                    "rank": [int(rank) or None for rank in metrics.first_ranks(hits)],
-                    "ndcg_at_10": values["ndcg", 10],
-                    "top_ids": [ids[:LISTED] for ids in found_ids],
-                },
-                schema=QUERIES_SCHEMA,
-            )
-        )
-    return Evaluation(scores=pl.concat(scores), queries=pl.concat(queries))
+        rankings = [[chunk_ids[int(chunk)] for chunk in row] for row in found]
+        evaluations.append(evaluate_rankings(rankings, question_ids, relevant, dimension, splits))
+    return Evaluation(
+        scores=pl.concat(evaluation.scores for evaluation in evaluations),
+        queries=pl.concat(evaluation.queries for evaluation in evaluations),
+    )
+
+
+def evaluate_rankings(
+    rankings: Sequence[Sequence[str]],
+    question_ids: Sequence[str],
+    relevant: Mapping[str, AbstractSet[str]],
+    dimension: int,
+    splits: Sequence[str] | None = None,
+) -> Evaluation:
+    """Score every split by what was found for each question, whoever searched.
+
+    rankings: ids of the chunks found for each question of question_ids, the best first, at most
+    100. dimension: of the embeddings that were searched; NO_DIMENSION where none were. relevant
+    and splits as in `evaluate`.
+    """
+    splits = [ALL_QUESTIONS] * len(question_ids) if splits is None else splits
+    _check_same_length("question ids", question_ids, "rankings", rankings)
+    _check_answerable(question_ids, relevant)
+    answers = [relevant[question] for question in question_ids]
+    hits = _mark_hits(rankings, answers)
+    values = metrics.score_questions(hits, np.array([len(chunks) for chunks in answers]))
+    queries = pl.DataFrame(
+        {
+            "split": splits,
+            "dimension": [dimension] * len(question_ids),
+            "question_id": question_ids,
+            "rank": [int(rank) or None for rank in metrics.first_ranks(hits)],
+            "ndcg_at_10": values["ndcg", 10],
+            "top_ids": [ids[:LISTED] for ids in rankings],
+        },
+        schema=QUERIES_SCHEMA,
+    )
+    return Evaluation(scores=_mean_scores(values, splits, dimension), queries=queries)
 
 
 def top_k(
@@ -203,8 +224,10 @@ def _mark_hits(
     found_ids: Sequence[Sequence[str]], answers: Sequence[AbstractSet[str]]
 ) -> metrics.Hits:
     """Whether each chunk found answers its question: (questions, found) bool, best first."""
-    pairs = zip(found_ids, answers, strict=True)
-    return np.array([[chunk in relevant for chunk in ids] for ids, relevant in pairs])
+    hits = np.zeros((len(found_ids), max(map(len, found_ids), default=0)), dtype=np.bool_)
+    for row, ids, relevant in zip(hits, found_ids, answers, strict=True):
+        row[: len(ids)] = [chunk in relevant for chunk in ids]
+    return hits
 
 
 def _mean_scores(
@@ -262,7 +285,7 @@ def _keep_largest(kept: NDArray[np.int64], more: NDArray[np.int64]) -> NDArray[n
 
 
 def _check_same_length(
-    one: str, ones: Sequence[str], other: str, others: Sequence[str] | Embeddings
+    one: str, ones: Sequence[str], other: str, others: Sequence[object] | Embeddings
 ) -> None:
     if len(ones) != len(others):
         raise ValueError(f"{len(ones)} {one} but {len(others)} {other}: pass one for each.")

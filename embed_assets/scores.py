@@ -1,0 +1,122 @@
+"""Scores: how well any model retrieves on any BEIR folder.
+
+A model is a sentence-transformers name or folder, or a version that this project has trained. Its
+embeddings are kept in the home's warehouse: a second evaluation encodes nothing.
+"""
+
+import re
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from embed_assets.evaluation.beir import BeirTask, graded_ndcg, read_beir
+from embed_assets.evaluation.retrieval import (
+    LISTED,
+    Evaluation,
+    evaluate,
+    sentence_transformers_name,
+)
+from embed_assets.resources.embeddings import CachedEncoder
+from embed_assets.resources.encoder import matryoshka_dimensions, model_card
+from embed_assets.resources.warehouse import Warehouse
+from embed_assets.search import champion
+from embed_assets.settings import ProjectError, Settings
+from embed_assets.summary import newest_model
+
+CHAMPION = "champion"
+_VERSION = re.compile(r"v?\d+")
+
+
+def score_on_beir(
+    settings: Settings, folder: Path, model: str | None = None, split: str | None = None
+) -> dict[str, Any]:
+    """What `evaluate --json` prints.
+
+    model: a sentence-transformers name or folder, a version such as `v3`, or `champion`; the base
+    model of the settings without. Raises SettingsError where the folder or the model is wrong.
+    """
+    started = time.perf_counter()
+    task = read_beir(folder, split)
+    warehouse = Warehouse(path=str(settings.warehouse))
+    name, encoder = _encoder(warehouse, settings, model or settings.model)
+    evaluation = _evaluate(task, encoder, settings.dimensions)
+    return {
+        "model": name,
+        "queries": len(task.queries),
+        "corpus": len(task.corpus),
+        "seconds": round(time.perf_counter() - started, 2),
+        "metrics": _figures(task, evaluation),
+        "qrels": str(task.qrels),
+        "queries_left_out": task.queries_left_out,
+        "unknown_queries": task.unknown_queries,
+        "unknown_documents": task.unknown_documents,
+    }
+
+
+def _encoder(warehouse: Warehouse, settings: Settings, model: str) -> tuple[str, CachedEncoder]:
+    """Name of a model, and what embeds texts with it."""
+    if model == CHAMPION:
+        found = champion(warehouse, settings)
+        if found is None:
+            raise ProjectError(
+                f"There is no champion in {settings.home}: no version of {settings.model} has "
+                "proved better yet. Name a version, such as v1."
+            )
+        model = f"v{found[0]}"
+    source = None
+    base, name = model, model
+    if _VERSION.fullmatch(model):
+        row = newest_model(warehouse, model)
+        base, source, name = row["base"], row["path"], f"v{row['version']}"
+    card = model_card(settings.model_copy(update={"model": base}))
+    return name, CachedEncoder(warehouse, source or card.source, card, settings.precision)
+
+
+def _evaluate(task: BeirTask, encoder: CachedEncoder, dimensions: str | None) -> Evaluation:
+    # The queries first: they are few, and a setting of dimensions that is wrong shows at once.
+    queries = encoder.encode_queries(list(task.queries.values()), "Encoding queries")
+    chosen = matryoshka_dimensions(queries.shape[1], dimensions)
+    corpus = encoder.encode_documents(list(task.corpus.values()), "Encoding documents")
+    return evaluate(queries, corpus, list(task.queries), list(task.corpus), task.relevant, chosen)
+
+
+def _figures(task: BeirTask, evaluation: Evaluation) -> dict[str, float]:
+    """Every figure by its name, in the order of the dimensions, NDCG@10 first."""
+    rows = evaluation.scores.select("dimension", "metric", "k", "score").rows()
+    graded = graded_ndcg(task, evaluation) if task.is_graded else {}
+    rows += [(dimension, "graded_ndcg", LISTED, score) for dimension, score in graded.items()]
+    first = ("ndcg", "graded_ndcg", "mrr", "map")
+    rows.sort(key=lambda row: (-row[0], first.index(row[1]) if row[1] in first else len(first)))
+    return {sentence_transformers_name(*row[:3]): row[3] for row in rows}
+
+
+def scores_text(summary: Mapping[str, Any]) -> str:
+    """The scores for a person: a row for each metric, a column for each dimension."""
+    table: dict[str, dict[str, float]] = {}
+    for name, score in summary["metrics"].items():
+        column, _, metric = name.rpartition("_cosine_")
+        table.setdefault(metric, {})[column.removeprefix("dim_")] = score
+    columns = list(next(iter(table.values())))
+    lines = [
+        f"{summary['model']} on {summary['queries']} queries and {summary['corpus']} documents, "
+        f"judged by {summary['qrels']}",
+        *_notes(summary),
+        "",
+        f"{'dimension':<16}" + "".join(f"{column:>9}" for column in columns),
+    ]
+    lines += [
+        f"{metric:<16}" + "".join(f"{scores[column]:>9.4f}" for column in columns)
+        for metric, scores in table.items()
+    ]
+    return "\n".join(lines)
+
+
+def _notes(summary: Mapping[str, Any]) -> list[str]:
+    """What the figures leave out."""
+    notes = (
+        ("queries_left_out", "Queries without a relevant document there, left out"),
+        ("unknown_queries", "Queries judged there that queries.jsonl lacks"),
+        ("unknown_documents", "Documents judged there that corpus.jsonl lacks: never found"),
+    )
+    return [f"{what}: {summary[key]}." for key, what in notes if summary[key]]
