@@ -10,11 +10,11 @@ from embed_assets.questions.extractive import VERSION as EXTRACTIVE_VERSION
 from embed_assets.questions.extractive import extractive_questions
 from embed_assets.questions.filters import CORPUS_FILTERS, enabled_filters, filter_each
 from embed_assets.questions.labelled import LabelledQuestion, labelled_questions
-from embed_assets.questions.openai import OpenAIServer
 from embed_assets.questions.prompts import JUDGE_VERSION
 from embed_assets.questions.statuses import KEPT, REJECTED_BY_REVIEWER
 from embed_assets.questions.writing import COLUMNS, Writing, judged_questions, written_questions
 from embed_assets.questions.writing import version as written_version
+from embed_assets.resources.openai_server import OpenAIServer
 from embed_assets.settings import Settings, SettingsError
 from embed_assets.tables import TABLES
 

@@ -1,8 +1,7 @@
 """A language model behind an OpenAI-compatible API: OpenAI, vLLM, Ollama, TGI, llama.cpp, …
 
-Calls go through the official client, with its own retries off: ours let all calls wait when the
-server says Retry-After, count to the rate limit, and are told to the person who waits. Rates are
-kept by aiolimiter, waits and attempts by tenacity.
+How it is called, and called again, is in `resources.openai_server`; here are what it is asked, what
+may be spent, and what a reply is.
 
 What a server can't do (structured output, a name of a parameter) shows in its first refusals; it
 is asked in a plainer way from then on. A server that refuses the key or doesn't know the model
@@ -11,71 +10,32 @@ reason costs its own chunk only.
 """
 
 import asyncio
-import random
 import re
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
-
-from pydantic import SecretStr, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from embed_assets.questions.prompts import Message, Prompt
 from embed_assets.resources.answers import Reply, reply_now
+from embed_assets.resources.openai_server import (
+    Connection,
+    OpenAIServer,
+    RefusedError,
+    ServerError,
+    TransientError,
+)
 from embed_assets.resources.workers import one_line
-from embed_assets.settings import ProjectError, Settings, SettingsError
+from embed_assets.settings import Settings
 
 if TYPE_CHECKING:
-    from aiolimiter import AsyncLimiter
     from openai import AsyncOpenAI
     from openai.types.chat import ChatCompletion
 
-ATTEMPTS = 6
-"""Calls for one prompt while the server is busy or broken; the waits between add up to a minute."""
 READINGS = 3
 """Replies asked for while they can't be read."""
 FAILED_IN_A_ROW = 10
 """Prompts that fail one after the other, with no success in between, before a run gives up."""
-LONGEST_BACKOFF, LONGEST_RETRY_AFTER = 30.0, 3600.0  # seconds
 CHARACTERS_PER_TOKEN = 3  # where the server doesn't count
-
-
-class OpenAIServer(BaseSettings):
-    """Where the API is, from the variables that the official client knows, and from `.env`."""
-
-    model_config = SettingsConfigDict(env_prefix="OPENAI_", env_file=".env", extra="ignore")
-
-    base_url: str = ""
-    api_key: SecretStr = SecretStr("")
-
-    @field_validator("api_key")
-    @classmethod
-    def _stripped(cls, key: SecretStr) -> SecretStr:
-        """Secrets are often files, which end with a line break."""
-        return SecretStr(key.get_secret_value().strip())
-
-    def check(self, setting: str) -> None:
-        """SettingsError where there is no usable key, nor a server that may do without."""
-        key = self.api_key.get_secret_value()
-        if not key and not self.base_url:
-            raise SettingsError(
-                f"{setting}: a model of OpenAI's needs OPENAI_API_KEY; one on another server "
-                "needs OPENAI_BASE_URL, for instance http://127.0.0.1:11434/v1."
-            )
-        if not (key.isascii() and key.isprintable()) or " " in key:
-            # The client would quote it, escaped, in an error of its own.
-            raise SettingsError("OPENAI_API_KEY holds spaces or signs that no key can have.")
-
-    def redact(self, text: str) -> str:
-        """Text without the key, on one line: servers like to quote it in their errors."""
-        secret = self.api_key.get_secret_value()
-        return one_line(text.replace(secret, "…") if secret else text)
-
-
-class ServerError(ProjectError):
-    """The server can't be used at all; the message says why. It never holds the key."""
 
 
 @dataclass(frozen=True)
@@ -204,6 +164,11 @@ class OpenAIWriter:
     max_tokens: int
     log: Callable[[str], None]
 
+    @property
+    def name(self) -> str:
+        """The model and what asks for it, for errors."""
+        return f"{self.setting}: openai:{self.model}"
+
     def write(self, prompts: Iterator[Prompt], keep: Keep, spend: Spend, spent: Spent) -> bool:
         """Give each prompt's reply, or why there is none, to `keep` as soon as it is there.
 
@@ -217,22 +182,15 @@ class OpenAIWriter:
     async def _write(
         self, prompts: Iterator[Prompt], keep: Keep, spend: Spend, spent: Spent
     ) -> bool:
-        from aiolimiter import AsyncLimiter
-        from openai import AsyncOpenAI
-
         budget = Budget(self.limits, spent)
-        rate = self.limits.requests_per_minute
-        # One at a time at even intervals: a bucket of a minute's calls would let twice as many
-        # through in the first minute.
-        limiter = AsyncLimiter(1, 60 / rate) if rate else None
-
-        async with AsyncOpenAI(
-            api_key=self.server.api_key.get_secret_value() or "none",
-            base_url=self.server.base_url or None,
-            max_retries=0,
+        async with Connection(
+            self.server,
+            self.name,
             timeout=self.limits.timeout,
-        ) as client:
-            calls = _Calls(self, client, budget, limiter, spend)
+            requests_per_minute=self.limits.requests_per_minute,
+            log=self.log,
+        ) as connection:
+            calls = _Calls(self, connection, budget, spend)
 
             async def work() -> None:
                 while await budget.admit():
@@ -249,7 +207,7 @@ class OpenAIWriter:
                 await asyncio.gather(*tasks)
             except ServerError:
                 # Replies to the calls in flight are on their way, and on the bill.
-                calls.give_up()
+                connection.give_up()
                 await budget.close()
                 await asyncio.gather(*tasks, return_exceptions=True)
                 raise
@@ -309,50 +267,17 @@ def _schema_of(arguments: Mapping[str, Any]) -> Mapping[str, Any]:
     return arguments.get("response_format", {}).get("json_schema", {}).get("schema", {})
 
 
-class _TransientError(Exception):
-    """Worth another try. retry_after: seconds that the server asked for."""
-
-    def __init__(
-        self,
-        reason: str,
-        retry_after: float | None = None,
-        *,
-        unreachable: bool = False,
-        timed_out: bool = False,
-    ) -> None:
-        super().__init__(reason)
-        self.retry_after = retry_after
-        self.unreachable = unreachable
-        self.timed_out = timed_out
-
-
-class _RefusedError(Exception):
-    """The prompt is refused, and would be again."""
-
-
 class _Calls:
     """The calls of one run, and what they found out about the server."""
 
     def __init__(
-        self,
-        writer: OpenAIWriter,
-        client: "AsyncOpenAI",
-        budget: Budget,
-        limiter: "AsyncLimiter | None",
-        spend: Spend,
+        self, writer: OpenAIWriter, connection: Connection, budget: Budget, spend: Spend
     ) -> None:
-        self._writer, self._client = writer, client
-        self._budget, self._limiter, self._spend = budget, limiter, spend
+        self._writer, self._connection = writer, connection
+        self._budget, self._spend = budget, spend
         self._dialect = Dialect(writer.temperature)
-        self._resume_at = 0.0
         self._answered = False
         self._failed_in_a_row = 0
-        self._last_trouble = ""
-        self._over = False
-
-    def give_up(self) -> None:
-        """Try no call again: the run ends."""
-        self._over = True
 
     async def answer(self, prompt: Prompt) -> Reply | Failure | None:
         """The reply to a prompt that was admitted; asked again while it can't be read.
@@ -367,11 +292,11 @@ class _Calls:
                 return None
             used = (0, 0)
             try:
-                completion = await self._attempts(messages, prompt.schema)
+                completion = await self._completion(messages, prompt.schema)
                 used = _usage(completion, messages)
                 self._spend(*used)
-            except (_TransientError, _RefusedError) as error:
-                if reading and isinstance(error, _RefusedError):
+            except (TransientError, RefusedError) as error:
+                if reading and isinstance(error, RefusedError):
                     break  # the reply in hand was paid for
                 return self._failure(error)
             finally:
@@ -382,7 +307,7 @@ class _Calls:
             if prompt.entries(text) or ended in ("refusal", "content_filter"):
                 break
             if ended == "length":
-                self._tell(
+                self._connection.tell(
                     f"A reply was cut off at {self._writer.max_tokens} tokens: raise "
                     "EMBED_ASSETS_LLM_MAX_TOKENS if there are many."
                 )
@@ -391,106 +316,44 @@ class _Calls:
 
     def _failure(self, error: Exception) -> Failure:
         """Why a prompt has no answer; ServerError if none gets one any more."""
-        transient = isinstance(error, _TransientError)
+        transient = isinstance(error, TransientError)
         if transient or not self._answered:
             # What is refused by itself says nothing of the server, once it has answered others.
             self._failed_in_a_row += 1
-        gone = isinstance(error, _TransientError) and error.unreachable and not self._answered
+        gone = isinstance(error, TransientError) and error.unreachable and not self._answered
         if gone or self._failed_in_a_row >= FAILED_IN_A_ROW:
             count = "no call" if gone else f"none of the last {self._failed_in_a_row} calls"
             raise ServerError(
-                f"{self._name}: {count} was answered: {error}. Answers so far are kept; run it "
-                "again when the server can be reached."
+                f"{self._writer.name}: {count} was answered: {error}. Answers so far are kept; "
+                "run it again when the server can be reached."
             )
         return Failure(str(error))
 
-    @property
-    def _name(self) -> str:
-        return f"{self._writer.setting}: openai:{self._writer.model}"
-
-    def _tell(self, trouble: str) -> None:
-        """Log what goes wrong, once in a row."""
-        if trouble != self._last_trouble:
-            self._last_trouble = trouble
-            self._writer.log(trouble)
-
-    async def _attempts(
+    async def _completion(
         self, messages: list[Message], schema: Mapping[str, Any]
     ) -> "ChatCompletion":
-        from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt
+        """The server's reply, asked for in words that it understands."""
+        # As extra_body: the client would walk through every node of the schema, each time.
+        request: dict[str, Any] = {"model": self._writer.model, "messages": messages}
+        arguments: dict[str, Any] = {}
 
-        retrying = AsyncRetrying(
-            retry=retry_if_exception_type(_TransientError),
-            stop=lambda state: self._over or stop_after_attempt(ATTEMPTS)(state),
-            wait=_wait,
-            reraise=True,
-        )
-        return await retrying(self._once, messages, schema)
-
-    async def _once(self, messages: list[Message], schema: Mapping[str, Any]) -> "ChatCompletion":
-        """One call, put in words that the server understands."""
-        import openai
-
-        while True:
-            await self._turn()
+        async def send(client: "AsyncOpenAI") -> "ChatCompletion":
+            nonlocal arguments
             arguments = self._dialect.arguments(schema, self._writer.max_tokens)
-            # As extra_body: the client would walk through every node of the schema, each time.
-            request: dict[str, Any] = {"model": self._writer.model, "messages": messages}
             try:
-                async with asyncio.timeout(self._writer.limits.timeout):
-                    return _checked(
-                        await self._client.chat.completions.create(**request, extra_body=arguments)
-                    )
-            except (openai.OpenAIError, TimeoutError, ValueError) as error:
-                trouble = self._explain(error)
-            if isinstance(trouble, _RefusedError):
-                if self._dialect.learn(str(trouble), arguments):
-                    continue
-            elif isinstance(trouble, _TransientError):
-                self._tell(f"{trouble}. Trying again.")
-                if trouble.timed_out:
-                    # The server may have read it, and put it on the bill.
-                    self._spend(_estimate(messages), 0)
-            # Raised here, without the client's error as its cause: that may quote the key.
-            raise trouble
+                completion = await client.chat.completions.create(**request, extra_body=arguments)
+            except asyncio.CancelledError:
+                # Too late, or stopped: the server may have read it, and put it on the bill.
+                self._spend(_estimate(messages), 0)
+                raise
+            return _checked(completion)
 
-    async def _turn(self) -> None:
-        """Wait for the rate limit, and for as long as the server asked all calls to wait."""
         while True:
-            if self._limiter is not None:
-                await self._limiter.acquire()
-            left = self._resume_at - time.monotonic()
-            if left <= 0:
-                return
-            await asyncio.sleep(left + random.uniform(0, min(1.0, 0.1 * left)))
-
-    def _explain(self, error: Exception) -> Exception:
-        """What an error of the client means: worth another try, refused, or the end of the run."""
-        import openai
-
-        redact = self._writer.server.redact
-        reason = redact(str(error) or type(error).__name__)
-        if isinstance(error, TimeoutError | openai.APITimeoutError):
-            limit = f"{self._writer.limits.timeout:g} s"
-            return _TransientError(f"no answer within {limit}", timed_out=True)
-        if isinstance(error, openai.APIConnectionError):
-            cause = error.__cause__
-            return _TransientError(
-                f"no connection: {redact(str(cause)) if cause else reason}", unreachable=True
-            )
-        if not isinstance(error, openai.APIStatusError):
-            return _TransientError(f"not the API's reply: {reason}")
-        # Gateways say 403 of a single prompt too, for instance one that is moderated.
-        no_access = error.status_code in (403, 404) and not self._answered
-        if error.status_code == 401 or no_access or error.code in _HOPELESS:
-            return ServerError(f"{self._name}: the server refuses: {reason}")
-        if error.status_code in (408, 409, 429) or error.status_code >= 500:
-            wait = _retry_after(error.response.headers)
-            if wait is not None:
-                # It is the server that is busy, whichever call it told: none starts before.
-                self._resume_at = max(self._resume_at, time.monotonic() + wait)
-            return _TransientError(reason, wait)
-        return _RefusedError(reason)
+            try:
+                return await self._connection.call(send)
+            except RefusedError as refusal:
+                if not self._dialect.learn(str(refusal), arguments):
+                    raise
 
 
 def _checked(completion: "ChatCompletion") -> "ChatCompletion":
@@ -500,33 +363,6 @@ def _checked(completion: "ChatCompletion") -> "ChatCompletion":
     if not isinstance(completion, ChatCompletion):
         raise ValueError(one_line(str(completion), 80) or "an empty body")
     return completion
-
-
-_HOPELESS = ("insufficient_quota", "model_not_found", "invalid_api_key")
-
-
-def _wait(state: Any) -> float:
-    """Seconds before the next attempt: as told, and a little more so that not all come at once."""
-    error = state.outcome.exception()
-    told = getattr(error, "retry_after", None)
-    if told is not None:
-        return told + random.uniform(0, min(1.0, 0.1 * told))
-    return random.uniform(0.5, 1) * min(LONGEST_BACKOFF, 2.0 ** (state.attempt_number - 1))
-
-
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds to wait by the headers Retry-After-Ms and Retry-After (seconds or a date)."""
-    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
-        value = headers.get(name, "")
-        try:
-            seconds = float(value) * unit
-        except ValueError:
-            try:
-                seconds = parsedate_to_datetime(value).timestamp() - time.time()
-            except (ValueError, TypeError):
-                continue
-        return min(max(0.0, seconds), LONGEST_RETRY_AFTER)
-    return None
 
 
 def _text(completion: "ChatCompletion") -> tuple[str, str]:

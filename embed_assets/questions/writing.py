@@ -17,7 +17,6 @@ from embed_assets.questions.openai import (
     Failure,
     Keep,
     Limits,
-    OpenAIServer,
     OpenAIWriter,
     Spend,
     Spent,
@@ -33,6 +32,7 @@ from embed_assets.questions.prompts import (
 )
 from embed_assets.questions.statuses import FAILED, JUDGED_POOR, KEPT, NOT_ASKED, UNREADABLE
 from embed_assets.resources.answers import AnswerStore, OpenAnswers, Reply
+from embed_assets.resources.openai_server import OpenAIServer
 from embed_assets.resources.workers import one_line
 from embed_assets.settings import Settings
 from embed_assets.tables import TABLES

@@ -11,11 +11,12 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from embed_assets.questions import openai
-from embed_assets.questions.openai import ATTEMPTS, FAILED_IN_A_ROW, READINGS, ServerError
+from embed_assets.questions.openai import FAILED_IN_A_ROW, READINGS
 from embed_assets.questions.statuses import FAILED, JUDGED_POOR, KEPT, NOT_ASKED, UNREADABLE
 from embed_assets.questions.writing import Writing, judged_questions, written_questions
+from embed_assets.resources import openai_server
 from embed_assets.resources.answers import AnswerStore
+from embed_assets.resources.openai_server import ATTEMPTS, OpenAIServer, ServerError
 from embed_assets.settings import Settings, SettingsError
 from embed_assets.tables import TABLES
 from embed_assets_tests.questions.llm_server import (
@@ -36,7 +37,7 @@ A_CALL = INPUT_TOKENS + OUTPUT_TOKENS
 
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch) -> None:
-    monkeypatch.setattr(openai, "LONGEST_BACKOFF", 0.02)
+    monkeypatch.setattr(openai_server, "LONGEST_BACKOFF", 0.02)
 
 
 @pytest.fixture
@@ -298,7 +299,7 @@ def test_without_key_and_server_the_call_is_wrong(tmp_path, monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SettingsError, match="OPENAI_API_KEY"):
-        openai.OpenAIServer().check("EMBED_ASSETS_QUESTIONS")
+        OpenAIServer().check("EMBED_ASSETS_QUESTIONS")
 
 
 # What servers can't do.
@@ -476,7 +477,7 @@ def test_a_key_that_ends_with_a_line_break_is_used_without_it(server, tmp_path, 
 def test_a_key_that_no_header_can_hold_is_refused_without_being_named(monkeypatch, key):
     monkeypatch.setenv("OPENAI_API_KEY", key)
     with pytest.raises(SettingsError, match="OPENAI_API_KEY") as raised:
-        openai.OpenAIServer().check("EMBED_ASSETS_QUESTIONS")
+        OpenAIServer().check("EMBED_ASSETS_QUESTIONS")
     assert SECRET not in str(raised.value)
 
 
