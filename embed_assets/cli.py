@@ -70,8 +70,8 @@ def evaluate(
         str | None,
         typer.Option(
             "--model",
-            help="A sentence-transformers name or folder, a version (v3) or champion. "
-            "The base model without.",
+            help="A sentence-transformers name or folder, a version (v3), champion, bm25 or "
+            "openai:MODEL. The base model without.",
         ),
     ] = None,
     split: Annotated[

@@ -1,7 +1,7 @@
 """Scores: how well any model retrieves on any BEIR folder.
 
-A model is a sentence-transformers name or folder, or a version that this project has trained. Its
-embeddings are kept in the home's warehouse: a second evaluation encodes nothing.
+A model is a sentence-transformers name or folder, a version that this project has trained, a hosted
+model or BM25. Embeddings are kept in the home's warehouse: a second evaluation encodes nothing.
 """
 
 import re
@@ -10,9 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from embed_assets.evaluation.baselines import BM25, HostedEncoder, evaluate_bm25
 from embed_assets.evaluation.beir import BeirTask, graded_ndcg, read_beir
 from embed_assets.evaluation.retrieval import (
     LISTED,
+    NO_DIMENSION,
     Evaluation,
     evaluate,
     sentence_transformers_name,
@@ -25,7 +27,10 @@ from embed_assets.settings import ProjectError, Settings
 from embed_assets.summary import newest_model
 
 CHAMPION = "champion"
+HOSTED = "openai:"
 _VERSION = re.compile(r"v?\d+")
+
+AnyEncoder = CachedEncoder | HostedEncoder
 
 
 def score_on_beir(
@@ -33,14 +38,19 @@ def score_on_beir(
 ) -> dict[str, Any]:
     """What `evaluate --json` prints.
 
-    model: a sentence-transformers name or folder, a version such as `v3`, or `champion`; the base
-    model of the settings without. Raises SettingsError where the folder or the model is wrong.
+    model: a sentence-transformers name or folder, a version such as `v3`, `champion`, `bm25` or
+    `openai:MODEL`; the base model of the settings without. Raises SettingsError where the folder or
+    the model is wrong, ProjectError where the work fails.
     """
     started = time.perf_counter()
     task = read_beir(folder, split)
     warehouse = Warehouse(path=str(settings.warehouse))
-    name, encoder = _encoder(warehouse, settings, model or settings.model)
-    evaluation = _evaluate(task, encoder, settings.dimensions)
+    model = model or settings.model
+    if model == BM25:
+        name, evaluation = BM25, evaluate_bm25(task.queries, task.corpus, task.relevant)
+    else:
+        name, encoder = _encoder(warehouse, settings, model)
+        evaluation = _evaluate(task, encoder, settings.dimensions)
     return {
         "model": name,
         "queries": len(task.queries),
@@ -54,8 +64,10 @@ def score_on_beir(
     }
 
 
-def _encoder(warehouse: Warehouse, settings: Settings, model: str) -> tuple[str, CachedEncoder]:
+def _encoder(warehouse: Warehouse, settings: Settings, model: str) -> tuple[str, AnyEncoder]:
     """Name of a model, and what embeds texts with it."""
+    if model.startswith(HOSTED):
+        return model, HostedEncoder(warehouse, model.removeprefix(HOSTED), settings)
     if model == CHAMPION:
         found = champion(warehouse, settings)
         if found is None:
@@ -73,12 +85,16 @@ def _encoder(warehouse: Warehouse, settings: Settings, model: str) -> tuple[str,
     return name, CachedEncoder(warehouse, source or card.source, card, settings.precision)
 
 
-def _evaluate(task: BeirTask, encoder: CachedEncoder, dimensions: str | None) -> Evaluation:
+def _evaluate(task: BeirTask, encoder: AnyEncoder, dimensions: str | None) -> Evaluation:
     # The queries first: they are few, and a setting of dimensions that is wrong shows at once.
     queries = encoder.encode_queries(list(task.queries.values()), "Encoding queries")
     chosen = matryoshka_dimensions(queries.shape[1], dimensions)
     corpus = encoder.encode_documents(list(task.corpus.values()), "Encoding documents")
-    return evaluate(queries, corpus, list(task.queries), list(task.corpus), task.relevant, chosen)
+    ids = list(task.queries), list(task.corpus)
+    try:
+        return evaluate(queries, corpus, *ids, task.relevant, chosen)
+    except ValueError as error:
+        raise ProjectError(str(error)) from error
 
 
 def _figures(task: BeirTask, evaluation: Evaluation) -> dict[str, float]:
@@ -88,15 +104,21 @@ def _figures(task: BeirTask, evaluation: Evaluation) -> dict[str, float]:
     rows += [(dimension, "graded_ndcg", LISTED, score) for dimension, score in graded.items()]
     first = ("ndcg", "graded_ndcg", "mrr", "map")
     rows.sort(key=lambda row: (-row[0], first.index(row[1]) if row[1] in first else len(first)))
-    return {sentence_transformers_name(*row[:3]): row[3] for row in rows}
+    return {_name(*row[:3]): row[3] for row in rows}
+
+
+def _name(dimension: int, metric: str, k: int) -> str:
+    if dimension == NO_DIMENSION:
+        return f"{BM25}_{metric}@{k}"
+    return sentence_transformers_name(dimension, metric, k)
 
 
 def scores_text(summary: Mapping[str, Any]) -> str:
     """The scores for a person: a row for each metric, a column for each dimension."""
     table: dict[str, dict[str, float]] = {}
     for name, score in summary["metrics"].items():
-        column, _, metric = name.rpartition("_cosine_")
-        table.setdefault(metric, {})[column.removeprefix("dim_")] = score
+        column, _, metric = name.removeprefix("dim_").replace("_cosine", "").partition("_")
+        table.setdefault(metric, {})[column] = score
     columns = list(next(iter(table.values())))
     lines = [
         f"{summary['model']} on {summary['queries']} queries and {summary['corpus']} documents, "

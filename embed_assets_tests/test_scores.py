@@ -17,6 +17,7 @@ from embed_assets.resources.warehouse import Warehouse
 from embed_assets.scores import score_on_beir, scores_text
 from embed_assets.settings import ProjectError, Settings, SettingsError
 from embed_assets.tables import TABLES
+from embed_assets_tests.evaluation.embeddings_server import EmbeddingsServer
 from embed_assets_tests.tiny_model import make_tiny_model
 
 TEXTS = {
@@ -93,6 +94,26 @@ def test_a_version_of_the_home_is_scored_by_its_number(settings, beir, tmp_path)
     assert summary["model"] == "v3"
     assert "dim_64_cosine_ndcg@10" in summary["metrics"]
     assert score_on_beir(settings, beir, "3")["metrics"] == summary["metrics"]
+
+
+def test_words_alone_are_scored_under_their_own_name(settings, beir):
+    summary = score_on_beir(settings, beir, "bm25")
+    assert summary["model"] == "bm25"
+    assert summary["metrics"]["bm25_ndcg@10"] > 0.8
+    assert "bm25_graded_ndcg@10" in summary["metrics"]
+    assert scores_text(summary).splitlines()[2].split() == ["dimension", "bm25"]
+
+
+def test_a_hosted_model_is_scored_at_every_dimension_and_asked_once(settings, beir, monkeypatch):
+    with EmbeddingsServer() as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        summary = score_on_beir(settings, beir, "openai:fake")
+        assert summary["model"] == "openai:fake"
+        assert {name.split("_")[1] for name in summary["metrics"]} == {"32", "16", "8"}
+        assert summary["metrics"]["dim_32_cosine_ndcg@10"] > 0.8
+        calls = len(server.requests)
+        assert score_on_beir(settings, beir, "openai:fake")["metrics"] == summary["metrics"]
+        assert len(server.requests) == calls
 
 
 def test_a_version_or_champion_that_is_not_there_is_said(settings, beir):

@@ -6,7 +6,7 @@ the precision, and the text. So filters, evaluation and search share those of th
 
 import functools
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -15,6 +15,7 @@ import polars as pl
 
 from embed_assets.resources.encoder import Encoder, ModelCard, resolved_precision
 from embed_assets.resources.warehouse import Warehouse, digest
+from embed_assets.settings import ProjectError
 from embed_assets.tables import TABLES
 
 if TYPE_CHECKING:
@@ -56,51 +57,76 @@ class CachedEncoder:
         return digest((_weights(self._source), prompt, self._card.token_limit, self._precision))
 
     def _embeddings(self, texts: Sequence[str], prompt: str, progress: str | None) -> "np.ndarray":
-        import numpy as np
+        def encode(block: Sequence[str], label: str | None) -> "np.ndarray":
+            return self.encoder.encode(block, prompt, label)
 
-        model = self.fingerprint(prompt)
-        ids = [text_id(text) for text in texts]
-        text_of = dict(zip(ids, texts, strict=True))
-        known = self._known(model, list(text_of))
-        missing = [key for key in text_of if key not in known]
-        # The longest first, as they are encoded, so that each block holds texts of like lengths.
-        missing.sort(key=lambda key: -len(text_of[key]))
-        for start in range(0, len(missing), BLOCK):
-            block = missing[start : start + BLOCK]
-            part = "" if len(missing) <= BLOCK else f" {start + len(block)} of {len(missing)}"
-            matrix = self.encoder.encode(
-                [text_of[key] for key in block], prompt, progress and progress + part
-            )
-            self._keep(model, block, matrix)
-            known.update(zip(block, matrix, strict=True))
-        if not ids:
-            return np.empty((0, 0), dtype=np.float32)
-        return np.stack([known[key] for key in ids])
+        return cached_embeddings(self._warehouse, self.fingerprint(prompt), texts, encode, progress)
 
-    def _known(self, model: str, ids: Sequence[str]) -> "dict[str, np.ndarray]":
-        rows = self._warehouse.read(
-            "SELECT text_id, embedding FROM embeddings "
-            "WHERE model = ? AND text_id IN (SELECT unnest(?::VARCHAR[]))",
-            [model, list(ids)],
+
+def cached_embeddings(
+    warehouse: Warehouse,
+    model: str,
+    texts: Sequence[str],
+    encode: Callable[[Sequence[str], str | None], "np.ndarray"],
+    progress: str | None = None,
+) -> "np.ndarray":
+    """Embeddings of texts, float32 (texts, size): those kept, and the rest encoded and kept.
+
+    model: what identifies embeddings of this model. encode: embeds a block of texts, under a label
+    of its progress. ProjectError where what it returns has another size than what was kept.
+    """
+    import numpy as np
+
+    ids = [text_id(text) for text in texts]
+    text_of = dict(zip(ids, texts, strict=True))
+    known = _known(warehouse, model, list(text_of))
+    missing = [key for key in text_of if key not in known]
+    # The longest first, as they are encoded, so that each block holds texts of like lengths.
+    missing.sort(key=lambda key: -len(text_of[key]))
+    for start in range(0, len(missing), BLOCK):
+        block = missing[start : start + BLOCK]
+        part = "" if len(missing) <= BLOCK else f" {start + len(block)} of {len(missing)}"
+        matrix = encode([text_of[key] for key in block], progress and progress + part)
+        _check_size(matrix, known)
+        _keep(warehouse, model, block, matrix)
+        known.update(zip(block, matrix, strict=True))
+    if not ids:
+        return np.empty((0, 0), dtype=np.float32)
+    return np.stack([known[key] for key in ids])
+
+
+def _known(warehouse: Warehouse, model: str, ids: Sequence[str]) -> "dict[str, np.ndarray]":
+    rows = warehouse.read(
+        "SELECT text_id, embedding FROM embeddings "
+        "WHERE model = ? AND text_id IN (SELECT unnest(?::VARCHAR[]))",
+        [model, list(ids)],
+    )
+    if rows.is_empty():
+        return {}
+    size = len(rows["embedding"][0])
+    matrix = rows["embedding"].list.to_array(size).to_numpy()
+    return dict(zip(rows["text_id"], matrix, strict=True))
+
+
+def _check_size(matrix: "np.ndarray", known: "Mapping[str, np.ndarray]") -> None:
+    kept = next(iter(known.values()), None)
+    if kept is not None and len(kept) != matrix.shape[1]:
+        raise ProjectError(
+            f"The model gives embeddings of {matrix.shape[1]} dimensions now; those kept of it "
+            f"have {len(kept)}: another model has taken its name. Give it one of its own."
         )
-        if rows.is_empty():
-            return {}
-        size = len(rows["embedding"][0])
-        matrix = rows["embedding"].list.to_array(size).to_numpy()
-        return dict(zip(rows["text_id"], matrix, strict=True))
 
-    def _keep(self, model: str, ids: Sequence[str], matrix: "np.ndarray") -> None:
-        schema = TABLES["embeddings"].schema
-        rows = pl.DataFrame(
-            {
-                "model": [model] * len(ids),
-                "text_id": ids,
-                "embedding": pl.Series(values=matrix).arr.to_list(),
-            },
-            schema=schema,
-        )
-        where = {"model": [model], "text_id": list(ids)}
-        self._warehouse.replace("embeddings", rows, where=where)
+
+def _keep(warehouse: Warehouse, model: str, ids: Sequence[str], matrix: "np.ndarray") -> None:
+    rows = pl.DataFrame(
+        {
+            "model": [model] * len(ids),
+            "text_id": ids,
+            "embedding": pl.Series(values=matrix).arr.to_list(),
+        },
+        schema=TABLES["embeddings"].schema,
+    )
+    warehouse.replace("embeddings", rows, where={"model": [model], "text_id": list(ids)})
 
 
 def text_id(text: str) -> str:

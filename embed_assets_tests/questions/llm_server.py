@@ -113,13 +113,15 @@ class LLMServer:
         self._server.shutdown()
         self._server.server_close()
 
+    def passage(self, body: Mapping[str, Any]) -> str:
+        """What a call is about."""
+        return json.loads(body["messages"][1]["content"])["passage"]
+
     def answer(self, body: Mapping[str, Any], headers: Mapping[str, str]) -> Response:
-        data = json.loads(body["messages"][1]["content"])
+        passage = self.passage(body)
         with self._lock:
-            self._times[data["passage"]] += 1
-            request = Request(
-                body, data["passage"], self._times[data["passage"]], headers, time.monotonic()
-            )
+            self._times[passage] += 1
+            request = Request(body, passage, self._times[passage], headers, time.monotonic())
             self.requests.append(request)
             self._at_once += 1
             self.most_at_once = max(self.most_at_once, self._at_once)

@@ -1,0 +1,221 @@
+"""What a fine-tuned model must beat: plain words (BM25), and other people's hosted models.
+
+Any sentence-transformers model is a baseline too; `CachedEncoder` embeds with those.
+"""
+
+import asyncio
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from embed_assets.evaluation.metrics import DEPTH
+from embed_assets.evaluation.retrieval import NO_DIMENSION, Evaluation, evaluate_rankings
+from embed_assets.resources.embeddings import cached_embeddings
+from embed_assets.resources.encoder import prompts_for
+from embed_assets.resources.openai_server import (
+    Connection,
+    OpenAIServer,
+    RefusedError,
+    ServerError,
+    TransientError,
+)
+from embed_assets.resources.warehouse import Warehouse, digest
+from embed_assets.resources.workers import one_line
+from embed_assets.settings import Settings
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+
+BM25 = "bm25"
+BATCH = 64
+"""Texts in one request for embeddings; a server that refuses so many is given fewer."""
+
+
+def bm25_rankings(
+    queries: Sequence[str], corpus: Mapping[str, str], k: int = DEPTH
+) -> list[list[str]]:
+    """Ids of the k texts of the corpus that BM25 ranks best for each query, the best first.
+
+    A text that shares no word with a query is not found, so a list may be shorter than k. Equal
+    scores stand in the order of the ids. Words are those of two letters or more, without English
+    stop words, stemmed by Snowball's English stemmer; k1 = 1.5, b = 0.75, Lucene's IDF.
+    Robertson & Zaragoza 2009; Lù 2024 (bm25s).
+    """
+    import bm25s
+    import Stemmer
+
+    def words_of(texts: Sequence[str]) -> list[list[str]]:
+        stemmer = Stemmer.Stemmer("english")
+        words: Any = bm25s.tokenize(
+            list(texts), stopwords="en", stemmer=stemmer, return_ids=False, show_progress=False
+        )
+        return words
+
+    corpus_words = words_of(list(corpus.values()))
+    if not any(corpus_words):
+        return [[] for _ in queries]
+    index = bm25s.BM25()
+    index.index(corpus_words, show_progress=False)
+    ids = list(corpus)
+    id_ranks = np.empty(len(ids), dtype=np.int64)
+    id_ranks[sorted(range(len(ids)), key=ids.__getitem__)] = np.arange(len(ids))
+    return [
+        [ids[i] for i in _best(index.get_scores(words), id_ranks, k)] if words else []
+        for words in words_of(queries)
+    ]
+
+
+def evaluate_bm25(
+    queries: Mapping[str, str],
+    corpus: Mapping[str, str],
+    relevant: Mapping[str, AbstractSet[str]],
+    splits: Sequence[str] | None = None,
+) -> Evaluation:
+    """BM25's scores under NO_DIMENSION. queries, corpus: texts by id; the rest as in `evaluate`."""
+    rankings = bm25_rankings(list(queries.values()), corpus)
+    return evaluate_rankings(rankings, list(queries), relevant, NO_DIMENSION, splits)
+
+
+def _best(scores: np.ndarray, tie_ranks: np.ndarray, k: int) -> np.ndarray:
+    """Indices of the k largest scores above 0, the largest first, then by tie rank."""
+    least = np.partition(scores, -k)[-k] if k < len(scores) else 0
+    candidates = np.flatnonzero((scores >= least) & (scores > 0))
+    return candidates[np.lexsort((tie_ranks[candidates], -scores[candidates]))][:k]
+
+
+class HostedEncoder:
+    """An embedding model behind an OpenAI-compatible /v1/embeddings, asked for each text once.
+
+    Its embeddings are kept in the warehouse under the model's name, the prompt and the text,
+    wherever the server is. Raises ServerError where the server can't be used or its replies don't
+    fit what was asked; what was kept before stays.
+    """
+
+    def __init__(self, warehouse: Warehouse, model: str, settings: Settings) -> None:
+        """`model`: its name at the server. SettingsError where no server is known."""
+        self._server = OpenAIServer()
+        self._server.check(f"openai:{model}")
+        self._warehouse, self._model, self._settings = warehouse, model, settings
+        query, document = prompts_for(model)
+        chosen = settings.query_prompt, settings.document_prompt
+        self._query_prompt = query if chosen[0] is None else chosen[0]
+        self._document_prompt = document if chosen[1] is None else chosen[1]
+
+    def encode_queries(self, texts: Sequence[str], progress: str | None = None) -> np.ndarray:
+        """Embeddings of queries, float32 (queries, size), as the server gives them."""
+        return self._embeddings(texts, self._query_prompt, progress)
+
+    def encode_documents(self, texts: Sequence[str], progress: str | None = None) -> np.ndarray:
+        """Embeddings of documents, float32 (documents, size), as the server gives them."""
+        return self._embeddings(texts, self._document_prompt, progress)
+
+    def _embeddings(self, texts: Sequence[str], prompt: str, progress: str | None) -> np.ndarray:
+        def encode(block: Sequence[str], label: str | None) -> np.ndarray:
+            return asyncio.run(self._ask([prompt + text for text in block], label))
+
+        model = digest(("openai", self._model, prompt))
+        return cached_embeddings(self._warehouse, model, texts, encode, progress)
+
+    async def _ask(self, texts: Sequence[str], progress: str | None) -> np.ndarray:
+        """Embeddings of texts, many batches at a time."""
+        from tqdm import tqdm
+
+        starts = iter(range(0, len(texts), BATCH))
+        batches: dict[int, np.ndarray] = {}
+        with tqdm(total=len(texts), desc=progress, unit="text", disable=progress is None) as bar:
+            async with self._connection() as connection:
+
+                async def work() -> None:
+                    for start in starts:
+                        batch = texts[start : start + BATCH]
+                        batches[start] = await self._embed(connection, batch)
+                        bar.update(len(batch))
+
+                concurrency = self._settings.llm_concurrency
+                tasks = [asyncio.create_task(work()) for _ in range(concurrency)]
+                try:
+                    await asyncio.gather(*tasks)
+                finally:
+                    for task in tasks:
+                        task.cancel()
+                    await asyncio.gather(*tasks, return_exceptions=True)
+        return self._stacked([batches[start] for start in sorted(batches)])
+
+    def _connection(self) -> Connection:
+        from tqdm import tqdm
+
+        return Connection(
+            self._server,
+            f"openai:{self._model}",
+            timeout=self._settings.llm_timeout,
+            requests_per_minute=self._settings.llm_requests_per_minute,
+            log=lambda line: tqdm.write(line, file=sys.stderr),
+        )
+
+    async def _embed(self, connection: Connection, texts: Sequence[str]) -> np.ndarray:
+        """Embeddings of one batch, or of its halves where the server refuses so much at once."""
+
+        async def send(client: "AsyncOpenAI") -> np.ndarray:
+            # The raw reply: the client would look at every number of it. And floats, since not all
+            # servers know base64. Some refuse an empty text, none a blank one.
+            response = await client.embeddings.with_raw_response.create(
+                model=self._model,
+                input=[text or " " for text in texts],
+                encoding_format="float",
+            )
+            return self._matrix(_vectors(response.content), len(texts))
+
+        try:
+            return await connection.call(send)
+        except TransientError as error:
+            raise self._error(
+                f"no answer: {error}. Embeddings kept so far stay; run it again when it answers."
+            ) from None
+        except RefusedError as error:
+            if len(texts) == 1:
+                start = one_line(texts[0], 60)
+                raise self._error(f"it refuses the text '{start}': {error}") from None
+        half = len(texts) // 2
+        return self._stacked(
+            [
+                await self._embed(connection, texts[:half]),
+                await self._embed(connection, texts[half:]),
+            ]
+        )
+
+    def _matrix(self, vectors: Sequence[Sequence[float]], wanted: int) -> np.ndarray:
+        if len(vectors) != wanted:
+            raise self._error(f"it was sent {wanted} texts and gave {len(vectors)} embeddings.")
+        sizes = {len(vector) for vector in vectors}
+        if len(sizes) > 1 or 0 in sizes:
+            raise self._different_sizes(sizes)
+        matrix = np.array(vectors, dtype=np.float32)
+        if not np.isfinite(matrix).all():
+            raise self._error("its embeddings hold something that is no number.")
+        return matrix
+
+    def _stacked(self, matrices: Sequence[np.ndarray]) -> np.ndarray:
+        sizes = {matrix.shape[1] for matrix in matrices}
+        if len(sizes) > 1:
+            raise self._different_sizes(sizes)
+        return np.concatenate(matrices)
+
+    def _different_sizes(self, sizes: AbstractSet[int]) -> ServerError:
+        listed = " and of ".join(map(str, sorted(sizes)))
+        return self._error(f"it gave embeddings of {listed} dimensions in one run.")
+
+    def _error(self, reason: str) -> ServerError:
+        return ServerError(f"openai:{self._model}: {reason}")
+
+
+def _vectors(body: bytes) -> list[list[float]]:
+    """Embeddings of a reply in the order of the texts. ValueError where it isn't the API's."""
+    try:
+        rows = json.loads(body)["data"]
+        return [row["embedding"] for row in sorted(rows, key=lambda row: row["index"])]
+    except (KeyError, TypeError, ValueError):
+        raise ValueError(one_line(body.decode(errors="replace"), 80) or "an empty body") from None
