@@ -23,7 +23,7 @@ from embed_assets.resources.embeddings import CachedEncoder
 from embed_assets.resources.encoder import matryoshka_dimensions, model_card
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.search import champion
-from embed_assets.settings import ProjectError, Settings
+from embed_assets.settings import ProjectError, Settings, SettingsError
 from embed_assets.summary import newest_model
 
 CHAMPION = "champion"
@@ -67,7 +67,10 @@ def score_on_beir(
 def _encoder(warehouse: Warehouse, settings: Settings, model: str) -> tuple[str, AnyEncoder]:
     """Name of a model, and what embeds texts with it."""
     if model.startswith(HOSTED):
-        return model, HostedEncoder(warehouse, model.removeprefix(HOSTED), settings)
+        hosted = model.removeprefix(HOSTED)
+        if not hosted:
+            raise SettingsError(f"--model: {HOSTED} lacks the model's name, as in {HOSTED}MODEL.")
+        return model, HostedEncoder(warehouse, hosted, settings)
     if model == CHAMPION:
         found = champion(warehouse, settings)
         if found is None:

@@ -224,7 +224,10 @@ _TABLES = (
         "embeddings",
         ("model", "text_id"),
         {
-            "model": _text("Fingerprint of the model's weights, prompt, length limit, precision"),
+            "model": _text(
+                "Fingerprint of the model's weights, prompt, length limit, precision; of a hosted "
+                "model's name and prompt"
+            ),
             "text_id": _text("md5 of the text; for a chunk, its chunk_id"),
             "embedding": Column(pl.List(pl.Float32), "FLOAT[]", "Embedding at full size"),
         },

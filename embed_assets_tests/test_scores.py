@@ -128,6 +128,11 @@ def test_a_model_that_is_not_there_is_said_before_anything_is_encoded(settings, 
         score_on_beir(settings, beir, "./nowhere")
 
 
+def test_a_hosted_model_without_a_name_is_a_wrong_call(settings, beir):
+    with pytest.raises(SettingsError, match="lacks the model's name"):
+        score_on_beir(settings, beir, "openai:")
+
+
 def test_dimensions_that_the_model_lacks_are_refused(settings, beir):
     with pytest.raises(SettingsError, match="the model has 1 to 32"):
         score_on_beir(settings.model_copy(update={"dimensions": "99"}), beir)

@@ -2,6 +2,7 @@
 
 They are kept under all that decides them: the model's weights, the prompt, the length limit and
 the precision, and the text. So filters, evaluation and search share those of the base model.
+Whoever embeds in another way (a hosted model) keeps its own by `cached_embeddings`.
 """
 
 import functools
