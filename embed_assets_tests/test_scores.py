@@ -43,7 +43,8 @@ def beir(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def settings(tmp_path: Path, tiny_model: Path) -> Settings:
-    return Settings(home=tmp_path / "home", model=str(tiny_model), dimensions="16,8")
+    home = tmp_path / "home"
+    return Settings(home=home, model=str(tiny_model), dimensions="16,8", precision="fp32")
 
 
 def test_the_scores_are_those_of_sentence_transformers(settings, beir):
