@@ -136,13 +136,13 @@ def ingest_text(summary: Mapping[str, Any]) -> str:
         lines += _listing(f"{len(summary[key])} {what}", [_failure_line(r) for r in summary[key]])
     if summary["questions_not_asked"]:
         lines.append(
-            f"{summary['questions_not_asked']} chunks were not asked about: the budget for the "
-            "language model was spent. Run it again to go on."
+            f"Chunks not asked about, since the budget was spent: {summary['questions_not_asked']}. "
+            "Run it again to go on."
         )
     if summary["questions_failed"]:
         lines.append(
-            f"{summary['questions_failed']} chunks got no question from the language model: "
-            "`embed-assets ui` shows why, chunk by chunk."
+            "Chunks that got no question from the language model: "
+            f"{summary['questions_failed']}. `embed-assets ui` shows why, chunk by chunk."
         )
     unmatched = summary["unmatched_labelled"]
     lines += _listing(

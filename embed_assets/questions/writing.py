@@ -5,6 +5,7 @@ back. So a run that ends half-way, for whatever reason, has lost nothing but the
 """
 
 import json
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -61,6 +62,13 @@ class Writing:
     session: str
     log: Log
 
+    def warn(self, line: str) -> None:
+        """Log a line, and show it to the person who waits at a terminal."""
+        from tqdm import tqdm
+
+        self.log(line)
+        tqdm.write(line, file=sys.stderr)
+
     def writer(self, setting: str, generator: str, temperature: float) -> Writer:
         """The writer that `openai:MODEL` or `huggingface:MODEL` names; setting: where it does."""
         kind, _, model = generator.partition(":")
@@ -80,7 +88,7 @@ class Writing:
             Limits.of(settings),
             temperature=temperature,
             max_tokens=settings.llm_max_tokens,
-            log=self.log,
+            log=self.warn,
         )
 
 
@@ -195,7 +203,7 @@ def judged_questions(
     verdicts = [judge(row) for row in questions.iter_rows(named=True)]
     unread = sum(v["status"] == KEPT and v["score"] is None for v in verdicts)
     if unread:
-        writing.log(f"{unread} questions stay unjudged: the judge's replies can't be read.")
+        writing.warn(f"{unread} questions stay unjudged: the judge's replies can't be read.")
     schema = {"status": pl.String, "reason": pl.String, "score": pl.Float64}
     return questions.with_columns(pl.DataFrame(verdicts, schema=schema).get_columns())
 
@@ -244,7 +252,7 @@ def ask(
             else:
                 failures[prompt.key] = reply.reason
                 answers.give_back(prompt.key)
-                writing.log(f"A call failed for good: {reply.reason}")
+                writing.warn(f"A call failed for good: {reply.reason}")
                 progress.advance(0, failed=True)
 
         told = False
@@ -257,13 +265,13 @@ def ask(
                 break
             if waiting:
                 if not told:
-                    writing.log(f"Another run is asking for {len(waiting)} of these: waiting.")
+                    writing.warn(f"Another run is asking for {len(waiting)} of these: waiting.")
                 told = True
                 time.sleep(OTHERS_POLL)
                 answers.release_dead()
     if waiting:
-        writing.log(
-            f"{OVER_BUDGET}: {len(waiting)} of {len(calls)} calls are left for the next one "
+        writing.warn(
+            f"{OVER_BUDGET.capitalize()}: {len(waiting)} of {len(calls)} calls are left for the next one "
             "(EMBED_ASSETS_LLM_TOKEN_BUDGET, EMBED_ASSETS_LLM_COST_BUDGET)."
         )
     return Asked({**failures, **dict.fromkeys(waiting, OVER_BUDGET)}, frozenset(failures))
