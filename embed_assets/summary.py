@@ -136,8 +136,8 @@ def ingest_text(summary: Mapping[str, Any]) -> str:
         lines += _listing(f"{len(summary[key])} {what}", [_failure_line(r) for r in summary[key]])
     if summary["questions_not_asked"]:
         lines.append(
-            f"Chunks not asked about, since the budget was spent: {summary['questions_not_asked']}. "
-            "Run it again to go on."
+            "Chunks not asked about, since the budget was spent: "
+            f"{summary['questions_not_asked']}. Run it again to go on."
         )
     if summary["questions_failed"]:
         lines.append(

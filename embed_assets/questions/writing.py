@@ -271,8 +271,8 @@ def ask(
                 answers.release_dead()
     if waiting:
         writing.warn(
-            f"{OVER_BUDGET.capitalize()}: {len(waiting)} of {len(calls)} calls are left for the next one "
-            "(EMBED_ASSETS_LLM_TOKEN_BUDGET, EMBED_ASSETS_LLM_COST_BUDGET)."
+            f"{OVER_BUDGET.capitalize()}: {len(waiting)} of {len(calls)} calls are left for the "
+            "next one (EMBED_ASSETS_LLM_TOKEN_BUDGET, EMBED_ASSETS_LLM_COST_BUDGET)."
         )
     return Asked({**failures, **dict.fromkeys(waiting, OVER_BUDGET)}, frozenset(failures))
 
