@@ -8,29 +8,13 @@ import pytest
 from embed_assets.questions.labelled import LabelledQuestion
 from embed_assets.questions.labelled_files import read_labelled
 from embed_assets.settings import SettingsError
-
-ROW = {"question": "How long may the rig run alone?", "file_name": "rig.pdf"}
+from embed_assets_tests.questions.test_labelled import ROW, asked
 
 
 def write(file: Path, *rows: dict | str) -> Path:
     lines = [row if isinstance(row, str) else json.dumps(row, ensure_ascii=False) for row in rows]
     file.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return file
-
-
-def asked(**fields) -> LabelledQuestion:
-    """A question as it is read from a file, with some fields replaced."""
-    values = {
-        "question": ROW["question"],
-        "file_name": "rig.pdf",
-        "page": None,
-        "evidence_text": None,
-        "answer": None,
-        "purpose": "test",
-        "answerable": True,
-        "source": "q.jsonl",
-    }
-    return LabelledQuestion(**(values | fields))
 
 
 # Reading files.
