@@ -6,7 +6,7 @@
 import functools
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 
 EMBEDDED = "all-MiniLM-L6-v2"
 MATRYOSHKA_DIMENSIONS = (768, 512, 256, 128, 64)
+CPU_BATCH_TOKENS = 2048
+"""What a batch may hold on a CPU: beyond it activations leave the cache, and encoding slows."""
+GPU_BATCH_TOKENS = 16384
+"""What a batch may hold on a GPU: it wants much work at a time, and has its own memory."""
+TOKENISED_AT_ONCE = 1024
 # Prompts by model family, from the model cards: (part of the name, query prompt, document prompt).
 # A model's own files win over these where they register prompts.
 FAMILY_PROMPTS: tuple[tuple[str, str, str], ...] = (
@@ -186,28 +191,57 @@ class Encoder:
         import torch
         from tqdm import tqdm
 
-        # Longest first: a batch of like lengths pads little, and a lack of memory shows at once.
-        order = np.argsort([-len(text) for text in texts], kind="stable")
         embeddings = np.empty((len(texts), self.size), dtype=np.float32)
         autocast = torch.autocast(
             self._model.device.type, torch.bfloat16, enabled=self._precision == "bf16"
         )
-        batch_size = 32
+        batch_tokens = CPU_BATCH_TOKENS if self._model.device.type == "cpu" else GPU_BATCH_TOKENS
         with (
             tqdm(total=len(texts), desc=progress, unit="text", disable=progress is None) as bar,
             autocast,
         ):
-            for start in range(0, len(texts), batch_size):
-                batch = order[start : start + batch_size]
+            for batch in batches(self._lengths(texts, prompt), batch_tokens):
                 embeddings[batch] = self._model.encode(
                     [texts[i] for i in batch],
                     prompt=prompt,
-                    batch_size=batch_size,
+                    batch_size=len(batch),
                     show_progress_bar=False,
                     convert_to_numpy=True,
                 )
                 bar.update(len(batch))
         return embeddings
+
+    def _lengths(self, texts: Sequence[str], prompt: str) -> "np.ndarray":
+        """Tokens of each text as the model reads it, with its prompt, int (texts,).
+
+        Guessed from the characters for a model that doesn't pad.
+        """
+        import numpy as np
+
+        lengths = np.array([1 + len(text) // 4 for text in texts], dtype=np.int64)
+        for start in range(0, len(texts), TOKENISED_AT_ONCE):
+            part = slice(start, start + TOKENISED_AT_ONCE)
+            mask = self._model.preprocess(list(texts[part]), prompt=prompt).get("attention_mask")
+            if mask is None:
+                break
+            lengths[part] = mask.sum(dim=1).numpy()
+        return lengths
+
+
+def batches(lengths: "np.ndarray", batch_tokens: int) -> "Iterator[np.ndarray]":
+    """Places of the texts of each batch, of like lengths, so that a batch pads little.
+
+    Longest first, so that a lack of memory shows at once. A batch holds as many texts as fit into
+    `batch_tokens`, padding included, and one at least.
+    """
+    import numpy as np
+
+    order = np.argsort(-lengths, kind="stable")
+    start = 0
+    while start < len(order):
+        count = max(1, batch_tokens // max(1, int(lengths[order[start]])))
+        yield order[start : start + count]
+        start += count
 
 
 def load_model(source: str) -> Any:

@@ -1,0 +1,105 @@
+"""Texts are encoded in batches of like lengths, and what comes out is what the model says."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from embed_assets.resources.encoder import (
+    Encoder,
+    ModelCard,
+    batches,
+    cpu_computes_bf16,
+    load_model,
+    model_card,
+    resolved_precision,
+)
+from embed_assets.settings import Settings
+from embed_assets_tests.tiny_model import make_tiny_model
+
+
+@pytest.fixture(scope="module")
+def card(tmp_path_factory: pytest.TempPathFactory) -> ModelCard:
+    folder = make_tiny_model(tmp_path_factory.mktemp("model"))
+    return model_card(Settings(model=str(folder), query_prompt="question: "))
+
+
+def texts_of_many_lengths() -> list[str]:
+    words = ["the", "pump", "pressure", "reading", "of", "a", "valve"]
+    random = np.random.default_rng(0)
+    return ["", *(" ".join(random.choice(words, n)) for n in random.integers(1, 200, 120))]
+
+
+def test_embeddings_are_those_of_sentence_transformers_in_the_order_of_the_texts(card: ModelCard):
+    texts = texts_of_many_lengths()
+
+    ours = Encoder(card.source, card, "fp32").encode_queries(texts)
+
+    theirs = load_model(card.source).encode(texts, prompt=card.query_prompt)
+    assert ours.dtype == np.float32
+    np.testing.assert_allclose(ours, theirs, atol=1e-6)
+
+
+def test_no_texts_have_no_embeddings(card: ModelCard):
+    assert Encoder(card.source, card, "fp32").encode_documents([]).shape == (0, 32)
+
+
+def test_every_text_is_in_one_batch_and_the_longest_come_first():
+    lengths = np.array([3, 9, 1, 7, 7, 2])
+
+    found = [batch.tolist() for batch in batches(lengths, batch_tokens=14)]
+
+    assert found == [[1], [3, 4], [0, 5, 2]]
+
+
+def test_a_batch_holds_no_more_tokens_than_it_may_padding_included():
+    lengths = np.random.default_rng(0).integers(1, 300, 500)
+
+    found = list(batches(lengths, batch_tokens=2048))
+
+    assert sorted(np.concatenate(found).tolist()) == list(range(500))
+    assert max(lengths[batch].max() * len(batch) for batch in found) <= 2048
+
+
+def test_a_text_longer_than_a_batch_may_be_is_a_batch_of_its_own():
+    assert [batch.tolist() for batch in batches(np.array([5000, 6000]), 2048)] == [[1], [0]]
+
+
+def test_texts_are_ordered_by_what_the_model_reads_and_not_by_their_characters(card: ModelCard):
+    unknown, known = "xqzv xqzv xqzv", "calibration calibration"
+    encoder = Encoder(card.source, card, "fp32")
+    read: list[list[str]] = []
+    encode = encoder._model.encode
+    encoder._model.encode = lambda texts, **options: read.append(texts) or encode(texts, **options)
+
+    encoder.encode_documents([known, unknown] * 200)
+
+    assert len(known) > len(unknown)
+    assert read[0][0] == unknown  # of more tokens: letter by letter
+    assert {len(set(batch)) for batch in read} <= {1, 2}
+    assert sum(len(set(batch)) == 2 for batch in read) <= 1
+
+
+def test_a_model_that_pads_nothing_and_so_tells_no_lengths_is_encoded_too(card: ModelCard):
+    texts = texts_of_many_lengths()
+    encoder = Encoder(card.source, card, "fp32")
+    expected = encoder.encode_documents(texts)
+    preprocess = encoder._model.preprocess
+    answers = iter([{"input_ids": None}])  # as with flash attention: one row of all the texts
+    encoder._model.preprocess = lambda *a, **k: next(answers, None) or preprocess(*a, **k)
+
+    np.testing.assert_allclose(encoder.encode_documents(texts), expected, atol=1e-6)
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/cpuinfo"), reason="there is no /proc/cpuinfo")
+def test_bf16_is_chosen_only_where_the_processor_computes_in_it():
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("the GPU decides here")
+    flags = Path("/proc/cpuinfo").read_text().split()
+    has_bf16 = bool({"amx_bf16", "avx512_bf16"} & set(flags))
+
+    assert cpu_computes_bf16() == has_bf16
+    assert resolved_precision("auto") == ("bf16" if has_bf16 else "fp32")
