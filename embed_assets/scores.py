@@ -4,14 +4,14 @@ A model is a sentence-transformers name or folder, a version that this project h
 model or BM25. Embeddings are kept in the home's warehouse: a second evaluation encodes nothing.
 """
 
-import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from embed_assets.evaluation.baselines import BM25, HostedEncoder, evaluate_bm25
 from embed_assets.evaluation.beir import BeirTask, graded_ndcg, read_beir
+from embed_assets.evaluation.bm25 import BM25, evaluate_bm25
+from embed_assets.evaluation.encoders import AnyEncoder, find_encoder
 from embed_assets.evaluation.retrieval import (
     LISTED,
     NO_DIMENSION,
@@ -19,18 +19,11 @@ from embed_assets.evaluation.retrieval import (
     evaluate,
     sentence_transformers_name,
 )
-from embed_assets.resources.embeddings import CachedEncoder
-from embed_assets.resources.encoder import matryoshka_dimensions, model_card
+from embed_assets.resources.encoder import matryoshka_dimensions
+from embed_assets.resources.registry import champion
+from embed_assets.resources.tracking import CHAMPION
 from embed_assets.resources.warehouse import Warehouse
-from embed_assets.search import champion
-from embed_assets.settings import ProjectError, Settings, SettingsError
-from embed_assets.summary import newest_model
-
-CHAMPION = "champion"
-HOSTED = "openai:"
-_VERSION = re.compile(r"v?\d+")
-
-AnyEncoder = CachedEncoder | HostedEncoder
+from embed_assets.settings import ProjectError, Settings
 
 
 def score_on_beir(
@@ -45,11 +38,12 @@ def score_on_beir(
     started = time.perf_counter()
     task = read_beir(folder, split)
     warehouse = Warehouse(path=str(settings.warehouse))
-    model = model or settings.model
+    model, named_by = (model, "--model") if model else (settings.model, "EMBED_ASSETS_MODEL")
     if model == BM25:
         name, evaluation = BM25, evaluate_bm25(task.queries, task.corpus, task.relevant)
     else:
-        name, encoder = _encoder(warehouse, settings, model)
+        model = _champion(warehouse, settings) if model == CHAMPION else model
+        name, encoder = find_encoder(warehouse, settings, model, named_by)
         evaluation = _evaluate(task, encoder, settings.dimensions)
     return {
         "model": name,
@@ -64,28 +58,15 @@ def score_on_beir(
     }
 
 
-def _encoder(warehouse: Warehouse, settings: Settings, model: str) -> tuple[str, AnyEncoder]:
-    """Name of a model, and what embeds texts with it."""
-    if model.startswith(HOSTED):
-        hosted = model.removeprefix(HOSTED)
-        if not hosted:
-            raise SettingsError(f"--model: {HOSTED} lacks the model's name, as in {HOSTED}MODEL.")
-        return model, HostedEncoder(warehouse, hosted, settings)
-    if model == CHAMPION:
-        found = champion(warehouse, settings)
-        if found is None:
-            raise ProjectError(
-                f"There is no champion in {settings.home}: no version of {settings.model} has "
-                "proved better yet. Name a version, such as v1."
-            )
-        model = f"v{found[0]}"
-    source = None
-    base, name = model, model
-    if _VERSION.fullmatch(model):
-        row = newest_model(warehouse, model)
-        base, source, name = row["base"], row["path"], f"v{row['version']}"
-    card = model_card(settings.model_copy(update={"model": base}))
-    return name, CachedEncoder(warehouse, source or card.source, card, settings.precision)
+def _champion(warehouse: Warehouse, settings: Settings) -> str:
+    """The champion by its version, as `v3`."""
+    found = champion(warehouse, settings)
+    if found is None:
+        raise ProjectError(
+            f"There is no champion in {settings.home}: no version of {settings.model} has "
+            "proved better yet. Name a version, such as v1."
+        )
+    return f"v{found[0]}"
 
 
 def _evaluate(task: BeirTask, encoder: AnyEncoder, dimensions: str | None) -> Evaluation:

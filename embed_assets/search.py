@@ -11,6 +11,7 @@ def search_chunks(settings: Settings, text: str, k: int) -> dict[str, Any]:
     from embed_assets.evaluation.retrieval import top_k
     from embed_assets.resources.embeddings import CachedEncoder
     from embed_assets.resources.encoder import model_card
+    from embed_assets.resources.registry import champion
     from embed_assets.resources.warehouse import Warehouse
 
     warehouse = Warehouse(path=str(settings.warehouse))
@@ -45,26 +46,6 @@ def search_chunks(settings: Settings, text: str, k: int) -> dict[str, Any]:
             for row in [by_id[corpus["chunk_id"][int(i)]]]
         ],
     }
-
-
-def champion(warehouse: Any, settings: Settings) -> tuple[str, str] | None:
-    """Version and folder of the registry's champion, if it was fine-tuned from this base model."""
-    rows = warehouse.read(
-        "SELECT version, path FROM models WHERE base = ? ORDER BY trained_at DESC",
-        [settings.model],
-    )
-    if rows.is_empty():
-        return None
-    from mlflow.exceptions import MlflowException
-
-    from embed_assets.resources.tracking import CHAMPION, REGISTERED_MODEL, Tracking
-
-    tracking = Tracking(uri=settings.tracking_uri, artifacts=str(settings.home / "mlartifacts"))
-    try:
-        alias = tracking.client().get_model_version_by_alias(REGISTERED_MODEL, CHAMPION)
-    except MlflowException:  # no version has proved better yet
-        return None
-    return next(((v, p) for v, p in rows.iter_rows() if v == str(alias.version)), None)
 
 
 def search_text(result: Mapping[str, Any]) -> str:

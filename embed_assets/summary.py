@@ -9,8 +9,9 @@ from embed_assets.documents.parsing import document_statuses
 from embed_assets.questions.labelled_files import read_labelled
 from embed_assets.questions.match_report import report_matches
 from embed_assets.questions.statuses import FAILED, KEPT, NOT_ASKED, UNREADABLE
+from embed_assets.resources.registry import newest_model
 from embed_assets.resources.warehouse import Warehouse
-from embed_assets.settings import ProjectError, Settings
+from embed_assets.settings import Settings
 
 if TYPE_CHECKING:
     from embed_assets.pipeline import Pipeline
@@ -111,17 +112,6 @@ def lineage_summary(settings: Settings, version: str | None) -> dict[str, Any]:
             for split, dimension, metric, k, score in metrics.iter_rows()
         },
     }
-
-
-def newest_model(warehouse: Warehouse, version: str | None = None) -> dict[str, Any]:
-    """Row of `models` for a version, or the newest. ProjectError if there is none."""
-    rows = warehouse.read("SELECT * FROM models ORDER BY trained_at DESC")
-    if version is not None:
-        rows = rows.filter(pl.col("version") == version.removeprefix("v"))
-    if rows.is_empty():
-        what = f"There is no model version {version}" if version else "There is no model yet"
-        raise ProjectError(f"{what} in {warehouse.path}. `embed-assets run` trains one.")
-    return rows.row(0, named=True)
 
 
 def ingest_text(summary: Mapping[str, Any]) -> str:

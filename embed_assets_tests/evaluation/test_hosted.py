@@ -1,4 +1,4 @@
-"""Baselines: BM25 as people know it, and hosted embeddings each paid for once."""
+"""Hosted embeddings: each paid for once."""
 
 import os
 from collections.abc import Iterator
@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from embed_assets.evaluation.baselines import BATCH, HostedEncoder, bm25_rankings, evaluate_bm25
-from embed_assets.evaluation.beir import read_beir
+from embed_assets.evaluation.hosted import BATCH, HostedEncoder
 from embed_assets.resources import openai_server
 from embed_assets.resources.openai_server import ATTEMPTS, ServerError
 from embed_assets.resources.warehouse import Warehouse
@@ -23,52 +22,7 @@ from embed_assets_tests.evaluation.embeddings_server import (
 from embed_assets_tests.questions.llm_server import Request, Response, error
 
 SECRET = "sk-very-secret-key"
-SCIFACT = Path(__file__).parents[3] / "shared" / "data" / "ir" / "scifact"
 TEXTS = [f"chapter {number} tells of the number {number}" for number in range(150)]
-
-
-# BM25.
-
-
-def test_words_are_found_in_any_form_and_rare_ones_weigh_more():
-    corpus = {
-        "a": "The valves were opened.",
-        "b": "A pump and a pump and a pump.",
-        "c": "The pump opens the valve when pressures fall.",
-        "d": "Pump, pump.",
-    }
-    assert bm25_rankings(["opening a valve"], corpus) == [["a", "c"]]
-    assert bm25_rankings(["pump pressure"], corpus)[0][0] == "c"
-
-
-def test_equal_scores_stand_in_the_order_of_the_ids_whatever_the_order_of_the_corpus():
-    ids = ["e", "b", "d", "a", "c"]
-    corpus = dict.fromkeys(ids, "salt water") | {"f": "salt water salt"}
-    assert bm25_rankings(["salt"], corpus) == [["f", "a", "b", "c", "d", "e"]]
-    assert bm25_rankings(["salt"], dict(reversed(corpus.items())), k=3) == [["f", "a", "b"]]
-
-
-@pytest.mark.parametrize("query", ["", "the of and", "unheard"])
-def test_a_query_without_a_word_of_the_corpus_finds_nothing(query: str):
-    assert bm25_rankings([query, "salt"], {"a": "salt", "b": ""}) == [[], ["a"]]
-
-
-def test_a_corpus_without_words_has_nothing_to_find():
-    found = evaluate_bm25({"q": "salt"}, {"a": "", "b": "the"}, {"q": {"a"}})
-    assert found.scores["score"].unique().to_list() == [0]
-    assert found.queries["rank"].to_list() == [None]
-
-
-@pytest.mark.skipif(not SCIFACT.is_dir(), reason=f"the data set is absent: {SCIFACT}")
-def test_bm25_on_scifact_is_as_good_as_published():
-    task = read_beir(SCIFACT, "test")
-    found = evaluate_bm25(task.queries, task.corpus, task.relevant)
-    ndcg = found.scores.filter(metric="ndcg", k=10)["score"].item()
-    # Thakur et al. 2021: 0.665 with Elasticsearch; Lù 2024: 0.67 to 0.69 by stemmer and stop words.
-    assert 0.66 < ndcg < 0.70
-
-
-# Hosted embeddings.
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,64 @@
+"""BM25: what plain words find, without any model."""
+
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from typing import Any
+
+import numpy as np
+
+from embed_assets.evaluation.metrics import DEPTH
+from embed_assets.evaluation.retrieval import NO_DIMENSION, Evaluation, evaluate_rankings
+
+BM25 = "bm25"
+
+
+def bm25_rankings(
+    queries: Sequence[str], corpus: Mapping[str, str], k: int = DEPTH
+) -> list[list[str]]:
+    """Ids of the k texts of the corpus that BM25 ranks best for each query, the best first.
+
+    A text that shares no word with a query is not found, so a list may be shorter than k. Equal
+    scores stand in the order of the ids. Words are those of two letters or more, without English
+    stop words, stemmed by Snowball's English stemmer; k1 = 1.5, b = 0.75, Lucene's IDF.
+    Robertson & Zaragoza 2009; Lù 2024 (bm25s).
+    """
+    import bm25s
+    import Stemmer
+
+    def words_of(texts: Sequence[str]) -> list[list[str]]:
+        stemmer = Stemmer.Stemmer("english")
+        words: Any = bm25s.tokenize(
+            list(texts), stopwords="en", stemmer=stemmer, return_ids=False, show_progress=False
+        )
+        return words
+
+    corpus_words = words_of(list(corpus.values()))
+    if not any(corpus_words):
+        return [[] for _ in queries]
+    index = bm25s.BM25()
+    index.index(corpus_words, show_progress=False)
+    ids = list(corpus)
+    id_ranks = np.empty(len(ids), dtype=np.int64)
+    id_ranks[sorted(range(len(ids)), key=ids.__getitem__)] = np.arange(len(ids))
+    return [
+        [ids[i] for i in _best(index.get_scores(words), id_ranks, k)] if words else []
+        for words in words_of(queries)
+    ]
+
+
+def evaluate_bm25(
+    queries: Mapping[str, str],
+    corpus: Mapping[str, str],
+    relevant: Mapping[str, AbstractSet[str]],
+    splits: Sequence[str] | None = None,
+) -> Evaluation:
+    """BM25's scores under NO_DIMENSION. queries, corpus: texts by id; the rest as in `evaluate`."""
+    rankings = bm25_rankings(list(queries.values()), corpus)
+    return evaluate_rankings(rankings, list(queries), relevant, NO_DIMENSION, splits)
+
+
+def _best(scores: np.ndarray, tie_ranks: np.ndarray, k: int) -> np.ndarray:
+    """Indices of the k largest scores above 0, the largest first, then by tie rank."""
+    least = np.partition(scores, -k)[-k] if k < len(scores) else 0
+    candidates = np.flatnonzero((scores >= least) & (scores > 0))
+    return candidates[np.lexsort((tie_ranks[candidates], -scores[candidates]))][:k]

@@ -1,0 +1,61 @@
+"""What embeds texts for a model's name, whoever names it: an option or a setting."""
+
+import re
+from pathlib import Path
+
+from embed_assets.evaluation.hosted import HostedEncoder
+from embed_assets.resources.embeddings import CachedEncoder
+from embed_assets.resources.encoder import ModelCard, model_card
+from embed_assets.resources.registry import newest_model
+from embed_assets.resources.warehouse import Warehouse
+from embed_assets.settings import ProjectError, Settings, SettingsError
+
+HOSTED = "openai:"
+_VERSION = re.compile(r"v?\d+")
+
+AnyEncoder = CachedEncoder | HostedEncoder
+
+
+def find_encoder(
+    warehouse: Warehouse, settings: Settings, model: str, named_by: str
+) -> tuple[str, AnyEncoder]:
+    """Name of a model, and what embeds texts with it.
+
+    model: a sentence-transformers name or folder, a version such as `v3`, or `openai:MODEL`.
+    named_by: the setting or option that names it. The prompts of the settings are put before texts
+    where they are set. SettingsError where there is no such model, ProjectError where there is no
+    such version, or its folder is gone.
+    """
+    if model.startswith(HOSTED):
+        return model, HostedEncoder(warehouse, hosted_name(model, named_by), settings)
+    if not is_version(model):
+        card = _card(settings, model, named_by)
+        return model, CachedEncoder(warehouse, card.source, card, settings.precision)
+    row = newest_model(warehouse, model)
+    if not Path(row["path"]).is_dir():
+        raise ProjectError(f"The folder of version {row['version']} is gone: {row['path']}.")
+    card = _card(settings, row["base"], f"The base model of version {row['version']}")
+    encoder = CachedEncoder(warehouse, row["path"], card, settings.precision)
+    return f"v{row['version']}", encoder
+
+
+def hosted_name(model: str, named_by: str) -> str:
+    """What the server calls `openai:MODEL`. SettingsError where MODEL is missing."""
+    name = model.removeprefix(HOSTED)
+    if not name:
+        raise SettingsError(f"{named_by}: {HOSTED} lacks the model's name, as in {HOSTED}MODEL.")
+    return name
+
+
+def is_version(model: str) -> bool:
+    """Whether this names a version that the project has trained: v3 or 3."""
+    return _VERSION.fullmatch(model) is not None
+
+
+def _card(settings: Settings, model: str, named_by: str) -> ModelCard:
+    try:
+        return model_card(settings.model_copy(update={"model": model}))
+    except SettingsError as error:
+        # It speaks of the setting that names the base model.
+        reason = str(error).removeprefix("EMBED_ASSETS_MODEL: ")
+        raise SettingsError(f"{named_by}: {reason}") from error

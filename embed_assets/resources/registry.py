@@ -1,0 +1,47 @@
+"""The versions that this project has trained: where each is, and which one is the champion."""
+
+from typing import Any
+
+import polars as pl
+
+from embed_assets.resources.tracking import CHAMPION, REGISTERED_MODEL, Tracking
+from embed_assets.resources.warehouse import Warehouse
+from embed_assets.settings import ProjectError, Settings
+
+
+def newest_model(warehouse: Warehouse, version: str | None = None) -> dict[str, Any]:
+    """Row of `models` for a version, or the newest. ProjectError if there is none."""
+    rows = warehouse.read("SELECT * FROM models ORDER BY trained_at DESC")
+    if version is not None:
+        rows = rows.filter(pl.col("version") == version.removeprefix("v"))
+    if rows.is_empty():
+        what = f"There is no model version {version}" if version else "There is no model yet"
+        raise ProjectError(f"{what} in {warehouse.path}. `embed-assets run` trains one.")
+    return rows.row(0, named=True)
+
+
+def champion(warehouse: Warehouse, settings: Settings) -> tuple[str, str] | None:
+    """Version and folder of the registry's champion, if it was fine-tuned from this base model."""
+    rows = warehouse.read(
+        "SELECT version, path FROM models WHERE base = ? ORDER BY trained_at DESC",
+        [settings.model],
+    )
+    if rows.is_empty():
+        return None
+    tracking = Tracking(uri=settings.tracking_uri, artifacts=str(settings.home / "mlartifacts"))
+    version = champion_version(tracking)
+    return next(((v, p) for v, p in rows.iter_rows() if v == version), None)
+
+
+def champion_version(tracking: Tracking) -> str | None:
+    """Version that has the alias `champion`, if any has. ProjectError if MLflow can't say."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        aliases = tracking.client().get_registered_model(REGISTERED_MODEL).aliases
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":  # nothing was registered yet
+            return None
+        reason = " ".join(str(error).split())
+        raise ProjectError(f"MLflow can't say which version is champion: {reason}") from error
+    return str(aliases[CHAMPION]) if CHAMPION in aliases else None
