@@ -62,6 +62,12 @@ class Settings(BaseSettings):
         description="Matryoshka dimensions, separated by commas. Unset: those of "
         "768, 512, 256, 128, 64 below the model's size, and its size",
     )
+    baselines: str = Field(
+        default="bm25,champion",
+        description="What the fine-tuned model is compared with beside its base, separated by "
+        "commas: `bm25`, `champion` (the one before it), `openai:MODEL` (any OpenAI-compatible "
+        "server's embeddings), any sentence-transformers model, a version (`v3`). `none`: nothing",
+    )
     questions: str = Field(
         default="extractive",
         description="Who writes the training questions: `extractive` (no model needed), "

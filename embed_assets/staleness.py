@@ -1,6 +1,6 @@
 """What is missing or stale, by comparing what slices were made from with what is there now."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from embed_assets.resources.warehouse import UNPARTITIONED, Warehouse, input_version
@@ -50,9 +50,12 @@ def stale_document_assets(
 
 
 def stale_training_assets(
-    warehouse: Warehouse, made: Materializations, code_versions: Mapping[str, str]
+    warehouse: Warehouse,
+    made: Materializations,
+    code_versions: Mapping[str, str],
+    again: Collection[str] = (),
 ) -> tuple[str, ...]:
-    """Unpartitioned assets to make now, in order.
+    """Unpartitioned assets to make now, in order. again: those to make though nothing changed.
 
     When the pairs are stale and all else is as they were, they alone are made first: only then is
     it known whether they changed.
@@ -60,7 +63,7 @@ def stale_training_assets(
     stale = [
         asset
         for asset, upstream in UPSTREAM.items()
-        if _is_stale(asset, warehouse.version_of(*upstream), made, code_versions)
+        if asset in again or _is_stale(asset, warehouse.version_of(*upstream), made, code_versions)
     ]
     if "training_pairs" in stale and ("training_pairs", UNPARTITIONED) in made:
         return ("training_pairs",)

@@ -101,6 +101,8 @@ _CHUNK_ID = _text("md5 of the chunk's text: equal texts are one corpus entry")
 _RELEVANT = Column(pl.List(pl.String), "VARCHAR[]", "Every chunk_id that answers the question")
 _SPLIT = _text("train, validation, test_seen_documents, test_unseen_documents or test_labelled")
 _RUN_ID = _text("MLflow run that measured this")
+_MODEL = _text("base, tuned, or a baseline: bm25, champion v3, openai:MODEL, …")
+_DIMENSION = _integer("Matryoshka dimension; 0 where nothing is embedded (bm25)")
 
 _TABLES = (
     Table(
@@ -198,9 +200,9 @@ _TABLES = (
         ("run_id", "model", "split", "dimension", "metric", "k"),
         {
             "run_id": _RUN_ID,
-            "model": _text("base or tuned"),
+            "model": _MODEL,
             "split": _SPLIT,
-            "dimension": _integer("Matryoshka dimension"),
+            "dimension": _DIMENSION,
             "metric": _text("accuracy, hit_rate, precision, recall, f1, ndcg, mrr or map"),
             "k": _integer("Cut-off of the metric"),
             "score": _number("Mean over the split's questions, 0 to 1"),
@@ -211,13 +213,44 @@ _TABLES = (
         ("run_id", "model", "split", "dimension", "question_id"),
         {
             "run_id": _RUN_ID,
-            "model": _text("base or tuned"),
+            "model": _MODEL,
             "split": _SPLIT,
-            "dimension": _integer("Matryoshka dimension"),
+            "dimension": _DIMENSION,
             "question_id": _text("Question, as in training_pairs"),
             "rank": _integer("Rank of the first relevant chunk, null beyond 100", nullable=True),
             "ndcg_at_10": _number("NDCG@10 of this question"),
             "top_ids": Column(pl.List(pl.String), "VARCHAR[]", "Ten best chunk_ids, best first"),
+        },
+    ),
+    Table(
+        "model_comparisons",
+        ("run_id", "model", "split", "dimension"),
+        {
+            "run_id": _text("MLflow run of the comparison"),
+            "model": _text("What the fine-tuned model is compared with: base, or a baseline"),
+            "split": _SPLIT,
+            "metric": _text("What is compared: ndcg"),
+            "k": _integer("Cut-off of the metric"),
+            "dimension": _DIMENSION,
+            "score": _number("Mean of that model over the split's questions, 0 to 1"),
+            "tuned": _number("Mean of the fine-tuned model: beside a baseline, at its full size"),
+            "difference": _number("tuned minus score"),
+            "low": _number("Lower end of the difference's 95 % interval"),
+            "high": _number("Upper end of it"),
+            "p_value": _number("Two-sided, of a permutation test"),
+            "verdict": _text("Of the fine-tuned model: better, worse or no clear difference"),
+            "questions": _integer("Questions of the split"),
+            "documents": _integer("Documents that they are about"),
+            "resampled": _text("What the interval is over: documents or questions"),
+        },
+    ),
+    Table(
+        "failed_baselines",
+        ("run_id", "model"),
+        {
+            "run_id": _RUN_ID,
+            "model": _text("Baseline that could not be scored"),
+            "error": _text("Why, in one line"),
         },
     ),
     Table(

@@ -125,8 +125,17 @@ def test_a_version_or_champion_that_is_not_there_is_said(settings, beir):
 
 
 def test_a_model_that_is_not_there_is_said_before_anything_is_encoded(settings, beir):
-    with pytest.raises(SettingsError, match=r"no folder and no hub model '\./nowhere'"):
+    with pytest.raises(SettingsError, match=r"^--model: no folder and no hub model '\./nowhere'"):
         score_on_beir(settings, beir, "./nowhere")
+    wrong = settings.model_copy(update={"model": "./nowhere"})
+    with pytest.raises(SettingsError, match=r"^EMBED_ASSETS_MODEL: no folder"):
+        score_on_beir(wrong, beir)
+
+
+def test_a_version_whose_folder_is_gone_is_said(settings, beir, tmp_path):
+    add_version(settings, "3", tmp_path / "gone")
+    with pytest.raises(ProjectError, match=r"folder of version 3 is gone: .*gone"):
+        score_on_beir(settings, beir, "v3")
 
 
 def test_a_hosted_model_without_a_name_is_a_wrong_call(settings, beir):

@@ -161,6 +161,12 @@ def test_when_everything_is_made_nothing_is_stale(trained):
     assert to_train(trained) == ()
 
 
+def test_an_evaluation_that_lacks_something_is_made_again_with_what_follows_from_it(trained):
+    made = read_materializations(trained)
+    again = stale_training_assets(trained, made, TRAINING_VERSIONS, again=["base_eval"])
+    assert again == ("base_eval", "comparison")
+
+
 def test_a_new_document_makes_the_pairs_first(trained):
     ingest(trained, "c")
     assert to_train(trained) == ("training_pairs",)

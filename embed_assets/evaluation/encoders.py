@@ -8,6 +8,7 @@ from embed_assets.resources.embeddings import CachedEncoder
 from embed_assets.resources.encoder import ModelCard, model_card
 from embed_assets.resources.registry import newest_model
 from embed_assets.resources.warehouse import Warehouse
+from embed_assets.resources.workers import one_line
 from embed_assets.settings import ProjectError, Settings, SettingsError
 
 HOSTED = "openai:"
@@ -52,10 +53,14 @@ def is_version(model: str) -> bool:
     return _VERSION.fullmatch(model) is not None
 
 
+def reason_of(error: Exception) -> str:
+    """Why a model can't be used, in one line, without the setting that names the base model."""
+    said = one_line(str(error)) or type(error).__name__
+    return said.removeprefix("EMBED_ASSETS_MODEL: ")
+
+
 def _card(settings: Settings, model: str, named_by: str) -> ModelCard:
     try:
         return model_card(settings.model_copy(update={"model": model}))
     except SettingsError as error:
-        # It speaks of the setting that names the base model.
-        reason = str(error).removeprefix("EMBED_ASSETS_MODEL: ")
-        raise SettingsError(f"{named_by}: {reason}") from error
+        raise SettingsError(f"{named_by}: {reason_of(error)}") from error

@@ -1,11 +1,13 @@
 """Scores a model on every held-out question of the warehouse, against all chunks."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import polars as pl
 
+from embed_assets.evaluation.encoders import AnyEncoder
 from embed_assets.evaluation.retrieval import Evaluation, evaluate, sentence_transformers_name
 from embed_assets.resources.embeddings import CachedEncoder
 from embed_assets.resources.encoder import ModelCard
@@ -23,6 +25,27 @@ class RetrievalTask:
 
     questions: pl.DataFrame
     corpus: pl.DataFrame
+
+    @cached_property
+    def queries(self) -> dict[str, str]:
+        """Text of each question by its id."""
+        return dict(self.questions.select("question_id", "anchor").iter_rows())
+
+    @cached_property
+    def texts(self) -> dict[str, str]:
+        """Text of each chunk by its id."""
+        return dict(self.corpus.select("chunk_id", "chunk_text").iter_rows())
+
+    @cached_property
+    def relevant(self) -> dict[str, set[str]]:
+        """Ids of the chunks that answer each question, by its id."""
+        rows = self.questions.select("question_id", "relevant_chunk_ids").iter_rows()
+        return {question: set(chunks) for question, chunks in rows}
+
+    @cached_property
+    def splits(self) -> list[str]:
+        """Split of each question."""
+        return self.questions["split"].to_list()
 
 
 def retrieval_task(warehouse: Warehouse) -> RetrievalTask:
@@ -44,28 +67,32 @@ def score_model(
     precision: Literal["auto", "fp32", "bf16"],
     dimensions: Sequence[int],
 ) -> Evaluation:
-    """Figures of the model at `source` on a task.
+    """Figures of the model at `source` on a task."""
+    return score_encoder(task, CachedEncoder(warehouse, source, card, precision), dimensions)
+
+
+def score_encoder(
+    task: RetrievalTask, encoder: AnyEncoder, dimensions: Sequence[int] | None = None
+) -> Evaluation:
+    """Figures of a model on a task; at its full size alone without dimensions.
 
     Each text is encoded once, whatever the dimensions; those that it encoded before, not at all.
     """
-    encoder = CachedEncoder(warehouse, source, card, precision)
-    corpus = encoder.encode_documents(task.corpus["chunk_text"].to_list(), "Encoding chunks")
-    queries = encoder.encode_queries(task.questions["anchor"].to_list(), "Encoding questions")
-    ids = task.questions["question_id"].to_list()
-    relevant = task.questions["relevant_chunk_ids"].to_list()
+    corpus = encoder.encode_documents(list(task.texts.values()), "Encoding chunks")
+    queries = encoder.encode_queries(list(task.queries.values()), "Encoding questions")
     return evaluate(
         queries,
         corpus,
-        ids,
-        task.corpus["chunk_id"].to_list(),
-        dict(zip(ids, map(set, relevant), strict=True)),
-        dimensions,
-        task.questions["split"].to_list(),
+        list(task.queries),
+        list(task.texts),
+        task.relevant,
+        dimensions or [corpus.shape[1]],
+        task.splits,
     )
 
 
 def store(warehouse: Warehouse, evaluation: Evaluation, model: str, run_id: str) -> None:
-    """Write a model's figures and its results by question. model: base or tuned."""
+    """Write a model's figures and its results by question. model: what the tables call it."""
     labels = (pl.lit(run_id).alias("run_id"), pl.lit(model).alias("model"))
     slice_of_run = {"run_id": [run_id], "model": [model]}
     for table, frame in (
@@ -96,3 +123,30 @@ def ndcg_table(scores: pl.DataFrame) -> str:
         )
         lines.append(f"| {dimension} | {' | '.join(f'{row[s]:.4f}' for s in splits)} |")
     return "\n".join(lines)
+
+
+def ndcg_by_model(scores: Mapping[str, pl.DataFrame]) -> str:
+    """NDCG@10 of models at their full size, by split, as a markdown table."""
+    ndcg = {model: _full_ndcg(frame) for model, frame in scores.items()}
+    splits = sorted({split for of_model in ndcg.values() for split in of_model})
+    lines = [f"| model | {' | '.join(splits)} |", "| --- |" + " ---: |" * len(splits)]
+    lines += [
+        f"| {model} | {' | '.join(f'{of_model[split]:.4f}' for split in splits)} |"
+        for model, of_model in ndcg.items()
+    ]
+    return "\n".join(lines)
+
+
+def baseline_metrics(scores: Mapping[str, pl.DataFrame]) -> dict[str, float]:
+    """NDCG@10 of baselines by its name in MLflow."""
+    return {
+        metric_name(split, f"{model}_ndcg@10"): score
+        for model, frame in scores.items()
+        for split, score in _full_ndcg(frame).items()
+    }
+
+
+def _full_ndcg(scores: pl.DataFrame) -> dict[str, float]:
+    """NDCG@10 by split at the largest dimension."""
+    full = scores.filter(pl.col("dimension") == pl.col("dimension").max(), metric="ndcg")
+    return dict(full.select("split", "score").iter_rows())

@@ -38,7 +38,7 @@ class CachedEncoder:
     ) -> None:
         """`source`: the base model or a fine-tuned folder. card: its prompts and length limit."""
         self._warehouse, self._source, self._card = warehouse, source, card
-        self._precision: Literal["fp32", "bf16"] = resolved_precision(precision)
+        self._wanted_precision: Literal["auto", "fp32", "bf16"] = precision
 
     def encode_queries(self, texts: Sequence[str], progress: str | None = None) -> "np.ndarray":
         """Embeddings of queries, float32 (queries, size), not normalised."""
@@ -47,6 +47,11 @@ class CachedEncoder:
     def encode_documents(self, texts: Sequence[str], progress: str | None = None) -> "np.ndarray":
         """Embeddings of chunks, float32 (chunks, size), not normalised."""
         return self._embeddings(texts, self._card.document_prompt, progress)
+
+    @cached_property
+    def _precision(self) -> Literal["fp32", "bf16"]:
+        # Not before it is needed: it may take torch to tell.
+        return resolved_precision(self._wanted_precision)
 
     @cached_property
     def encoder(self) -> Encoder:

@@ -4,7 +4,7 @@ from typing import Any
 
 import polars as pl
 
-from embed_assets.resources.tracking import CHAMPION, REGISTERED_MODEL, Tracking
+from embed_assets.resources.tracking import CHAMPION, REGISTERED_MODEL, REPLACED, Tracking
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import ProjectError, Settings
 
@@ -45,3 +45,20 @@ def champion_version(tracking: Tracking) -> str | None:
         reason = " ".join(str(error).split())
         raise ProjectError(f"MLflow can't say which version is champion: {reason}") from error
     return str(aliases[CHAMPION]) if CHAMPION in aliases else None
+
+
+def champion_before(tracking: Tracking, version: str) -> str | None:
+    """Version that was champion before this one: it is so still, or this one has replaced it."""
+    current = champion_version(tracking)
+    if current != version:
+        return current
+    return tracking.client().get_model_version(REGISTERED_MODEL, version).tags.get(REPLACED)
+
+
+def make_champion(tracking: Tracking, version: str) -> None:
+    """Give this version the alias `champion`, and remember which one had it."""
+    client = tracking.client()
+    replaced = champion_version(tracking)
+    if replaced not in (None, version):
+        client.set_model_version_tag(REGISTERED_MODEL, version, REPLACED, replaced)
+    client.set_registered_model_alias(REGISTERED_MODEL, CHAMPION, version)

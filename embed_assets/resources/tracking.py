@@ -5,6 +5,7 @@ materialization has its own, which ends with it, FAILED where it failed.
 """
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 EXPERIMENT = "embed-assets"
 REGISTERED_MODEL = "embed-assets"
 CHAMPION = "champion"
+REPLACED = "replaced_champion"
+"""Tag of a model version: which version was champion before it."""
+LONGEST_NAME = 200
 DEFAULT_UI = "http://127.0.0.1:5000"
 UI_VARIABLE = "EMBED_ASSETS_MLFLOW_UI"
 """Set by `embed-assets ui` to where it serves MLflow."""
@@ -84,8 +88,9 @@ class Tracking(dg.ConfigurableResource):
 
 
 def metric_name(split: str, name: str) -> str:
-    """A figure's name in MLflow, which allows no @: test_labelled/dim_384_cosine_ndcg_at_10."""
-    return f"{split}/{name.replace('@', '_at_')}"
+    """A figure's name in MLflow, which allows few signs: test_labelled/dim_64_cosine_ndcg_at_10."""
+    allowed = re.sub(r"[^\w.-]+", "_", name.replace("@", "_at_"))
+    return f"{split}/{allowed[-LONGEST_NAME:]}"
 
 
 def as_params(values: Mapping[str, Any]) -> dict[str, str]:

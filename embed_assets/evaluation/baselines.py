@@ -1,0 +1,129 @@
+"""Baselines: the models that the setting `baselines` puts beside base and tuned.
+
+They are asked the same questions on the same corpus, each at its full size. One that fails (a
+server that doesn't answer, a model that can't be loaded) is left out, and why stays on record.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import polars as pl
+
+from embed_assets.evaluation.bm25 import BM25, evaluate_bm25
+from embed_assets.evaluation.encoders import (
+    HOSTED,
+    AnyEncoder,
+    find_encoder,
+    hosted_name,
+    is_version,
+    reason_of,
+)
+from embed_assets.evaluation.retrieval import Evaluation
+from embed_assets.evaluation.scoring import RetrievalTask, score_encoder, store
+from embed_assets.resources.registry import newest_model
+from embed_assets.resources.tracking import CHAMPION
+from embed_assets.resources.warehouse import Warehouse
+from embed_assets.settings import ProjectError, Settings, SettingsError
+from embed_assets.tables import TABLES
+
+SETTING = "EMBED_ASSETS_BASELINES"
+NONE = "none"
+COMPARED = ("base", "tuned")
+"""What the tables call the two models of a training: no baseline may be called so."""
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """What baselines achieve, and why some could not be scored, by what they are called."""
+
+    evaluations: Mapping[str, Evaluation]
+    failed: Mapping[str, str]
+
+
+def chosen_baselines(settings: Settings) -> tuple[str, ...]:
+    """Names in the setting, each once. SettingsError where one can't be a baseline's."""
+    parts = (part.strip() for part in settings.baselines.split(","))
+    names = tuple(dict.fromkeys(part for part in parts if part))
+    if names == (NONE,):
+        return ()
+    for name in names:
+        if name == NONE:
+            raise SettingsError(f"{SETTING}: '{NONE}' stands alone, or not at all.")
+        if name in COMPARED:
+            raise SettingsError(
+                f"{SETTING}: '{name}' is compared anyway. A folder of that name is ./{name}."
+            )
+        if name.startswith(HOSTED):
+            hosted_name(name, SETTING)
+    return names
+
+
+def lasting_baselines(settings: Settings) -> tuple[str, ...]:
+    """Those that no training changes: all but the champion."""
+    return tuple(name for name in chosen_baselines(settings) if name != CHAMPION)
+
+
+def compares_champion(settings: Settings) -> bool:
+    """Whether each model is compared with the champion before it."""
+    return CHAMPION in chosen_baselines(settings)
+
+
+def check_baselines(warehouse: Warehouse, settings: Settings) -> None:
+    """SettingsError where a baseline is not there, before hours of work. Loads no model."""
+    for name in lasting_baselines(settings):
+        try:
+            if name != BM25:
+                find_baseline(warehouse, settings, name)
+        except ProjectError as error:
+            reason = str(error).removeprefix(f"{SETTING}: ")
+            raise SettingsError(f"{SETTING}: {reason}") from error
+
+
+def score_baselines(
+    warehouse: Warehouse, settings: Settings, task: RetrievalTask, models: Mapping[str, str]
+) -> Measured:
+    """Figures of baselines on a task. models: the name of each by what it is called."""
+    evaluations: dict[str, Evaluation] = {}
+    failed: dict[str, str] = {}
+    for called, model in models.items():
+        try:
+            evaluations[called] = _score(warehouse, settings, task, model)
+        except (ProjectError, ValueError, RuntimeError, OSError) as error:
+            failed[called] = reason_of(error).removeprefix(f"{model}: ")
+    return Measured(evaluations, failed)
+
+
+def store_baselines(warehouse: Warehouse, measured: Measured, run_id: str) -> None:
+    """Write what baselines achieve, and which failed, as measured by an MLflow run."""
+    for called, evaluation in measured.evaluations.items():
+        store(warehouse, evaluation, called, run_id)
+    failed = pl.DataFrame(
+        [(run_id, called, error) for called, error in measured.failed.items()],
+        schema=TABLES["failed_baselines"].schema,
+        orient="row",
+    )
+    warehouse.replace("failed_baselines", failed, where={"run_id": [run_id]})
+
+
+def failed_baselines(warehouse: Warehouse, *run_ids: str) -> dict[str, str]:
+    """Why baselines could not be scored by these runs, by what they are called."""
+    rows = warehouse.read(
+        "SELECT model, error FROM failed_baselines "
+        "WHERE run_id IN (SELECT unnest(?::VARCHAR[])) ORDER BY model",
+        [list(run_ids)],
+    )
+    return dict(rows.iter_rows())
+
+
+def find_baseline(warehouse: Warehouse, settings: Settings, model: str) -> AnyEncoder:
+    """What embeds texts for a baseline. Prompts that are set are the base model's, not others'."""
+    base = newest_model(warehouse, model)["base"] if is_version(model) else model
+    if base != settings.model:
+        settings = settings.model_copy(update={"query_prompt": None, "document_prompt": None})
+    return find_encoder(warehouse, settings, model, SETTING)[1]
+
+
+def _score(warehouse: Warehouse, settings: Settings, task: RetrievalTask, model: str) -> Evaluation:
+    if model == BM25:
+        return evaluate_bm25(task.queries, task.texts, task.relevant, task.splits)
+    return score_encoder(task, find_baseline(warehouse, settings, model))

@@ -1,0 +1,233 @@
+"""Baselines: chosen by a setting, checked before any work, scored beside the base model."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import polars as pl
+import pytest
+
+from embed_assets.definitions import build_resources
+from embed_assets.evaluation.assets import base_eval
+from embed_assets.evaluation.baselines import (
+    check_baselines,
+    chosen_baselines,
+    failed_baselines,
+    find_baseline,
+    lasting_baselines,
+    score_baselines,
+    store_baselines,
+)
+from embed_assets.evaluation.scoring import retrieval_task
+from embed_assets.resources import openai_server
+from embed_assets.resources.encoder import Encoder
+from embed_assets.resources.warehouse import Warehouse
+from embed_assets.settings import Settings, SettingsError
+from embed_assets.tables import TABLES
+from embed_assets_tests.evaluation.embeddings_server import EmbeddingsServer
+from embed_assets_tests.questions.llm_server import error
+from embed_assets_tests.tiny_model import make_tiny_model
+
+CHUNKS = {
+    "c1": "the valve opens when the pressure of the brine falls",
+    "c2": "calibration of the salt sensor is on page two",
+    "c3": "the warranty ends when notice is not in the contract",
+    "c4": "torque for each bolt of the winch",
+}
+QUESTIONS = {"c1": "when is the valve open", "c2": "salt sensor calibration", "c4": "bolt torque"}
+
+
+@pytest.fixture(scope="module")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture
+def settings(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    monkeypatch.chdir(tmp_path)
+    return Settings(home=tmp_path / "home", model=str(tiny_model), precision="fp32")
+
+
+@pytest.fixture
+def warehouse(settings: Settings) -> Warehouse:
+    """Four chunks and a test question about three of them."""
+    made = Warehouse(path=str(settings.warehouse))
+    made.replace(
+        "chunks", rows("chunks", [{"chunk_id": k, "chunk_text": CHUNKS[k]} for k in CHUNKS])
+    )
+    questions = [
+        {
+            "question_id": f"q-{chunk}",
+            "anchor": text,
+            "relevant_chunk_ids": [chunk],
+            "split": "test_labelled",
+        }
+        for chunk, text in QUESTIONS.items()
+    ]
+    made.replace("training_pairs", rows("training_pairs", questions))
+    return made
+
+
+def rows(table: str, values: list[dict[str, Any]]) -> pl.DataFrame:
+    """Rows of a table; what isn't given is empty or its place."""
+    schema = TABLES[table].schema
+    return pl.DataFrame(
+        [
+            {name: place if dtype == pl.Int64 else "" for name, dtype in schema.items()} | value
+            for place, value in enumerate(values)
+        ],
+        schema=schema,
+    )
+
+
+def add_version(warehouse: Warehouse, base: str, folder: Path, version: str = "3") -> None:
+    row = {"version": version, "base": base, "path": str(folder), "trained_at": datetime.now(UTC)}
+    warehouse.replace("models", rows("models", [row]), where={"version": [version]})
+
+
+def with_baselines(settings: Settings, names: str, **others: object) -> Settings:
+    return settings.model_copy(update={"baselines": names, **others})
+
+
+def texts_embedded(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
+    """Prompts by the text that was encoded with each from now on."""
+    encode, seen = Encoder.encode, {}
+
+    def note(self: Encoder, texts: list[str], prompt: str, *rest: Any) -> Any:
+        for text in texts:
+            seen.setdefault(text, []).append(prompt)
+        return encode(self, texts, prompt, *rest)
+
+    monkeypatch.setattr(Encoder, "encode", note)
+    return seen
+
+
+# The setting.
+
+
+def test_bm25_and_the_champion_are_compared_unless_something_else_is_said():
+    assert chosen_baselines(Settings()) == ("bm25", "champion")
+
+
+@pytest.mark.parametrize("nothing", ["", " ", "none", ",", " none "])
+def test_no_baselines_may_be_wanted(nothing):
+    assert chosen_baselines(Settings(baselines=nothing)) == ()
+
+
+def test_names_are_separated_by_commas_and_each_counts_once():
+    settings = Settings(baselines="bm25, openai:m ,champion,./folder, bm25")
+    assert chosen_baselines(settings) == ("bm25", "openai:m", "champion", "./folder")
+    assert lasting_baselines(settings) == ("bm25", "openai:m", "./folder")
+
+
+@pytest.mark.parametrize("wrong", ["none,bm25", "base", "bm25,tuned", "openai:"])
+def test_a_name_that_can_t_be_a_baseline_s_is_refused(wrong):
+    with pytest.raises(SettingsError, match=r"^EMBED_ASSETS_BASELINES: "):
+        chosen_baselines(Settings(baselines=wrong))
+
+
+@pytest.mark.parametrize("wrong", ["./nowhere", "v9", "openai:m"])
+def test_a_baseline_that_is_not_there_is_said_before_any_work(
+    wrong, warehouse, settings, monkeypatch
+):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    with pytest.raises(SettingsError, match=r"^EMBED_ASSETS_BASELINES: .+") as said:
+        check_baselines(warehouse, with_baselines(settings, wrong))
+    assert "\n" not in str(said.value)
+
+
+def test_baselines_that_are_there_pass_and_no_model_is_loaded(
+    warehouse, settings, tiny_model, monkeypatch
+):
+    monkeypatch.setattr(Encoder, "__init__", None)
+    add_version(warehouse, settings.model, tiny_model)
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
+    names = f"bm25,champion,v3,openai:m,{tiny_model}"
+    check_baselines(warehouse, with_baselines(settings, names))
+
+
+# Scoring.
+
+
+def test_each_baseline_is_scored_once_per_question_at_its_own_full_size(
+    warehouse, settings, tmp_path
+):
+    other = make_tiny_model(tmp_path / "other", size=16)
+    task = retrieval_task(warehouse)
+    measured = score_baselines(warehouse, settings, task, {"bm25": "bm25", "other": str(other)})
+    store_baselines(warehouse, measured, "run")
+    found = warehouse.read(
+        "SELECT model, dimension, count(*) AS n FROM query_results GROUP BY ALL ORDER BY model"
+    )
+    assert found.rows() == [("bm25", 0, 3), ("other", 16, 3)]
+    ndcg = measured.evaluations["bm25"].scores.filter(metric="ndcg")["score"].item()
+    assert ndcg == 1
+
+
+def test_the_prompts_that_are_set_are_those_of_the_base_model_and_its_versions_alone(
+    warehouse, settings, tmp_path, tiny_model, monkeypatch
+):
+    prompted = with_baselines(settings, "", query_prompt="mine: ")
+    other = tmp_path / "e5-other"
+    make_tiny_model(tmp_path / "made", size=16).rename(other)
+    add_version(warehouse, settings.model, tiny_model)
+    seen = texts_embedded(monkeypatch)
+    find_baseline(warehouse, prompted, "v3").encode_queries(["salt"])
+    find_baseline(warehouse, prompted, str(other)).encode_queries(["salt"])
+    assert seen == {"salt": ["mine: ", "query: "]}
+
+
+def test_a_baseline_that_fails_costs_itself_alone_and_says_why(warehouse, settings, tmp_path):
+    add_version(warehouse, settings.model, tmp_path / "gone")
+    task = retrieval_task(warehouse)
+    measured = score_baselines(warehouse, settings, task, {"champion v3": "v3", "bm25": "bm25"})
+    assert set(measured.evaluations) == {"bm25"}
+    assert measured.failed["champion v3"].startswith("The folder of version 3 is gone")
+
+
+# base_eval, with a real MLflow.
+
+
+def materialize(settings: Settings) -> Mapping[str, Any]:
+    """Metadata of base_eval."""
+    resources = build_resources(settings)
+    used = {name: resources[name] for name in ("settings", "warehouse", "tracking")}
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = dg.materialize([base_eval], instance=instance, resources=used)
+        [made] = result.asset_materializations_for_node("base_eval")
+    return {name: entry.value for name, entry in made.metadata.items()}
+
+
+def test_a_server_that_fails_does_not_lose_base_eval_and_is_not_forgotten(
+    warehouse, settings, monkeypatch
+):
+    import mlflow
+
+    monkeypatch.setattr(openai_server, "LONGEST_BACKOFF", 0.02)
+    wanted = with_baselines(settings, "bm25,openai:broken,champion")
+    with EmbeddingsServer() as server:
+        server.reply = lambda _: error(500, "out of memory")
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        metadata = materialize(wanted)
+        run_id = metadata["mlflow_run_id"]
+        assert "out of memory" in metadata["failed_baselines"]
+        assert "out of memory" in failed_baselines(warehouse, run_id)["openai:broken"]
+        assert "| bm25 | 1.0000 |" in metadata["ndcg_at_10_by_model"]
+        run = mlflow.MlflowClient(settings.tracking_uri).get_run(run_id)
+        assert run.info.status == "FINISHED"
+        assert run.data.metrics["test_labelled/bm25_ndcg_at_10"] == 1
+        assert "openai:broken" in run.data.tags["failed_baselines"]
+
+        server.reply = EmbeddingsServer().reply
+        metadata = materialize(wanted)
+        assert "failed_baselines" not in metadata
+        assert failed_baselines(warehouse, metadata["mlflow_run_id"]) == {}
+        assert "openai:broken" in metadata["ndcg_at_10_by_model"]
+    models = warehouse.read(
+        "SELECT DISTINCT model FROM evaluation_results WHERE run_id = ? ORDER BY model",
+        [metadata["mlflow_run_id"]],
+    )
+    assert models["model"].to_list() == ["base", "bm25", "openai:broken"]
