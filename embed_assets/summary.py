@@ -1,11 +1,13 @@
 """What the command prints when it is done: one object, and the same as text."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from embed_assets.comparison.verdict import reservations, stored_comparison
 from embed_assets.documents.parsing import document_statuses
+from embed_assets.evaluation.baselines import failed_baselines
 from embed_assets.questions.labelled_files import read_labelled
 from embed_assets.questions.match_report import report_matches
 from embed_assets.questions.statuses import FAILED, KEPT, NOT_ASKED, UNREADABLE
@@ -26,6 +28,10 @@ STAGE_OF: Mapping[str, str] = {
     "finetuned_model": "training",
     "comparison": "comparison",
 }
+BASELINE_KEYS = (
+    *("split", "model", "metric", "k", "dimension", "score", "tuned"),
+    *("difference", "low", "high", "p_value", "verdict"),
+)
 INGEST_STAGES = ("documents", "questions")
 LISTED = 20
 
@@ -60,7 +66,7 @@ def run_summary(pipeline: "Pipeline") -> dict[str, Any]:
     """What `run --json` prints."""
     warehouse = pipeline.warehouse
     model = newest_model(warehouse)
-    runs = [warehouse.data_versions(name).get("") for name in ("base_eval", "finetuned_model")]
+    runs = [warehouse.data_versions(name).get("", "") for name in ("base_eval", "finetuned_model")]
     rows = warehouse.read(
         "SELECT b.split, b.dimension, b.metric, b.k, b.score AS base, t.score AS tuned "
         "FROM evaluation_results b JOIN evaluation_results t USING (split, dimension, metric, k) "
@@ -68,6 +74,9 @@ def run_summary(pipeline: "Pipeline") -> dict[str, Any]:
         "ORDER BY split, dimension DESC, metric, k",
         runs,
     )
+    compared = warehouse.data_versions("comparison").get("", "")
+    against = stored_comparison(warehouse, compared)
+    failed = failed_baselines(warehouse, runs[0], compared)
     report = pipeline.settings.reports / f"comparison-v{model['version']}.html"
     return {
         **ingest_summary(pipeline),
@@ -79,6 +88,9 @@ def run_summary(pipeline: "Pipeline") -> dict[str, Any]:
         ),
         "model": {key: model[key] for key in ("base", "version", "path")},
         "comparison": rows.to_dicts(),
+        "baselines": against.filter(pl.col("model") != "base").select(BASELINE_KEYS).to_dicts(),
+        "baselines_failed": [{"model": m, "error": e} for m, e in failed.items()],
+        "reservations": reservations(against),
         "report": str(report),
         "trained": "finetuned_model" in pipeline.materialized,
     }
@@ -166,6 +178,13 @@ def run_text(summary: Mapping[str, Any]) -> str:
         lines.append(
             f"{row['split']:<22} {row['dimension']:>9} {base:>7.4f} {tuned:>7.4f} {change:>8}"
         )
+    lines += _baseline_lines(summary["baselines"])
+    failed = summary["baselines_failed"]
+    notes = [
+        *summary["reservations"],
+        *(f"{row['model']} could not be scored: {row['error']}" for row in failed),
+    ]
+    lines += ["", *notes] if notes else []
     model = summary["model"]
     return "\n".join(
         [
@@ -176,6 +195,24 @@ def run_text(summary: Mapping[str, Any]) -> str:
             "Dagster  embed-assets ui (with the same --pdfs and --home)",
         ]
     )
+
+
+def _baseline_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A table of what the fine-tuned model is compared with beside its base."""
+    if not rows:
+        return []
+    width = max(9, *(len(row["model"]) for row in rows))
+    lines = [
+        "",
+        f"{'split':<22} {'baseline':<{width}} {'score':>7} {'tuned':>7} {'difference':>10}"
+        "   95 % interval      verdict",
+    ]
+    lines += [
+        f"{row['split']:<22} {row['model']:<{width}} {row['score']:>7.4f} {row['tuned']:>7.4f} "
+        f"{row['difference']:>+10.4f}   {row['low']:+.3f} to {row['high']:+.3f}   {row['verdict']}"
+        for row in rows
+    ]
+    return lines
 
 
 def lineage_text(summary: Mapping[str, Any]) -> str:

@@ -197,6 +197,13 @@ def test_a_setting_of_the_training_changes_the_model_alone(tmp_path, monkeypatch
     assert changed(tmp_path, monkeypatch, **{setting: "7"}) == {"finetuned_model"}
 
 
+def test_baselines_change_what_measures_them_alone(tmp_path, monkeypatch):
+    assert changed(tmp_path, monkeypatch, baselines=" champion, bm25,bm25 ") == set()
+    assert changed(tmp_path, monkeypatch, baselines="champion") == {"base_eval"}
+    # bm25 was left out a line above; what is left out here is the champion.
+    assert changed(tmp_path, monkeypatch, baselines="none") == {"comparison"}
+
+
 def test_prompts_change_what_encodes_with_them(tmp_path, monkeypatch):
     assert changed(tmp_path, monkeypatch, query_prompt="query: ") == {
         "training_pairs",  # near-duplicates are told by the base model's embeddings

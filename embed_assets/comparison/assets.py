@@ -1,28 +1,36 @@
-"""comparison: base beside tuned, the report, and the champion in the registry."""
+"""comparison: base and baselines beside tuned, the report, and the champion in the registry."""
 
 from collections import Counter
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
 import dagster as dg
+import polars as pl
 
 from embed_assets.charts import to_markdown, to_png
 from embed_assets.comparison.plots import composition_chart, quality_kept_chart, ranking_chart
+from embed_assets.comparison.promotion import promote, score_champion
 from embed_assets.comparison.report import Report, render_report
 from embed_assets.comparison.verdict import (
     Comparison,
     IncomparableError,
+    beside_baselines,
     compare,
+    full_size,
     most_changed,
     outcome,
+    reservations,
     verdict_sentence,
 )
+from embed_assets.evaluation.baselines import compares_champion, failed_baselines, store_baselines
 from embed_assets.resources.encoder import model_card
+from embed_assets.resources.registry import champion_before
 from embed_assets.resources.tracking import CHAMPION, REGISTERED_MODEL, Tracking, metric_name
 from embed_assets.resources.warehouse import Warehouse, record_materialization
 from embed_assets.settings import Settings
 
-COMPARISON_VERSION = "1"
+COMPARISON_VERSION = "2"
 
 
 @dg.asset(
@@ -36,7 +44,7 @@ def comparison(
     tracking: Tracking,
     settings: dg.ResourceParam[Settings],
 ) -> dg.MaterializeResult:
-    """Whether the fine-tuned model retrieves better than the base model, and by how much."""
+    """Whether the fine-tuned model retrieves better than its base and the baselines."""
     import mlflow
 
     input_version = warehouse.version_of("base_eval", "finetuned_model")
@@ -49,10 +57,20 @@ def comparison(
         0, named=True
     )
     result = compare(warehouse, base_run, tuned_run)
-    verdict = verdict_sentence(result)
-    report = make_report(warehouse, settings, result, model)
+    before = champion_before(tracking, model["version"])
     with tracking.run(context, f"comparison v{model['version']}") as run_id:
         mlflow.set_tag("dagster/data_version", run_id)
+        measured = score_champion(warehouse, settings, before, model["input_version"])
+        store_baselines(warehouse, measured, run_id)
+        result = beside_baselines(warehouse, result, [base_run, run_id])
+        warehouse.replace(
+            "model_comparisons",
+            result.against.with_columns(run_id=pl.lit(run_id)),
+            where={"run_id": [run_id]},
+        )
+        failed = failed_baselines(warehouse, base_run, run_id)
+        verdict = verdict_sentence(result)
+        report = make_report(warehouse, settings, result, model, failed)
         path = settings.reports / f"comparison-v{model['version']}.html"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(render_report(report), encoding="utf-8")
@@ -61,8 +79,13 @@ def comparison(
         for name, png in charts.items():
             _log_png(name, png)
         mlflow.log_metrics(_differences(result))
-        promotion = promote(tracking, result, str(model["version"]))
+        mlflow.log_table(result.against.to_dict(as_series=False), "model_comparisons.json")
+        promotion = promote(tracking, result, model["version"], before)
         mlflow.set_tags({"verdict": verdict, "promotion": promotion})
+    if before is None:
+        context.log.info("There is no champion before this model to compare it with.")
+    for called, reason in failed.items():
+        context.log.warning(f"{called} could not be scored and is left out: {reason}")
     context.log.info(verdict)
     context.log.info(promotion)
     record_materialization(context, warehouse, input_version=input_version, data_version=run_id)
@@ -75,6 +98,7 @@ def comparison(
             **tracking.metadata(run_id),
             "dagster/row_count": result.scores.height,
             "table": dg.MetadataValue.md(headline_table(result)),
+            "baselines": dg.MetadataValue.md(baselines_table(result, failed)),
             **{name: dg.MetadataValue.md(to_markdown(name, png)) for name, png in charts.items()},
         },
     )
@@ -84,9 +108,10 @@ def make_report(
     warehouse: Warehouse,
     settings: Settings,
     result: Comparison,
-    model: dict[str, object],
+    model: Mapping[str, object],
+    failed: Mapping[str, str],
 ) -> Report:
-    """Everything that the HTML report says."""
+    """Everything that the HTML report says. failed: why baselines could not be scored."""
     won, lost = most_changed(warehouse, result)
     counts = Counter(
         dict(
@@ -98,6 +123,7 @@ def make_report(
         created_at=datetime.now(UTC),
         headline_split=result.headline_split,
         verdict=f"{outcome(result)}.",
+        reservations=reservations(result.against),
         facts={
             "Base model": str(model["base"]),
             "Fine-tuned model": f"{REGISTERED_MODEL} version {model['version']}",
@@ -110,16 +136,17 @@ def make_report(
             "MLflow run of the training": str(model["mlflow_run_id"]),
             "Dagster run of the training": str(model["dagster_run_id"]),
         },
-        notes=_notes(result),
+        notes=_notes(result, failed),
         scores=result.scores,
         quality_kept=result.kept,
         significance=result.significance,
+        against=full_size(result.against),
         won=won,
         lost=lost,
     )
 
 
-def _notes(result: Comparison) -> list[str]:
+def _notes(result: Comparison, failed: Mapping[str, str]) -> list[str]:
     notes = [
         "The corpus of every search is all chunks, those of held-out documents included.",
         "The epoch was chosen on validation; the test splits were scored once, at the end.",
@@ -128,22 +155,8 @@ def _notes(result: Comparison) -> list[str]:
         notes.append(
             "No questions written by people: those written by a machine flatter every model."
         )
-    worse = [
-        f"{row['split']} at {row['dimension']}"
-        for row in result.significance.filter(verdict="worse").iter_rows(named=True)
-        if row["split"] != "validation"
-    ]
-    if worse:
-        notes.append(f"The fine-tuned model is clearly worse on {', '.join(worse)}.")
+    notes += [f"{called} could not be scored: {reason}" for called, reason in failed.items()]
     return notes
-
-
-def promote(tracking: Tracking, result: Comparison, version: str) -> str:
-    """Make the model the champion if it is clearly better on the headline. Says what was done."""
-    if result.headline["verdict"] != "better":
-        return f"Version {version} was not made champion: it is not clearly better than the base."
-    tracking.client().set_registered_model_alias(REGISTERED_MODEL, CHAMPION, version)
-    return f"Version {version} is now the champion of {REGISTERED_MODEL}."
 
 
 def headline_table(result: Comparison) -> str:
@@ -164,6 +177,24 @@ def headline_table(result: Comparison) -> str:
             f"| {'–' if change is None else f'{change:+.1f} %'} "
             f"| {row['low']:+.3f} … {row['high']:+.3f} | {row['verdict']} |"
         )
+    return "\n".join(lines)
+
+
+def baselines_table(result: Comparison, failed: Mapping[str, str]) -> str:
+    """NDCG@10 of base and baselines beside tuned on the headline split, as a markdown table."""
+    lines = [
+        f"NDCG@10 on {result.headline_split}, each model at its full size",
+        "",
+        "| model | dimensions | NDCG@10 | tuned | difference | 95 % interval | p | verdict |",
+        "| --- | ---: | ---: | ---: | ---: | --- | ---: | --- |",
+    ]
+    for row in full_size(result.against).filter(split=result.headline_split).iter_rows(named=True):
+        lines.append(
+            f"| {row['model']} | {row['dimension'] or '–'} | {row['score']:.4f} "
+            f"| {row['tuned']:.4f} | {row['difference']:+.4f} "
+            f"| {row['low']:+.3f} … {row['high']:+.3f} | {row['p_value']:.3f} | {row['verdict']} |"
+        )
+    lines += [f"\n{called} could not be scored: {reason}" for called, reason in failed.items()]
     return "\n".join(lines)
 
 
@@ -190,15 +221,19 @@ def _log_png(name: str, png: bytes) -> None:
 
 
 def _differences(result: Comparison) -> dict[str, float]:
-    """The difference in NDCG@10 with its interval, by split and dimension, for MLflow."""
+    """The difference in NDCG@10 with its interval, by split, for MLflow.
+
+    That to the base model by dimension, that to each baseline by its name.
+    """
     return {
-        metric_name(row["split"], f"dim_{row['dimension']}_ndcg@10_{name}"): row[name]
-        for row in result.significance.iter_rows(named=True)
+        metric_name(row["split"], f"{against}_ndcg@10_{name}"): row[name]
+        for row in result.against.iter_rows(named=True)
+        for against in [f"dim_{row['dimension']}" if row["model"] == "base" else row["model"]]
         for name in ("difference", "low", "high", "p_value")
-        if row[name] is not None
     }
 
 
 def code_versions(settings: Settings) -> dict[str, str]:
-    """Version of the comparison."""
-    return {"comparison": COMPARISON_VERSION}
+    """Version of the comparison, and whether the champion before takes part."""
+    champion = f", {CHAMPION}" if compares_champion(settings) else ""
+    return {"comparison": f"{COMPARISON_VERSION}{champion}"}

@@ -10,7 +10,7 @@ import base64
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -66,6 +66,8 @@ class Report:
     """All that the page says. `verdict` is one sentence; `facts` and `notes` are plain text.
 
     scores, quality_kept: as `plots` takes them. significance: as `compare_models` returns it.
+    against: base and baselines, each at its full size, as rows of model_comparisons.
+    reservations: sentences that speak against the fine-tuned model.
     """
 
     title: str
@@ -77,6 +79,8 @@ class Report:
     scores: pl.DataFrame
     quality_kept: pl.DataFrame
     significance: pl.DataFrame
+    against: pl.DataFrame = field(default_factory=pl.DataFrame)
+    reservations: Sequence[str] = ()
     won: Sequence[Example] = ()
     lost: Sequence[Example] = ()
 
@@ -110,6 +114,7 @@ def render_report(report: Report) -> str:
         splits=splits,
         described=SPLITS,
         key_rows={split: _key_rows(report, split) for split in splits},
+        against=_against_rows(report, splits),
         metric_tables={split: _metric_table(report.scores, split) for split in splits},
         charts=[_chart_specs(report, split) for split in splits],
         vega=_chart_library(),
@@ -143,6 +148,14 @@ def _key_rows(report: Report, split: str) -> list[dict[str, Any]]:
         .sort("dimension", descending=True)
         .to_dicts()
     )
+
+
+def _against_rows(report: Report, splits: Sequence[str]) -> list[dict[str, Any]]:
+    """A row per split and model, in the order of the splits; none where nothing but base is."""
+    rows = report.against.to_dicts()
+    if all(row["model"] == "base" for row in rows):
+        return []
+    return [row for split in splits for row in rows if row["split"] == split]
 
 
 def _metric_table(scores: pl.DataFrame, split: str) -> dict[str, Any]:

@@ -1,16 +1,20 @@
 """What base_eval and finetuned_model say side by side: figures, differences, won and lost."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import polars as pl
 
 from embed_assets.comparison.report import Example, Retrieved
 from embed_assets.comparison.significance import compare_models
-from embed_assets.evaluation.retrieval import quality_kept
-from embed_assets.pairs.splits import TEST_SPLITS
+from embed_assets.evaluation.baselines import COMPARED
+from embed_assets.evaluation.bm25 import BM25
+from embed_assets.evaluation.retrieval import LISTED, quality_kept
+from embed_assets.pairs.splits import LABELLED, TEST_SPLITS, VALIDATION
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import ProjectError
+from embed_assets.tables import TABLES
 
 EXAMPLES = 5
 SHOWN = 5
@@ -21,29 +25,33 @@ SPLIT_TITLES = {
 }
 
 
+_AGAINST = pl.Schema({k: v for k, v in TABLES["model_comparisons"].schema.items() if k != "run_id"})
+
+
 class IncomparableError(ProjectError):
     """The two models were measured on different questions or chunks."""
 
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """Base and tuned model on the same questions.
+    """Base and tuned model on the same questions, and what else they were put beside.
 
     scores: split, dimension, metric, k, base, tuned, difference_percent. kept: model, split,
     dimension, ndcg_at_10, kept, bytes_per_vector, storage_saved. significance: as compare_models
     gives it. queries: one row per split, dimension and question, with both models' results.
+    baselines: rows of model_comparisons without its run_id.
     """
 
     scores: pl.DataFrame
     kept: pl.DataFrame
     significance: pl.DataFrame
     queries: pl.DataFrame
+    baselines: pl.DataFrame
 
     @property
     def headline_split(self) -> str:
         """The best evidence there is: people's questions, else held-out documents."""
-        present = set(self.scores["split"])
-        return next(split for split in TEST_SPLITS if split in present)
+        return best_evidence(self.scores["split"].to_list())
 
     @property
     def headline(self) -> dict[str, object]:
@@ -51,14 +59,24 @@ class Comparison:
         rows = self.significance.filter(pl.col("split") == self.headline_split)
         return rows.sort("dimension", descending=True).row(0, named=True)
 
+    @property
+    def against(self) -> pl.DataFrame:
+        """Rows of model_comparisons without its run_id: base at every dimension, and baselines."""
+        return _in_order(pl.concat([_against("base", self.significance), self.baselines]))
+
+    def headline_against(self, model: str) -> dict[str, Any] | None:
+        """Row of `baselines` for a model on the headline split, if it was scored."""
+        rows = self.baselines.filter(model=model, split=self.headline_split)
+        return None if rows.is_empty() else rows.row(0, named=True)
+
 
 def compare(warehouse: Warehouse, base_run: str, tuned_run: str) -> Comparison:
     """Put two MLflow runs' stored results side by side. IncomparableError if they don't fit."""
     runs = [base_run, tuned_run]
     results = warehouse.read(
         "SELECT model, split, dimension, metric, k, score FROM evaluation_results "
-        "WHERE run_id IN (SELECT unnest(?::VARCHAR[]))",
-        [runs],
+        "WHERE run_id IN (SELECT unnest(?::VARCHAR[])) AND model IN (SELECT unnest(?::VARCHAR[]))",
+        [runs, list(COMPARED)],
     )
     scores = results.pivot(on="model", index=["split", "dimension", "metric", "k"], values="score")
     queries = _queries_side_by_side(warehouse, base_run, tuned_run)
@@ -89,12 +107,71 @@ def compare(warehouse: Warehouse, base_run: str, tuned_run: str) -> Comparison:
             )
         ),
         queries=queries,
+        baselines=_AGAINST.to_frame(),
     )
+
+
+def beside_baselines(
+    warehouse: Warehouse, comparison: Comparison, run_ids: Sequence[str]
+) -> Comparison:
+    """The comparison with the baselines that these MLflow runs have measured.
+
+    Each at its full size, beside the tuned model at its own.
+    """
+    measured = warehouse.read(
+        "SELECT model, split, dimension, question_id, ndcg_at_10 AS base_ndcg_at_10 "
+        "FROM query_results WHERE run_id IN (SELECT unnest(?::VARCHAR[])) "
+        "AND model NOT IN (SELECT unnest(?::VARCHAR[])) ORDER BY model",
+        [list(run_ids), list(COMPARED)],
+    )
+    tuned = comparison.queries.filter(pl.col("dimension") == pl.col("dimension").max()).select(
+        "split", "question_id", "document_id", "tuned_ndcg_at_10"
+    )
+    rows = [_AGAINST.to_frame()]
+    for (model,), of_model in measured.group_by("model", maintain_order=True):
+        # Every question of the tuned model: one that the baseline lacks is an error.
+        questions = tuned.join(of_model, on=["split", "question_id"], how="left")
+        rows.append(_against(str(model), compare_models(questions)))
+    return replace(comparison, baselines=pl.concat(rows))
+
+
+def stored_comparison(warehouse: Warehouse, run_id: str) -> pl.DataFrame:
+    """Rows of model_comparisons that an MLflow run has stored, in the order of `against`."""
+    return _in_order(warehouse.read("SELECT * FROM model_comparisons WHERE run_id = ?", [run_id]))
+
+
+def _in_order(against: pl.DataFrame) -> pl.DataFrame:
+    """The best evidence first; on each split the base model first, at its largest dimension."""
+    return against.sort(
+        pl.col("split").cast(pl.Enum([*TEST_SPLITS, VALIDATION])),
+        pl.col("model") != "base",
+        "model",
+        -pl.col("dimension"),
+    )
+
+
+def _against(model: str, significance: pl.DataFrame) -> pl.DataFrame:
+    """What compare_models gives, as rows of model_comparisons without its run_id."""
+    return (
+        significance.rename({"base": "score"})
+        .with_columns(model=pl.lit(model), metric=pl.lit("ndcg"), k=pl.lit(LISTED, dtype=pl.Int64))
+        .select(_AGAINST.names())
+    )
+
+
+def full_size(against: pl.DataFrame) -> pl.DataFrame:
+    """Of rows of model_comparisons, those of each model at its largest dimension."""
+    return against.filter(pl.col("dimension") == pl.col("dimension").max().over("model", "split"))
+
+
+def best_evidence(splits: Collection[str]) -> str:
+    """The split that is the headline."""
+    return next(split for split in TEST_SPLITS if split in splits)
 
 
 def _split_order(scores: pl.DataFrame) -> list[str]:
     present = scores["split"].unique().to_list()
-    return [s for s in (*TEST_SPLITS, "validation") if s in present]
+    return [s for s in (*TEST_SPLITS, VALIDATION) if s in present]
 
 
 def _queries_side_by_side(warehouse: Warehouse, base_run: str, tuned_run: str) -> pl.DataFrame:
@@ -121,16 +198,49 @@ def _queries_side_by_side(warehouse: Warehouse, base_run: str, tuned_run: str) -
 
 
 def verdict_sentence(comparison: Comparison) -> str:
-    """The outcome in one sentence, with the headline number and its interval."""
+    """The outcome with the headline number and its interval, and what speaks against it."""
     row = comparison.headline
     base, tuned = float(str(row["base"])), float(str(row["tuned"]))
     change = f"NDCG@10 {base:.3f} → {tuned:.3f}"
     if base > 0:
         change += f" ({100 * (tuned - base) / base:+.1f} %)"
-    return (
+    said = (
         f"{outcome(comparison)}: {change}, 95 % interval of the difference "
         f"{row['low']:+.3f} to {row['high']:+.3f}."
     )
+    return " ".join([said, *reservations(comparison.against)])
+
+
+def reservations(against: pl.DataFrame) -> list[str]:
+    """What speaks against the fine-tuned model on the test splits, a sentence each.
+
+    against: rows of model_comparisons. A baseline that isn't clearly beaten counts on the headline
+    split; one that is clearly better, and a base model that is, on every test split.
+    """
+    tests = against.filter(pl.col("split").is_in(TEST_SPLITS))
+    sentences = []
+    for row in tests.filter(pl.col("model") != "base").iter_rows(named=True):
+        place, model = SPLIT_TITLES[row["split"]], row["model"]
+        tuned, score = f"{row['tuned']:.3f}", f"{row['score']:.3f}"
+        if row["verdict"] == "worse":
+            sentences.append(
+                f"{model} beats the fine-tuned model on {place}: NDCG@10 {score} against {tuned}."
+            )
+        elif row["verdict"] != "better" and row["split"] == best_evidence(set(tests["split"])):
+            sentences.append(
+                f"The fine-tuned model does not clearly beat {model} on {place}: "
+                f"NDCG@10 {tuned} against {score}."
+            )
+    if tests.filter(pl.col("split") != LABELLED, model=BM25, verdict="worse").height:
+        sentences.append("Questions made from the chunks share their words: they flatter bm25.")
+    worse = tests.filter(model="base", verdict="worse")
+    for (split,), rows in worse.group_by("split", maintain_order=True):
+        dimensions = ", ".join(map(str, rows["dimension"]))
+        sentences.append(
+            f"The fine-tuned model is clearly worse than the base model on "
+            f"{SPLIT_TITLES[str(split)]} at {dimensions} dimensions."
+        )
+    return sentences
 
 
 def outcome(comparison: Comparison) -> str:

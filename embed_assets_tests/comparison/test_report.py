@@ -168,6 +168,31 @@ def test_a_long_chunk_is_shortened_and_can_be_read_whole(report):
     assert re.search(r"word … Show less", page.text)
 
 
+def test_baselines_stand_beside_base_and_tuned_on_every_split(report):
+    against = pl.concat(
+        report.significance.filter(dimension=384)
+        .rename({"base": "score"})
+        .with_columns(model=pl.lit(model), dimension=pl.lit(size))
+        for model, size in (("base", 384), ("bm25", 0), (HOSTILE, 32))
+    )
+    told = replace(
+        report, against=against, reservations=["bm25 beats the fine-tuned model on all questions."]
+    )
+    page = Page(render_report(told))
+
+    row = "0.440 0.550 +0.110 −0.013 to +0.110 < 0.001 better"
+    assert f"test_labelled bm25 – {row}" in page.lines
+    assert f"validation base 384 {row}" in page.lines
+    assert HOSTILE in page.text
+    assert "img" not in page.tags
+    assert page.text.index("bm25 beats the fine-tuned") < page.text.index("Key figures")
+    assert page.lines.index("test_labelled bm25") < page.lines.index("test_unseen_documents bm25")
+
+
+def test_without_baselines_there_is_no_table_of_them(report):
+    assert "Baselines" not in Page(render_report(report)).text
+
+
 def test_what_is_missing_is_a_dash_and_not_an_error(report):
     bare = replace(
         report,

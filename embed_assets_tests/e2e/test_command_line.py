@@ -89,6 +89,10 @@ def test_one_command_turns_pdfs_into_a_model_and_a_proof(trained: tuple[Project,
     at_k = {(m, k) for m in ("accuracy", "precision", "recall", "f1", "hit_rate") for k in (1, 10)}
     assert metrics >= at_k | {("ndcg", 10), ("mrr", 10), ("map", 100)}
     assert {row["split"] for row in result["comparison"]} == SPLITS - {"train"}
+    assert {(row["model"], row["split"]) for row in result["baselines"]} == {
+        ("bm25", split) for split in SPLITS - {"train"}
+    }
+    assert result["baselines_failed"] == []
     model = Path(result["model"]["path"])
     assert (model / "model.safetensors").is_file()
     assert not [p for p in model.rglob("*") if p.suffix in {".bin", ".pt", ".pkl"}]
@@ -248,6 +252,7 @@ def test_a_touched_pdf_is_read_but_not_parsed_again(
         (("run",), {"EMBED_ASSETS_EPOCHS": "many"}, 2, "EMBED_ASSETS_EPOCHS"),
         (("run",), {"EMBED_ASSETS_QUESTIONS": "oracle"}, 2, "EMBED_ASSETS_QUESTIONS"),
         (("run",), {"EMBED_ASSETS_LABELLED": "/nowhere.jsonl"}, 2, "EMBED_ASSETS_LABELLED"),
+        (("run",), {"EMBED_ASSETS_BASELINES": "./nowhere"}, 2, "EMBED_ASSETS_BASELINES"),
     ],
 )
 def test_what_cannot_work_is_said_in_one_line(

@@ -1,0 +1,63 @@
+"""What speaks against the fine-tuned model is said plainly, and no more than that."""
+
+import polars as pl
+import pytest
+
+from embed_assets.comparison.verdict import full_size, reservations
+from embed_assets.tables import TABLES
+
+SCHEMA = {k: v for k, v in TABLES["model_comparisons"].schema.items() if k != "run_id"}
+
+
+def against(*rows: tuple[str, str, int, str]) -> pl.DataFrame:
+    """Rows of model_comparisons by model, split, dimension and verdict."""
+    blank = {name: "" if dtype == pl.String else 0 for name, dtype in SCHEMA.items()}
+    given = [dict(zip(("model", "split", "dimension", "verdict"), r, strict=True)) for r in rows]
+    figures = {"score": 0.6, "tuned": 0.5}
+    return pl.DataFrame([blank | figures | row for row in given], schema=SCHEMA)
+
+
+HEADLINE = ("base", "test_labelled", 32, "better")
+
+
+def test_a_model_that_beats_all_has_nothing_against_it():
+    assert reservations(against(HEADLINE, ("bm25", "test_labelled", 0, "better"))) == []
+    assert reservations(against()) == []
+
+
+def test_a_baseline_that_beats_the_model_is_named_with_both_figures():
+    assert reservations(against(HEADLINE, ("bm25", "test_labelled", 0, "worse"))) == [
+        "bm25 beats the fine-tuned model on questions that people wrote: NDCG@10 0.600 "
+        "against 0.500."
+    ]
+
+
+def test_a_baseline_that_is_not_clearly_beaten_counts_on_the_headline_split_alone():
+    rows = [("m", split, 32, "no clear difference") for split in ("test_labelled", "validation")]
+    seen = ("m", "test_seen_documents", 32, "no clear difference")
+    assert reservations(against(HEADLINE, *rows, seen)) == [
+        "The fine-tuned model does not clearly beat m on questions that people wrote: NDCG@10 "
+        "0.500 against 0.600."
+    ]
+
+
+def test_a_lead_of_bm25_on_a_machine_s_questions_is_told_with_a_grain_of_salt():
+    [beaten, salt] = reservations(against(HEADLINE, ("bm25", "test_unseen_documents", 0, "worse")))
+    assert "bm25 beats the fine-tuned model on questions on held-out documents" in beaten
+    assert salt.endswith("they flatter bm25.")
+
+
+def test_a_base_model_that_is_better_on_any_test_split_is_told_with_the_dimensions():
+    rows = [("base", "test_seen_documents", size, "worse") for size in (32, 16)]
+    assert reservations(against(HEADLINE, *rows, ("base", "validation", 32, "worse"))) == [
+        "The fine-tuned model is clearly worse than the base model on questions on other chunks "
+        "of the documents trained on at 32, 16 dimensions."
+    ]
+
+
+@pytest.mark.parametrize("size", [32, 0])
+def test_the_full_size_is_each_model_s_own(size):
+    rows = against(
+        HEADLINE, ("base", "test_labelled", 16, "worse"), ("m", "test_labelled", size, "")
+    )
+    assert full_size(rows).select("model", "dimension").rows() == [("base", 32), ("m", size)]

@@ -1,0 +1,66 @@
+"""Which version is the champion, and which one was before it."""
+
+from pathlib import Path
+
+import pytest
+
+from embed_assets.resources.registry import champion_before, champion_version, make_champion
+from embed_assets.resources.tracking import CHAMPION, REGISTERED_MODEL, Tracking
+from embed_assets.settings import ProjectError
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture
+def tracking(home: Path) -> Tracking:
+    """A registry with the versions 1, 2 and 3, and no champion."""
+    made = Tracking(uri=f"sqlite:///{home / 'mlflow.db'}", artifacts=str(home / "artifacts"))
+    client = made.client()
+    if client.search_registered_models():
+        client.delete_registered_model(REGISTERED_MODEL)
+    client.create_registered_model(REGISTERED_MODEL)
+    for _ in range(3):
+        client.create_model_version(REGISTERED_MODEL, str(home))
+    return made
+
+
+def test_before_anything_is_registered_there_is_no_champion(tmp_path):
+    empty = Tracking(uri=f"sqlite:///{tmp_path / 'mlflow.db'}", artifacts=str(tmp_path))
+    assert champion_version(empty) is None
+    assert champion_before(empty, "1") is None
+
+
+def test_registered_versions_are_no_champions_by_themselves(tracking):
+    assert champion_version(tracking) is None
+    assert champion_before(tracking, "3") is None
+
+
+def test_the_champion_is_the_one_before_until_it_is_replaced_and_afterwards_too(tracking):
+    make_champion(tracking, "1")
+    assert champion_before(tracking, "1") is None
+    assert champion_before(tracking, "3") == "1"
+    make_champion(tracking, "3")
+    assert champion_version(tracking) == "3"
+    assert champion_before(tracking, "3") == "1"
+
+
+def test_making_the_champion_champion_again_forgets_nothing(tracking):
+    for version in ("1", "2", "2"):
+        make_champion(tracking, version)
+    assert champion_before(tracking, "2") == "1"
+
+
+def test_a_champion_that_a_person_chose_counts(tracking):
+    make_champion(tracking, "1")
+    tracking.client().set_registered_model_alias(REGISTERED_MODEL, CHAMPION, "2")
+    assert champion_before(tracking, "3") == "2"
+
+
+def test_a_server_that_can_t_say_is_no_server_without_a_champion(tmp_path, free_port, monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    away = Tracking(uri=f"http://127.0.0.1:{free_port()}", artifacts=str(tmp_path))
+    with pytest.raises(ProjectError, match="MLflow can't say which version is champion"):
+        champion_version(away)

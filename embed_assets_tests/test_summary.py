@@ -1,0 +1,57 @@
+"""What a person reads at the end of a run."""
+
+from typing import Any
+
+from embed_assets.summary import run_text
+
+SUMMARY: dict[str, Any] = {
+    "changed": True,
+    "trained": True,
+    "documents": {"SUCCESS": 3, "EMPTY": 0, "ERROR": 0},
+    "pages": 3,
+    "chunks": 9,
+    "questions": 20,
+    "failed": [],
+    "empty": [],
+    "questions_not_asked": 0,
+    "questions_failed": 0,
+    "unmatched_labelled": [],
+    "seconds": {},
+    "comparison": [],
+    "baselines": [],
+    "baselines_failed": [],
+    "reservations": [],
+    "model": {"path": "/home/v2", "version": "2", "base": "mine"},
+    "report": "/home/report.html",
+}
+BM25 = {
+    "split": "test_labelled",
+    "model": "bm25",
+    "metric": "ndcg",
+    "k": 10,
+    "dimension": 0,
+    "score": 0.61,
+    "tuned": 0.5,
+    "difference": -0.11,
+    "low": -0.2,
+    "high": -0.02,
+    "p_value": 0.01,
+    "verdict": "worse",
+}
+
+
+def test_baselines_are_a_table_of_their_own_with_the_interval_and_the_verdict():
+    lines = run_text({**SUMMARY, "baselines": [BM25]}).splitlines()
+    [row] = [line for line in lines if " bm25 " in line]
+    told = ["test_labelled", "bm25", "0.6100", "0.5000", "-0.1100", "-0.200", "to", "-0.020"]
+    assert row.split() == [*told, "worse"]
+
+
+def test_without_baselines_there_is_no_table_of_them():
+    assert "baseline" not in run_text(SUMMARY)
+
+
+def test_what_speaks_against_the_model_and_what_failed_is_said_in_full():
+    failed = [{"model": "openai:m", "error": "no answer"}]
+    said = run_text({**SUMMARY, "reservations": ["bm25 beats it."], "baselines_failed": failed})
+    assert "\nbm25 beats it.\nopenai:m could not be scored: no answer\n" in said
