@@ -166,10 +166,45 @@ class Settings(BaseSettings):
         "Without a GPU some 200 pairs take a minute",
     )
     batch_size: int = Field(
-        default=32, ge=2, description="Pairs per batch; each is a negative to others"
+        default=32,
+        ge=2,
+        description="Pairs per batch; each is a negative to others. Where it doesn't fit in memory "
+        "its gradients are cached",
     )
-    learning_rate: float = Field(
-        default=2e-5, gt=0, description="Peak learning rate of the fine-tuning"
+    method: Literal["full", "lora", "adapter"] = Field(
+        default="full",
+        description="What is trained: `full`, all weights; `lora`, low-rank changes of them; "
+        "`adapter`, a matrix behind the queries: chunks keep their embeddings",
+    )
+    loss: Literal["mnrl", "cached_mnrl", "gist"] = Field(
+        default="mnrl",
+        description="Loss at each dimension: `mnrl`, in-batch negatives; `cached_mnrl`, the same "
+        "for batches larger than memory; `gist`, the base model says which are no negatives",
+    )
+    hard_negatives: int = Field(
+        default=0,
+        ge=0,
+        le=8,
+        description="Chunks per pair that the base model takes for the answer and that are none",
+    )
+    learning_rate: float | None = Field(
+        default=None,
+        gt=0,
+        description="Peak learning rate. Unset: what suits the method",
+    )
+    patience: int = Field(
+        default=0, ge=0, description="Epochs without a gain on validation that end it. 0: none do"
+    )
+    merge: bool = Field(
+        default=False,
+        description="Mix tuned and base weights in the ratio that is best on validation: a guard "
+        "against forgetting, for three more validations",
+    )
+    gradient_checkpointing: bool = Field(
+        default=False, description="Compute activations twice, to train in less memory"
+    )
+    processes: int = Field(
+        default=0, ge=0, description="Processes that train together, by torchrun. 0: one per GPU"
     )
     seed: int = Field(default=42, description="Seed of the training's order and initialisation")
 

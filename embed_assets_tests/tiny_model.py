@@ -15,7 +15,7 @@ alpha beta gamma delta epsilon zeta eta theta iota kappa lambda omega
 """
 
 
-def make_tiny_model(folder: Path, size: int = 32, limit: int = 128) -> Path:
+def make_tiny_model(folder: Path, size: int = 32, limit: int = 128, dropout: float = 0.1) -> Path:
     """Write the model to a folder and return it. size: of its embeddings; limit: in tokens."""
     import torch
     from sentence_transformers import SentenceTransformer
@@ -39,6 +39,8 @@ def make_tiny_model(folder: Path, size: int = 32, limit: int = 128) -> Path:
         num_attention_heads=2,
         intermediate_size=2 * size,
         max_position_embeddings=limit,
+        hidden_dropout_prob=dropout,
+        attention_probs_dropout_prob=dropout,
     )
     BertModel(config).save_pretrained(parts)
     transformer = Transformer(str(parts), max_seq_length=limit)

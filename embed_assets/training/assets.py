@@ -14,28 +14,22 @@ from filelock import Timeout
 
 from embed_assets.evaluation.assets import EVALUATION_VERSION
 from embed_assets.evaluation.scoring import (
-    RetrievalTask,
     mlflow_metrics,
     ndcg_table,
     retrieval_task,
     score_model,
     store,
 )
-from embed_assets.resources.encoder import (
-    ModelCard,
-    embedding_size,
-    load_model,
-    matryoshka_dimensions,
-    model_card,
-)
+from embed_assets.resources.encoder import ModelCard, load_model, model_card
 from embed_assets.resources.tracking import REGISTERED_MODEL, Tracking, as_params
 from embed_assets.resources.warehouse import Warehouse, digest, record_materialization
 from embed_assets.settings import Settings
 from embed_assets.tables import TABLES
-from embed_assets.training.trainer import TrainingConfig, training_lock
+from embed_assets.training.config import TrainingConfig
+from embed_assets.training.preparation import prepare, select_pairs, training_config
+from embed_assets.training.trainer import training_lock
 
-TRAINING_VERSION = "1"
-WARMUP_SHARE = 0.1
+TRAINING_VERSION = "2"
 SERVING_REQUIREMENTS = ("sentence-transformers", "torch", "transformers", "mlflow")
 
 
@@ -58,17 +52,16 @@ def finetuned_model(
     code_version = context.assets_def.get_asset_spec().code_version or ""
     card = model_card(settings)
     task = retrieval_task(warehouse)
-    pairs = select_pairs(
-        warehouse.read(
-            "SELECT p.question_id, p.anchor, p.positive, p.global_chunk_id, p.document_id, "
-            "r.path, r.sha256 FROM training_pairs p JOIN raw_pdfs r USING (document_id) "
-            "WHERE p.split = 'train'"
-        ),
-        settings.max_pairs,
+    every_pair = warehouse.read(
+        "SELECT p.question_id, p.anchor, p.positive, p.global_chunk_id, p.relevant_chunk_ids, "
+        "p.document_id, r.path, r.sha256 FROM training_pairs p JOIN raw_pdfs r USING (document_id) "
+        "WHERE p.split = 'train' ORDER BY p.question_id"
     )
+    pairs = select_pairs(every_pair, settings.max_pairs)
     folder = settings.models / f"training-{digest((input_version, code_version))}"
     with tracking.run(context, f"finetuned_model {Path(card.name).name}") as run_id:
-        config = _prepare(folder, settings, card, task, pairs, tracking.uri, run_id)
+        config = training_config(folder, settings, card, tracking.uri, run_id)
+        prepare(folder, warehouse, settings, card, every_pair, task)
         mlflow.log_params(as_params(config.model_dump(exclude={"folder", "tracking_uri"})))
         mlflow.set_tag("dagster/data_version", run_id)
         _log_dataset(pairs)
@@ -98,70 +91,25 @@ def finetuned_model(
     )
 
 
-def select_pairs(pairs: pl.DataFrame, most: int) -> pl.DataFrame:
-    """At most so many pairs (all if 0): one of every chunk before a second of any.
-
-    pairs: question_id, global_chunk_id and more. question_ids are hashes: their order is a shuffle
-    that is the same every time, and stays so for those that remain when others come or go.
-    """
-    ordered = pairs.sort("question_id")
-    if most:
-        turn = pl.int_range(pl.len()).over("global_chunk_id")
-        ordered = ordered.sort(turn, "question_id").head(most).sort("question_id")
-    return ordered
-
-
-def _prepare(
-    folder: Path,
-    settings: Settings,
-    card: ModelCard,
-    task: RetrievalTask,
-    pairs: pl.DataFrame,
-    tracking_uri: str,
-    run_id: str,
-) -> TrainingConfig:
-    """Write what the child reads. A folder is named after what it trains on, so that a run that
-    was killed is taken up where it stopped.
-    """
-    config = TrainingConfig(
-        folder=folder,
-        base=card.source,
-        token_limit=card.token_limit,
-        query_prompt=card.query_prompt,
-        document_prompt=card.document_prompt,
-        dimensions=matryoshka_dimensions(embedding_size(card.source), settings.dimensions),
-        epochs=settings.epochs,
-        batch_size=settings.batch_size,
-        learning_rate=settings.learning_rate,
-        warmup_share=WARMUP_SHARE,
-        seed=settings.seed,
-        precision=settings.precision,
-        tracking_uri=tracking_uri,
-        mlflow_run_id=run_id,
-    )
-    folder.mkdir(parents=True, exist_ok=True)
-    pairs.select("anchor", "positive").write_parquet(config.pairs)
-    task.questions.filter(pl.col("split") == "validation").write_parquet(config.validation)
-    task.corpus.write_parquet(config.corpus)
-    (folder / "config.json").write_text(config.model_dump_json(indent=2))
-    return config
-
-
 def _train(
     context: dg.AssetExecutionContext, pipes: dg.PipesSubprocessClient, config: TrainingConfig
 ) -> dict[str, Any]:
-    result = config.folder / "result.json"
-    if config.model.is_dir() and result.is_file():
+    if config.model.is_dir() and config.result.is_file():
         context.log.info("The model was trained before the last run ended: it is taken up.")
-        return json.loads(result.read_text())
-    command = [
-        sys.executable,
-        "-m",
-        "embed_assets.training.trainer",
-        str(config.folder / "config.json"),
-    ]
-    pipes.run(command=command, context=context.op_execution_context)
-    return json.loads(result.read_text())
+        return json.loads(config.result.read_text())
+    path = config.folder / "config.json"
+    path.write_text(config.model_dump_json(indent=2))
+    pipes.run(command=training_command(config, path), context=context.op_execution_context)
+    return json.loads(config.result.read_text())
+
+
+def training_command(config: TrainingConfig, path: Path) -> list[str]:
+    """What starts the training: one process, or as many as the config says, by torchrun."""
+    module = ["-m", "embed_assets.training.trainer", str(path)]
+    if config.processes == 1:
+        return [sys.executable, *module]
+    torchrun = ["-m", "torch.distributed.run", "--standalone"]
+    return [sys.executable, *torchrun, f"--nproc-per-node={config.processes}", *module]
 
 
 def _log_dataset(pairs: pl.DataFrame) -> None:
@@ -249,7 +197,12 @@ def code_versions(settings: Settings) -> dict[str, str]:
         settings.epochs,
         settings.max_pairs,
         settings.batch_size,
+        settings.method,
+        settings.loss,
+        settings.hard_negatives,
         settings.learning_rate,
+        settings.patience,
+        settings.merge,
         settings.seed,
         settings.precision,
     )

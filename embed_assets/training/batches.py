@@ -1,69 +1,113 @@
-"""Batches of pairs: never one chunk twice, and texts of like length together.
+"""Batches of pairs: no pair's answer is another's negative, and texts of like length together.
 
-In the multiple-negatives ranking loss the other positives of a batch are negatives, so a chunk that
-stood in it twice would be taught to be its own opposite. And a batch is padded to its longest text:
-batches of mixed lengths spend most of a CPU's time on padding.
+In the multiple-negatives ranking loss the other texts of a batch are negatives. So a chunk that
+stood in it twice would be taught to be its own opposite, and so would a neighbour that shares words
+with it. And a batch is padded to its longest text: batches of mixed lengths spend most of a CPU's
+time on padding.
 """
 
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 POOL = 16
 """Batches' worth of shuffled pairs that are sorted by length together: what keeps them random."""
 
 
+@dataclass(frozen=True)
+class Place:
+    """What a pair brings to a batch.
+
+    anchor: its question. shown: ids of the chunks that the others see as negatives, its positive
+    and its hard negatives. related: ids of the chunks that must not be shown to it: its positive,
+    others that answer it, their neighbours. length: of its longest text, in any unit.
+    """
+
+    anchor: str
+    shown: frozenset[str]
+    related: frozenset[str]
+    length: int
+
+
+@dataclass
+class _Batch:
+    pairs: list[int] = field(default_factory=list)
+    anchors: set[str] = field(default_factory=set)
+    shown: set[str] = field(default_factory=set)
+    related: set[str] = field(default_factory=set)
+
+    def takes(self, place: Place) -> bool:
+        return (
+            place.anchor not in self.anchors
+            and self.related.isdisjoint(place.shown)
+            and self.shown.isdisjoint(place.related)
+        )
+
+    def add(self, index: int, place: Place) -> None:
+        self.pairs.append(index)
+        self.anchors.add(place.anchor)
+        self.shown |= place.shown
+        self.related |= place.related
+
+
 def group_pairs(
-    anchors: Sequence[str], positives: Sequence[str], batch_size: int, seed: int
+    places: Sequence[Place], batch_size: int, seed: int, *, full: bool = False
 ) -> list[list[int]]:
     """Indices of pairs in batches, in random order. Same seed, same batches.
 
-    No text stands twice in a batch, so that few chunks make small batches. A batch of one, which
-    has no negatives, is left out.
+    No anchor stands twice in a batch, and no chunk beside a pair that it is related to, so that few
+    chunks make small batches. A batch of one, which has no negatives, is left out; `full` leaves
+    out every batch that isn't full, as processes that share each batch need it.
     """
     shuffle = random.Random(seed)
-    order = list(range(len(anchors)))
+    order = list(range(len(places)))
     shuffle.shuffle(order)
     pool = POOL * batch_size
     order = [
         index
         for start in range(0, len(order), pool)
-        for index in sorted(order[start : start + pool], key=lambda i: len(positives[i]))
+        for index in sorted(order[start : start + pool], key=lambda i: places[i].length)
     ]
     batches: list[list[int]] = []
     while order:
-        batch, texts, later = [], set[str](), []
-        for place, index in enumerate(order):
-            pair = {anchors[index], positives[index]}
-            if pair & texts:
+        batch, later = _Batch(), []
+        for position, index in enumerate(order):
+            if not batch.takes(places[index]):
                 later.append(index)
                 continue
-            batch.append(index)
-            texts |= pair
-            if len(batch) == batch_size:
-                later += order[place + 1 :]
+            batch.add(index, places[index])
+            if len(batch.pairs) == batch_size:
+                later += order[position + 1 :]
                 break
         order = later
-        batches.append(batch)
-    batches = [batch for batch in batches if len(batch) > 1]
+        batches.append(batch.pairs)
+    least = batch_size if full else 2
+    batches = [batch for batch in batches if len(batch) >= least]
     shuffle.shuffle(batches)
     return batches
 
 
-def length_grouped_sampler(dataset: Any, *, batch_size: int, seed: int = 0, **options: Any) -> Any:
-    """Batch sampler for sentence-transformers' trainer over a dataset of (anchor, positive)."""
+def batch_sampler(
+    dataset: Any, places: Sequence[Place], *, batch_size: int, seed: int, processes: int = 1
+) -> Any:
+    """Batch sampler for sentence-transformers' trainer, over a dataset in the order of `places`.
+
+    batch_size: pairs of a batch over all processes, each of which takes its share of every batch.
+    """
     from sentence_transformers.base.sampler import DefaultBatchSampler
 
-    anchors, positives = list(dataset["anchor"]), list(dataset["positive"])
+    def epoch_of(number: int) -> list[list[int]]:
+        return group_pairs(places, batch_size, seed + number, full=processes > 1)
 
-    batches = len(group_pairs(anchors, positives, batch_size, seed))
+    batches = len(epoch_of(0))
 
-    class LengthGroupedSampler(DefaultBatchSampler):
+    class GroupedSampler(DefaultBatchSampler):
         def __iter__(self) -> Any:
             # As many as in the first epoch, by which the trainer has counted its steps.
-            yield from group_pairs(anchors, positives, batch_size, seed + self.epoch)[:batches]
+            yield from epoch_of(self.epoch)[:batches]
 
         def __len__(self) -> int:
             return batches
 
-    return LengthGroupedSampler(dataset, batch_size=batch_size, seed=seed, **options)
+    return GroupedSampler(dataset, batch_size=batch_size, drop_last=processes > 1, seed=seed)

@@ -1,129 +1,110 @@
 """The training process: `python -m embed_assets.training.trainer CONFIG`.
 
 Runs as a child of the asset through Dagster Pipes, so that a crash ends a step and not the code
-server; streams its progress to Dagster and MLflow; resumes from its last checkpoint; leaves a plain
-model folder (safetensors, no pickle).
-
-Matryoshka representation learning (Kusupati et al. 2022) over the multiple-negatives ranking loss
-(Henderson et al. 2017): the other positives of a batch are each anchor's negatives, so a batch
-never holds one chunk twice.
+server; under torchrun with more than one process. Streams its progress to Dagster and MLflow, takes
+up where a killed run stopped, and leaves a plain model folder (safetensors, no pickle).
 """
 
 import json
 import math
+import os
 import shutil
 import sys
-import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 from filelock import FileLock
-from pydantic import BaseModel, ConfigDict
 
-from embed_assets.evaluation.retrieval import evaluate
 from embed_assets.resources.encoder import load_model, resolved_precision
-from embed_assets.resources.tracking import metric_name
-from embed_assets.training.batches import length_grouped_sampler
+from embed_assets.training.adapter import fit_adapter
+from embed_assets.training.batches import Place, batch_sampler
+from embed_assets.training.config import TrainingConfig
+from embed_assets.training.losses import make_loss
+from embed_assets.training.memory import texts_that_fit
+from embed_assets.training.parts import forward_in_parts
+from embed_assets.training.progress import Clock, PipesAndMlflow, Progress, Silent, watch
+from embed_assets.training.validation import BEST_METRIC, Validation, evaluator
+from embed_assets.training.weights import (
+    RATIOS,
+    add_lora,
+    fold_in_lora,
+    interpolate,
+    load_weights,
+    put_weights,
+    save_model,
+    save_weights,
+)
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-BEST_METRIC = "eval_ndcg@10"
-SECONDS_BETWEEN_REPORTS = 10.0
+WEIGHTS = "weights.safetensors"
 
 
-class TrainingConfig(BaseModel):
-    """All that the child needs to know. Frames are parquet files in `folder`."""
-
-    model_config = ConfigDict(frozen=True)
-
-    folder: Path
-    base: str
-    token_limit: int
-    query_prompt: str
-    document_prompt: str
-    dimensions: tuple[int, ...]
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    warmup_share: float
-    seed: int
-    precision: Literal["auto", "fp32", "bf16"]
-    tracking_uri: str
-    mlflow_run_id: str
-
-    @property
-    def pairs(self) -> Path:
-        """Training pairs: anchor, positive."""
-        return self.folder / "pairs.parquet"
-
-    @property
-    def validation(self) -> Path:
-        """Validation questions: question_id, anchor, relevant_chunk_ids."""
-        return self.folder / "validation.parquet"
-
-    @property
-    def corpus(self) -> Path:
-        """Every distinct chunk: chunk_id, chunk_text."""
-        return self.folder / "corpus.parquet"
-
-    @property
-    def checkpoints(self) -> Path:
-        """Where the trainer keeps what it needs to resume."""
-        return self.folder / "checkpoints"
-
-    @property
-    def model(self) -> Path:
-        """The trained model. It is there only when it is whole."""
-        return self.folder / "model"
-
-
-def train(config: TrainingConfig, progress: "Progress") -> dict[str, Any]:
-    """Fine-tune the base model on the pairs and save the epoch that is best on validation.
+def train(config: TrainingConfig, progress: Progress) -> dict[str, Any]:
+    """Fine-tune the base model on the pairs and save what is best on validation.
 
     Returns pairs, epochs, seconds, pairs_per_second (of training alone), best_epoch and its NDCG@10
-    on validation, resumed_from (step or null) and precision.
+    on validation, the share of tuned weights, resumed_from (step or null) and precision.
     """
-    from sentence_transformers import SentenceTransformerTrainer
     from transformers import PrinterCallback, set_seed
 
     set_seed(config.seed)
-    model = load_model(config.base)
-    model.max_seq_length = min(model.max_seq_length or config.token_limit, config.token_limit)
-    model.prompts = {"query": config.query_prompt, "document": config.document_prompt}
-    pairs = _training_dataset(config)
     precision = resolved_precision(config.precision)
-    arguments = _arguments(config, len(pairs), precision)
-    watch = _watch(config, progress, len(pairs))
-    trainer = SentenceTransformerTrainer(
+    model = _model(config)
+    if config.method == "lora":
+        add_lora(model)
+    forward_in_parts(model)
+    pairs = pl.read_parquet(config.pairs)
+    dataset = _training_dataset(pairs)
+    clock = Clock()
+    watcher = watch(config, progress, clock, pairs.height)
+    validation = Validation(config, precision)
+    fit = texts_that_fit(
+        model,
+        config.token_limit,
+        bf16=precision == "bf16",
+        checkpointing=config.gradient_checkpointing,
+    )
+    trainer = _trainer_class(clock)(
         model=model,
-        args=arguments,
-        train_dataset=pairs,
-        loss=_loss(model, config.dimensions),
-        evaluator=_evaluator(config, watch, precision),
-        callbacks=[watch],
+        args=_arguments(config, dataset, precision),
+        train_dataset=dataset,
+        places=_places(pairs),
+        loss=make_loss(model, config, fit),
+        evaluator=evaluator(validation, clock.pause),
+        callbacks=[watcher],
     )
     trainer.remove_callback(PrinterCallback)  # the watch says it
     checkpoint = last_checkpoint(config.checkpoints)
     if checkpoint:
         progress.say(f"Resuming from {checkpoint.name}")
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    _save(model, config)
-    best = max(watch.validation, key=lambda row: row["ndcg@10"], default={"epoch": 0, "ndcg@10": 0})
-    steps = max(1, trainer.state.global_step - watch.first_step)
-    seconds = max(watch.training_seconds, 1e-9)
-    return {
-        "pairs": len(pairs),
+    best = watcher.best
+    result = {
+        "pairs": pairs.height,
         "epochs": config.epochs,
         "steps": trainer.state.global_step,
-        "seconds": round(watch.training_seconds, 2),
-        "pairs_per_second": round(steps * config.batch_size / seconds, 3),
+        "seconds": round(clock.seconds, 2),
+        "pairs_per_second": round(clock.pairs_per_second, 3),
         "best_epoch": best["epoch"],
-        "best_validation_ndcg_at_10": best["ndcg@10"],
+        "best_validation_ndcg_at_10": best[BEST_METRIC],
+        "tuned_share": 1.0,
         "resumed_from": checkpoint.name if checkpoint else None,
         "precision": precision,
     }
+    if not trainer.is_world_process_zero():
+        return result
+    load_weights(model, config.best)
+    if config.method == "lora":
+        fold_in_lora(model)
+    if config.merge:
+        share, score = _merge(model, config, validation, best[BEST_METRIC], progress)
+        result |= {"tuned_share": share, "best_validation_ndcg_at_10": score}
+    save_model(model, config.model)
+    return result
 
 
 def training_lock(folder: Path) -> FileLock:
@@ -137,46 +118,93 @@ def last_checkpoint(folder: Path) -> Path | None:
     return max(whole, key=lambda p: int(p.name.rpartition("-")[2]), default=None)
 
 
-def _training_dataset(config: TrainingConfig) -> "Dataset":
+def _model(config: TrainingConfig) -> Any:
+    model = load_model(config.base)
+    model.max_seq_length = min(model.max_seq_length or config.token_limit, config.token_limit)
+    model.prompts = {"query": config.query_prompt, "document": config.document_prompt}
+    return model
+
+
+def _training_dataset(pairs: pl.DataFrame) -> "Dataset":
     """Anchor first: sentence-transformers goes by the order of columns, not by their names."""
     from datasets import Dataset
 
-    pairs = pl.read_parquet(config.pairs).select("anchor", "positive")
-    return Dataset.from_dict(pairs.to_dict(as_series=False))
+    columns = {name: pairs[name].to_list() for name in ("anchor", "positive")}
+    for place, texts in enumerate(zip(*pairs["negatives"], strict=True)):
+        columns[f"negative_{place + 1}"] = list(texts)
+    return Dataset.from_dict(columns)
 
 
-def _loss(model: Any, dimensions: tuple[int, ...]) -> Any:
-    from sentence_transformers.sentence_transformer.losses import (
-        MatryoshkaLoss,
-        MultipleNegativesRankingLoss,
-    )
+def _places(pairs: pl.DataFrame) -> list[Place]:
+    return [
+        Place(
+            anchor=row["anchor"],
+            shown=frozenset([row["chunk_id"], *row["negative_ids"]]),
+            related=frozenset([row["chunk_id"], *row["related_chunk_ids"]]),
+            length=max(len(text) for text in [row["positive"], *row["negatives"]]),
+        )
+        for row in pairs.iter_rows(named=True)
+    ]
 
-    return MatryoshkaLoss(
-        model, MultipleNegativesRankingLoss(model), matryoshka_dims=list(dimensions)
-    )
+
+def _trainer_class(clock: Clock) -> Any:
+    """sentence-transformers' trainer with our batches, and light checkpoints."""
+    from sentence_transformers import SentenceTransformerTrainer
+
+    class PairTrainer(SentenceTransformerTrainer):
+        def __init__(self, *, places: Sequence[Place], **options: Any) -> None:
+            self._places = places
+            super().__init__(**options)
+
+        def get_batch_sampler(self, dataset: Any, batch_size: int, *args: Any, **kw: Any) -> Any:
+            return batch_sampler(
+                dataset,
+                self._places,
+                batch_size=batch_size * self.args.world_size,
+                seed=self.args.seed,
+                processes=self.args.world_size,
+            )
+
+        def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+            loss = super().training_step(model, inputs, *args, **kwargs)
+            clock.pairs += len(inputs["anchor_input_ids"]) * self.args.world_size
+            return loss
+
+        def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+            folder = Path(output_dir or self.args.output_dir)
+            folder.mkdir(parents=True, exist_ok=True)
+            if self.is_world_process_zero():
+                save_weights(self.model, folder / WEIGHTS)
+
+        def _load_from_checkpoint(self, checkpoint_path: str) -> None:
+            load_weights(self.model, Path(checkpoint_path) / WEIGHTS)
+
+    return PairTrainer
 
 
-def _arguments(config: TrainingConfig, pairs: int, precision: str) -> Any:
+def _arguments(config: TrainingConfig, dataset: "Dataset", precision: str) -> Any:
     import torch
     from sentence_transformers import SentenceTransformerTrainingArguments
 
-    steps = math.ceil(pairs / config.batch_size) * config.epochs
+    steps = math.ceil(len(dataset) / config.batch_size) * config.epochs
+    prompts = dict.fromkeys(dataset.column_names, config.document_prompt)
     return SentenceTransformerTrainingArguments(
         output_dir=str(config.checkpoints),
         num_train_epochs=config.epochs,
-        per_device_train_batch_size=config.batch_size,
+        per_device_train_batch_size=config.batch_size // config.processes,
         learning_rate=config.learning_rate,
         warmup_steps=round(steps * config.warmup_share),
         lr_scheduler_type="cosine",
         bf16=precision == "bf16",
-        batch_sampler=length_grouped_sampler,
-        prompts={"anchor": config.query_prompt, "positive": config.document_prompt},
+        activation_checkpointing=config.gradient_checkpointing,
+        activation_checkpointing_kwargs={"use_reentrant": False},
+        accelerator_config={"split_batches": True},
+        # Without it, several processes on CPUs (gloo) would not know of each other.
+        use_cpu=config.processes > 1 and not torch.cuda.is_available(),
+        prompts=prompts | {"anchor": config.query_prompt},
         eval_strategy="epoch",
         save_strategy="epoch",
-        save_total_limit=2,
-        load_best_model_at_end=True,
-        metric_for_best_model=BEST_METRIC,
-        greater_is_better=True,
+        save_total_limit=1,
         logging_strategy="steps",
         logging_steps=1,
         logging_first_step=True,
@@ -189,166 +217,27 @@ def _arguments(config: TrainingConfig, pairs: int, precision: str) -> Any:
     )
 
 
-def _evaluator(config: TrainingConfig, watch: Any, precision: str) -> Any:
-    """Scores validation questions against all chunks, at every dimension, from one encoding."""
-    import torch
-    from sentence_transformers.sentence_transformer.evaluation import SentenceEvaluator
+def _merge(
+    model: Any,
+    config: TrainingConfig,
+    validation: Validation,
+    tuned_score: float,
+    progress: Progress,
+) -> tuple[float, float]:
+    """Leave in the model the mix of base and tuned weights that is best on validation.
 
-    questions = pl.read_parquet(config.validation)
-    corpus = pl.read_parquet(config.corpus)
-    ids = questions["question_id"].to_list()
-    relevant = dict(zip(ids, map(set, questions["relevant_chunk_ids"].to_list()), strict=True))
-
-    class ValidationEvaluator(SentenceEvaluator):
-        primary_metric = "ndcg@10"
-
-        def __call__(self, model: Any, *args: Any, **kwargs: Any) -> dict[str, float]:
-            autocast = torch.autocast(
-                model.device.type, torch.bfloat16, enabled=precision == "bf16"
-            )
-            with watch.pause("validating"), autocast:
-                encode = {"batch_size": 32, "convert_to_numpy": True, "show_progress_bar": False}
-                result = evaluate(
-                    model.encode(
-                        questions["anchor"].to_list(), prompt=config.query_prompt, **encode
-                    ),
-                    model.encode(
-                        corpus["chunk_text"].to_list(), prompt=config.document_prompt, **encode
-                    ),
-                    ids,
-                    corpus["chunk_id"].to_list(),
-                    relevant,
-                    config.dimensions,
-                )
-            ndcg = result.scores.filter(pl.col("metric") == "ndcg")
-            by_dimension = dict(ndcg.select("dimension", "score").iter_rows())
-            figures = {f"dim_{d}_cosine_ndcg@10": score for d, score in by_dimension.items()}
-            return {"ndcg@10": by_dimension[max(by_dimension)], **figures}
-
-    return ValidationEvaluator()
-
-
-class Progress:
-    """Where the training says how it goes: Dagster's log through Pipes, and MLflow."""
-
-    def __init__(self, pipes: Any, config: TrainingConfig) -> None:
-        from mlflow import MlflowClient
-
-        self._pipes = pipes
-        self._client = MlflowClient(config.tracking_uri)
-        self._run_id = config.mlflow_run_id
-
-    def say(self, message: str) -> None:
-        """A line for Dagster's log."""
-        self._pipes.log.info(message)
-
-    def measure(self, metrics: dict[str, float], step: int) -> None:
-        """Metrics of a step, for MLflow."""
-        from mlflow.entities import Metric
-
-        now = int(time.time() * 1000)
-        rows = [Metric(name, float(value), now, step) for name, value in metrics.items()]
-        self._client.log_batch(self._run_id, metrics=rows)
-
-
-def _watch(config: TrainingConfig, progress: Progress, pairs: int) -> Any:
-    """A trainer callback that draws the progress bar and reports what is measured."""
-    from contextlib import contextmanager
-
-    from tqdm import tqdm
-    from transformers import TrainerCallback
-
-    class Watch(TrainerCallback):
-        def __init__(self) -> None:
-            self.validation: list[dict[str, Any]] = []
-            self.training_seconds = 0.0
-            self.first_step = 0
-            self._since: float | None = None
-            self._reported = 0.0
-            self._pending: dict[int, dict[str, float]] = {}
-            self._bar: Any = None
-
-        @contextmanager
-        def pause(self, what: str) -> Any:
-            self._stop_clock()
-            if self._bar is not None:
-                self._bar.set_postfix_str(what)
-            yield
-            self._since = time.monotonic()
-
-        def _stop_clock(self) -> None:
-            if self._since is not None:
-                self.training_seconds += time.monotonic() - self._since
-                self._since = None
-
-        def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            self.first_step = state.global_step
-            self._since = time.monotonic()
-            for row in state.log_history:  # what a resumed run had measured before it ended
-                if BEST_METRIC in row:
-                    self.validation.append({"epoch": row["epoch"], "ndcg@10": row[BEST_METRIC]})
-            self._bar = tqdm(
-                total=state.max_steps, initial=state.global_step, desc="Training", unit="batch"
-            )
-            progress.say(f"Training on {pairs} pairs: {state.max_steps} steps")
-
-        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            self._bar.update(state.global_step - self._bar.n)
-
-        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kw: Any) -> None:
-            if not logs or "loss" not in logs:
-                return
-            step = state.global_step
-            self._pending[step] = {"loss": logs["loss"], "learning_rate": logs["learning_rate"]}
-            self._bar.set_postfix_str(f"loss {logs['loss']:.3f}")
-            now = time.monotonic()
-            if now - self._reported >= SECONDS_BETWEEN_REPORTS:
-                self._reported = now
-                done = max(1, step - self.first_step)
-                seconds = self.training_seconds + (now - self._since if self._since else 0.0)
-                left = (state.max_steps - step) * seconds / done
-                progress.say(
-                    f"Step {step} of {state.max_steps}: loss {logs['loss']:.4f}, "
-                    f"{done * config.batch_size / max(seconds, 1e-9):.1f} pairs/s, "
-                    f"{left:.0f} s left"
-                )
-                self._flush()
-
-        def on_evaluate(
-            self, args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any
-        ) -> None:
-            if not metrics or BEST_METRIC not in metrics:
-                return
-            epoch, ndcg = round(state.epoch, 2), metrics[BEST_METRIC]
-            self.validation.append({"epoch": epoch, "ndcg@10": ndcg})
-            figures = {
-                metric_name("validation", name.removeprefix("eval_")): value
-                for name, value in metrics.items()
-                if name.startswith("eval_dim_")
-            }
-            progress.measure({**figures, "epoch": epoch}, state.global_step)
-            progress.say(f"Epoch {epoch:g}: validation NDCG@10 {ndcg:.4f}")
-
-        def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            self._stop_clock()
-            self._flush()
-            self._bar.close()
-
-        def _flush(self) -> None:
-            for step, metrics in self._pending.items():
-                progress.measure(metrics, step)
-            self._pending.clear()
-
-    return Watch()
-
-
-def _save(model: Any, config: TrainingConfig) -> None:
-    """Write the model folder whole or not at all."""
-    unfinished = config.folder / "model.unfinished"
-    shutil.rmtree(unfinished, ignore_errors=True)
-    model.save_pretrained(str(unfinished), create_model_card=False)
-    shutil.rmtree(config.model, ignore_errors=True)
-    unfinished.rename(config.model)
+    Returns the share of the tuned weights and its NDCG@10.
+    """
+    tuned = {name: weight.detach().clone() for name, weight in model.named_parameters()}
+    base = dict(load_model(config.base).to(model.device).named_parameters())
+    scores = {RATIOS[0]: tuned_score}
+    for share in RATIOS[1:]:
+        put_weights(model, interpolate(base, tuned, share))
+        scores[share] = validation.score(model)[BEST_METRIC]
+        progress.say(f"{share:.0%} of the tuned weights: validation NDCG@10 {scores[share]:.4f}")
+    best = max(scores, key=lambda share: scores[share])
+    put_weights(model, interpolate(base, tuned, best))
+    return best, scores[best]
 
 
 def main() -> None:
@@ -356,9 +245,13 @@ def main() -> None:
     from dagster_pipes import open_dagster_pipes
 
     config = TrainingConfig.model_validate_json(Path(sys.argv[1]).read_text())
+    if int(os.environ.get("RANK", "0")):  # torchrun's: the first process speaks for all
+        train(config, Silent())
+        return
+    run = fit_adapter if config.method == "adapter" else train
     with training_lock(config.folder), open_dagster_pipes() as pipes:
-        result = train(config, Progress(pipes, config))
-        (config.folder / "result.json").write_text(json.dumps(result))
+        result = run(config, PipesAndMlflow(pipes, config))
+        config.result.write_text(json.dumps(result))
         shutil.rmtree(config.checkpoints, ignore_errors=True)
 
 

@@ -1,38 +1,74 @@
-from embed_assets.training.batches import group_pairs
+import pytest
 
-ANCHORS = [f"question {i}" for i in range(400)]
-POSITIVES = [f"chunk {i // 4} " + "word " * (i // 4) for i in range(400)]
+from embed_assets.training.batches import Place, group_pairs
 
 
-def test_no_batch_holds_a_chunk_twice() -> None:
-    for batch in group_pairs(ANCHORS, POSITIVES, 32, seed=1):
-        assert len({POSITIVES[i] for i in batch}) == len(batch)
+def place(number: int, *, chunk: int, negative: int | None = None, anchor: str = "") -> Place:
+    """A pair of a chunk whose neighbours are the chunks before and after it."""
+    shown = {f"c{chunk}"} | ({f"c{negative}"} if negative is not None else set())
+    related = {f"c{chunk + step}" for step in (-1, 0, 1)}
+    return Place(anchor or f"question {number}", frozenset(shown), frozenset(related), chunk)
+
+
+PLACES = [place(i, chunk=i // 4) for i in range(400)]
+
+
+def clashes(batch: list[int], places: list[Place]) -> list[tuple[int, int]]:
+    return [
+        (a, b)
+        for a in batch
+        for b in batch
+        if a != b and (places[a].shown & places[b].related or places[a].anchor == places[b].anchor)
+    ]
+
+
+def test_no_batch_holds_two_pairs_of_a_chunk_or_of_neighbours() -> None:
+    batches = group_pairs(PLACES, 16, seed=1)
+    assert max(map(len, batches)) == 16
+    assert not [pair for batch in batches for pair in clashes(batch, PLACES)]
+
+
+def test_no_hard_negative_stands_beside_a_pair_that_it_answers() -> None:
+    places = [place(i, chunk=2 * i, negative=(2 * i + 6) % 80) for i in range(40)]
+    batches = group_pairs(places, 8, seed=1)
+    assert batches
+    assert not [pair for batch in batches for pair in clashes(batch, places)]
+
+
+def test_a_question_asked_of_two_chunks_stands_in_two_batches() -> None:
+    places = [place(i, chunk=3 * i, anchor="the same" if i < 2 else "") for i in range(8)]
+    for seed in range(5):
+        assert not any({0, 1} <= set(batch) for batch in group_pairs(places, 4, seed))
 
 
 def test_every_pair_is_seen_once_in_an_epoch() -> None:
-    seen = [i for batch in group_pairs(ANCHORS, POSITIVES, 32, seed=1) for i in batch]
+    seen = [i for batch in group_pairs(PLACES, 16, seed=1) for i in batch]
     assert len(seen) == len(set(seen))
-    assert len(seen) >= 0.95 * len(ANCHORS)
+    assert len(seen) >= 0.95 * len(PLACES)
 
 
 def test_the_seed_decides_the_batches() -> None:
-    first = group_pairs(ANCHORS, POSITIVES, 32, seed=1)
-    assert first == group_pairs(ANCHORS, POSITIVES, 32, seed=1)
-    assert first != group_pairs(ANCHORS, POSITIVES, 32, seed=2)
+    first = group_pairs(PLACES, 16, seed=1)
+    assert first == group_pairs(PLACES, 16, seed=1)
+    assert first != group_pairs(PLACES, 16, seed=2)
 
 
 def test_batches_pad_less_than_shuffled_ones() -> None:
     def padded(batches: list[list[int]]) -> int:
-        return sum(len(batch) * max(len(POSITIVES[i]) for i in batch) for batch in batches)
+        return sum(len(batch) * max(PLACES[i].length for i in batch) for batch in batches)
 
-    grouped = group_pairs(ANCHORS, POSITIVES, 32, seed=1)
-    mixed = [list(range(start, 400, 13)) for start in range(13)]
-    assert padded(grouped) < 0.75 * padded(mixed)
+    grouped = group_pairs(PLACES, 16, seed=1)
+    mixed = [list(range(start, 400, 25)) for start in range(25)]
+    assert padded(grouped) < 0.85 * padded(mixed)
 
 
-def test_a_chunk_with_more_pairs_than_batches_loses_some_rather_than_be_its_own_negative() -> None:
-    positives = ["same"] * 20 + [f"other {i}" for i in range(12)]
-    anchors = [f"question {i}" for i in range(32)]
-    batches = group_pairs(anchors, positives, 8, seed=0)
-    assert len(batches) <= 4
-    assert all(len({positives[i] for i in batch}) == len(batch) > 1 for batch in batches)
+@pytest.mark.parametrize("full", [False, True])
+def test_a_chunk_with_more_pairs_than_batches_loses_some_rather_than_be_its_own_negative(
+    full: bool,
+) -> None:
+    places = [place(i, chunk=0) for i in range(20)]
+    places += [place(i, chunk=3 * i) for i in range(20, 32)]
+    batches = group_pairs(places, 8, seed=0, full=full)
+    assert batches
+    assert all(len(batch) == 8 if full else len(batch) > 1 for batch in batches)
+    assert not [pair for batch in batches for pair in clashes(batch, places)]

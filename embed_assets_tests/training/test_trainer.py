@@ -1,16 +1,23 @@
 """The training process, really run on a tiny model."""
 
 import json
+import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
 
-from embed_assets.training.assets import select_pairs
-from embed_assets.training.trainer import TrainingConfig, _training_dataset, last_checkpoint
+from embed_assets.resources.encoder import load_model
+from embed_assets.training.assets import training_command
+from embed_assets.training.config import TrainingConfig
+from embed_assets.training.preparation import select_pairs
+from embed_assets.training.progress import Silent
+from embed_assets.training.trainer import _training_dataset, last_checkpoint, train
+from embed_assets.training.validation import BEST_METRIC, Validation
 from embed_assets_tests.tiny_model import make_tiny_model
 
 TOPICS = ("valve", "pump", "brine", "tape", "winch", "engine", "wing", "dose", "token", "contract")
@@ -21,7 +28,9 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_tiny_model(tmp_path_factory.mktemp("model"))
 
 
-def make_config(folder: Path, base: Path, *, epochs: int) -> Path:
+def make_config(
+    folder: Path, base: Path, *, epochs: int, negatives: int = 0, **options: Any
+) -> Path:
     """Write what the child reads; gives the path of its configuration."""
     import mlflow
 
@@ -36,21 +45,32 @@ def make_config(folder: Path, base: Path, *, epochs: int) -> Path:
         document_prompt="page: ",
         dimensions=(32, 16),
         epochs=epochs,
-        batch_size=5,
-        learning_rate=1e-3,
-        warmup_share=0.1,
+        **{"batch_size": 5, "learning_rate": 1e-3} | options,
         seed=1,
         precision="fp32",
         tracking_uri=uri,
         mlflow_run_id=run.info.run_id,
     )
-    pairs = [
-        {"anchor": f"what is the {topic} {n}", "positive": f"the {topic} is a part of section {n}"}
+    asked = [
+        (f"{topic} {n}", f"the {topic} is a part of section {n}")
         for n in range(4)
         for topic in TOPICS
     ]
-    chunks = {f"c{i}": pair["positive"] for i, pair in enumerate(pairs)}
-    pl.DataFrame(pairs).write_parquet(config.pairs)
+    chunks = {f"c{i}": text for i, (_, text) in enumerate(asked)}
+    pairs = [
+        {
+            "anchor": f"what is the {about}",
+            "positive": text,
+            "chunk_id": f"c{i}",
+            "related_chunk_ids": [f"c{i}"],
+            "negative_ids": [f"c{(i + 7) % 40}"] * negatives,
+            "negatives": [chunks[f"c{(i + 7) % 40}"]] * negatives,
+        }
+        for i, (about, text) in enumerate(asked)
+    ]
+    strings = pl.List(pl.String)
+    schema = {"negative_ids": strings, "negatives": strings}
+    pl.DataFrame(pairs, schema_overrides=schema).write_parquet(config.pairs)
     pl.DataFrame({"chunk_id": list(chunks), "chunk_text": list(chunks.values())}).write_parquet(
         config.corpus
     )
@@ -97,25 +117,128 @@ def test_the_process_leaves_a_plain_model_and_says_what_it_measured(
     assert not config.checkpoints.exists()
 
 
-def test_a_killed_process_goes_on_from_its_checkpoint(tmp_path: Path, tiny_model: Path) -> None:
-    path = make_config(tmp_path, tiny_model, epochs=15)
+def train_here(folder: Path, base: Path, **options: Any) -> tuple[TrainingConfig, dict[str, Any]]:
+    """Train in this process; gives the configuration and what the training says."""
+    folder.mkdir(exist_ok=True)
+    path = make_config(folder, base, **{"epochs": 2} | options)
+    config = TrainingConfig.model_validate_json(path.read_text())
+    return config, train(config, Silent())
+
+
+def weights_of(config: TrainingConfig) -> dict[str, Any]:
+    from sentence_transformers import SentenceTransformer
+
+    return dict(SentenceTransformer(str(config.model)).named_parameters())
+
+
+def largest_difference(one: dict[str, Any], other: dict[str, Any]) -> float:
+    assert one.keys() == other.keys()
+    return max(float((one[name] - other[name]).detach().abs().max()) for name in one)
+
+
+def test_a_killed_training_ends_as_an_unbroken_one(tmp_path: Path, tiny_model: Path) -> None:
+    """Kill -9 inside an epoch, with dropout and a schedule: the same weights to 1e-6."""
+    unbroken, said = train_here(tmp_path / "unbroken", tiny_model, epochs=3)
+    (tmp_path / "killed").mkdir()
+    path = make_config(tmp_path / "killed", tiny_model, epochs=3, seconds_between_checkpoints=0)
     config = TrainingConfig.model_validate_json(path.read_text())
     with (tmp_path / "log").open("wb") as log:
         process = subprocess.Popen(command(path), stdout=log, stderr=log)
         deadline = time.monotonic() + 240
-        while last_checkpoint(config.checkpoints) is None:
+        while (reached := last_checkpoint(config.checkpoints)) is None or step_of(reached) < 10:
             assert process.poll() is None, (tmp_path / "log").read_text()
             assert time.monotonic() < deadline
-            time.sleep(0.05)
+            time.sleep(0.01)
         process.kill()
         process.wait()
     assert not config.model.exists()
-    done = subprocess.run(command(path), capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
-    result = json.loads((tmp_path / "result.json").read_text())
+    assert step_of(last_checkpoint(config.checkpoints)) < 23, "killed too late to show anything"
+    result = train(config, Silent())
     assert result["resumed_from"].startswith("checkpoint-")
-    assert result["steps"] == 120
+    assert result["steps"] == said["steps"] == 24
+    assert largest_difference(weights_of(config), weights_of(unbroken)) < 1e-6
+    best = "best_validation_ndcg_at_10"
+    assert result[best] == pytest.approx(said[best], abs=1e-6)
+
+
+def step_of(checkpoint: Path | None) -> int:
+    return int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
+
+
+def test_two_processes_train_as_one_on_the_batch_that_they_share(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Negatives are gathered across processes (gloo), so the weights are those of one process."""
+    base = make_tiny_model(tmp_path_factory.mktemp("still"), dropout=0.0)
+    alone, _ = train_here(tmp_path / "alone", base, batch_size=8)
+    (tmp_path / "shared").mkdir()
+    path = make_config(tmp_path / "shared", base, epochs=2, batch_size=8, processes=2)
+    config = TrainingConfig.model_validate_json(path.read_text())
+    done = subprocess.run(
+        training_command(config, path), capture_output=True, text=True, timeout=500, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads(config.result.read_text())
+    assert result["steps"] == 10
+    assert largest_difference(weights_of(config), weights_of(alone)) < 1e-5
+
+
+def test_a_batch_larger_than_memory_is_trained_on_as_if_it_fitted(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = make_tiny_model(tmp_path_factory.mktemp("still"), dropout=0.0)
+    whole, _ = train_here(tmp_path / "whole", base, batch_size=8)
+    monkeypatch.setattr("embed_assets.training.trainer.texts_that_fit", lambda *a, **k: 3)
+    parts, _ = train_here(tmp_path / "parts", base, batch_size=8)
+    assert largest_difference(weights_of(parts), weights_of(whole)) < 1e-5
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"loss": "cached_mnrl", "negatives": 2},
+        {"loss": "gist", "negatives": 1},
+        {"method": "lora", "learning_rate": 1e-2, "gradient_checkpointing": True},
+    ],
+    ids=["cached, hard negatives", "gist, a hard negative", "lora, checkpointed"],
+)
+def test_every_way_of_training_leaves_a_plain_model_that_has_learnt(
+    tmp_path: Path, tiny_model: Path, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A guide of random weights finds all texts alike, and would leave no negatives.
+    monkeypatch.setattr("embed_assets.training.losses.GUIDE_MARGIN", -1.0)
+    config, result = train_here(tmp_path / "a", tiny_model, epochs=4, **options)
+    assert result["pairs_per_second"] > 0
+    untrained = dict(load_model(str(tiny_model)).named_parameters())
+    assert largest_difference(weights_of(config), untrained) > 1e-4
+    before = Validation(config, "fp32").score(load_model(str(tiny_model)))[BEST_METRIC]
+    after = Validation(config, "fp32").score(load_model(str(config.model)))[BEST_METRIC]
+    assert after == pytest.approx(result["best_validation_ndcg_at_10"], abs=1e-6)
+    assert after > before
+
+
+def test_low_rank_training_is_taken_up_where_it_stopped(tmp_path: Path, tiny_model: Path) -> None:
+    options = {"method": "lora", "seconds_between_checkpoints": 0}
+    config, _ = train_here(tmp_path / "a", tiny_model, **options)
+    shutil.rmtree(config.model)
+    assert train(config, Silent())["resumed_from"] == "checkpoint-16"
     assert config.model.is_dir()
+
+
+def test_the_mix_of_base_and_tuned_weights_is_the_best_on_validation(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    config, result = train_here(tmp_path / "a", tiny_model, epochs=3, merge=True)
+    tuned, base = weights_of(config), dict(load_model(str(tiny_model)).named_parameters())
+    assert result["tuned_share"] in (1.0, 0.75, 0.5, 0.25)
+    assert largest_difference(tuned, base) > 0
+    score = Validation(config, "fp32").score(load_model(str(config.model)))[BEST_METRIC]
+    assert score == pytest.approx(result["best_validation_ndcg_at_10"], abs=1e-6)
+
+
+def test_training_stops_when_validation_no_longer_gains(tmp_path: Path, tiny_model: Path) -> None:
+    _, result = train_here(tmp_path / "a", tiny_model, epochs=50, patience=2, learning_rate=1e-9)
+    assert result["steps"] < 50 * 8
 
 
 def test_the_anchor_comes_first_since_the_loss_goes_by_order(
@@ -123,8 +246,8 @@ def test_the_anchor_comes_first_since_the_loss_goes_by_order(
 ) -> None:
     path = make_config(tmp_path, tiny_model, epochs=1)
     config = TrainingConfig.model_validate_json(path.read_text())
-    pl.read_parquet(config.pairs).select("positive", "anchor").write_parquet(config.pairs)
-    assert _training_dataset(config).column_names == ["anchor", "positive"]
+    pairs = pl.read_parquet(config.pairs).select("negatives", "positive", "anchor")
+    assert _training_dataset(pairs).column_names == ["anchor", "positive"]
 
 
 def test_a_limit_of_pairs_takes_one_of_each_chunk_before_a_second_of_any() -> None:

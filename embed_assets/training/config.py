@@ -1,0 +1,82 @@
+"""What the training process is told: one file, with the frames it reads beside it."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+Method = Literal["full", "lora", "adapter"]
+Loss = Literal["mnrl", "cached_mnrl", "gist"]
+PAIRS, VALIDATION, CORPUS = "pairs.parquet", "validation.parquet", "corpus.parquet"
+
+
+class TrainingConfig(BaseModel):
+    """All that the child needs to know. Frames are parquet files in `folder`.
+
+    batch_size: pairs over all processes. patience: validations without a gain after which it stops;
+    0: never. seconds_between_checkpoints: what a killed run loses, at most. merge: choose on
+    validation how much of the base's weights to keep.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    folder: Path
+    base: str
+    token_limit: int
+    query_prompt: str
+    document_prompt: str
+    dimensions: tuple[int, ...]
+    method: Method = "full"
+    loss: Loss = "mnrl"
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    warmup_share: float = 0.1
+    patience: int = 0
+    merge: bool = False
+    gradient_checkpointing: bool = False
+    processes: int = 1
+    seed: int
+    precision: Literal["auto", "fp32", "bf16"]
+    seconds_between_checkpoints: float = 300.0
+    tracking_uri: str
+    mlflow_run_id: str
+
+    @property
+    def pairs(self) -> Path:
+        """Training pairs: anchor, positive, chunk_id, related_chunk_ids, negatives, negative_ids.
+
+        related_chunk_ids: chunks that are no negatives of the anchor. negatives: texts, as many for
+        every pair.
+        """
+        return self.folder / PAIRS
+
+    @property
+    def validation(self) -> Path:
+        """Validation questions: question_id, anchor, relevant_chunk_ids."""
+        return self.folder / VALIDATION
+
+    @property
+    def corpus(self) -> Path:
+        """The distinct chunks that validation searches: chunk_id, chunk_text."""
+        return self.folder / CORPUS
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where the trainer keeps what it needs to resume."""
+        return self.folder / "checkpoints"
+
+    @property
+    def best(self) -> Path:
+        """Weights that were best on validation."""
+        return self.folder / "best.safetensors"
+
+    @property
+    def model(self) -> Path:
+        """The trained model. It is there only when it is whole."""
+        return self.folder / "model"
+
+    @property
+    def result(self) -> Path:
+        """What the training returned, as JSON."""
+        return self.folder / "result.json"

@@ -1,0 +1,195 @@
+"""What a training reads: pairs with their hard negatives, and what it is validated on."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from embed_assets.evaluation.scoring import RetrievalTask
+from embed_assets.resources.embeddings import CachedEncoder
+from embed_assets.resources.encoder import ModelCard, embedding_size, matryoshka_dimensions
+from embed_assets.resources.warehouse import Warehouse
+from embed_assets.settings import Settings, SettingsError
+from embed_assets.training.config import CORPUS, PAIRS, VALIDATION, TrainingConfig
+from embed_assets.training.negatives import mine_negatives
+
+LEARNING_RATES = {"full": 2e-5, "lora": 2e-4, "adapter": 1e-3}
+"""Peak learning rate of each method, where none is set."""
+VALIDATION_CHUNKS = 2000
+"""Chunks that validation searches while training: those that answer, and others up to so many."""
+
+
+def prepare(
+    folder: Path,
+    warehouse: Warehouse,
+    settings: Settings,
+    card: ModelCard,
+    pairs: pl.DataFrame,
+    task: RetrievalTask,
+) -> None:
+    """Write the frames that a TrainingConfig of this folder names.
+
+    pairs: every training pair: question_id, anchor, positive, global_chunk_id, relevant_chunk_ids.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    encoder = CachedEncoder(warehouse, card.source, card, settings.precision)
+    related = with_related(pairs, neighbours(warehouse))
+    chosen = with_negatives(
+        select_pairs(related, settings.max_pairs), related, encoder, settings.hard_negatives
+    )
+    questions = task.questions.filter(pl.col("split") == "validation").drop("split")
+    corpus = validation_corpus(task.corpus, questions, VALIDATION_CHUNKS)
+    if settings.method == "adapter":
+        chosen = chosen.with_columns(
+            _embeddings("anchor_embedding", encoder.encode_queries, chosen["anchor"]),
+            _embeddings("positive_embedding", encoder.encode_documents, chosen["positive"]),
+        )
+        questions = questions.with_columns(
+            _embeddings("embedding", encoder.encode_queries, questions["anchor"])
+        )
+        corpus = corpus.with_columns(
+            _embeddings("embedding", encoder.encode_documents, corpus["chunk_text"])
+        )
+    chosen.write_parquet(folder / PAIRS)
+    questions.write_parquet(folder / VALIDATION)
+    corpus.write_parquet(folder / CORPUS)
+
+
+def training_config(
+    folder: Path, settings: Settings, card: ModelCard, tracking_uri: str, run_id: str
+) -> TrainingConfig:
+    """The training that the settings ask for. SettingsError where they don't go together."""
+    if settings.loss == "gist" and settings.hard_negatives > 1:
+        raise SettingsError(
+            "EMBED_ASSETS_HARD_NEGATIVES: the loss `gist` takes one for each question, at most."
+        )
+    processes = process_count(settings)
+    return TrainingConfig(
+        folder=folder,
+        base=card.source,
+        token_limit=card.token_limit,
+        query_prompt=card.query_prompt,
+        document_prompt=card.document_prompt,
+        dimensions=matryoshka_dimensions(embedding_size(card.source), settings.dimensions),
+        method=settings.method,
+        loss=settings.loss,
+        epochs=settings.epochs,
+        # Each process has its share of every batch.
+        batch_size=-(-settings.batch_size // processes) * processes,
+        learning_rate=settings.learning_rate or LEARNING_RATES[settings.method],
+        patience=settings.patience,
+        merge=settings.merge,
+        gradient_checkpointing=settings.gradient_checkpointing,
+        processes=processes,
+        seed=settings.seed,
+        precision=settings.precision,
+        tracking_uri=tracking_uri,
+        mlflow_run_id=run_id,
+    )
+
+
+def process_count(settings: Settings) -> int:
+    """Processes that train together: as set, else one for each GPU. An adapter needs but one."""
+    if settings.method == "adapter":
+        return 1
+    if settings.processes:
+        return settings.processes
+    import torch
+
+    return max(1, torch.cuda.device_count())
+
+
+def select_pairs(pairs: pl.DataFrame, most: int) -> pl.DataFrame:
+    """At most so many pairs (all if 0): one of every chunk before a second of any.
+
+    pairs: question_id, global_chunk_id and more. question_ids are hashes: their order is a shuffle
+    that is the same every time, and stays so for those that remain when others come or go.
+    """
+    ordered = pairs.sort("question_id")
+    if most:
+        turn = pl.int_range(pl.len()).over("global_chunk_id")
+        ordered = ordered.sort(turn, "question_id").head(most).sort("question_id")
+    return ordered
+
+
+def neighbours(warehouse: Warehouse) -> pl.DataFrame:
+    """Chunks and those that stand before or after them in any document: chunk_id, neighbour_id."""
+    return warehouse.read(
+        "SELECT DISTINCT a.chunk_id, b.chunk_id AS neighbour_id FROM chunks a JOIN chunks b "
+        "ON a.document_id = b.document_id AND abs(a.chunk_index - b.chunk_index) = 1 "
+        "WHERE a.chunk_id <> b.chunk_id ORDER BY ALL"
+    )
+
+
+def with_related(pairs: pl.DataFrame, neighbours: pl.DataFrame) -> pl.DataFrame:
+    """The pairs with related_chunk_ids: every chunk that answers the anchor, and its neighbours.
+
+    pairs: anchor, global_chunk_id, relevant_chunk_ids and more. neighbours: as `neighbours` gives.
+    """
+    answers = pl.concat(
+        [
+            pairs.select("anchor", chunk_id="global_chunk_id"),
+            pairs.select("anchor", chunk_id="relevant_chunk_ids").explode("chunk_id").drop_nulls(),
+        ]
+    ).unique()
+    beside = answers.join(neighbours, on="chunk_id").select("anchor", chunk_id="neighbour_id")
+    related = (
+        pl.concat([answers, beside])
+        .group_by("anchor")
+        .agg(related_chunk_ids=pl.col("chunk_id").unique().sort())
+    )
+    return pairs.join(related, on="anchor", how="left", maintain_order="left")
+
+
+def with_negatives(
+    chosen: pl.DataFrame, pairs: pl.DataFrame, encoder: CachedEncoder, count: int
+) -> pl.DataFrame:
+    """The chosen pairs as the trainer reads them, with `count` hard negatives each.
+
+    pairs: every training pair, whose chunks may be negatives. SettingsError where they are too few.
+    """
+    chunks = pairs.select(chunk_id="global_chunk_id", text="positive").unique(
+        "chunk_id", maintain_order=True
+    )
+    ids: list[list[str]] = [[] for _ in range(chosen.height)]
+    if count:
+        try:
+            ids = mine_negatives(
+                encoder.encode_queries(chosen["anchor"].to_list(), "Encoding questions"),
+                encoder.encode_documents(chunks["text"].to_list(), "Encoding chunks"),
+                chunks["chunk_id"].to_list(),
+                chosen["global_chunk_id"].to_list(),
+                list(map(set, chosen["related_chunk_ids"].to_list())),
+                count,
+            )
+        except ValueError as error:
+            raise SettingsError(f"EMBED_ASSETS_HARD_NEGATIVES: {error}") from error
+    text_of = dict(chunks.iter_rows())
+    return chosen.select(
+        "anchor",
+        "positive",
+        chunk_id="global_chunk_id",
+        related_chunk_ids="related_chunk_ids",
+        negative_ids=pl.Series(ids, dtype=pl.List(pl.String)),
+        negatives=pl.Series([[text_of[i] for i in row] for row in ids], dtype=pl.List(pl.String)),
+    )
+
+
+def validation_corpus(corpus: pl.DataFrame, questions: pl.DataFrame, most: int) -> pl.DataFrame:
+    """At most so many chunks, all that answer a question among them: chunk_id, chunk_text.
+
+    Enough to choose an epoch by. chunk_ids are hashes: the first of them are a random part, and
+    the same one for every training. What is reported is measured on all chunks, later.
+    """
+    answering = questions.select(chunk_id="relevant_chunk_ids").explode("chunk_id").unique()
+    ordered = corpus.with_columns(answers=pl.col("chunk_id").is_in(answering["chunk_id"].implode()))
+    ordered = ordered.sort(~pl.col("answers"), "chunk_id")
+    return ordered.head(max(most, ordered["answers"].sum())).drop("answers")
+
+
+def _embeddings(
+    name: str, encode: Callable[[Sequence[str], str], np.ndarray], texts: pl.Series
+) -> pl.Series:
+    matrix = encode(texts.to_list(), "Encoding")
+    return pl.Series(name, matrix).arr.to_list()

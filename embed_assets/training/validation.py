@@ -1,0 +1,60 @@
+"""How good the model is while it is trained: validation questions, one encoding, all dimensions."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import polars as pl
+
+from embed_assets.evaluation.retrieval import evaluate
+from embed_assets.training.config import TrainingConfig
+
+BEST_METRIC = "ndcg@10"
+"""NDCG@10 at the largest dimension: what epochs and merges are chosen by."""
+
+
+class Validation:
+    """Scores a model in training on the validation questions."""
+
+    def __init__(self, config: TrainingConfig, precision: str) -> None:
+        self._config, self._precision = config, precision
+        self._questions = pl.read_parquet(config.validation)
+        self._corpus = pl.read_parquet(config.corpus)
+
+    def score(self, model: Any) -> dict[str, float]:
+        """NDCG@10 by sentence-transformers' name of each dimension, and BEST_METRIC."""
+        import torch
+
+        config, questions = self._config, self._questions
+        ids = questions["question_id"].to_list()
+        encode = {"batch_size": 32, "convert_to_numpy": True, "show_progress_bar": False}
+        bf16 = self._precision == "bf16"
+        with torch.autocast(model.device.type, torch.bfloat16, enabled=bf16):
+            result = evaluate(
+                model.encode(questions["anchor"].to_list(), prompt=config.query_prompt, **encode),
+                model.encode(
+                    self._corpus["chunk_text"].to_list(), prompt=config.document_prompt, **encode
+                ),
+                ids,
+                self._corpus["chunk_id"].to_list(),
+                dict(zip(ids, map(set, questions["relevant_chunk_ids"].to_list()), strict=True)),
+                config.dimensions,
+            )
+        ndcg = result.scores.filter(pl.col("metric") == "ndcg")
+        by_dimension = dict(ndcg.select("dimension", "score").iter_rows())
+        figures = {f"dim_{d}_cosine_ndcg@10": score for d, score in by_dimension.items()}
+        return {BEST_METRIC: by_dimension[max(by_dimension)], **figures}
+
+
+def evaluator(validation: Validation, pause: Callable[[], AbstractContextManager[None]]) -> Any:
+    """The validation as the trainer's evaluator; `pause` is entered while it runs."""
+    from sentence_transformers.sentence_transformer.evaluation import SentenceEvaluator
+
+    class ValidationEvaluator(SentenceEvaluator):
+        primary_metric = BEST_METRIC
+
+        def __call__(self, model: Any, *args: Any, **kwargs: Any) -> dict[str, float]:
+            with pause():
+                return validation.score(model)
+
+    return ValidationEvaluator()

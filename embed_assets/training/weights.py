@@ -1,0 +1,83 @@
+"""A model's trained weights on disk, LoRA folded into them, and the mean of two models' weights."""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+LORA_RANK = 16
+RATIOS = (1.0, 0.75, 0.5, 0.25)
+"""Shares of the tuned weights that are tried when they are merged with the base's."""
+
+
+def save_weights(model: Any, path: Path) -> None:
+    """Write the weights that are trained, whole or not at all."""
+    from safetensors.torch import save_file
+
+    weights = {
+        name: weight.detach().cpu().contiguous()
+        for name, weight in model.named_parameters()
+        if weight.requires_grad
+    }
+    unfinished = path.with_name(path.name + ".unfinished")
+    save_file(weights, unfinished)
+    unfinished.replace(path)
+
+
+def save_model(model: Any, folder: Path) -> None:
+    """Write a model's folder whole or not at all."""
+    unfinished = folder.with_name(folder.name + ".unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    model.save_pretrained(str(unfinished), create_model_card=False)
+    shutil.rmtree(folder, ignore_errors=True)
+    unfinished.rename(folder)
+
+
+def load_weights(model: Any, path: Path) -> None:
+    """Put saved weights into the model that they were saved from. KeyError where it lacks one."""
+    from safetensors.torch import load_file
+
+    put_weights(model, load_file(path))
+
+
+def put_weights(model: Any, weights: Mapping[str, Any]) -> None:
+    """Copy weights by name into a model's parameters."""
+    import torch
+
+    parameters = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, weight in weights.items():
+            parameters[name].copy_(weight)
+
+
+def add_lora(model: Any) -> None:
+    """Freeze the model, and train low-rank changes of its linear layers (Hu et al. 2021)."""
+    from peft import LoraConfig
+
+    model.add_adapter(
+        LoraConfig(
+            r=LORA_RANK, lora_alpha=2 * LORA_RANK, lora_dropout=0.05, target_modules="all-linear"
+        )
+    )
+
+
+def fold_in_lora(model: Any) -> None:
+    """Add the low-rank changes to the weights, so that a plain model is left."""
+    from peft.tuners.lora import LoraLayer
+
+    for name, layer in list(model.named_modules()):
+        if isinstance(layer, LoraLayer):
+            layer.merge()
+            above, _, last = name.rpartition(".")
+            setattr(model.get_submodule(above), last, layer.get_base_layer())
+    transformer = model[0].auto_model
+    transformer._hf_peft_config_loaded = False
+    del transformer.peft_config
+
+
+def interpolate(base: Mapping[str, Any], tuned: Mapping[str, Any], share: float) -> dict[str, Any]:
+    """Weights between base (0) and tuned (1): Wortsman et al. 2022, 'Robust fine-tuning'.
+
+    A line is enough; sentence-transformers' own merging would bring mergekit with it.
+    """
+    return {name: base[name].lerp(weight, share) for name, weight in tuned.items()}
