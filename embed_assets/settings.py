@@ -187,6 +187,12 @@ class Settings(BaseSettings):
         le=8,
         description="Chunks per pair that the base model takes for the answer and that are none",
     )
+    frozen_share: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="Share of the layers, the lowest, that stay as they are in `full` training",
+    )
     learning_rate: float | None = Field(
         default=None,
         gt=0,

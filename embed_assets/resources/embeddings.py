@@ -7,6 +7,7 @@ Whoever embeds in another way (a hosted model) keeps its own by `cached_embeddin
 
 import functools
 import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 import polars as pl
 
-from embed_assets.resources.encoder import Encoder, ModelCard, resolved_precision
+from embed_assets.resources.encoder import Encoder, ModelCard, Task, resolved_precision
 from embed_assets.resources.warehouse import Warehouse, digest
 from embed_assets.settings import ProjectError
 from embed_assets.tables import TABLES
@@ -22,6 +23,8 @@ from embed_assets.tables import TABLES
 if TYPE_CHECKING:
     import numpy as np
 
+ROUTER = "router_config.json"
+"""What sentence-transformers writes where queries and documents take different ways."""
 BLOCK = 2048
 """Texts that are encoded before they are kept: what is lost if a run is killed."""
 
@@ -42,11 +45,11 @@ class CachedEncoder:
 
     def encode_queries(self, texts: Sequence[str], progress: str | None = None) -> "np.ndarray":
         """Embeddings of queries, float32 (queries, size), not normalised."""
-        return self._embeddings(texts, self._card.query_prompt, progress)
+        return self._embeddings(texts, "query", progress)
 
     def encode_documents(self, texts: Sequence[str], progress: str | None = None) -> "np.ndarray":
         """Embeddings of chunks, float32 (chunks, size), not normalised."""
-        return self._embeddings(texts, self._card.document_prompt, progress)
+        return self._embeddings(texts, "document", progress)
 
     @cached_property
     def _precision(self) -> Literal["fp32", "bf16"]:
@@ -58,15 +61,16 @@ class CachedEncoder:
         """The model itself, for texts that need not be remembered."""
         return Encoder(self._source, self._card, self._precision)
 
-    def fingerprint(self, prompt: str) -> str:
-        """What identifies embeddings made with a prompt."""
-        return digest((_weights(self._source), prompt, self._card.token_limit, self._precision))
+    def fingerprint(self, task: Task) -> str:
+        """What identifies embeddings of queries or of documents."""
+        weights = _weights(self._source, task)
+        return digest((weights, self._card.prompt(task), self._card.token_limit, self._precision))
 
-    def _embeddings(self, texts: Sequence[str], prompt: str, progress: str | None) -> "np.ndarray":
+    def _embeddings(self, texts: Sequence[str], task: Task, progress: str | None) -> "np.ndarray":
         def encode(block: Sequence[str], label: str | None) -> "np.ndarray":
-            return self.encoder.encode(block, prompt, label)
+            return self.encoder.encode(block, task, label)
 
-        return cached_embeddings(self._warehouse, self.fingerprint(prompt), texts, encode, progress)
+        return cached_embeddings(self._warehouse, self.fingerprint(task), texts, encode, progress)
 
 
 def cached_embeddings(
@@ -141,12 +145,44 @@ def text_id(text: str) -> str:
 
 
 @functools.cache
-def _weights(source: str) -> str:
-    files = sorted(Path(source).glob("**/*.safetensors")) if Path(source).is_dir() else []
+def _weights(source: str, task: Task) -> str:
+    """Digest of the weights that texts of this task pass through, in whatever files they are.
+
+    A query adapter leaves the documents' as they are in the base model, and so their embeddings.
+    """
+    folders = _modules(Path(source), task) if Path(source).is_dir() else []
+    files = [file for folder in folders for file in sorted(folder.glob("**/*.safetensors"))]
     if not files:
         return source
     total = hashlib.sha256()
     for file in files:
-        with file.open("rb") as stream:
-            total.update(hashlib.file_digest(stream, "sha256").digest())
+        total.update(_tensors(file))
     return total.hexdigest()
+
+
+def _modules(folder: Path, task: Task) -> list[Path]:
+    """Folders of the modules that texts of this task pass through, where a router parts them."""
+    router = folder / ROUTER
+    if not router.is_file():
+        return [folder]
+    route = json.loads(router.read_text())["structure"][task]
+    return [folder / module for module in route]
+
+
+def _tensors(file: Path) -> bytes:
+    """Digest of a safetensors file's tensors: names, types, shapes and bytes, by name.
+
+    Its header may hold more, such as who wrote it. The format: 8 bytes that say how long the header
+    is, the header as JSON, the bytes of the tensors.
+    """
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        header = json.loads(stream.read(length))
+        header.pop("__metadata__", None)
+        for name in sorted(header):
+            start, end = header[name].pop("data_offsets")
+            stream.seek(8 + length + start)
+            digest.update(json.dumps([name, header[name]], sort_keys=True).encode())
+            digest.update(stream.read(end - start))
+    return digest.digest()

@@ -17,6 +17,7 @@ from embed_assets.settings import Settings, SettingsError
 if TYPE_CHECKING:
     import numpy as np
 
+Task = Literal["query", "document"]
 EMBEDDED = "all-MiniLM-L6-v2"
 MATRYOSHKA_DIMENSIONS = (768, 512, 256, 128, 64)
 CPU_BATCH_TOKENS = 2048
@@ -52,6 +53,10 @@ class ModelCard:
     token_limit: int
     query_prompt: str
     document_prompt: str
+
+    def prompt(self, task: Task) -> str:
+        """What is put before each text."""
+        return self.query_prompt if task == "query" else self.document_prompt
 
     @functools.cached_property
     def count_tokens(self) -> Callable[[str], int]:
@@ -177,55 +182,66 @@ class Encoder:
 
     def encode_queries(self, texts: Sequence[str], progress: str | None = None) -> "np.ndarray":
         """Embeddings of queries, float32 (queries, size), not normalised."""
-        return self.encode(texts, self._card.query_prompt, progress)
+        return self.encode(texts, "query", progress)
 
     def encode_documents(self, texts: Sequence[str], progress: str | None = None) -> "np.ndarray":
         """Embeddings of chunks, float32 (chunks, size), not normalised."""
-        return self.encode(texts, self._card.document_prompt, progress)
+        return self.encode(texts, "document", progress)
 
-    def encode(
-        self, texts: Sequence[str], prompt: str, progress: str | None = None
-    ) -> "np.ndarray":
-        """Embeddings with this prompt before each text, float32 (texts, size), not normalised."""
-        import numpy as np
-        import torch
-        from tqdm import tqdm
+    def encode(self, texts: Sequence[str], task: Task, progress: str | None = None) -> "np.ndarray":
+        """Embeddings of queries or documents, float32 (texts, size), not normalised."""
+        return encode(self._model, texts, task, self._card.prompt(task), self._precision, progress)
 
-        embeddings = np.empty((len(texts), self.size), dtype=np.float32)
-        autocast = torch.autocast(
-            self._model.device.type, torch.bfloat16, enabled=self._precision == "bf16"
-        )
-        batch_tokens = CPU_BATCH_TOKENS if self._model.device.type == "cpu" else GPU_BATCH_TOKENS
-        with (
-            tqdm(total=len(texts), desc=progress, unit="text", disable=progress is None) as bar,
-            autocast,
-        ):
-            for batch in batches(self._lengths(texts, prompt), batch_tokens):
-                embeddings[batch] = self._model.encode(
-                    [texts[i] for i in batch],
-                    prompt=prompt,
-                    batch_size=len(batch),
-                    show_progress_bar=False,
-                    convert_to_numpy=True,
-                )
-                bar.update(len(batch))
-        return embeddings
 
-    def _lengths(self, texts: Sequence[str], prompt: str) -> "np.ndarray":
-        """Tokens of each text as the model reads it, with its prompt, int (texts,).
+def encode(
+    model: Any,
+    texts: Sequence[str],
+    task: Task,
+    prompt: str,
+    precision: str,
+    progress: str | None = None,
+) -> "np.ndarray":
+    """Embeddings with this prompt before each text, float32 (texts, size), not normalised."""
+    import numpy as np
+    import torch
+    from tqdm import tqdm
 
-        Guessed from the characters for a model that doesn't pad.
-        """
-        import numpy as np
+    size = int(model.get_embedding_dimension() or 0)
+    embeddings = np.empty((len(texts), size), dtype=np.float32)
+    autocast = torch.autocast(model.device.type, torch.bfloat16, enabled=precision == "bf16")
+    batch_tokens = CPU_BATCH_TOKENS if model.device.type == "cpu" else GPU_BATCH_TOKENS
+    with (
+        tqdm(total=len(texts), desc=progress, unit="text", disable=progress is None) as bar,
+        autocast,
+    ):
+        for batch in batches(_lengths(model, texts, prompt), batch_tokens):
+            embeddings[batch] = model.encode(
+                [texts[i] for i in batch],
+                prompt=prompt,
+                task=task,
+                batch_size=len(batch),
+                show_progress_bar=False,
+                convert_to_numpy=True,
+            )
+            bar.update(len(batch))
+    return embeddings
 
-        lengths = np.array([1 + len(text) // 4 for text in texts], dtype=np.int64)
-        for start in range(0, len(texts), TOKENISED_AT_ONCE):
-            part = slice(start, start + TOKENISED_AT_ONCE)
-            mask = self._model.preprocess(list(texts[part]), prompt=prompt).get("attention_mask")
-            if mask is None:
-                break
-            lengths[part] = mask.sum(dim=1).numpy()
-        return lengths
+
+def _lengths(model: Any, texts: Sequence[str], prompt: str) -> "np.ndarray":
+    """Tokens of each text as the model reads it, with its prompt, int (texts,).
+
+    Guessed from the characters for a model that doesn't pad.
+    """
+    import numpy as np
+
+    lengths = np.array([1 + len(text) // 4 for text in texts], dtype=np.int64)
+    for start in range(0, len(texts), TOKENISED_AT_ONCE):
+        part = slice(start, start + TOKENISED_AT_ONCE)
+        mask = model.preprocess(list(texts[part]), prompt=prompt).get("attention_mask")
+        if mask is None:
+            break
+        lengths[part] = mask.sum(dim=1).numpy()
+    return lengths
 
 
 def batches(lengths: "np.ndarray", batch_tokens: int) -> "Iterator[np.ndarray]":

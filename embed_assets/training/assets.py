@@ -200,6 +200,7 @@ def code_versions(settings: Settings) -> dict[str, str]:
         settings.method,
         settings.loss,
         settings.hard_negatives,
+        settings.frozen_share,
         settings.learning_rate,
         settings.patience,
         settings.merge,

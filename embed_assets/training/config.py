@@ -13,9 +13,10 @@ PAIRS, VALIDATION, CORPUS = "pairs.parquet", "validation.parquet", "corpus.parqu
 class TrainingConfig(BaseModel):
     """All that the child needs to know. Frames are parquet files in `folder`.
 
-    batch_size: pairs over all processes. patience: validations without a gain after which it stops;
-    0: never. seconds_between_checkpoints: what a killed run loses, at most. merge: choose on
-    validation how much of the base's weights to keep.
+    frozen_share: of the layers, the lowest, that stay as they are. batch_size: pairs over all
+    processes. patience: validations without a gain after which it stops; 0: never. merge: choose on
+    validation how much of the base's weights to keep. seconds_between_checkpoints: what a killed
+    run loses, at most.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -28,6 +29,7 @@ class TrainingConfig(BaseModel):
     dimensions: tuple[int, ...]
     method: Method = "full"
     loss: Loss = "mnrl"
+    frozen_share: float = 0.0
     epochs: int
     batch_size: int
     learning_rate: float

@@ -74,6 +74,7 @@ def training_config(
         dimensions=matryoshka_dimensions(embedding_size(card.source), settings.dimensions),
         method=settings.method,
         loss=settings.loss,
+        frozen_share=settings.frozen_share,
         epochs=settings.epochs,
         # Each process has its share of every batch.
         batch_size=-(-settings.batch_size // processes) * processes,
@@ -185,7 +186,7 @@ def validation_corpus(corpus: pl.DataFrame, questions: pl.DataFrame, most: int) 
     answering = questions.select(chunk_id="relevant_chunk_ids").explode("chunk_id").unique()
     ordered = corpus.with_columns(answers=pl.col("chunk_id").is_in(answering["chunk_id"].implode()))
     ordered = ordered.sort(~pl.col("answers"), "chunk_id")
-    return ordered.head(max(most, ordered["answers"].sum())).drop("answers")
+    return ordered.head(max(most, int(ordered["answers"].sum()))).drop("answers")
 
 
 def _embeddings(

@@ -30,6 +30,7 @@ from embed_assets.training.weights import (
     RATIOS,
     add_lora,
     fold_in_lora,
+    freeze_lowest,
     interpolate,
     load_weights,
     put_weights,
@@ -56,6 +57,8 @@ def train(config: TrainingConfig, progress: Progress) -> dict[str, Any]:
     model = _model(config)
     if config.method == "lora":
         add_lora(model)
+    else:
+        freeze_lowest(model, config.frozen_share)
     forward_in_parts(model)
     pairs = pl.read_parquet(config.pairs)
     dataset = _training_dataset(pairs)
@@ -68,7 +71,7 @@ def train(config: TrainingConfig, progress: Progress) -> dict[str, Any]:
         bf16=precision == "bf16",
         checkpointing=config.gradient_checkpointing,
     )
-    trainer = _trainer_class(clock)(
+    trainer = _trainer_class(config, clock)(
         model=model,
         args=_arguments(config, dataset, precision),
         train_dataset=dataset,
@@ -147,7 +150,7 @@ def _places(pairs: pl.DataFrame) -> list[Place]:
     ]
 
 
-def _trainer_class(clock: Clock) -> Any:
+def _trainer_class(config: TrainingConfig, clock: Clock) -> Any:
     """sentence-transformers' trainer with our batches, and light checkpoints."""
     from sentence_transformers import SentenceTransformerTrainer
 
@@ -171,7 +174,7 @@ def _trainer_class(clock: Clock) -> Any:
             return loss
 
         def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-            folder = Path(output_dir or self.args.output_dir)
+            folder = Path(output_dir or config.checkpoints)
             folder.mkdir(parents=True, exist_ok=True)
             if self.is_world_process_zero():
                 save_weights(self.model, folder / WEIGHTS)

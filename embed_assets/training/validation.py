@@ -7,6 +7,7 @@ from typing import Any
 import polars as pl
 
 from embed_assets.evaluation.retrieval import evaluate
+from embed_assets.resources.encoder import encode
 from embed_assets.training.config import TrainingConfig
 
 BEST_METRIC = "ndcg@10"
@@ -23,23 +24,17 @@ class Validation:
 
     def score(self, model: Any) -> dict[str, float]:
         """NDCG@10 by sentence-transformers' name of each dimension, and BEST_METRIC."""
-        import torch
-
-        config, questions = self._config, self._questions
+        config, questions, corpus = self._config, self._questions, self._corpus
         ids = questions["question_id"].to_list()
-        encode = {"batch_size": 32, "convert_to_numpy": True, "show_progress_bar": False}
-        bf16 = self._precision == "bf16"
-        with torch.autocast(model.device.type, torch.bfloat16, enabled=bf16):
-            result = evaluate(
-                model.encode(questions["anchor"].to_list(), prompt=config.query_prompt, **encode),
-                model.encode(
-                    self._corpus["chunk_text"].to_list(), prompt=config.document_prompt, **encode
-                ),
-                ids,
-                self._corpus["chunk_id"].to_list(),
-                dict(zip(ids, map(set, questions["relevant_chunk_ids"].to_list()), strict=True)),
-                config.dimensions,
-            )
+        texts = questions["anchor"].to_list(), corpus["chunk_text"].to_list()
+        result = evaluate(
+            encode(model, texts[0], "query", config.query_prompt, self._precision),
+            encode(model, texts[1], "document", config.document_prompt, self._precision),
+            ids,
+            corpus["chunk_id"].to_list(),
+            dict(zip(ids, map(set, questions["relevant_chunk_ids"].to_list()), strict=True)),
+            config.dimensions,
+        )
         ndcg = result.scores.filter(pl.col("metric") == "ndcg")
         by_dimension = dict(ndcg.select("dimension", "score").iter_rows())
         figures = {f"dim_{d}_cosine_ndcg@10": score for d, score in by_dimension.items()}

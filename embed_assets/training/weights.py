@@ -50,6 +50,27 @@ def put_weights(model: Any, weights: Mapping[str, Any]) -> None:
             parameters[name].copy_(weight)
 
 
+def freeze_lowest(model: Any, share: float) -> None:
+    """Leave the word embeddings and this share of the layers, the lowest, as they are.
+
+    What they know of the language holds for any document, and the way back through them is saved.
+    Nothing is frozen where the share is below one layer.
+    """
+    from torch.nn import ModuleList
+
+    transformer = model[0].auto_model
+    stacks = [part for part in transformer.modules() if isinstance(part, ModuleList)]
+    layers = max(stacks, key=len, default=[])
+    count = int(share * len(layers) + 1e-9)
+    if not count:
+        return
+    for part in (transformer.get_input_embeddings(), *layers[:count]):
+        part.requires_grad_(False)
+    embeddings = getattr(transformer, "embeddings", None)
+    if embeddings is not None:
+        embeddings.requires_grad_(False)
+
+
 def add_lora(model: Any) -> None:
     """Freeze the model, and train low-rank changes of its linear layers (Hu et al. 2021)."""
     from peft import LoraConfig

@@ -14,7 +14,6 @@ import pytest
 from embed_assets.resources.encoder import load_model
 from embed_assets.training.assets import training_command
 from embed_assets.training.config import TrainingConfig
-from embed_assets.training.preparation import select_pairs
 from embed_assets.training.progress import Silent
 from embed_assets.training.trainer import _training_dataset, last_checkpoint, train
 from embed_assets.training.validation import BEST_METRIC, Validation
@@ -248,15 +247,3 @@ def test_the_anchor_comes_first_since_the_loss_goes_by_order(
     config = TrainingConfig.model_validate_json(path.read_text())
     pairs = pl.read_parquet(config.pairs).select("negatives", "positive", "anchor")
     assert _training_dataset(pairs).column_names == ["anchor", "positive"]
-
-
-def test_a_limit_of_pairs_takes_one_of_each_chunk_before_a_second_of_any() -> None:
-    pairs = pl.DataFrame(
-        {
-            "question_id": [f"{i:02d}" for i in range(9)],
-            "global_chunk_id": ["a", "a", "a", "a", "b", "b", "c", "c", "c"],
-        }
-    )
-    assert set(select_pairs(pairs, 3)["global_chunk_id"]) == {"a", "b", "c"}
-    assert select_pairs(pairs, 6)["global_chunk_id"].value_counts()["count"].to_list() == [2, 2, 2]
-    assert select_pairs(pairs, 0).height == 9

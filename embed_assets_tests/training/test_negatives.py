@@ -1,0 +1,45 @@
+import numpy as np
+import pytest
+
+from embed_assets.training.negatives import mine_negatives
+
+IDS = ["answer", "twin", "near", "far", "opposite"]
+ANGLES = {"answer": 10, "twin": 11, "near": 40, "far": 80, "opposite": 170}
+
+
+def at(*degrees: float) -> np.ndarray:
+    """Vectors of unlike length at these angles."""
+    angles, lengths = np.radians(degrees), np.arange(1, len(degrees) + 1)
+    return np.stack([np.cos(angles) * lengths, np.sin(angles) * lengths], axis=1)
+
+
+CHUNKS = at(*(ANGLES[name] for name in IDS))
+
+
+def mined(related: set[str], count: int, question: float = 0.0) -> list[str]:
+    return mine_negatives(at(question), CHUNKS, IDS, ["answer"], [related], count)[0]
+
+
+def test_what_scores_nearly_as_well_as_the_answer_is_no_negative() -> None:
+    assert mined(set(), 2) == ["near", "far"]
+
+
+def test_neighbours_and_other_answers_are_no_negatives() -> None:
+    assert mined({"near"}, 2) == ["far", "opposite"]
+
+
+def test_where_few_score_low_enough_the_least_alike_of_the_rest_fill_up() -> None:
+    assert mined(set(), 4) == ["near", "far", "opposite", "twin"]
+
+
+def test_too_few_chunks_say_so() -> None:
+    with pytest.raises(ValueError, match="5 hard negatives are wanted and only 4 chunks"):
+        mined(set(), 5)
+
+
+def test_blocks_give_what_the_whole_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+    questions = at(*range(0, 90, 7))
+    arguments = (CHUNKS, IDS, ["answer"] * len(questions), [set[str]()] * len(questions), 2)
+    whole = mine_negatives(questions, *arguments)
+    monkeypatch.setattr("embed_assets.training.negatives.BLOCK", 3)
+    assert mine_negatives(questions, *arguments) == whole

@@ -1,0 +1,131 @@
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from embed_assets.resources.warehouse import Warehouse
+from embed_assets.settings import Settings, SettingsError
+from embed_assets.tables import TABLES
+from embed_assets.training.preparation import (
+    neighbours,
+    select_pairs,
+    validation_corpus,
+    with_negatives,
+    with_related,
+)
+
+PAIRS = pl.DataFrame(
+    {
+        "question_id": ["q1", "q2", "q3", "q4"],
+        "anchor": ["how high?", "how wide?", "how high?", "how deep?"],
+        "positive": ["text a", "text c", "text e", "text g"],
+        "global_chunk_id": ["a", "c", "e", "g"],
+        "relevant_chunk_ids": [["a"], ["c", "d"], ["e"], ["g"]],
+    }
+)
+
+
+class OneHot:
+    """Embeds each text as its own direction, all with something in common."""
+
+    def encode_queries(self, texts: list[str], progress: str | None = None) -> np.ndarray:
+        return np.ones((len(texts), 8), dtype=np.float32)
+
+    def encode_documents(self, texts: list[str], progress: str | None = None) -> np.ndarray:
+        return 0.2 + np.eye(len(texts), 8, dtype=np.float32)
+
+
+@pytest.fixture
+def warehouse(tmp_path: Path) -> Warehouse:
+    rows = [
+        {
+            "document_id": "one",
+            "chunk_index": index,
+            "chunk_id": chunk_id,
+            "chunk_text": f"text {chunk_id}",
+            "heading_path": "",
+            "page_start": 1,
+            "page_end": 1,
+            "token_count": 2,
+            "file_name": "one.pdf",
+        }
+        for index, chunk_id in enumerate("abcdefg")
+    ]
+    rows += [rows[0] | {"document_id": "two", "chunk_index": 0}]
+    rows += [rows[6] | {"document_id": "two", "chunk_index": 1}]
+    warehouse = Warehouse(path=str(tmp_path / "warehouse.duckdb"))
+    warehouse.replace("chunks", pl.DataFrame(rows, schema=TABLES["chunks"].schema))
+    return warehouse
+
+
+def test_neighbours_are_those_in_any_document(warehouse: Warehouse) -> None:
+    found = neighbours(warehouse)
+    assert set(found.filter(chunk_id="a")["neighbour_id"]) == {"b", "g"}
+    assert set(found.filter(chunk_id="d")["neighbour_id"]) == {"c", "e"}
+
+
+def test_related_are_all_that_answer_the_question_and_their_neighbours(
+    warehouse: Warehouse,
+) -> None:
+    related = with_related(PAIRS, neighbours(warehouse))["related_chunk_ids"].to_list()
+    assert related[0] == ["a", "b", "d", "e", "f", "g"]  # asked of two chunks
+    assert related[1] == ["b", "c", "d", "e"]
+    assert related[3] == ["a", "f", "g"]
+
+
+def test_hard_negatives_are_chunks_that_are_trained_on(warehouse: Warehouse) -> None:
+    related = with_related(PAIRS, neighbours(warehouse))
+    found = with_negatives(related.head(2), related, OneHot(), 1)  # type: ignore[arg-type]
+    assert found["negative_ids"].to_list() == [["c"], ["a"]] or found["negative_ids"].to_list() == [
+        ["c"],
+        ["g"],
+    ]
+    assert found["negatives"].to_list()[0] == ["text c"]
+    assert found.columns[:2] == ["anchor", "positive"]
+
+
+def test_more_hard_negatives_than_chunks_is_a_wrong_setting(warehouse: Warehouse) -> None:
+    related = with_related(PAIRS, neighbours(warehouse))
+    with pytest.raises(SettingsError, match="EMBED_ASSETS_HARD_NEGATIVES: 3 hard negatives"):
+        with_negatives(related, related, OneHot(), 3)  # type: ignore[arg-type]
+
+
+def test_a_limit_of_pairs_takes_one_of_each_chunk_before_a_second_of_any() -> None:
+    pairs = pl.DataFrame(
+        {
+            "question_id": [f"{i:02d}" for i in range(9)],
+            "global_chunk_id": ["a", "a", "a", "a", "b", "b", "c", "c", "c"],
+        }
+    )
+    assert set(select_pairs(pairs, 3)["global_chunk_id"]) == {"a", "b", "c"}
+    assert select_pairs(pairs, 6)["global_chunk_id"].value_counts()["count"].to_list() == [2, 2, 2]
+    assert select_pairs(pairs, 0).height == 9
+
+
+def test_validation_searches_what_answers_and_a_part_of_the_rest() -> None:
+    corpus = pl.DataFrame(
+        {"chunk_id": [f"{i:02d}" for i in range(20)], "chunk_text": ["text"] * 20}
+    )
+    questions = pl.DataFrame({"relevant_chunk_ids": [["19", "07"], ["19"]]})
+    assert validation_corpus(corpus, questions, 4)["chunk_id"].to_list() == ["07", "19", "00", "01"]
+    assert validation_corpus(corpus, questions, 1)["chunk_id"].to_list() == ["07", "19"]
+    assert validation_corpus(corpus, questions, 99).height == 20
+
+
+def test_settings_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
+    from embed_assets.resources.encoder import model_card
+    from embed_assets.training.preparation import training_config
+
+    settings = Settings(loss="gist", hard_negatives=2)
+    with pytest.raises(SettingsError, match="EMBED_ASSETS_HARD_NEGATIVES"):
+        training_config(tmp_path, settings, model_card(settings), "", "")
+
+
+def test_processes_share_a_batch_evenly(tmp_path: Path) -> None:
+    from embed_assets.resources.encoder import model_card
+    from embed_assets.training.preparation import training_config
+
+    settings = Settings(processes=3, batch_size=32)
+    config = training_config(tmp_path, settings, model_card(settings), "", "")
+    assert (config.processes, config.batch_size) == (3, 33)
