@@ -294,6 +294,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--model", default=Settings().model)
     parser.add_argument("--pairs", type=int, default=0, help="at most so many; 0: all")
     parser.add_argument("--validation", type=int, default=200, help="questions, at most")
+    parser.add_argument("--questions", type=int, default=0, help="to test by, at most; 0: all")
     parser.add_argument("--chunks", type=int, default=0, help="searched; all that answer are")
     parser.add_argument("--tokens", type=int, default=0, help="of a text; 0: the model's own")
     parser.add_argument("--epochs", type=int, default=Settings().epochs, help="of ours")
