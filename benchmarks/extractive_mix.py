@@ -262,7 +262,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", type=Path, default=Path("/work/shared/data/ir"))
+    parser.add_argument("--data", type=Path, default=Path(), help="folder of BEIR folders")
     parser.add_argument("--sets", nargs="+", default=["cranfield"])
     parser.add_argument(
         "--mixes", nargs="+", default=["heading", "keywords", "definition", "sentence"]

@@ -56,8 +56,9 @@ def group_pairs(
 ) -> list[list[int]]:
     """Indices of pairs in batches, in random order. Same seed, same batches.
 
-    No anchor stands twice in a batch, and no chunk beside a pair that it is related to, so that few
-    chunks make small batches. A batch of one, which has no negatives, is left out; `full` leaves
+    No anchor stands twice in a batch, and no chunk beside a pair that it is related to. So the last
+    batches may be small, and few chunks make only small ones. A batch below a quarter of the others
+    is left out of this epoch: its step would be as long as theirs and teach little. `full` leaves
     out every batch that isn't full, as processes that share each batch need it.
     """
     shuffle = random.Random(seed)
@@ -82,7 +83,8 @@ def group_pairs(
                 break
         order = later
         batches.append(batch.pairs)
-    least = batch_size if full else 2
+    largest = max(map(len, batches), default=0)
+    least = batch_size if full else max(2, largest // 4)
     batches = [batch for batch in batches if len(batch) >= least]
     shuffle.shuffle(batches)
     return batches

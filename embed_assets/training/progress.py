@@ -115,9 +115,13 @@ def watch(config: TrainingConfig, progress: Progress, clock: Clock, pairs: int) 
 
         def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             self.first_step = state.global_step
-            for row in state.log_history:  # what a resumed run had measured before it ended
+            for row in state.log_history:  # what a run that was killed had measured
                 if f"eval_{BEST_METRIC}" in row:
                     self._remember(row["epoch"], row[f"eval_{BEST_METRIC}"])
+                    progress.measure(_validation_figures(row), row["step"])
+                elif "loss" in row:
+                    measured = {name: row[name] for name in ("loss", "learning_rate")}
+                    progress.measure(measured, row["step"])
             self._bar = tqdm(
                 total=state.max_steps,
                 initial=state.global_step,
@@ -173,12 +177,7 @@ def watch(config: TrainingConfig, progress: Progress, clock: Clock, pairs: int) 
             self._remember(epoch, ndcg)
             if state.is_world_process_zero and ndcg > best_before:
                 save_weights(model, config.best)
-            figures = {
-                metric_name("validation", name.removeprefix("eval_")): value
-                for name, value in metrics.items()
-                if name.startswith("eval_dim_")
-            }
-            progress.measure({**figures, "epoch": epoch}, state.global_step)
+            progress.measure(_validation_figures(metrics | {"epoch": epoch}), state.global_step)
             progress.say(f"Epoch {epoch:g}: validation NDCG@10 {ndcg:.4f}")
             since_best = len(self.validation) - 1 - self.validation.index(self.best)
             if config.patience and since_best >= config.patience:
@@ -197,6 +196,14 @@ def watch(config: TrainingConfig, progress: Progress, clock: Clock, pairs: int) 
             for step, metrics in self._pending.items():
                 progress.measure(metrics, step)
             self._pending.clear()
+
+    def _validation_figures(measured: dict[str, float]) -> dict[str, float]:
+        figures = {
+            metric_name("validation", name.removeprefix("eval_")): value
+            for name, value in measured.items()
+            if name.startswith("eval_dim_")
+        }
+        return figures | {"epoch": measured["epoch"]}
 
     def _agreed(wish: bool) -> bool:
         """The first process's wish: all save together, or none."""

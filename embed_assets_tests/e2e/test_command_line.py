@@ -191,6 +191,25 @@ def test_questions_are_exported_for_review(trained: tuple[Project, Call], tmp_pa
     assert project.call("export", str(tmp_path / "review.docx")).status == 2
 
 
+def test_an_adapter_is_fitted_without_encoding_a_chunk_again(
+    trained: tuple[Project, Call], tmp_path: Path
+) -> None:
+    project = trained[0].copy(tmp_path)
+    whole = "HAVING count(*) = (SELECT count(DISTINCT chunk_id) FROM chunks)"
+    models = (
+        "SELECT model FROM embeddings WHERE text_id IN (SELECT chunk_id FROM chunks) "
+        f"GROUP BY model {whole} ORDER BY model"
+    )
+    that_read_all_chunks = project.rows(models)
+    call = project.call("run", "--json", EMBED_ASSETS_METHOD="adapter")
+    assert call.status == 0, call.err
+    assert call.result["model"]["version"] == "2"
+    assert (Path(call.result["model"]["path"]) / "router_config.json").is_file()
+    assert project.rows(models) == that_read_all_chunks
+    found = project.call("search", "the river gauge at the lock", "--json")
+    assert len(found.result["results"]) == 5
+
+
 def test_new_and_broken_pdfs_are_ingested_and_no_question_moves(
     trained: tuple[Project, Call], tmp_path: Path
 ) -> None:

@@ -152,12 +152,25 @@ def test_a_killed_training_ends_as_an_unbroken_one(tmp_path: Path, tiny_model: P
         process.wait()
     assert not config.model.exists()
     assert step_of(last_checkpoint(config.checkpoints)) < 23, "killed too late to show anything"
-    result = train(config, Silent())
+    measured = Measured()
+    result = train(config, measured)
+    assert sorted(measured.losses) == list(range(1, 25)), "of the steps before the kill too"
     assert result["resumed_from"].startswith("checkpoint-")
     assert result["steps"] == said["steps"] == 24
     assert largest_difference(weights_of(config), weights_of(unbroken)) < 1e-6
     best = "best_validation_ndcg_at_10"
     assert result[best] == pytest.approx(said[best], abs=1e-6)
+
+
+class Measured(Silent):
+    """Keeps the loss of each step."""
+
+    def __init__(self) -> None:
+        self.losses: dict[int, float] = {}
+
+    def measure(self, metrics: dict[str, float], step: int) -> None:
+        if "loss" in metrics:
+            self.losses[step] = metrics["loss"]
 
 
 def step_of(checkpoint: Path | None) -> int:
