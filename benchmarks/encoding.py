@@ -45,7 +45,13 @@ import torch
 
 from embed_assets.evaluation.beir import read_beir
 from embed_assets.evaluation.retrieval import evaluate
-from embed_assets.resources.encoder import Encoder, ModelCard, matryoshka_dimensions, model_card
+from embed_assets.resources.encoder import (
+    Encoder,
+    ModelCard,
+    Task,
+    matryoshka_dimensions,
+    model_card,
+)
 from embed_assets.settings import Settings
 
 ROUNDS = 3
@@ -55,7 +61,8 @@ Transform = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 class ThirtyTwoAtATime(Encoder):
     """The encoder as it was: 32 texts a batch, sorted by characters."""
 
-    def encode(self, texts: Sequence[str], prompt: str, progress: str | None = None) -> np.ndarray:
+    def encode(self, texts: Sequence[str], task: Task, progress: str | None = None) -> np.ndarray:
+        prompt = self._card.prompt(task)
         order = np.argsort([-len(text) for text in texts], kind="stable")
         embeddings = np.empty((len(texts), self.size), dtype=np.float32)
         for start in range(0, len(texts), 32):

@@ -19,6 +19,8 @@ questions once at all dimensions, NDCG@10 by dimension, and its change against t
 import argparse
 import json
 import os
+import shutil
+import subprocess
 import tempfile
 import time
 from dataclasses import dataclass, replace
@@ -28,7 +30,7 @@ from typing import Any
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import polars as pl
-from recipe import BLOG, NOTEBOOK, evaluate_recipe, train_recipe
+from recipe import BLOG, NOTEBOOK, Variant, train_recipe
 
 from embed_assets.comparison.significance import compare_models
 from embed_assets.evaluation.retrieval import evaluate
@@ -63,10 +65,10 @@ class TrainingSet:
 
 
 def read_set(name: str, source: Path, options: argparse.Namespace, scratch: Path) -> TrainingSet:
+    warehouse = Warehouse(path=str(scratch / f"{name}.duckdb"))
     if (source / "warehouse.duckdb").is_file():
-        warehouse = Warehouse(path=str(source / "warehouse.duckdb"))
+        shutil.copyfile(source / "warehouse.duckdb", warehouse.path)
     else:
-        warehouse = Warehouse(path=str(scratch / f"{name}.duckdb"))
         fill_from_beir(warehouse, source)
     rows = warehouse.read(
         "SELECT question_id, anchor, positive, global_chunk_id, relevant_chunk_ids, document_id, "
@@ -108,17 +110,21 @@ def fill_from_beir(warehouse: Warehouse, folder: Path) -> None:
         for number, (page, text) in enumerate(texts.items())
     ]
     warehouse.replace("chunks", pl.DataFrame(chunks, schema=TABLES["chunks"].schema))
+    answers: dict[str, list[str]] = {}
+    for question, page, score in judged.select("query-id", "corpus-id", "score").iter_rows():
+        if int(score) > 0:
+            answers.setdefault(question, []).append(page)
     pairs = [
         {
             "question_id": question,
             "anchor": asked[question],
-            "positive": texts[page],
-            "global_chunk_id": page,
-            "relevant_chunk_ids": [page],
-            "document_id": document_of(page),
-            "split": side_of(document_of(page)),
+            "positive": texts[found[0]],
+            "global_chunk_id": found[0],
+            "relevant_chunk_ids": found,
+            "document_id": document_of(found[0]),
+            "split": side_of(document_of(found[0])),
         }
-        for question, page in judged.select("query-id", "corpus-id").iter_rows()
+        for question, found in answers.items()
     ]
     frame = pl.DataFrame(pairs, schema=TABLES["training_pairs"].schema)
     warehouse.replace("training_pairs", frame)
@@ -161,7 +167,7 @@ def train_ours(
     )
     card = limited(model_card(settings), options.tokens)
     config = training_config(folder, settings, card, "", "")
-    prepare(folder, chosen.warehouse, settings, card, chosen.pairs, chosen.task)
+    config = prepare(config, chosen.warehouse, settings, card, chosen.pairs, chosen.task)
     result = (fit_adapter if config.method == "adapter" else train)(config, Silent())
     kept = ("pairs", "steps", "pairs_per_second", "best_epoch", "tuned_share")
     return str(config.model), {name: result[name] for name in kept}
@@ -184,11 +190,16 @@ def train_as_published(
         variant=RECIPES[arm],
     )
     return str(folder / "model"), {
-        "pairs": chosen.pairs.height,
+        "steps": optimizer_steps(chosen.pairs.height, options, RECIPES[arm]),
         "pairs_per_second": round(result.pairs_per_second, 3),
         "best_epoch": result.best_epoch,
         "their_scoring_seconds": round(min(result.validation_seconds), 1),
     }
+
+
+def optimizer_steps(pairs: int, options: argparse.Namespace, variant: Variant) -> int:
+    batches = -(-pairs // variant.batch_size)
+    return -(-batches // variant.gradient_accumulation) * options.recipe_epochs
 
 
 def limited(card: ModelCard, tokens: int) -> ModelCard:
@@ -234,53 +245,92 @@ def measure(chosen: TrainingSet, options: argparse.Namespace, out: Path, scratch
         "questions": chosen.test.questions.height,
         "chunks": chosen.test.corpus.height,
         "tokens": card.token_limit,
+        "model": options.model,
+        "validation": options.validation,
     }
+    bare = replace(card, query_prompt="", document_prompt="")  # as the recipe trains
     base = None
     for arm in options.arms:
-        if arm in done(out, about):
+        epochs = options.recipe_epochs if arm in RECIPES else options.epochs
+        if arm in done(out, {**about, "epochs": epochs}):
             continue
         if base is None:
             base, _ = scored(Encoder(card.source, card, "fp32"), chosen.test, options.dimensions)
         folder = Path(tempfile.mkdtemp(dir=scratch))
         run = train_as_published if arm in RECIPES else train_ours
         model, said = run(arm, chosen, options, folder)
-        tuned, seconds = scored(Encoder(model, card, "fp32"), chosen.test, options.dimensions)
-        if arm in RECIPES and options.time_evaluation:
-            start = time.perf_counter()
-            test = chosen.test
-            evaluate_recipe(
-                load_model(model), test.queries, test.texts, test.relevant, options.dimensions
-            )
-            said["their_scoring_seconds"] = round(time.perf_counter() - start, 1)
+        prompts = bare if arm in RECIPES else card
+        tuned, seconds = scored(Encoder(model, prompts, "fp32"), chosen.test, options.dimensions)
         figures = compared(chosen, base, tuned)
-        line = {**about, "arm": arm, **said, "scoring_seconds": seconds, "ndcg_at_10": figures}
+        line = {**about, "arm": arm, "epochs": epochs, **said, "scoring_seconds": seconds}
+        line |= {"ndcg_at_10": figures, "commit": commit()}
+        print(json.dumps(line), flush=True)
+        line["by_question"] = tuned.sort("dimension", "question_id")["ndcg_at_10"].to_list()
+        line["against"] = against_recipes(chosen, tuned, out, about)
         with out.open("a") as file:
             file.write(json.dumps(line) + "\n")
-        print(json.dumps(line), flush=True)
+        shutil.rmtree(folder)
+
+
+def against_recipes(
+    chosen: TrainingSet, tuned: pl.DataFrame, out: Path, about: Figures
+) -> dict[str, Figures]:
+    """The change against each recipe that was measured on this set before, by dimension."""
+    found = {}
+    for line in lines_of(out):
+        if about.items() <= line.items() and line["arm"] in RECIPES:
+            scores = pl.Series("ndcg_at_10", line["by_question"])
+            recipe = tuned.sort("dimension", "question_id").with_columns(scores)
+            found[line["arm"]] = compared(chosen, recipe, tuned)
+    return found
+
+
+def lines_of(out: Path) -> list[Figures]:
+    return [json.loads(line) for line in out.open()] if out.is_file() else []
+
+
+def commit() -> str:
+    """Of the code that was measured."""
+    call = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    return subprocess.run(call, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def done(out: Path, about: Figures) -> set[str]:
-    if not out.is_file():
-        return set()
-    lines = map(json.loads, out.open())
-    return {line["arm"] for line in lines if about.items() <= line.items()}
+    return {line["arm"] for line in lines_of(out) if about.items() <= line.items()}
 
 
 def report(out: Path) -> str:
-    """The lines as a markdown table: what each arm does on each set."""
-    lines = [json.loads(line) for line in out.open()]
+    """The lines as markdown tables: each arm beside the base, and beside the recipes."""
+    lines = lines_of(out)
     dimensions = list(lines[0]["ndcg_at_10"])
-    header = ["set", "arm", "pairs/s", *(f"{d}" for d in dimensions), f"95 % at {dimensions[0]}"]
-    table = [f"| {' | '.join(header)} |", "| --- | --- |" + " ---: |" * (len(header) - 2)]
+    sizes = [f"{d}" for d in dimensions]
+    table = rows_of("set", "arm", "steps", "pairs/s", *sizes, f"95 % of the change at {sizes[0]}")
+    beside = rows_of("set", "arm", "against", "pairs/s", "scoring", *sizes)
+    speed_of = {(line["set"], line["arm"]): line["pairs_per_second"] for line in lines}
+    scoring_of = {(line["set"], line["arm"]): line.get("their_scoring_seconds") for line in lines}
     for line in lines:
-        figures = line["ndcg_at_10"]
-        largest = figures[dimensions[0]]
+        figures, first = line["ndcg_at_10"], line["ndcg_at_10"][dimensions[0]]
         cells = [f"{figures[d]['ndcg']:.4f} ({figures[d]['change']:+.4f})" for d in dimensions]
-        interval = f"{largest['low']:+.3f} … {largest['high']:+.3f}, {largest['verdict']}"
-        speed = f"{line['pairs_per_second']:.1f}"
-        row = [line["set"], line["arm"], speed, *cells, interval]
-        table.append(f"| {' | '.join(row)} |")
-    return "\n".join(table)
+        speed = "–" if "adapter" in line["arm"] else f"{line['pairs_per_second']:.1f}"
+        interval = f"{first['low']:+.3f} … {first['high']:+.3f}, {first['verdict']}"
+        table += rows_of(line["set"], line["arm"], line["steps"], speed, *cells, interval)[:1]
+        for recipe, changes in line["against"].items():
+            if line["arm"] in RECIPES or "adapter" in line["arm"]:
+                continue
+            key = (line["set"], recipe)
+            faster = f"{line['pairs_per_second'] / speed_of[key]:.2f} ×"
+            sooner = f"{scoring_of[key] / line['scoring_seconds']:.1f} ×"
+            cells = [
+                f"{c['change']:+.4f} ({c['low']:+.3f} … {c['high']:+.3f})"
+                for c in (changes[d] for d in dimensions)
+            ]
+            beside += rows_of(line["set"], line["arm"], recipe, faster, sooner, *cells)[:1]
+    return "\n".join([*table, "", *beside])
+
+
+def rows_of(*cells: object) -> list[str]:
+    """A row of a markdown table, and the line that goes below it where it is the first."""
+    return [f"| {' | '.join(map(str, cells))} |", "| --- " * len(cells) + "|"]
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -299,7 +349,6 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--tokens", type=int, default=0, help="of a text; 0: the model's own")
     parser.add_argument("--epochs", type=int, default=Settings().epochs, help="of ours")
     parser.add_argument("--recipe-epochs", type=int, default=4, help="of the recipe")
-    parser.add_argument("--time-evaluation", action="store_true", help="the recipe's, once more")
     options = parser.parse_args()
     options.dimensions = (384, 256, 128, 64)
     return options

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from embed_assets.evaluation.retrieval import evaluate
 from embed_assets.resources.encoder import load_model
 from embed_assets.training.config import TrainingConfig
 from embed_assets.training.losses import TEMPERATURE
 from embed_assets.training.progress import Progress
+from embed_assets.training.validation import ndcg_by_dimension
 from embed_assets.training.weights import save_model
 
 EPOCHS = 60
@@ -49,7 +49,8 @@ def fit_adapter(config: TrainingConfig, progress: Progress) -> dict[str, Any]:
     adapter = torch.nn.Linear(questions.shape[1], questions.shape[1], bias=False)
     torch.nn.init.eye_(adapter.weight)
     optimizer = torch.optim.AdamW(adapter.parameters(), lr=config.learning_rate, weight_decay=0)
-    best, best_weight, best_epoch = validation.score(None), adapter.weight.detach().clone(), 0
+    base = validation.score(None)
+    best, best_weight, best_epoch = base, adapter.weight.detach().clone(), 0
     progress.say(f"Fitting an adapter to {pairs.height} pairs: validation NDCG@10 {best:.4f}")
     epoch = 0
     while epoch < EPOCHS and epoch - best_epoch < PATIENCE:
@@ -72,7 +73,8 @@ def fit_adapter(config: TrainingConfig, progress: Progress) -> dict[str, Any]:
             optimizer.step()
             losses.append(float(loss))
         score = validation.score(adapter.weight.detach().numpy())
-        progress.measure({"loss": float(np.mean(losses)), "validation_ndcg_at_10": score}, epoch)
+        measured = {"loss": float(np.mean(losses)), "validation_ndcg_at_10": score}
+        progress.measure({epoch: measured})
         if score > best:
             best, best_weight, best_epoch = score, adapter.weight.detach().clone(), epoch
     progress.say(f"Adapter of epoch {best_epoch}: validation NDCG@10 {best:.4f}")
@@ -86,6 +88,7 @@ def fit_adapter(config: TrainingConfig, progress: Progress) -> dict[str, Any]:
         "pairs_per_second": round(epoch * pairs.height / seconds, 3),
         "best_epoch": best_epoch,
         "best_validation_ndcg_at_10": best,
+        "base_validation_ndcg_at_10": base,
         "tuned_share": 1.0,
         "resumed_from": None,
         "precision": "fp32",
@@ -118,25 +121,18 @@ class _Validation:
     """NDCG@10 of adapted questions at the largest dimension, on embeddings alone."""
 
     def __init__(self, config: TrainingConfig) -> None:
-        questions, corpus = pl.read_parquet(config.validation), pl.read_parquet(config.corpus)
-        self._questions, self._corpus = (
-            _matrix(questions["embedding"]),
-            _matrix(corpus["embedding"]),
-        )
-        self._ids, self._chunk_ids = (
-            questions["question_id"].to_list(),
-            corpus["chunk_id"].to_list(),
-        )
-        answers = map(set, questions["relevant_chunk_ids"].to_list())
-        self._relevant = dict(zip(self._ids, answers, strict=True))
+        self._questions = pl.read_parquet(config.validation)
+        self._corpus = pl.read_parquet(config.corpus)
+        self._queries = _matrix(self._questions["embedding"])
+        self._documents = _matrix(self._corpus["embedding"])
         self._dimension = max(config.dimensions)
 
     def score(self, adapter: np.ndarray | None) -> float:
-        adapted = self._questions if adapter is None else self._questions @ adapter.T
-        result = evaluate(
-            adapted, self._corpus, self._ids, self._chunk_ids, self._relevant, [self._dimension]
+        queries = self._queries if adapter is None else self._queries @ adapter.T
+        scores = ndcg_by_dimension(
+            queries, self._documents, self._questions, self._corpus, [self._dimension]
         )
-        return result.scores.filter(pl.col("metric") == "ndcg")["score"][0]
+        return scores[self._dimension]
 
 
 def _matrix(embeddings: pl.Series) -> np.ndarray:

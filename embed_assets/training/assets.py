@@ -1,6 +1,7 @@
 """finetuned_model: the base model, fine-tuned on the training pairs in a child process."""
 
 import json
+import os
 import shutil
 import sys
 from datetime import UTC, datetime
@@ -26,7 +27,7 @@ from embed_assets.resources.warehouse import Warehouse, digest, record_materiali
 from embed_assets.settings import Settings
 from embed_assets.tables import TABLES
 from embed_assets.training.config import TrainingConfig
-from embed_assets.training.preparation import prepare, select_pairs, training_config
+from embed_assets.training.preparation import prepare, select_pairs, shape_of, training_config
 from embed_assets.training.trainer import training_lock
 
 TRAINING_VERSION = "2"
@@ -61,7 +62,7 @@ def finetuned_model(
     folder = settings.models / f"training-{digest((input_version, code_version))}"
     with tracking.run(context, f"finetuned_model {Path(card.name).name}") as run_id:
         config = training_config(folder, settings, card, tracking.uri, run_id)
-        prepare(folder, warehouse, settings, card, every_pair, task)
+        config = prepare(config, warehouse, settings, card, every_pair, task)
         mlflow.log_params(as_params(config.model_dump(exclude={"folder", "tracking_uri"})))
         mlflow.set_tag("dagster/data_version", run_id)
         _log_dataset(pairs)
@@ -72,12 +73,13 @@ def finetuned_model(
         )
         mlflow.log_metrics(mlflow_metrics(evaluation.scores))
         registered = _register(config.model)
-        path = _keep(config, settings.models / f"v{registered}")
+        path = _keep(config.model, settings.models / f"v{registered}")
         store(warehouse, evaluation, "tuned", run_id)
         _record_model(
             warehouse, registered, card, path, input_version, pairs, run_id, context.run_id
         )
     record_materialization(context, warehouse, input_version=input_version, data_version=run_id)
+    _clear_trainings(settings.models)
     return dg.MaterializeResult(
         data_version=dg.DataVersion(run_id),
         metadata={
@@ -99,7 +101,13 @@ def _train(
         return json.loads(config.result.read_text())
     path = config.folder / "config.json"
     path.write_text(config.model_dump_json(indent=2))
-    pipes.run(command=training_command(config, path), context=context.op_execution_context)
+    pipes.run(
+        command=training_command(config, path),
+        env={"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // config.processes))}
+        if config.processes > 1
+        else None,
+        context=context.op_execution_context,
+    )
     return json.loads(config.result.read_text())
 
 
@@ -136,11 +144,20 @@ def _register(model: Path) -> str:
     return str(info.registered_model_version)
 
 
-def _keep(config: TrainingConfig, path: Path) -> Path:
-    """Move the model to the folder named after its version, and clear away unfinished trainings."""
+def _keep(model: Path, path: Path) -> Path:
+    """Link the model into the folder named after its version.
+
+    What it was trained from stays until the version is recorded: a run that is killed before that
+    is taken up, and trains nothing.
+    """
     shutil.rmtree(path, ignore_errors=True)
-    config.model.rename(path)
-    for unfinished in config.folder.parent.glob("training-*"):
+    shutil.copytree(model, path, copy_function=os.link)
+    return path
+
+
+def _clear_trainings(models: Path) -> None:
+    """Delete the folders of trainings that are over, or that nothing will take up."""
+    for unfinished in models.glob("training-*"):
         if not unfinished.is_dir():
             continue
         lock = training_lock(unfinished)
@@ -150,7 +167,6 @@ def _keep(config: TrainingConfig, path: Path) -> Path:
         except Timeout:  # another run trains there
             continue
         Path(lock.lock_file).unlink(missing_ok=True)
-    return path
 
 
 def _record_model(
@@ -194,17 +210,7 @@ def code_versions(settings: Settings) -> dict[str, str]:
         card.document_prompt,
         card.token_limit,
         settings.dimensions,
-        settings.epochs,
-        settings.max_pairs,
-        settings.batch_size,
-        settings.method,
-        settings.loss,
-        settings.hard_negatives,
-        settings.frozen_share,
-        settings.learning_rate,
-        settings.patience,
-        settings.merge,
-        settings.seed,
+        shape_of(settings),
         settings.precision,
     )
     return {"finetuned_model": f"{TRAINING_VERSION}.{EVALUATION_VERSION}, {digest(shape)}"}

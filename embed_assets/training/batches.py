@@ -91,22 +91,34 @@ def group_pairs(
 
 
 def batch_sampler(
-    dataset: Any, places: Sequence[Place], *, batch_size: int, seed: int, processes: int = 1
+    dataset: Any,
+    places: Sequence[Place],
+    *,
+    batch_size: int,
+    seed: int,
+    epochs: int,
+    processes: int = 1,
 ) -> Any:
     """Batch sampler for sentence-transformers' trainer, over a dataset in the order of `places`.
 
     batch_size: pairs of a batch over all processes, each of which takes its share of every batch.
+    epochs: whose batches are counted: every epoch has as many as the one with the fewest, since the
+    trainer tells by their number where it is. ValueError where there is none.
     """
     from sentence_transformers.base.sampler import DefaultBatchSampler
 
     def epoch_of(number: int) -> list[list[int]]:
         return group_pairs(places, batch_size, seed + number, full=processes > 1)
 
-    batches = len(epoch_of(0))
+    batches = min(len(epoch_of(number)) for number in range(epochs))
+    if not batches:
+        raise ValueError(
+            f"{len(places)} pairs of {len({min(place.shown) for place in places})} chunks make no "
+            f"batch of {batch_size}: no two of one chunk or of its neighbours may stand together."
+        )
 
     class GroupedSampler(DefaultBatchSampler):
         def __iter__(self) -> Any:
-            # As many as in the first epoch, by which the trainer has counted its steps.
             yield from epoch_of(self.epoch)[:batches]
 
         def __len__(self) -> int:

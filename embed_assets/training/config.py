@@ -7,7 +7,6 @@ from pydantic import BaseModel, ConfigDict
 
 Method = Literal["full", "lora", "adapter"]
 Loss = Literal["mnrl", "cached_mnrl", "gist"]
-PAIRS, VALIDATION, CORPUS = "pairs.parquet", "validation.parquet", "corpus.parquet"
 
 
 class TrainingConfig(BaseModel):
@@ -16,7 +15,7 @@ class TrainingConfig(BaseModel):
     frozen_share: of the layers, the lowest, that stay as they are. batch_size: pairs over all
     processes. patience: validations without a gain after which it stops; 0: never. merge: choose on
     validation how much of the base's weights to keep. seconds_between_checkpoints: what a killed
-    run loses, at most.
+    run loses, at most. base_ndcg_at_10: the base model's on the validation questions.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -38,6 +37,7 @@ class TrainingConfig(BaseModel):
     merge: bool = False
     gradient_checkpointing: bool = False
     processes: int = 1
+    base_ndcg_at_10: float | None = None
     seed: int
     precision: Literal["auto", "fp32", "bf16"]
     seconds_between_checkpoints: float = 300.0
@@ -51,27 +51,26 @@ class TrainingConfig(BaseModel):
         related_chunk_ids: chunks that are no negatives of the anchor. negatives: texts, as many for
         every pair.
         """
-        return self.folder / PAIRS
+        return self.folder / "pairs.parquet"
 
     @property
     def validation(self) -> Path:
         """Validation questions: question_id, anchor, relevant_chunk_ids."""
-        return self.folder / VALIDATION
+        return self.folder / "validation.parquet"
 
     @property
     def corpus(self) -> Path:
         """The distinct chunks that validation searches: chunk_id, chunk_text."""
-        return self.folder / CORPUS
+        return self.folder / "corpus.parquet"
 
     @property
     def checkpoints(self) -> Path:
         """Where the trainer keeps what it needs to resume."""
-        return self.folder / "checkpoints"
+        return self.folder / f"checkpoints-{self.processes}"
 
-    @property
-    def best(self) -> Path:
-        """Weights that were best on validation."""
-        return self.folder / "best.safetensors"
+    def best(self, step: int) -> Path:
+        """Weights of a step that was the best on validation until then."""
+        return self.folder / f"best-{step}.safetensors"
 
     @property
     def model(self) -> Path:

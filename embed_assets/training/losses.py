@@ -17,23 +17,33 @@ GUIDE_MARGIN = 0.05
 """A negative that the guide scores above 95 % of the positive is left out."""
 
 
-def make_loss(model: Any, config: TrainingConfig, mini_batch: int) -> Any:
-    """Matryoshka over the loss that the config names. mini_batch: texts that fit in memory at once.
+def make_loss(model: Any, config: TrainingConfig, cached_texts: int | None) -> Any:
+    """Matryoshka over the loss that the config names.
 
-    Where a batch doesn't fit, its gradients are cached: the same loss and the same gradients, for
-    another forward pass.
+    cached_texts: texts per mini-batch of cached gradients, the same loss and the same gradients for
+    another forward pass; None where the whole batch goes at once.
     """
     from sentence_transformers.sentence_transformer.losses import MatryoshkaLoss
 
-    share = config.batch_size // config.processes
     options: dict[str, Any] = {"gather_across_devices": config.processes > 1}
-    if cached := config.loss == "cached_mnrl" or mini_batch < share:
-        options["mini_batch_size"] = min(mini_batch, share)
+    if cached := cached_texts is not None:
+        options["mini_batch_size"] = cached_texts
     if config.loss == "gist":
         loss = _guided(model, config, cached, options)
     else:
         loss = _ranking(model, cached, options)
     return MatryoshkaLoss(model, loss, matryoshka_dims=list(config.dimensions))
+
+
+def cached_texts(config: TrainingConfig, columns: int, fit: int) -> int | None:
+    """Texts per mini-batch where gradients are cached: as asked, or because a batch doesn't fit.
+
+    columns: texts of a pair, its hard negatives included. fit: texts that memory holds at once.
+    """
+    share = config.batch_size // config.processes
+    if config.loss != "cached_mnrl" and columns * share <= fit:
+        return None
+    return max(1, min(fit, share))
 
 
 def _ranking(model: Any, cached: bool, options: dict[str, Any]) -> Any:

@@ -1,6 +1,5 @@
 """What a training reads: pairs with their hard negatives, and what it is validated on."""
 
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,49 +10,55 @@ from embed_assets.resources.embeddings import CachedEncoder
 from embed_assets.resources.encoder import ModelCard, embedding_size, matryoshka_dimensions
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings, SettingsError
-from embed_assets.training.config import CORPUS, PAIRS, VALIDATION, TrainingConfig
+from embed_assets.training.config import TrainingConfig
 from embed_assets.training.negatives import mine_negatives
+from embed_assets.training.validation import ndcg_by_dimension
 
-LEARNING_RATES = {"full": 2e-5, "lora": 2e-4, "adapter": 1e-3}
+LEARNING_RATES = {"full": 6e-5, "lora": 1e-3, "adapter": 1e-3}
 """Peak learning rate of each method, where none is set."""
 VALIDATION_CHUNKS = 2000
 """Chunks that validation searches while training: those that answer, and others up to so many."""
 
 
 def prepare(
-    folder: Path,
+    config: TrainingConfig,
     warehouse: Warehouse,
     settings: Settings,
     card: ModelCard,
     pairs: pl.DataFrame,
     task: RetrievalTask,
-) -> None:
-    """Write the frames that a TrainingConfig of this folder names.
+) -> TrainingConfig:
+    """Write the frames that the config names; gives it with the base model's score on validation.
 
     pairs: every training pair: question_id, anchor, positive, global_chunk_id, relevant_chunk_ids.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    config.folder.mkdir(parents=True, exist_ok=True)
     encoder = CachedEncoder(warehouse, card.source, card, settings.precision)
     related = with_related(pairs, neighbours(warehouse))
     chosen = with_negatives(
-        select_pairs(related, settings.max_pairs), related, encoder, settings.hard_negatives
+        select_pairs(related, settings.max_pairs),
+        related,
+        encoder,
+        0 if config.method == "adapter" else settings.hard_negatives,
     )
     questions = task.questions.filter(pl.col("split") == "validation").drop("split")
     corpus = validation_corpus(task.corpus, questions, VALIDATION_CHUNKS)
-    if settings.method == "adapter":
+    # base_eval needs these too, and finds them kept.
+    queries = encoder.encode_queries(questions["anchor"].to_list(), "Encoding questions")
+    documents = encoder.encode_documents(corpus["chunk_text"].to_list(), "Encoding chunks")
+    base = ndcg_by_dimension(queries, documents, questions, corpus, config.dimensions)
+    if config.method == "adapter":
+        anchors = encoder.encode_queries(chosen["anchor"].to_list(), "Encoding questions")
+        positives = encoder.encode_documents(chosen["positive"].to_list(), "Encoding chunks")
         chosen = chosen.with_columns(
-            _embeddings("anchor_embedding", encoder.encode_queries, chosen["anchor"]),
-            _embeddings("positive_embedding", encoder.encode_documents, chosen["positive"]),
+            _column("anchor_embedding", anchors), _column("positive_embedding", positives)
         )
-        questions = questions.with_columns(
-            _embeddings("embedding", encoder.encode_queries, questions["anchor"])
-        )
-        corpus = corpus.with_columns(
-            _embeddings("embedding", encoder.encode_documents, corpus["chunk_text"])
-        )
-    chosen.write_parquet(folder / PAIRS)
-    questions.write_parquet(folder / VALIDATION)
-    corpus.write_parquet(folder / CORPUS)
+        questions = questions.with_columns(_column("embedding", queries))
+        corpus = corpus.with_columns(_column("embedding", documents))
+    chosen.write_parquet(config.pairs)
+    questions.write_parquet(config.validation)
+    corpus.write_parquet(config.corpus)
+    return config.model_copy(update={"base_ndcg_at_10": base[max(base)]})
 
 
 def training_config(
@@ -87,6 +92,25 @@ def training_config(
         precision=settings.precision,
         tracking_uri=tracking_uri,
         mlflow_run_id=run_id,
+    )
+
+
+def shape_of(settings: Settings) -> tuple[object, ...]:
+    """The settings that shape a model trained by its method: others may change without effect."""
+    always = (settings.method, settings.max_pairs, settings.learning_rate, settings.seed)
+    if settings.method == "adapter":
+        return always
+    frozen = settings.frozen_share if settings.method == "full" else 0.0
+    return (
+        *always,
+        settings.epochs,
+        settings.batch_size,
+        settings.loss,
+        settings.hard_negatives,
+        frozen,
+        settings.patience,
+        settings.merge,
+        settings.processes,
     )
 
 
@@ -189,8 +213,5 @@ def validation_corpus(corpus: pl.DataFrame, questions: pl.DataFrame, most: int) 
     return ordered.head(max(most, int(ordered["answers"].sum()))).drop("answers")
 
 
-def _embeddings(
-    name: str, encode: Callable[[Sequence[str], str], np.ndarray], texts: pl.Series
-) -> pl.Series:
-    matrix = encode(texts.to_list(), "Encoding")
-    return pl.Series(name, matrix).arr.to_list()
+def _column(name: str, embeddings: np.ndarray) -> pl.Series:
+    return pl.Series(name, embeddings).arr.to_list()

@@ -1,8 +1,9 @@
 """Where a training says how it goes: Dagster's log through Pipes, MLflow, and a progress bar."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from embed_assets.resources.tracking import metric_name
@@ -13,6 +14,8 @@ from embed_assets.training.weights import save_weights
 
 SECONDS_BETWEEN_REPORTS = 10.0
 GIB = 2**30
+METRICS_AT_ONCE = 1000
+"""That MLflow takes in one call."""
 
 
 class Progress(Protocol):
@@ -21,8 +24,8 @@ class Progress(Protocol):
     def say(self, message: str) -> None:
         """A line for a person."""
 
-    def measure(self, metrics: dict[str, float], step: int) -> None:
-        """Metrics of a step."""
+    def measure(self, metrics: Mapping[int, Mapping[str, float]]) -> None:
+        """Metrics by name, by step."""
 
 
 class PipesAndMlflow:
@@ -34,18 +37,30 @@ class PipesAndMlflow:
         self._pipes = pipes
         self._client = MlflowClient(config.tracking_uri)
         self._run_id = config.mlflow_run_id
+        self._lost = False
 
     def say(self, message: str) -> None:
         """A line for Dagster's log."""
         self._pipes.log.info(message)
 
-    def measure(self, metrics: dict[str, float], step: int) -> None:
-        """Metrics of a step, for MLflow."""
+    def measure(self, metrics: Mapping[int, Mapping[str, float]]) -> None:
+        """Metrics by step, for MLflow. Where it can't be reached, training goes on without."""
         from mlflow.entities import Metric
+        from mlflow.exceptions import MlflowException
 
         now = int(time.time() * 1000)
-        rows = [Metric(name, float(value), now, step) for name, value in metrics.items()]
-        self._client.log_batch(self._run_id, metrics=rows)
+        rows = [
+            Metric(name, float(value), now, step)
+            for step, measured in metrics.items()
+            for name, value in measured.items()
+        ]
+        try:
+            for start in range(0, len(rows), METRICS_AT_ONCE):
+                self._client.log_batch(self._run_id, rows[start : start + METRICS_AT_ONCE])
+        except MlflowException as error:
+            if not self._lost:
+                self._lost = True
+                self._pipes.log.warning(f"MLflow takes no metrics, training goes on: {error}")
 
 
 class Silent:
@@ -54,8 +69,38 @@ class Silent:
     def say(self, message: str) -> None:
         """Nothing."""
 
-    def measure(self, metrics: dict[str, float], step: int) -> None:
+    def measure(self, metrics: Mapping[int, Mapping[str, float]]) -> None:
         """Nothing."""
+
+
+@dataclass(frozen=True)
+class Validated:
+    """NDCG@10 of the model at a step."""
+
+    step: int
+    epoch: float
+    ndcg: float
+
+
+class Validations:
+    """What the model scored on validation so far, in the order of the steps."""
+
+    def __init__(self, log_history: Iterable[Mapping[str, Any]] = ()) -> None:
+        """log_history: the trainer's, of a run that was killed."""
+        self.rows = [
+            Validated(row["step"], round(row["epoch"], 2), row[f"eval_{BEST_METRIC}"])
+            for row in log_history
+            if f"eval_{BEST_METRIC}" in row
+        ]
+
+    @property
+    def best(self) -> Validated:
+        """The best, the first of equals. ValueError where there is none yet."""
+        return max(self.rows, key=lambda row: row.ndcg)
+
+    def without_gain(self) -> int:
+        """Validations since the best one."""
+        return len(self.rows) - 1 - self.rows.index(self.best) if self.rows else 0
 
 
 class Clock:
@@ -100,28 +145,16 @@ def watch(config: TrainingConfig, progress: Progress, clock: Clock, pairs: int) 
 
     class Watch(TrainerCallback):
         def __init__(self) -> None:
-            self.validation: list[dict[str, float]] = []
+            self.validations = Validations()
             self.first_step = 0
             self._reported = 0.0
             self._saved = 0.0
             self._pending: dict[int, dict[str, float]] = {}
             self._bar: Any = None
 
-        @property
-        def best(self) -> dict[str, float]:
-            """Epoch and NDCG@10 of the best validation, the first of equals."""
-            nothing = {"epoch": 0.0, BEST_METRIC: 0.0}
-            return max(self.validation, key=lambda row: row[BEST_METRIC], default=nothing)
-
         def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             self.first_step = state.global_step
-            for row in state.log_history:  # what a run that was killed had measured
-                if f"eval_{BEST_METRIC}" in row:
-                    self._remember(row["epoch"], row[f"eval_{BEST_METRIC}"])
-                    progress.measure(_validation_figures(row), row["step"])
-                elif "loss" in row:
-                    measured = {name: row[name] for name in ("loss", "learning_rate")}
-                    progress.measure(measured, row["step"])
+            self._recall(state.log_history)
             self._bar = tqdm(
                 total=state.max_steps,
                 initial=state.global_step,
@@ -132,6 +165,18 @@ def watch(config: TrainingConfig, progress: Progress, clock: Clock, pairs: int) 
             self._saved = time.monotonic()
             clock.start()
             progress.say(f"Training on {pairs} pairs: {state.max_steps} steps")
+
+        def _recall(self, log_history: Sequence[Mapping[str, Any]]) -> None:
+            """What a run that was killed had measured."""
+            self.validations = Validations(log_history)
+            measured: dict[int, dict[str, float]] = {}
+            for row in log_history:
+                figures = measured.setdefault(row["step"], {})
+                if f"eval_{BEST_METRIC}" in row:
+                    figures |= _validation_figures(row)
+                elif "loss" in row:
+                    figures |= {name: row[name] for name in ("loss", "learning_rate")}
+            progress.measure(measured)
 
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             self._bar.update(state.global_step - self._bar.n)
@@ -172,16 +217,19 @@ def watch(config: TrainingConfig, progress: Progress, clock: Clock, pairs: int) 
             model: Any = None,
             **kwargs: Any,
         ) -> None:
-            epoch, ndcg = round(state.epoch, 2), metrics[f"eval_{BEST_METRIC}"]
-            best_before = self.best[BEST_METRIC]
-            self._remember(epoch, ndcg)
-            if state.is_world_process_zero and ndcg > best_before:
-                save_weights(model, config.best)
-            progress.measure(_validation_figures(metrics | {"epoch": epoch}), state.global_step)
-            progress.say(f"Epoch {epoch:g}: validation NDCG@10 {ndcg:.4f}")
-            since_best = len(self.validation) - 1 - self.validation.index(self.best)
-            if config.patience and since_best >= config.patience:
-                progress.say(f"No gain in {since_best} validations: stopping.")
+            now = Validated(
+                state.global_step, round(state.epoch, 2), metrics[f"eval_{BEST_METRIC}"]
+            )
+            before = self.validations.best if self.validations.rows else None
+            self.validations.rows.append(now)
+            if state.is_world_process_zero and (before is None or now.ndcg > before.ndcg):
+                save_weights(model, config.best(now.step))
+                # The one before stays until a checkpoint knows of this one.
+                _forget_best(config, {now.step, before.step if before else now.step})
+            progress.measure({now.step: _validation_figures(metrics | {"epoch": now.epoch})})
+            progress.say(f"Epoch {now.epoch:g}: validation NDCG@10 {now.ndcg:.4f}")
+            if config.patience and self.validations.without_gain() >= config.patience:
+                progress.say(f"No gain in {config.patience} validations: stopping.")
                 control.should_training_stop = True
 
         def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -189,15 +237,11 @@ def watch(config: TrainingConfig, progress: Progress, clock: Clock, pairs: int) 
             self._flush()
             self._bar.close()
 
-        def _remember(self, epoch: float, ndcg: float) -> None:
-            self.validation.append({"epoch": epoch, BEST_METRIC: ndcg})
-
         def _flush(self) -> None:
-            for step, metrics in self._pending.items():
-                progress.measure(metrics, step)
+            progress.measure(self._pending)
             self._pending.clear()
 
-    def _validation_figures(measured: dict[str, float]) -> dict[str, float]:
+    def _validation_figures(measured: Mapping[str, Any]) -> dict[str, float]:
         figures = {
             metric_name("validation", name.removeprefix("eval_")): value
             for name, value in measured.items()
@@ -214,3 +258,11 @@ def watch(config: TrainingConfig, progress: Progress, clock: Clock, pairs: int) 
         return bool(broadcast_object_list([wish])[0])
 
     return Watch()
+
+
+def _forget_best(config: TrainingConfig, steps: Iterable[int]) -> None:
+    """Delete all but these steps' weights."""
+    kept = {config.best(step) for step in steps}
+    for path in config.folder.glob("best-*.safetensors"):
+        if path not in kept:
+            path.unlink()

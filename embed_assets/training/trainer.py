@@ -21,10 +21,17 @@ from embed_assets.resources.encoder import load_model, resolved_precision
 from embed_assets.training.adapter import fit_adapter
 from embed_assets.training.batches import Place, batch_sampler
 from embed_assets.training.config import TrainingConfig
-from embed_assets.training.losses import make_loss
+from embed_assets.training.losses import cached_texts, make_loss
 from embed_assets.training.memory import texts_that_fit
 from embed_assets.training.parts import forward_in_parts
-from embed_assets.training.progress import Clock, PipesAndMlflow, Progress, Silent, watch
+from embed_assets.training.progress import (
+    Clock,
+    PipesAndMlflow,
+    Progress,
+    Silent,
+    Validations,
+    watch,
+)
 from embed_assets.training.validation import BEST_METRIC, Validation, evaluator
 from embed_assets.training.weights import (
     RATIOS,
@@ -42,15 +49,18 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 WEIGHTS = "weights.safetensors"
+STATE = "trainer_state.json"
 
 
 def train(config: TrainingConfig, progress: Progress) -> dict[str, Any]:
     """Fine-tune the base model on the pairs and save what is best on validation.
 
     Returns pairs, epochs, seconds, pairs_per_second (of training alone), best_epoch and its NDCG@10
-    on validation, the share of tuned weights, resumed_from (step or null) and precision.
+    on validation and the base's, the share of tuned weights, resumed_from (step or null) and
+    precision. What is measured of time and pairs is of this process, since it was resumed.
+    ValueError where the pairs make no batch.
     """
-    from transformers import PrinterCallback, set_seed
+    from transformers import PrinterCallback, TrainerState, set_seed
 
     set_seed(config.seed)
     precision = resolved_precision(config.precision)
@@ -70,41 +80,56 @@ def train(config: TrainingConfig, progress: Progress) -> dict[str, Any]:
         config.token_limit,
         bf16=precision == "bf16",
         checkpointing=config.gradient_checkpointing,
+        processes=config.processes if model.device.type == "cpu" else 1,
     )
+    cached = cached_texts(config, len(dataset.column_names), fit)
+    if cached is not None:
+        progress.say(f"Gradients are cached, {cached} texts at a time.")
     trainer = _trainer_class(config, clock)(
         model=model,
         args=_arguments(config, dataset, precision),
         train_dataset=dataset,
         places=_places(pairs),
-        loss=make_loss(model, config, fit),
+        loss=make_loss(model, config, cached),
         evaluator=evaluator(validation, clock.pause),
         callbacks=[watcher],
     )
     trainer.remove_callback(PrinterCallback)  # the watch says it
-    checkpoint = last_checkpoint(config.checkpoints)
-    if checkpoint:
-        progress.say(f"Resuming from {checkpoint.name}")
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    best = watcher.best
+    checkpoint = last_checkpoint(config)
+    if checkpoint is not None and _is_finished(checkpoint, config):
+        trainer.state = TrainerState.load_from_json(str(checkpoint / STATE))
+        watcher.validations = Validations(trainer.state.log_history)
+        progress.say(f"The training was over at {checkpoint.name}: its best epoch is taken up.")
+    else:
+        if checkpoint is not None:
+            progress.say(f"Resuming from {checkpoint.name}")
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    best = watcher.validations.best
+    if config.base_ndcg_at_10 is not None and best.ndcg <= config.base_ndcg_at_10:
+        progress.say(
+            f"No epoch is better on validation ({best.ndcg:.4f}) than the base model "
+            f"({config.base_ndcg_at_10:.4f}). The best of them goes on to the comparison."
+        )
     result = {
         "pairs": pairs.height,
         "epochs": config.epochs,
         "steps": trainer.state.global_step,
         "seconds": round(clock.seconds, 2),
         "pairs_per_second": round(clock.pairs_per_second, 3),
-        "best_epoch": best["epoch"],
-        "best_validation_ndcg_at_10": best[BEST_METRIC],
+        "best_epoch": best.epoch,
+        "best_validation_ndcg_at_10": best.ndcg,
+        "base_validation_ndcg_at_10": config.base_ndcg_at_10,
         "tuned_share": 1.0,
         "resumed_from": checkpoint.name if checkpoint else None,
         "precision": precision,
     }
     if not trainer.is_world_process_zero():
         return result
-    load_weights(model, config.best)
+    load_weights(model, config.best(best.step))
     if config.method == "lora":
         fold_in_lora(model)
     if config.merge:
-        share, score = _merge(model, config, validation, best[BEST_METRIC], progress)
+        share, score = _merge(model, config, validation, best.ndcg, progress)
         result |= {"tuned_share": share, "best_validation_ndcg_at_10": score}
     save_model(model, config.model)
     return result
@@ -115,10 +140,28 @@ def training_lock(folder: Path) -> FileLock:
     return FileLock(f"{folder}.lock", timeout=0)
 
 
-def last_checkpoint(folder: Path) -> Path | None:
-    """Newest whole checkpoint in a folder: the trainer writes its state last."""
-    whole = [p for p in folder.glob("checkpoint-*") if (p / "trainer_state.json").is_file()]
-    return max(whole, key=lambda p: int(p.name.rpartition("-")[2]), default=None)
+def last_checkpoint(config: TrainingConfig) -> Path | None:
+    """Newest checkpoint that was written whole: the trainer's state, and each process's dice."""
+    whole = [path for path in config.checkpoints.glob("checkpoint-*") if _is_whole(path, config)]
+    return max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+
+
+def _is_whole(checkpoint: Path, config: TrainingConfig) -> bool:
+    try:
+        json.loads((checkpoint / STATE).read_text())
+    except (OSError, ValueError):
+        return False
+    return len(list(checkpoint.glob("rng_state*.pth"))) >= config.processes
+
+
+def _is_finished(checkpoint: Path, config: TrainingConfig) -> bool:
+    """Whether it was made after the last validation that the config lets happen."""
+    state = json.loads((checkpoint / STATE).read_text())
+    validations = Validations(state["log_history"])
+    if not validations.rows or validations.rows[-1].step != state["global_step"]:
+        return False
+    stopped = config.patience and validations.without_gain() >= config.patience
+    return bool(stopped) or state["global_step"] >= state["max_steps"]
 
 
 def _model(config: TrainingConfig) -> Any:
@@ -160,13 +203,20 @@ def _trainer_class(config: TrainingConfig, clock: Clock) -> Any:
             super().__init__(**options)
 
         def get_batch_sampler(self, dataset: Any, batch_size: int, *args: Any, **kw: Any) -> Any:
-            return batch_sampler(
+            self.sampler = batch_sampler(
                 dataset,
                 self._places,
                 batch_size=batch_size * self.args.world_size,
                 seed=self.args.seed,
+                epochs=config.epochs,
                 processes=self.args.world_size,
             )
+            return self.sampler
+
+        def _run_epoch(self, *args: Any, **kwargs: Any) -> Any:
+            # transformers tells the sampler its epoch only where no other process has a share.
+            self.sampler.set_epoch(self.state.global_step // len(self.sampler))
+            return super()._run_epoch(*args, **kwargs)
 
         def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
             loss = super().training_step(model, inputs, *args, **kwargs)
@@ -254,7 +304,9 @@ def main() -> None:
     run = fit_adapter if config.method == "adapter" else train
     with training_lock(config.folder), open_dagster_pipes() as pipes:
         result = run(config, PipesAndMlflow(pipes, config))
-        config.result.write_text(json.dumps(result))
+        unfinished = config.result.with_suffix(".unfinished")
+        unfinished.write_text(json.dumps(result))
+        unfinished.replace(config.result)
         shutil.rmtree(config.checkpoints, ignore_errors=True)
 
 

@@ -1,9 +1,10 @@
 """How good the model is while it is trained: validation questions, one encoding, all dimensions."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from embed_assets.evaluation.retrieval import evaluate
@@ -24,21 +25,35 @@ class Validation:
 
     def score(self, model: Any) -> dict[str, float]:
         """NDCG@10 by sentence-transformers' name of each dimension, and BEST_METRIC."""
-        config, questions, corpus = self._config, self._questions, self._corpus
-        ids = questions["question_id"].to_list()
-        texts = questions["anchor"].to_list(), corpus["chunk_text"].to_list()
-        result = evaluate(
-            encode(model, texts[0], "query", config.query_prompt, self._precision),
-            encode(model, texts[1], "document", config.document_prompt, self._precision),
-            ids,
-            corpus["chunk_id"].to_list(),
-            dict(zip(ids, map(set, questions["relevant_chunk_ids"].to_list()), strict=True)),
+        config, precision = self._config, self._precision
+        questions, chunks = (
+            self._questions["anchor"].to_list(),
+            self._corpus["chunk_text"].to_list(),
+        )
+        by_dimension = ndcg_by_dimension(
+            encode(model, questions, "query", config.query_prompt, precision),
+            encode(model, chunks, "document", config.document_prompt, precision),
+            self._questions,
+            self._corpus,
             config.dimensions,
         )
-        ndcg = result.scores.filter(pl.col("metric") == "ndcg")
-        by_dimension = dict(ndcg.select("dimension", "score").iter_rows())
         figures = {f"dim_{d}_cosine_ndcg@10": score for d, score in by_dimension.items()}
         return {BEST_METRIC: by_dimension[max(by_dimension)], **figures}
+
+
+def ndcg_by_dimension(
+    queries: np.ndarray,
+    documents: np.ndarray,
+    questions: pl.DataFrame,
+    corpus: pl.DataFrame,
+    dimensions: Sequence[int],
+) -> dict[int, float]:
+    """NDCG@10 of embedded questions (question_id, relevant_chunk_ids) in a corpus (chunk_id)."""
+    ids = questions["question_id"].to_list()
+    relevant = dict(zip(ids, map(set, questions["relevant_chunk_ids"].to_list()), strict=True))
+    chunk_ids = corpus["chunk_id"].to_list()
+    scores = evaluate(queries, documents, ids, chunk_ids, relevant, dimensions).scores
+    return dict(scores.filter(metric="ndcg").select("dimension", "score").iter_rows())
 
 
 def evaluator(validation: Validation, pause: Callable[[], AbstractContextManager[None]]) -> Any:
