@@ -55,7 +55,9 @@ def _hardest(scores: np.ndarray, most: float, count: int) -> list[int]:
         )
     low = allowed[scores[allowed] <= most]
     high = allowed[scores[allowed] > most]
-    low = low[np.argsort(-scores[low], kind="stable")][:count]
+    if len(low) > count:
+        low = low[np.argpartition(-scores[low], count - 1)[:count]]
+    low = low[np.lexsort((low, -scores[low]))]
     high = high[np.argsort(scores[high], kind="stable")]
     return [int(place) for place in [*low, *high][:count]]
 
