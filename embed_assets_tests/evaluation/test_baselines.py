@@ -22,7 +22,7 @@ from embed_assets.evaluation.baselines import (
 )
 from embed_assets.evaluation.scoring import retrieval_task
 from embed_assets.resources import openai_server
-from embed_assets.resources.encoder import Encoder
+from embed_assets.resources.encoder import Encoder, Task
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings, SettingsError
 from embed_assets.tables import TABLES
@@ -95,10 +95,10 @@ def texts_embedded(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
     """Prompts by the text that was encoded with each from now on."""
     encode, seen = Encoder.encode, {}
 
-    def note(self: Encoder, texts: list[str], prompt: str, *rest: Any) -> Any:
+    def note(self: Encoder, texts: list[str], task: Task, *rest: Any) -> Any:
         for text in texts:
-            seen.setdefault(text, []).append(prompt)
-        return encode(self, texts, prompt, *rest)
+            seen.setdefault(text, []).append(self._card.prompt(task))
+        return encode(self, texts, task, *rest)
 
     monkeypatch.setattr(Encoder, "encode", note)
     return seen
