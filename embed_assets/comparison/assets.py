@@ -1,7 +1,7 @@
 """comparison: base and baselines beside tuned, the report, and the champion in the registry."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -69,7 +69,7 @@ def comparison(
             where={"run_id": [run_id]},
         )
         failed = failed_baselines(warehouse, base_run, run_id)
-        verdict = verdict_sentence(result)
+        verdict, against = verdict_sentence(result), reservations(result.against)
         report = make_report(warehouse, settings, result, model, failed)
         path = settings.reports / f"comparison-v{model['version']}.html"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -81,18 +81,21 @@ def comparison(
         mlflow.log_metrics(_differences(result))
         mlflow.log_table(result.against.to_dict(as_series=False), "model_comparisons.json")
         promotion = promote(tracking, result, model["version"], before)
-        mlflow.set_tags({"verdict": verdict, "promotion": promotion})
+        mlflow.set_tags(
+            {"verdict": verdict, "reservations": " ".join(against), "promotion": promotion}
+        )
     if before is None:
         context.log.info("There is no champion before this model to compare it with.")
     for called, reason in failed.items():
         context.log.warning(f"{called} could not be scored and is left out: {reason}")
-    context.log.info(verdict)
-    context.log.info(promotion)
+    for sentence in (verdict, *against, promotion):
+        context.log.info(sentence)
     record_materialization(context, warehouse, input_version=input_version, data_version=run_id)
     return dg.MaterializeResult(
         data_version=dg.DataVersion(run_id),
         metadata={
             "verdict": verdict,
+            **({"reservations": dg.MetadataValue.md(as_list(against))} if against else {}),
             "promotion": promotion,
             "report": dg.MetadataValue.path(path),
             **tracking.metadata(run_id),
@@ -157,6 +160,11 @@ def _notes(result: Comparison, failed: Mapping[str, str]) -> list[str]:
         )
     notes += [f"{called} could not be scored: {reason}" for called, reason in failed.items()]
     return notes
+
+
+def as_list(sentences: Sequence[str]) -> str:
+    """Sentences as a markdown list."""
+    return "\n".join(f"- {sentence}" for sentence in sentences)
 
 
 def headline_table(result: Comparison) -> str:

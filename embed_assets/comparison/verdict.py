@@ -198,17 +198,16 @@ def _queries_side_by_side(warehouse: Warehouse, base_run: str, tuned_run: str) -
 
 
 def verdict_sentence(comparison: Comparison) -> str:
-    """The outcome with the headline number and its interval, and what speaks against it."""
+    """The outcome with the headline number and its interval."""
     row = comparison.headline
     base, tuned = float(str(row["base"])), float(str(row["tuned"]))
     change = f"NDCG@10 {base:.3f} → {tuned:.3f}"
     if base > 0:
         change += f" ({100 * (tuned - base) / base:+.1f} %)"
-    said = (
+    return (
         f"{outcome(comparison)}: {change}, 95 % interval of the difference "
         f"{row['low']:+.3f} to {row['high']:+.3f}."
     )
-    return " ".join([said, *reservations(comparison.against)])
 
 
 def reservations(against: pl.DataFrame) -> list[str]:

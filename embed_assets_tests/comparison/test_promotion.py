@@ -161,7 +161,7 @@ def test_a_model_as_good_as_the_champion_replaces_it_and_is_never_compared_with_
     metadata, verdicts = project.compare()
     assert (champion(project), verdicts) == ("2", expected)
     assert "not clearly worse than version 1" in metadata["promotion"]
-    assert "does not clearly beat champion v1" in metadata["verdict"]
+    assert "does not clearly beat champion v1" in metadata["reservations"]
 
     again, verdicts = project.compare()
     assert (champion(project), verdicts) == ("2", expected)
@@ -179,7 +179,7 @@ def test_a_model_clearly_worse_than_the_champion_is_not_promoted_though_it_beats
     assert "clearly worse than version 1 (NDCG@10 0.431 against 1.000)" in metadata["promotion"]
     for name in ("bm25", "champion v1"):
         beaten = f"{name} beats the fine-tuned model on questions that people wrote"
-        assert beaten in metadata["verdict"]
+        assert beaten in metadata["reservations"]
         assert beaten in Path(metadata["report"]).read_text(encoding="utf-8")
     run = mlflow.MlflowClient(project.settings.tracking_uri).get_run(metadata["mlflow_run_id"])
     assert run.data.metrics["test_labelled/champion_v1_ndcg_at_10_difference"] == pytest.approx(
