@@ -23,7 +23,7 @@ def raw_pdfs(
     context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings]
 ) -> dg.Output[pl.DataFrame]:
     """The bytes of each PDF in the folder, with its sha256."""
-    rows, gone = load_documents(settings.pdfs, context.partition_keys, context.run_id)
+    rows, gone = load_documents(settings.pdfs, context.partition_keys, context.run.run_id)
     for key in gone:
         context.log.warning(f"{key}: the file is no longer in {settings.pdfs}")
     for key, path, sha256 in rows.select("document_id", "path", "sha256").iter_rows():

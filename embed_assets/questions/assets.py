@@ -40,7 +40,7 @@ def synthetic_questions(
     labelled = read_labelled(settings.labelled_files, settings.labelled_purpose)
     paths = warehouse.paths(context.partition_keys)
     tags = context.run.tags
-    session = tags.get(BUDGET_TAG) or tags.get("dagster/backfill") or context.run_id
+    session = tags.get(BUDGET_TAG) or tags.get("dagster/backfill") or context.run.run_id
     writing = Writing(settings, answers, session, context.log.info)
     questions = generate_questions(chunks, labelled, paths, writing)
     questions = keep_verdicts(questions, warehouse, context.partition_keys)

@@ -40,7 +40,7 @@ class Tracking(dg.ConfigurableResource):
 
         self.connect()
         tags = {
-            "dagster/run_id": context.run_id,
+            "dagster/run_id": context.run.run_id,
             "dagster/asset_key": context.asset_key.to_user_string(),
         }
         with mlflow.start_run(run_name=name, tags=tags) as run:

@@ -283,7 +283,7 @@ def record_materialization(
         code_version=context.assets_def.get_asset_spec().code_version or "",
         input_version=input_version,
         data_version=data_version,
-        run_id=context.run_id,
+        run_id=context.run.run_id,
     )
 
 
