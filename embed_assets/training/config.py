@@ -12,7 +12,8 @@ Loss = Literal["mnrl", "cached_mnrl", "gist"]
 class TrainingConfig(BaseModel):
     """All that the child needs to know. Frames are parquet files in `folder`.
 
-    frozen_share: of the layers, the lowest, that stay as they are. batch_size: pairs over all
+    frozen_share: of the layers, the lowest, that stay as they are. dropout: of the activations,
+    at random; it does not go by what the base model was trained with. batch_size: pairs over all
     processes. patience: validations without a gain after which it stops; 0: never. merge: choose on
     validation how much of the base's weights to keep. seconds_between_checkpoints: what a killed
     run loses, at most. base_ndcg_at_10: the base model's on the validation questions.
@@ -29,8 +30,10 @@ class TrainingConfig(BaseModel):
     method: Method = "full"
     loss: Loss = "mnrl"
     frozen_share: float = 0.0
+    dropout: float = 0.0
     epochs: int
     batch_size: int
+    pairs_together: int = 1
     learning_rate: float
     warmup_share: float = 0.1
     patience: int = 0

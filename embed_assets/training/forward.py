@@ -1,14 +1,16 @@
-"""A batch's forward pass in parts, which a CPU is done with sooner: nothing else changes.
+"""A batch's forward pass with nothing done twice: each distinct text once, on a CPU in parts.
 
-A batch is padded to its longest text, and its activations leave the processor's cache at each
-layer. In parts of like lengths, each no larger than the cache takes, the embeddings, the loss and
-the gradients are the same. Measured with MiniLM and 32 pairs, in seconds of one core: two thirds of
-the time on papers cut into chunks, nine tenths where nearly every text is as long as the model
-takes (scifact; `benchmarks/training_step.py`). The memory is that of the whole batch: nothing is
-computed twice.
+The pairs of a chunk stand in one batch (`batches.py`), so its text stands there once for each; its
+embedding is computed once and repeated, and with it the way back.
+
+A batch is padded to its longest text, and its activations leave a CPU's cache at each layer. In
+parts of like lengths, each no larger than the cache takes, the embeddings, the loss and the
+gradients are the same. Measured with MiniLM and 32 pairs, in seconds of one core: two thirds of the
+time on papers cut into chunks, nine tenths where nearly every text is as long as the model takes
+(scifact; `benchmarks/training_step.py`). The memory is that of the whole batch.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from embed_assets.resources.encoder import batches
@@ -16,43 +18,72 @@ from embed_assets.resources.encoder import batches
 PART_TOKENS = 1024
 """Tokens of a part, padding included. 512 to 2,048 differ by less than a fifth."""
 
+Features = dict[str, Any]
+Forward = Callable[..., Features]
 
-def forward_in_parts(model: Any) -> None:
-    """Have a sentence-transformers model on a CPU work through training batches in parts."""
-    if model.device.type != "cpu":
-        return
+
+def forward_once(model: Any) -> None:
+    """Have a sentence-transformers model work through batches of tokens so."""
     forward = model.forward
+    most = PART_TOKENS if model.device.type == "cpu" else None
 
-    def call(features: dict[str, Any], **options: Any) -> dict[str, Any]:
+    def call(features: Features, **options: Any) -> Features:
         mask = features.get("attention_mask")
-        if not model.training or mask is None or mask.ndim != 2:
+        if mask is None or mask.ndim != 2:
             return forward(features, **options)
-        import torch
-
-        order, embeddings = [], []
-        for rows, part in _parts(features, mask):
-            order.append(rows)
-            embeddings.append(forward(part, **options)["sentence_embedding"])
-        back = torch.argsort(torch.cat(order))
-        return {**features, "sentence_embedding": torch.cat(embeddings)[back]}
+        first, place = _distinct(features["input_ids"], mask)
+        once = _rows(features, mask, first)
+        embeddings = _in_parts(forward, once, most, options)
+        return {**features, "sentence_embedding": embeddings[place]}
 
     model.forward = call
 
 
-def _parts(features: dict[str, Any], mask: Any) -> Iterator[tuple[Any, dict[str, Any]]]:
+def _distinct(input_ids: Any, mask: Any) -> tuple[Any, Any]:
+    """Row of each distinct text, and for each row which of these its text is."""
+    import torch
+
+    _, place = torch.unique(torch.stack([input_ids, mask]), dim=1, return_inverse=True)
+    order = torch.arange(len(place), device=place.device)
+    # Of several rows written to one place any stays: they are the same text.
+    first = order.new_empty(int(place.max()) + 1).scatter_(0, place, order)
+    return first, place
+
+
+def _in_parts(forward: Forward, features: Features, most: int | None, options: Features) -> Any:
+    """The embeddings, computed in parts of at most so many tokens where that is given."""
+    if most is None:
+        return forward(features, **options)["sentence_embedding"]
+    import torch
+
+    order, embeddings = [], []
+    for rows, part in _parts(features, features["attention_mask"], most):
+        order.append(rows)
+        embeddings.append(forward(part, **options)["sentence_embedding"])
+    return torch.cat(embeddings)[torch.argsort(torch.cat(order))]
+
+
+def _parts(features: Features, mask: Any, most: int) -> Iterator[tuple[Any, Features]]:
     """Rows of each part, longest first, and their features without needless padding."""
     import torch
 
     lengths = mask.sum(dim=1)
-    for places in batches(lengths.numpy(), PART_TOKENS):
+    for places in batches(lengths.numpy(), most):
         rows = torch.from_numpy(places)
         longest = int(lengths[rows].max())
         left_padded = bool(mask[rows, -1].all())
         columns = slice(-longest, None) if left_padded else slice(longest)
-        part = dict(features)
-        for name, value in features.items():
-            if torch.is_tensor(value) and value.shape == mask.shape:
-                part[name] = value[rows][:, columns]
-            elif torch.is_tensor(value) and value.shape[:1] == mask.shape[:1]:
-                part[name] = value[rows]
-        yield rows, part
+        yield rows, _rows(features, mask, rows, columns)
+
+
+def _rows(features: Features, mask: Any, rows: Any, columns: slice = slice(None)) -> Features:
+    """These rows of all that goes by row, and these columns of all that goes by token."""
+    import torch
+
+    part = dict(features)
+    for name, value in features.items():
+        if torch.is_tensor(value) and value.shape == mask.shape:
+            part[name] = value[rows][:, columns]
+        elif torch.is_tensor(value) and value.shape[:1] == mask.shape[:1]:
+            part[name] = value[rows]
+    return part

@@ -21,9 +21,9 @@ from embed_assets.resources.encoder import load_model, resolved_precision
 from embed_assets.training.adapter import fit_adapter
 from embed_assets.training.batches import Place, batch_sampler
 from embed_assets.training.config import TrainingConfig
+from embed_assets.training.forward import forward_once
 from embed_assets.training.losses import cached_texts, make_loss
 from embed_assets.training.memory import texts_that_fit
-from embed_assets.training.parts import forward_in_parts
 from embed_assets.training.progress import (
     Clock,
     PipesAndMlflow,
@@ -43,6 +43,7 @@ from embed_assets.training.weights import (
     put_weights,
     save_model,
     save_weights,
+    set_dropout,
 )
 
 if TYPE_CHECKING:
@@ -65,11 +66,12 @@ def train(config: TrainingConfig, progress: Progress) -> dict[str, Any]:
     set_seed(config.seed)
     precision = resolved_precision(config.precision)
     model = _model(config)
+    set_dropout(model, config.dropout)
     if config.method == "lora":
-        add_lora(model)
+        add_lora(model, config.dropout)
     else:
         freeze_lowest(model, config.frozen_share)
-    forward_in_parts(model)
+    forward_once(model)
     pairs = pl.read_parquet(config.pairs)
     dataset = _training_dataset(pairs)
     clock = Clock()
@@ -185,6 +187,7 @@ def _places(pairs: pl.DataFrame) -> list[Place]:
     return [
         Place(
             anchor=row["anchor"],
+            positive=row["chunk_id"],
             shown=frozenset([row["chunk_id"], *row["negative_ids"]]),
             related=frozenset([row["chunk_id"], *row["related_chunk_ids"]]),
             length=max(len(text) for text in [row["positive"], *row["negatives"]]),
@@ -209,6 +212,7 @@ def _trainer_class(config: TrainingConfig, clock: Clock) -> Any:
                 batch_size=batch_size * self.args.world_size,
                 seed=self.args.seed,
                 epochs=config.epochs,
+                together=config.pairs_together,
                 processes=self.args.world_size,
             )
             return self.sampler

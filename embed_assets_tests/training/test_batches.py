@@ -1,3 +1,5 @@
+from collections import Counter
+
 import pytest
 
 from embed_assets.training.batches import Place, group_pairs
@@ -7,7 +9,9 @@ def place(number: int, *, chunk: int, negative: int | None = None, anchor: str =
     """A pair of a chunk whose neighbours are the chunks before and after it."""
     shown = {f"c{chunk}"} | ({f"c{negative}"} if negative is not None else set())
     related = {f"c{chunk + step}" for step in (-1, 0, 1)}
-    return Place(anchor or f"question {number}", frozenset(shown), frozenset(related), chunk)
+    return Place(
+        anchor or f"question {number}", f"c{chunk}", frozenset(shown), frozenset(related), chunk
+    )
 
 
 PLACES = [place(i, chunk=i // 4) for i in range(400)]
@@ -18,14 +22,35 @@ def clashes(batch: list[int], places: list[Place]) -> list[tuple[int, int]]:
         (a, b)
         for a in batch
         for b in batch
-        if a != b and (places[a].shown & places[b].related or places[a].anchor == places[b].anchor)
+        if a != b
+        and (
+            (places[a].shown - {places[b].positive}) & places[b].related
+            or places[b].positive in places[a].shown - {places[a].positive}
+            or places[a].anchor == places[b].anchor
+        )
     ]
 
 
-def test_no_batch_holds_two_pairs_of_a_chunk_or_of_neighbours() -> None:
+def chunks_of(batch: list[int], places: list[Place]) -> Counter[str]:
+    return Counter(places[i].positive for i in batch)
+
+
+def test_no_batch_holds_pairs_of_neighbours() -> None:
     batches = group_pairs(PLACES, 16, seed=1)
     assert max(map(len, batches)) == 16
     assert not [pair for batch in batches for pair in clashes(batch, PLACES)]
+
+
+def test_pairs_of_a_chunk_stand_together() -> None:
+    held = [chunks_of(batch, PLACES) for batch in group_pairs(PLACES, 16, seed=1, together=4)]
+    assert sum(len(chunks) for chunks in held) < 1.2 * 100, "100 chunks, few in two batches"
+
+
+def test_a_chunk_with_many_pairs_leaves_room_for_others() -> None:
+    places = [place(i, chunk=3 * i) for i in range(40)] + [place(i, chunk=0) for i in range(40, 60)]
+    for together in (1, 3):
+        batches = group_pairs(places, 16, seed=1, together=together)
+        assert max(max(chunks_of(batch, places).values()) for batch in batches) == together
 
 
 def test_no_hard_negative_stands_beside_a_pair_that_it_answers() -> None:
@@ -48,7 +73,7 @@ def test_every_pair_is_seen_once_in_an_epoch() -> None:
 
 
 def test_a_batch_of_a_few_leftovers_is_no_step_of_its_own() -> None:
-    places = [place(i, chunk=3 * i) for i in range(64)] + [place(64, chunk=0), place(65, chunk=3)]
+    places = [place(i, chunk=3 * i) for i in range(66)]
     assert [len(batch) for batch in group_pairs(places, 32, seed=0)] == [32, 32]
     assert [len(batch) for batch in group_pairs(places[:5], 32, seed=0)] == [5]
 
@@ -69,12 +94,33 @@ def test_batches_pad_less_than_shuffled_ones() -> None:
 
 
 @pytest.mark.parametrize("full", [False, True])
-def test_a_chunk_with_more_pairs_than_batches_loses_some_rather_than_be_its_own_negative(
+def test_a_chunk_with_more_pairs_than_batches_hold_loses_some_rather_than_stand_alone(
     full: bool,
 ) -> None:
     places = [place(i, chunk=0) for i in range(20)]
     places += [place(i, chunk=3 * i) for i in range(20, 32)]
     batches = group_pairs(places, 8, seed=0, full=full)
     assert batches
-    assert all(len(batch) == 8 if full else len(batch) > 1 for batch in batches)
+    assert all(len(chunks_of(batch, places)) > 1 for batch in batches)
+    assert not full or all(len(batch) == 8 for batch in batches)
     assert not [pair for batch in batches for pair in clashes(batch, places)]
+
+
+def test_chunks_that_stand_twice_each_teach_what_one_of_each_would() -> None:
+    """The loss differs by log 2, the gradients don't: sentence-transformers' own loss."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
+
+    generator = torch.Generator().manual_seed(0)
+    questions = torch.randn(12, 8, generator=generator)
+    chunks = torch.randn(6, 8, generator=generator, requires_grad=True)
+    of = torch.arange(12) // 2
+    ranking = MultipleNegativesRankingLoss(SentenceTransformer(modules=[torch.nn.Identity()]))
+    twice = ranking.compute_loss_from_embeddings([questions, chunks[of]], torch.empty(0))
+    (gradient,) = torch.autograd.grad(twice, chunks)
+    cosines = torch.nn.functional.normalize(questions) @ torch.nn.functional.normalize(chunks).T
+    once = torch.nn.functional.cross_entropy(ranking.scale * cosines, of)
+    (expected,) = torch.autograd.grad(once, chunks)
+    assert torch.allclose(twice - once, torch.tensor(2.0).log(), atol=1e-5)
+    assert torch.allclose(gradient, expected, atol=1e-5)
