@@ -39,7 +39,7 @@ from embed_assets.evaluation.scoring import RetrievalTask
 from embed_assets.pairs.splits import position
 from embed_assets.resources.encoder import Encoder, ModelCard, load_model, model_card
 from embed_assets.resources.warehouse import Warehouse
-from embed_assets.settings import Settings
+from embed_assets.settings import EXTRACTIVE, Settings
 from embed_assets.tables import TABLES
 from embed_assets.training.adapter import fit_adapter
 from embed_assets.training.preparation import prepare, select_pairs, training_config
@@ -53,13 +53,17 @@ Figures = dict[str, Any]
 
 @dataclass(frozen=True, eq=False)
 class TrainingSet:
-    """Pairs to train on, questions to choose and to test by, and the chunks that are searched."""
+    """Pairs to train on, questions to choose and to test by, and the chunks that are searched.
+
+    questions: who wrote those that train, as the setting of that name says it.
+    """
 
     name: str
     warehouse: Warehouse
     pairs: pl.DataFrame
     task: RetrievalTask
     documents: dict[str, str]
+    questions: str
 
     @property
     def test(self) -> RetrievalTask:
@@ -68,14 +72,18 @@ class TrainingSet:
 
 def read_set(name: str, source: Path, options: argparse.Namespace, scratch: Path) -> TrainingSet:
     warehouse = Warehouse(path=str(scratch / f"{name}.duckdb"))
-    if (source / "warehouse.duckdb").is_file():
+    is_home = (source / "warehouse.duckdb").is_file()
+    if is_home:
         shutil.copyfile(source / "warehouse.duckdb", warehouse.path)
     else:
         fill_from_beir(warehouse, source)
     rows = warehouse.read(
-        "SELECT question_id, anchor, positive, global_chunk_id, relevant_chunk_ids, document_id, "
-        "split FROM training_pairs ORDER BY question_id"
+        "SELECT p.*, q.kind FROM training_pairs p "
+        "LEFT JOIN synthetic_questions q USING (question_id) "
+        "ORDER BY question_id"
     )
+    if options.kinds:
+        rows = rows.filter(pl.col("kind").is_in([*options.kinds, "labelled"]))
     pairs = select_pairs(rows.filter(split="train"), options.pairs)
     validation = rows.filter(split="validation").head(options.validation)
     test = rows.filter(split="test_labelled").head(options.questions or rows.height)
@@ -87,7 +95,8 @@ def read_set(name: str, source: Path, options: argparse.Namespace, scratch: Path
         corpus.head(max(options.chunks, len(answering)) if options.chunks else corpus.height),
     )
     documents = dict(questions.select("question_id", "document_id").iter_rows())
-    return TrainingSet(name, warehouse, pairs, task, documents)
+    written_by = EXTRACTIVE if is_home else "none"
+    return TrainingSet(name, warehouse, pairs, task, documents, written_by)
 
 
 def fill_from_beir(warehouse: Warehouse, folder: Path) -> None:
@@ -165,7 +174,13 @@ def train_ours(
     """Where the trained model is, and what the training says."""
     given = {} if arm == "default" else dict(part.split("=") for part in arm.split(","))
     settings = Settings.model_validate(
-        {"model": options.model, "epochs": options.epochs, "home": folder} | given
+        {
+            "model": options.model,
+            "epochs": options.epochs,
+            "home": folder,
+            "questions": chosen.questions,
+        }
+        | given
     )
     card = limited(model_card(settings), options.tokens)
     config = training_config(folder, settings, card, "", "")
@@ -249,6 +264,7 @@ def measure(chosen: TrainingSet, options: argparse.Namespace, out: Path, scratch
         "tokens": card.token_limit,
         "model": options.model,
         "validation": options.validation,
+        "kinds": "+".join(options.kinds) or "all",
     }
     bare = replace(card, query_prompt="", document_prompt="")  # as the recipe trains
     base = None
@@ -361,6 +377,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--report", action="store_true", help="print --out as a table")
     parser.add_argument("--model", default=Settings().model)
     parser.add_argument("--pairs", type=int, default=0, help="at most so many; 0: all")
+    parser.add_argument("--kinds", nargs="+", default=[], help="of questions, if not all")
     parser.add_argument("--validation", type=int, default=200, help="questions, at most")
     parser.add_argument("--questions", type=int, default=0, help="to test by, at most; 0: all")
     parser.add_argument("--chunks", type=int, default=0, help="searched; all that answer are")

@@ -1,18 +1,23 @@
-"""A training step on a CPU: the batch whole, as everybody trains, and in parts that fit the cache.
+"""A training step on a CPU: whole with dropout, as everybody trains, in parts, and without dropout.
 
 Estimated: a batch of 32 pairs is padded to its longest text, a fifth to a third of it for nothing,
 and its activations (32 x 256 tokens) leave the cache at each layer; parts of a few texts of like
-length save both, so 1.3 to 1.5 times the speed, at the same loss.
+length save both, so 1.3 to 1.5 times the speed, at the same loss. Attention has a fast path on CPUs
+that knows no dropout: without it another fifth.
 
     python benchmarks/training_step.py --beir DIR [--parts 0 512 1024 2048] [--frozen 0 0.34]
+        [--dropout 0 0.1] [--tokens 128]
 
 Prints processor seconds of a step on one thread (they don't grow with what else the machine does),
-of its forward and backward pass, and the loss of the first step, which must be the same for all.
-0 is the whole batch.
+of its forward pass, how many floating-point operations of matrix products a second that is, and the
+loss of the first step, which without dropout must be the same for all. 0 is the whole batch. The
+first line is what the processor does in products of such matrices alone: no step can do more.
 """
 
 import argparse
 import time
+from argparse import Namespace
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -25,7 +30,7 @@ from embed_assets.evaluation.beir import read_beir
 from embed_assets.resources.encoder import load_model, model_source
 from embed_assets.settings import Settings
 from embed_assets.training import forward
-from embed_assets.training.weights import freeze_lowest
+from embed_assets.training.weights import freeze_lowest, set_dropout
 
 DIMENSIONS = [384, 256, 128, 64]
 Batch = list[tuple[str, str]]
@@ -42,11 +47,11 @@ def batches_of(folder: Path, count: int, size: int) -> list[Batch]:
     return [pairs[start : start + size] for start in range(0, count * size, size)]
 
 
-def measure(batches: list[Batch], model: str, part: int, frozen: float) -> None:
+def measure(batches: list[Batch], model: str, part: int, frozen: float, given: Namespace) -> None:
+    torch.manual_seed(0)
     encoder = load_model(model_source(model)).train()
-    for module in encoder.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
+    encoder.max_seq_length = min(encoder.max_seq_length, given.tokens or encoder.max_seq_length)
+    set_dropout(encoder, given.share)
     if part:
         forward.PART_TOKENS = part
         forward.forward_once(encoder)
@@ -54,10 +59,12 @@ def measure(batches: list[Batch], model: str, part: int, frozen: float) -> None:
     loss = MatryoshkaLoss(encoder, MultipleNegativesRankingLoss(encoder), DIMENSIONS)
     weights = [weight for weight in encoder.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=2e-5, fused=True)
-    ahead, whole, losses = 0.0, 0.0, []
+    products = sum(layer.weight.numel() for layer in linear_layers(encoder))
+    ahead, whole, losses, tokens = 0.0, 0.0, [], 0
     for batch in batches:
         start = time.thread_time()
         columns = [encoder.preprocess(list(texts)) for texts in zip(*batch, strict=True)]
+        tokens += sum(int(column["attention_mask"].sum()) for column in columns)
         value = loss(columns, torch.empty(0))
         ahead += time.thread_time() - start
         value.backward()
@@ -67,11 +74,28 @@ def measure(batches: list[Batch], model: str, part: int, frozen: float) -> None:
         whole += time.thread_time() - start
         losses.append(value.item())
     count = len(batches)
+    # Forward, and back to inputs and to weights: a product each, of two operations.
+    speed = "" if frozen else f", {6 * products * tokens / whole / 1e9:4.0f} GFLOP/s"
     print(
-        f"parts of {part or 'all':>5} tokens, {frozen:.2f} frozen: {whole / count:6.2f} s a step, "
-        f"forward {ahead / count:5.2f} s, loss {losses[0]:.5f}",
+        f"parts of {part or 'all':>5} tokens, {frozen:.2f} frozen, {given.share:.2f} dropout: "
+        f"{whole / count:6.2f} s a step, forward {ahead / count:5.2f} s{speed}, "
+        f"loss {losses[0]:.5f}",
         flush=True,
     )
+
+
+def linear_layers(encoder: torch.nn.Module) -> list[torch.nn.Linear]:
+    return [module for module in encoder.modules() if isinstance(module, torch.nn.Linear)]
+
+
+def speed_of_products() -> float:
+    """Floating-point operations a second of a layer's largest product."""
+    tokens, weights, times = torch.randn(1024, 384), torch.randn(384, 1536), 200
+    tokens @ weights
+    start = time.thread_time()
+    for _ in range(times):
+        tokens @ weights
+    return times * 2 * tokens.numel() * weights.shape[1] / (time.thread_time() - start)
 
 
 def main() -> None:
@@ -80,14 +104,17 @@ def main() -> None:
     parser.add_argument("--model", default=Settings().model)
     parser.add_argument("--parts", type=int, nargs="+", default=[0, 512, 1024, 2048])
     parser.add_argument("--frozen", type=float, nargs="+", default=[0.0])
+    parser.add_argument("--dropout", type=float, nargs="+", default=[0.0])
+    parser.add_argument("--tokens", type=int, default=0, help="of a text; 0: the model's own")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--batches", type=int, default=3)
     options = parser.parse_args()
     torch.set_num_threads(1)
     batches = batches_of(options.beir, options.batches, options.batch_size)
-    for frozen in options.frozen:
-        for part in options.parts:
-            measure(batches, options.model, part, frozen)
+    print(f"products alone: {speed_of_products() / 1e9:.0f} GFLOP/s")
+    for share, frozen, part in product(options.dropout, options.frozen, options.parts):
+        options.share = share
+        measure(batches, options.model, part, frozen, options)
 
 
 if __name__ == "__main__":

@@ -7,14 +7,17 @@ working directory, then from its default here. The README's table is made from t
 import os
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "EMBED_ASSETS_"
 LABELLED_BESIDE_PDFS = "questions.jsonl"
+EXTRACTIVE = "extractive"
+"""Questions taken from the chunks themselves, rather than written by a model."""
 LabelledPurpose = Literal["train", "test"]
+Merge = Literal["best"] | Annotated[float, Field(gt=0, le=1)]
 
 
 class ProjectError(Exception):
@@ -69,7 +72,7 @@ class Settings(BaseSettings):
         "server's embeddings), any sentence-transformers model, a version (`v3`). `none`: nothing",
     )
     questions: str = Field(
-        default="extractive",
+        default=EXTRACTIVE,
         description="Who writes the training questions: `extractive` (no model needed), "
         "`openai:MODEL` (any OpenAI-compatible server: OPENAI_BASE_URL, OPENAI_API_KEY), "
         "`huggingface:MODEL` (a model on this machine) or `none`",
@@ -216,10 +219,11 @@ class Settings(BaseSettings):
     patience: int = Field(
         default=0, ge=0, description="Epochs without a gain on validation that end it. 0: none do"
     )
-    merge: bool = Field(
-        default=False,
-        description="Mix tuned and base weights in the ratio that is best on validation: a guard "
-        "against forgetting, for three more validations",
+    merge: Merge | None = Field(
+        default=None,
+        description="Share of the tuned weights in the model, the rest being the base's: a guard "
+        "against forgetting. `best`: the one of four that is best on validation. Unset: 1, and 0.5 "
+        "where the questions are extractive",
     )
     gradient_checkpointing: bool = Field(
         default=False, description="Compute activations twice, to train in less memory"

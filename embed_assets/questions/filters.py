@@ -66,7 +66,7 @@ from embed_assets.questions.statuses import (
     UNANSWERABLE,
     VERBATIM,
 )
-from embed_assets.settings import SettingsError
+from embed_assets.settings import EXTRACTIVE, SettingsError
 
 Embeddings = NDArray[np.floating]
 
@@ -95,7 +95,7 @@ all-MiniLM-L6-v2 puts 20 pairs at .95 or above: 14 equal to the letter, 4 reword
 in a word that matters. Of the 7 between .93 and .95, 2 are rewordings; below, hardly any."""
 ROUND_TRIP_K = 20
 
-_QUOTES_BY_DESIGN = "extractive"
+
 # Chinese, Japanese, Thai, Lao, Burmese and Khmer put no spaces between words: there a character
 # counts as one.
 _UNSPACED = r"\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"
@@ -148,7 +148,7 @@ def _status_of(row: Mapping[str, Any], chunk_text: str, enabled: AbstractSet[str
         return UNANSWERABLE
     if "pointing" in enabled and points_at_text(row["question"]):
         return POINTS_AT_TEXT
-    judged = "verbatim" in enabled and row["generator"] != _QUOTES_BY_DESIGN
+    judged = "verbatim" in enabled and row["generator"] != EXTRACTIVE
     if judged and quotes(row["question"], chunk_text):
         return VERBATIM
     return KEPT

@@ -15,16 +15,16 @@ from embed_assets.questions.statuses import KEPT, REJECTED_BY_REVIEWER
 from embed_assets.questions.writing import COLUMNS, Writing, judged_questions, written_questions
 from embed_assets.questions.writing import version as written_version
 from embed_assets.resources.openai_server import OpenAIServer
-from embed_assets.settings import Settings, SettingsError
+from embed_assets.settings import EXTRACTIVE, Settings, SettingsError
 from embed_assets.tables import TABLES
 
 MODELS = ("openai", "huggingface")
-GENERATORS = ("extractive", *(f"{kind}:MODEL" for kind in MODELS), "none")
+GENERATORS = (EXTRACTIVE, *(f"{kind}:MODEL" for kind in MODELS), "none")
 
 
 def check_generator(settings: Settings) -> None:
     """SettingsError unless what EMBED_ASSETS_QUESTIONS and _JUDGE name can be used."""
-    if settings.questions not in ("extractive", "none"):
+    if settings.questions not in (EXTRACTIVE, "none"):
         _check_model("EMBED_ASSETS_QUESTIONS", settings.questions, MODELS, GENERATORS)
     if settings.judge:
         _check_model("EMBED_ASSETS_JUDGE", settings.judge, MODELS[:1], ["openai:MODEL"])
@@ -48,7 +48,7 @@ def generator_version(settings: Settings) -> str:
     """What identifies the questions that these settings make."""
     if settings.questions == "none":
         return "none"
-    written = settings.questions != "extractive"
+    written = settings.questions != EXTRACTIVE
     version = written_version(settings) if written else f"extractive {EXTRACTIVE_VERSION}"
     filters = ",".join(sorted(enabled_filters(settings.filters) - CORPUS_FILTERS))
     judge = f", {JUDGE_VERSION} {settings.judge} {settings.judge_threshold:g}"
@@ -88,12 +88,12 @@ def _machine_questions(chunks: pl.DataFrame, writing: Writing) -> pl.DataFrame:
     settings = writing.settings
     if chunks.is_empty() or settings.questions == "none":
         return pl.DataFrame(schema=COLUMNS)
-    if settings.questions == "extractive":
+    if settings.questions == EXTRACTIVE:
         made = _complete(
             extractive_questions(chunks).with_columns(
                 relevant_chunk_ids=pl.concat_list("chunk_id"),
                 purpose=pl.lit("train"),
-                generator=pl.lit("extractive"),
+                generator=pl.lit(EXTRACTIVE),
                 prompt_version=pl.lit(EXTRACTIVE_VERSION),
                 status=pl.lit(KEPT),
             )

@@ -5,6 +5,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from embed_assets.settings import Merge
+
 Method = Literal["full", "lora", "adapter"]
 Loss = Literal["mnrl", "cached_mnrl", "gist"]
 
@@ -12,11 +14,12 @@ Loss = Literal["mnrl", "cached_mnrl", "gist"]
 class TrainingConfig(BaseModel):
     """All that the child needs to know. Frames are parquet files in `folder`.
 
-    frozen_share: of the layers, the lowest, that stay as they are. dropout: of the activations,
-    at random; it does not go by what the base model was trained with. batch_size: pairs over all
-    processes. patience: validations without a gain after which it stops; 0: never. merge: choose on
-    validation how much of the base's weights to keep. seconds_between_checkpoints: what a killed
-    run loses, at most. base_ndcg_at_10: the base model's on the validation questions.
+    frozen_share: of the layers, the lowest, that stay as they are. dropout: of the activations, at
+    random, whatever the base model was trained with. batch_size: pairs over all processes.
+    pairs_together: of a chunk in one batch, at most. patience: validations without a gain after
+    which it stops; 0: never. merge: share of the tuned weights that is kept, the rest being the
+    base's, or `best`, by validation. seconds_between_checkpoints: what a killed run loses, at most.
+    base_ndcg_at_10: the base model's on the validation questions.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -37,7 +40,7 @@ class TrainingConfig(BaseModel):
     learning_rate: float
     warmup_share: float = 0.1
     patience: int = 0
-    merge: bool = False
+    merge: Merge = 1.0
     gradient_checkpointing: bool = False
     processes: int = 1
     base_ndcg_at_10: float | None = None

@@ -9,13 +9,18 @@ from embed_assets.evaluation.scoring import RetrievalTask
 from embed_assets.resources.embeddings import CachedEncoder
 from embed_assets.resources.encoder import ModelCard, embedding_size, matryoshka_dimensions
 from embed_assets.resources.warehouse import Warehouse
-from embed_assets.settings import Settings, SettingsError
+from embed_assets.settings import EXTRACTIVE, Merge, Settings, SettingsError
 from embed_assets.training.config import TrainingConfig
 from embed_assets.training.negatives import mine_negatives
 from embed_assets.training.validation import ndcg_by_dimension
 
 LEARNING_RATES = {"full": 6e-5, "lora": 1e-3, "adapter": 1e-3}
 """Peak learning rate of each method, where none is set."""
+EXTRACTIVE_SHARE = 0.5
+"""Share of the tuned weights that is kept of a training on extractive questions, where none is set.
+
+They share their chunks' words, and people ask in others: what the base knows of these must not be
+lost. `benchmarks/RESULTS.md` has what it did on people's questions."""
 VALIDATION_CHUNKS = 2000
 """Chunks that validation searches while training: those that answer, and others up to so many."""
 
@@ -87,7 +92,7 @@ def training_config(
         pairs_together=settings.pairs_together,
         learning_rate=settings.learning_rate or LEARNING_RATES[settings.method],
         patience=settings.patience,
-        merge=settings.merge,
+        merge=merge(settings),
         gradient_checkpointing=settings.gradient_checkpointing,
         processes=processes,
         seed=settings.seed,
@@ -95,6 +100,11 @@ def training_config(
         tracking_uri=tracking_uri,
         mlflow_run_id=run_id,
     )
+
+
+def merge(settings: Settings) -> Merge:
+    """As set, else by who wrote the questions."""
+    return settings.merge or (EXTRACTIVE_SHARE if settings.questions == EXTRACTIVE else 1.0)
 
 
 def shape_of(settings: Settings) -> tuple[object, ...]:
@@ -113,7 +123,7 @@ def shape_of(settings: Settings) -> tuple[object, ...]:
         frozen,
         settings.dropout,
         settings.patience,
-        settings.merge,
+        merge(settings),
         settings.processes,
     )
 

@@ -130,9 +130,8 @@ def train(config: TrainingConfig, progress: Progress) -> dict[str, Any]:
     load_weights(model, config.best(best.step))
     if config.method == "lora":
         fold_in_lora(model)
-    if config.merge:
-        share, score = _merge(model, config, validation, best.ndcg, progress)
-        result |= {"tuned_share": share, "best_validation_ndcg_at_10": score}
+    if config.merge != 1:
+        result |= _merge(model, config, validation, best.ndcg, progress)
     save_model(model, config.model)
     return result
 
@@ -280,21 +279,25 @@ def _merge(
     validation: Validation,
     tuned_score: float,
     progress: Progress,
-) -> tuple[float, float]:
-    """Leave in the model the mix of base and tuned weights that is best on validation.
+) -> dict[str, float]:
+    """Leave in the model the mix of base and tuned weights that the config asks for.
 
-    Returns the share of the tuned weights and its NDCG@10.
+    Returns what the result says of it: the share, and of the best one its NDCG@10 on validation.
     """
     tuned = {name: weight.detach().clone() for name, weight in model.named_parameters()}
     base = dict(load_model(config.base).to(model.device).named_parameters())
-    scores = {RATIOS[0]: tuned_score}
-    for share in RATIOS[1:]:
+    if config.merge != "best":
+        put_weights(model, interpolate(base, tuned, config.merge))
+        progress.say(f"{config.merge:.0%} of the tuned weights are kept, the rest is the base's.")
+        return {"tuned_share": config.merge}
+    scores = {1.0: tuned_score}
+    for share in RATIOS:
         put_weights(model, interpolate(base, tuned, share))
         scores[share] = validation.score(model)[BEST_METRIC]
         progress.say(f"{share:.0%} of the tuned weights: validation NDCG@10 {scores[share]:.4f}")
     best = max(scores, key=lambda share: scores[share])
     put_weights(model, interpolate(base, tuned, best))
-    return best, scores[best]
+    return {"tuned_share": best, "best_validation_ndcg_at_10": scores[best]}
 
 
 def main() -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 LORA_RANK = 16
-RATIOS = (1.0, 0.75, 0.5, 0.25)
-"""Shares of the tuned weights that are tried when they are merged with the base's."""
+RATIOS = (0.75, 0.5, 0.25)
+"""Shares of the tuned weights that are tried beside all of them."""
 
 
 def save_weights(model: Any, path: Path) -> None:

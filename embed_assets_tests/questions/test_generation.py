@@ -70,7 +70,7 @@ def test_people_s_questions_stand_beside_the_generators(generate):
     assert TABLES["synthetic_questions"].conform(questions).equals(questions)
     assert questions.filter(generator="labelled:q.jsonl")["purpose"].to_list() == ["test"]
     made = questions.filter(generator="extractive")
-    assert made.height >= 4
+    assert made.height >= 3
     assert set(made["purpose"]) == {"train"}
     assert set(made["status"]) == {"KEPT"}
     assert made.filter(pl.col("relevant_chunk_ids").list.first() != pl.col("chunk_id")).is_empty()

@@ -129,3 +129,17 @@ def test_processes_share_a_batch_evenly(tmp_path: Path) -> None:
     settings = Settings(processes=3, batch_size=32)
     config = training_config(tmp_path, settings, model_card(settings), "", "")
     assert (config.processes, config.batch_size) == (3, 33)
+
+
+def test_of_a_training_on_extractive_questions_half_the_base_is_kept(tmp_path: Path) -> None:
+    from embed_assets.resources.encoder import model_card
+    from embed_assets.training.preparation import training_config
+
+    def share(**given: object) -> float | str:
+        settings = Settings.model_validate(given)
+        return training_config(tmp_path, settings, model_card(settings), "", "").merge
+
+    assert share() == 0.5
+    assert share(questions="openai:any") == 1.0
+    assert share(merge="best") == "best"
+    assert share(merge="0.75") == 0.75

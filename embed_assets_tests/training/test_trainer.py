@@ -279,15 +279,21 @@ def test_pairs_of_one_chunk_alone_are_no_batch_and_say_so(tmp_path: Path, tiny_m
         train(config, Silent())
 
 
-def test_the_mix_of_base_and_tuned_weights_is_the_best_on_validation(
-    tmp_path: Path, tiny_model: Path
+@pytest.mark.parametrize("merge", ["best", 0.5])
+def test_the_model_is_the_mix_of_base_and_tuned_weights_that_was_asked_for(
+    tmp_path: Path, tiny_model: Path, merge: float | str
 ) -> None:
-    config, result = train_here(tmp_path / "a", tiny_model, epochs=3, merge=True)
-    tuned, base = weights_of(config), dict(load_model(str(tiny_model)).named_parameters())
-    assert result["tuned_share"] in (1.0, 0.75, 0.5, 0.25)
-    assert largest_difference(tuned, base) > 0
-    score = Validation(config, "fp32").score(load_model(str(config.model)))[BEST_METRIC]
-    assert score == pytest.approx(result["best_validation_ndcg_at_10"], abs=1e-6)
+    config, result = train_here(tmp_path / "a", tiny_model, epochs=3, merge=merge)
+    tuned, _ = train_here(tmp_path / "b", tiny_model, epochs=3)
+    base = dict(load_model(str(tiny_model)).named_parameters())
+    share = result["tuned_share"]
+    assert share in (1.0, 0.75, 0.5, 0.25) if merge == "best" else share == merge
+    mixed = {name: base[name].lerp(weight, share) for name, weight in weights_of(tuned).items()}
+    assert largest_difference(weights_of(config), mixed) < 1e-6
+    assert largest_difference(mixed, base) > 0
+    if merge == "best":
+        score = Validation(config, "fp32").score(load_model(str(config.model)))[BEST_METRIC]
+        assert score == pytest.approx(result["best_validation_ndcg_at_10"], abs=1e-6)
 
 
 def test_training_stops_when_validation_no_longer_gains(tmp_path: Path, tiny_model: Path) -> None:
