@@ -30,7 +30,7 @@ from embed_assets.training.config import TrainingConfig
 from embed_assets.training.preparation import prepare, select_pairs, shape_of, training_config
 from embed_assets.training.trainer import training_lock
 
-TRAINING_VERSION = "2"
+TRAINING_VERSION = "3"
 SERVING_REQUIREMENTS = ("sentence-transformers", "torch", "transformers", "mlflow")
 
 

@@ -108,7 +108,10 @@ def merge(settings: Settings) -> Merge:
 
 
 def shape_of(settings: Settings) -> tuple[object, ...]:
-    """The settings that shape a model trained by its method: others may change without effect."""
+    """The settings that shape a model trained by its method: others may change without effect.
+
+    As they were set: who writes the questions changes the pairs, and the model by these.
+    """
     always = (settings.method, settings.max_pairs, settings.learning_rate, settings.seed)
     if settings.method == "adapter":
         return always
@@ -123,7 +126,7 @@ def shape_of(settings: Settings) -> tuple[object, ...]:
         frozen,
         settings.dropout,
         settings.patience,
-        merge(settings),
+        settings.merge,
         settings.processes,
     )
 
