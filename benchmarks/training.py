@@ -78,7 +78,7 @@ def read_set(name: str, source: Path, options: argparse.Namespace, scratch: Path
     else:
         fill_from_beir(warehouse, source)
     rows = warehouse.read(
-        "SELECT p.*, q.kind FROM training_pairs p "
+        "SELECT p.*, q.kind, q.generator FROM training_pairs p "
         "LEFT JOIN synthetic_questions q USING (question_id) "
         "ORDER BY question_id"
     )
@@ -179,6 +179,7 @@ def train_ours(
             "epochs": options.epochs,
             "home": folder,
             "questions": chosen.questions,
+            "max_pairs": 0,
         }
         | given
     )

@@ -27,7 +27,12 @@ from embed_assets.resources.warehouse import Warehouse, digest, record_materiali
 from embed_assets.settings import Settings
 from embed_assets.tables import TABLES
 from embed_assets.training.config import TrainingConfig
-from embed_assets.training.preparation import prepare, select_pairs, shape_of, training_config
+from embed_assets.training.preparation import (
+    pairs_to_train,
+    prepare,
+    shape_of,
+    training_config,
+)
 from embed_assets.training.trainer import training_lock
 
 TRAINING_VERSION = "3"
@@ -55,10 +60,16 @@ def finetuned_model(
     task = retrieval_task(warehouse)
     every_pair = warehouse.read(
         "SELECT p.question_id, p.anchor, p.positive, p.global_chunk_id, p.relevant_chunk_ids, "
-        "p.document_id, r.path, r.sha256 FROM training_pairs p JOIN raw_pdfs r USING (document_id) "
+        "p.document_id, q.generator, r.path, r.sha256 FROM training_pairs p "
+        "JOIN raw_pdfs r USING (document_id) LEFT JOIN synthetic_questions q USING (question_id) "
         "WHERE p.split = 'train' ORDER BY p.question_id"
     )
-    pairs = select_pairs(every_pair, settings.max_pairs)
+    pairs = pairs_to_train(every_pair, settings)
+    if pairs.height < every_pair.height:
+        context.log.info(
+            f"Of {every_pair.height:,} training pairs {pairs.height:,} are trained on "
+            "(EMBED_ASSETS_MAX_PAIRS)."
+        )
     folder = settings.models / f"training-{digest((input_version, code_version))}"
     with tracking.run(context, f"finetuned_model {Path(card.name).name}") as run_id:
         config = training_config(folder, settings, card, tracking.uri, run_id)

@@ -9,6 +9,7 @@ from embed_assets.settings import Settings, SettingsError
 from embed_assets.tables import TABLES
 from embed_assets.training.preparation import (
     neighbours,
+    pairs_to_train,
     select_pairs,
     validation_corpus,
     with_negatives,
@@ -129,6 +130,22 @@ def test_processes_share_a_batch_evenly(tmp_path: Path) -> None:
     settings = Settings(processes=3, batch_size=32)
     config = training_config(tmp_path, settings, model_card(settings), "", "")
     assert (config.processes, config.batch_size) == (3, 33)
+
+
+def test_extractive_pairs_are_capped_and_people_s_are_not() -> None:
+    pairs = pl.DataFrame(
+        {
+            "question_id": [f"{number:04}" for number in range(1200)],
+            "global_chunk_id": [f"c{number // 2}" for number in range(1200)],
+            "generator": ["extractive"] * 1000 + ["labelled:q.jsonl"] * 199 + [None],
+        }
+    )
+    chosen = pairs_to_train(pairs, Settings())
+    assert chosen.filter(generator="extractive").height == 512
+    assert chosen.filter(pl.col("generator").ne_missing("extractive")).height == 200
+    assert chosen["question_id"].is_sorted()
+    assert pairs_to_train(pairs, Settings(max_pairs=0)).height == 1200
+    assert pairs_to_train(pairs, Settings(max_pairs=100)).height == 100
 
 
 def test_of_a_training_on_extractive_questions_half_the_base_is_kept(tmp_path: Path) -> None:
