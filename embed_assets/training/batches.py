@@ -1,17 +1,16 @@
-"""Batches of pairs: no pair's answer is another's negative, and a chunk's pairs stand together.
+"""Batches of pairs: no pair's answer is another's negative, and texts of like length together.
 
 In the multiple-negatives ranking loss the other texts of a batch are negatives. So a neighbour of a
 chunk, which shares words with it, would be taught to be its opposite, and so would another chunk
-that answers the same question.
+that answers the same question. A batch is padded to its longest text: batches of mixed lengths
+spend most of a CPU's time on padding.
 
-The pairs of one chunk may stand together, and should: its text, which is most of the work, is then
-embedded once for all of them (`forward.py`). It stands k times among the candidates, always as the
-same embedding, so that the softmax holds its score k times: the gradient of its own question's loss
-by that score is -N / (k·exp(score) + N), N being the other candidates' sum. It is never pushed away
-from a question that it answers; where every chunk stands k times the gradient is that of one each.
-
-And a batch is padded to its longest text: batches of mixed lengths spend most of a CPU's time on
-padding.
+By default no chunk stands twice in a batch. Where its pairs may stand together, its text, which is
+most of the work, is embedded once for all of them (`forward.py`). It is then k times among the
+candidates, always as the same embedding, so that the softmax holds its score k times: the gradient
+of its own question's loss by that score is -N / (k·exp(score) + N), N being the other candidates'
+sum. It is never pushed away from a question that it answers; where every chunk stands k times the
+gradient is that of one each.
 """
 
 import random

@@ -1,6 +1,6 @@
 """A batch's forward pass with nothing done twice: each distinct text once, on a CPU in parts.
 
-The pairs of a chunk stand in one batch (`batches.py`), so its text stands there once for each; its
+Where pairs of a chunk share a batch (`batches.py`) its text stands there once for each; its
 embedding is computed once and repeated, and with it the way back.
 
 A batch is padded to its longest text, and its activations leave a CPU's cache at each layer. In
@@ -23,15 +23,16 @@ Forward = Callable[..., Features]
 
 
 def forward_once(model: Any) -> None:
-    """Have a sentence-transformers model work through batches of tokens so."""
+    """Have a sentence-transformers model in training work through batches of tokens so."""
     forward = model.forward
     most = PART_TOKENS if model.device.type == "cpu" else None
 
     def call(features: Features, **options: Any) -> Features:
-        mask = features.get("attention_mask")
-        if mask is None or mask.ndim != 2:
+        tokens, mask = features.get("input_ids"), features.get("attention_mask")
+        known = tokens is not None and mask is not None and tokens.shape == mask.shape
+        if not model.training or not known:
             return forward(features, **options)
-        first, place = _distinct(features["input_ids"], mask)
+        first, place = _distinct(tokens, mask)
         once = _rows(features, mask, first)
         embeddings = _in_parts(forward, once, most, options)
         return {**features, "sentence_embedding": embeddings[place]}

@@ -10,7 +10,6 @@ from typing import Any
 
 from embed_assets.resources.encoder import load_model
 from embed_assets.training.config import TrainingConfig
-from embed_assets.training.forward import forward_once
 
 TEMPERATURE = 0.05
 """Of the softmax over cosines: sentence-transformers' own for multiple negatives (scale 20)."""
@@ -64,7 +63,6 @@ def _guided(model: Any, config: TrainingConfig, cached: bool, options: dict[str,
     guide.max_seq_length = model.max_seq_length
     guide.requires_grad_(False)
     guide.eval()
-    forward_once(guide)
     guide.forward = _remembering(guide.forward)
     kind = CachedGISTEmbedLoss if cached else GISTEmbedLoss
     return kind(
