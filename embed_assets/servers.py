@@ -71,6 +71,9 @@ def serve(
     except KeyboardInterrupt:
         typer.echo("Stopped.", err=True)
     finally:
+        # make passes on what its own group got already: a second signal must not cut this short.
+        for ended in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+            signal.signal(ended, signal.SIG_IGN)
         for process in processes.values():
             _stop(process)
 
