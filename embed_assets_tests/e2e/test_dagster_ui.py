@@ -4,6 +4,7 @@ import re
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -153,8 +154,10 @@ def read_addresses(process: subprocess.Popen[str], cwd: Path) -> dict[str, str]:
 
 
 def stop(process: subprocess.Popen[str], children: list[psutil.Process]) -> list[str]:
-    """Press Ctrl-C; give the command lines of children that outlive it, which are killed."""
+    """Press Ctrl-C twice; give the command lines of children that outlive it, which are killed."""
     process.send_signal(signal.SIGINT)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)  # as the impatient do, and make
     try:
         process.wait(STOP_TIMEOUT)
     except subprocess.TimeoutExpired:
