@@ -76,8 +76,8 @@ def freeze_lowest(model: Any, share: float) -> None:
 def set_dropout(model: Any, share: float) -> None:
     """Leave out this share of the activations while training, whatever the model's own config says.
 
-    Without any, a step on a CPU takes about three quarters of the time: attention has a fast path
-    there that knows no dropout, and the dice cost as much as a layer.
+    Without any, a step on a CPU takes five sixths of the time (`benchmarks/training_step.py`):
+    attention has a fast path there that knows no dropout.
     """
     from torch.nn import Dropout
 
