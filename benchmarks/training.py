@@ -13,7 +13,8 @@ published, on the questions that test.
 Prints a JSON line for each set and arm: pairs/s of training alone, seconds of scoring the test
 questions once at all dimensions, NDCG@10 by dimension, and its change against the base with the
 95 % interval of a bootstrap over documents. Lines that are in --out already are not made again.
-`--shares 0.5` also scores the mix of that share of the tuned weights with the base's.
+`--shares 0.5` also scores the mix of that share of the tuned weights with the base's, for arms that
+are measured anew: give them merge=1, or it is a mix of a mix.
 `--report` prints the table of what --out holds.
 """
 
@@ -39,7 +40,7 @@ from embed_assets.evaluation.scoring import RetrievalTask
 from embed_assets.pairs.splits import position
 from embed_assets.resources.encoder import Encoder, ModelCard, load_model, model_card
 from embed_assets.resources.warehouse import Warehouse
-from embed_assets.settings import EXTRACTIVE, Settings
+from embed_assets.settings import Settings
 from embed_assets.tables import TABLES
 from embed_assets.training.adapter import fit_adapter
 from embed_assets.training.preparation import prepare, select_pairs, training_config
@@ -53,17 +54,13 @@ Figures = dict[str, Any]
 
 @dataclass(frozen=True, eq=False)
 class TrainingSet:
-    """Pairs to train on, questions to choose and to test by, and the chunks that are searched.
-
-    questions: who wrote those that train, as the setting of that name says it.
-    """
+    """Pairs to train on, questions to choose and to test by, and the chunks that are searched."""
 
     name: str
     warehouse: Warehouse
     pairs: pl.DataFrame
     task: RetrievalTask
     documents: dict[str, str]
-    questions: str
 
     @property
     def test(self) -> RetrievalTask:
@@ -72,8 +69,7 @@ class TrainingSet:
 
 def read_set(name: str, source: Path, options: argparse.Namespace, scratch: Path) -> TrainingSet:
     warehouse = Warehouse(path=str(scratch / f"{name}.duckdb"))
-    is_home = (source / "warehouse.duckdb").is_file()
-    if is_home:
+    if (source / "warehouse.duckdb").is_file():
         shutil.copyfile(source / "warehouse.duckdb", warehouse.path)
     else:
         fill_from_beir(warehouse, source)
@@ -83,7 +79,8 @@ def read_set(name: str, source: Path, options: argparse.Namespace, scratch: Path
         "ORDER BY question_id"
     )
     if options.kinds:
-        rows = rows.filter(pl.col("kind").is_in([*options.kinds, "labelled"]))
+        kept = pl.col("kind").is_in([*options.kinds, "labelled"]) | pl.col("kind").is_null()
+        rows = rows.filter(kept)
     pairs = select_pairs(rows.filter(split="train"), options.pairs)
     validation = rows.filter(split="validation").head(options.validation)
     test = rows.filter(split="test_labelled").head(options.questions or rows.height)
@@ -95,8 +92,7 @@ def read_set(name: str, source: Path, options: argparse.Namespace, scratch: Path
         corpus.head(max(options.chunks, len(answering)) if options.chunks else corpus.height),
     )
     documents = dict(questions.select("question_id", "document_id").iter_rows())
-    written_by = EXTRACTIVE if is_home else "none"
-    return TrainingSet(name, warehouse, pairs, task, documents, written_by)
+    return TrainingSet(name, warehouse, pairs, task, documents)
 
 
 def fill_from_beir(warehouse: Warehouse, folder: Path) -> None:
@@ -178,7 +174,6 @@ def train_ours(
             "model": options.model,
             "epochs": options.epochs,
             "home": folder,
-            "questions": chosen.questions,
             "max_pairs": 0,
         }
         | given
@@ -280,7 +275,7 @@ def measure(chosen: TrainingSet, options: argparse.Namespace, out: Path, scratch
         model, said = run(arm, chosen, options, folder)
         prompts = bare if arm in RECIPES else card
         mixes = {arm: model}
-        if arm not in RECIPES:
+        if arm not in RECIPES and "adapter" not in arm:
             mixes |= {
                 f"{arm}, {share:g} of it": mixed(card.source, model, share, folder)
                 for share in options.shares

@@ -223,7 +223,7 @@ class Settings(BaseSettings):
         default=None,
         description="Share of the tuned weights in the model, the rest being the base's: a guard "
         "against forgetting. `best`: the one of four that is best on validation. Unset: 1, and 0.5 "
-        "where the questions are extractive",
+        "where most questions are extractive",
     )
     gradient_checkpointing: bool = Field(
         default=False, description="Compute activations twice, to train in less memory"

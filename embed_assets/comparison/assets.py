@@ -116,6 +116,10 @@ def make_report(
 ) -> Report:
     """Everything that the HTML report says. failed: why baselines could not be scored."""
     won, lost = most_changed(warehouse, result)
+    trained_on = warehouse.read(
+        "SELECT coalesce(sum(questions), 0)::BIGINT FROM model_documents WHERE version = ?",
+        [model["version"]],
+    ).item()
     counts = Counter(
         dict(
             warehouse.read("SELECT split, count(*) FROM training_pairs GROUP BY split").iter_rows()
@@ -133,7 +137,7 @@ def make_report(
             "Model folder": str(model["path"]),
             "Documents": str(warehouse.count("raw_pdfs")),
             "Chunks": str(warehouse.count("chunks")),
-            "Training pairs": str(counts["train"]),
+            "Training pairs": f"{trained_on} of {counts['train']}",
             "Questions": ", ".join(f"{n} {split}" for split, n in sorted(counts.items())),
             "Written by": settings.questions,
             "MLflow run of the training": str(model["mlflow_run_id"]),

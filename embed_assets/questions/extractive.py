@@ -34,7 +34,8 @@ tuned weights, the rest being the base's:
     sample     keywords+def.       401  2       1      .421 .516  +.095±.024  .365 .421  +.056±.025
     sample     keywords+def.       401  2       0.5    .421 .497  +.075±.017  .365 .420  +.054±.020
 
-    python benchmarks/extractive_mix.py --sets SET --mixes MIX --pairs PAIRS --lr 6e-5 --blend 1 0.5
+    python benchmarks/extractive_mix.py --sets SET --mixes MIX --pairs PAIRS --epochs EPOCHS
+        --lr 6e-5 --blend 1 0.5 [--chunks 2000]
 
 `scifact` has claims that scientists checked, against 2,000 of its abstracts; `cranfield` 1,400
 abstracts and 225 queries of researchers; `sample` is this repository's corpus, cut at its headings

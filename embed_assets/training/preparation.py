@@ -36,7 +36,9 @@ def prepare(
     pairs: pl.DataFrame,
     task: RetrievalTask,
 ) -> TrainingConfig:
-    """Write the frames that the config names; gives it with the base model's score on validation.
+    """Write the frames that the config names; gives it with what follows from them.
+
+    That is the base model's score on validation, and the share of the tuned weights.
 
     pairs: every training pair: question_id, anchor, positive, global_chunk_id, relevant_chunk_ids,
     generator.
@@ -44,8 +46,9 @@ def prepare(
     config.folder.mkdir(parents=True, exist_ok=True)
     encoder = CachedEncoder(warehouse, card.source, card, settings.precision)
     related = with_related(pairs, neighbours(warehouse))
+    selected = pairs_to_train(related, settings)
     chosen = with_negatives(
-        pairs_to_train(related, settings),
+        selected,
         related,
         encoder,
         0 if config.method == "adapter" else settings.hard_negatives,
@@ -67,7 +70,9 @@ def prepare(
     chosen.write_parquet(config.pairs)
     questions.write_parquet(config.validation)
     corpus.write_parquet(config.corpus)
-    return config.model_copy(update={"base_ndcg_at_10": base[max(base)]})
+    return config.model_copy(
+        update={"base_ndcg_at_10": base[max(base)], "merge": merge(settings, selected)}
+    )
 
 
 def training_config(
@@ -77,6 +82,11 @@ def training_config(
     if settings.loss == "gist" and settings.hard_negatives > 1:
         raise SettingsError(
             "EMBED_ASSETS_HARD_NEGATIVES: the loss `gist` takes one for each question, at most."
+        )
+    if settings.pairs_together >= settings.batch_size:
+        raise SettingsError(
+            "EMBED_ASSETS_PAIRS_TOGETHER: below EMBED_ASSETS_BATCH_SIZE, please: "
+            "a batch of one chunk has no negatives."
         )
     processes = process_count(settings)
     return TrainingConfig(
@@ -96,7 +106,6 @@ def training_config(
         pairs_together=settings.pairs_together,
         learning_rate=settings.learning_rate or LEARNING_RATES[settings.method],
         patience=settings.patience,
-        merge=merge(settings),
         gradient_checkpointing=settings.gradient_checkpointing,
         processes=processes,
         seed=settings.seed,
@@ -106,9 +115,15 @@ def training_config(
     )
 
 
-def merge(settings: Settings) -> Merge:
-    """As set, else by who wrote the questions."""
-    return settings.merge or (EXTRACTIVE_SHARE if settings.questions == EXTRACTIVE else 1.0)
+def merge(settings: Settings, pairs: pl.DataFrame) -> Merge:
+    """As set, else by who wrote most of the questions. An adapter has no weights to mix.
+
+    pairs: those that are trained on: generator and more.
+    """
+    if settings.method == "adapter":
+        return 1.0
+    extractive = 2 * pairs.filter(generator=EXTRACTIVE).height > pairs.height
+    return settings.merge or (EXTRACTIVE_SHARE if extractive else 1.0)
 
 
 def shape_of(settings: Settings) -> tuple[object, ...]:

@@ -107,11 +107,6 @@ def train(config: TrainingConfig, progress: Progress) -> dict[str, Any]:
             progress.say(f"Resuming from {checkpoint.name}")
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     best = watcher.validations.best
-    if config.base_ndcg_at_10 is not None and best.ndcg <= config.base_ndcg_at_10:
-        progress.say(
-            f"No epoch is better on validation ({best.ndcg:.4f}) than the base model "
-            f"({config.base_ndcg_at_10:.4f}). The best of them goes on to the comparison."
-        )
     result = {
         "pairs": pairs.height,
         "epochs": config.epochs,
@@ -132,6 +127,12 @@ def train(config: TrainingConfig, progress: Progress) -> dict[str, Any]:
         fold_in_lora(model)
     if config.merge != 1:
         result |= _merge(model, config, validation, best.ndcg, progress)
+    score = result["best_validation_ndcg_at_10"]
+    if config.base_ndcg_at_10 is not None and score <= config.base_ndcg_at_10:
+        progress.say(
+            f"The model is no better on validation ({score:.4f}) than the base model "
+            f"({config.base_ndcg_at_10:.4f}). It goes on to the comparison, which will say so too."
+        )
     save_model(model, config.model)
     return result
 
@@ -282,16 +283,12 @@ def _merge(
 ) -> dict[str, float]:
     """Leave in the model the mix of base and tuned weights that the config asks for.
 
-    Returns what the result says of it: the share, and of the best one its NDCG@10 on validation.
+    Returns what the result says of it: the share, and its NDCG@10 on validation.
     """
     tuned = {name: weight.detach().clone() for name, weight in model.named_parameters()}
     base = dict(load_model(config.base).to(model.device).named_parameters())
-    if config.merge != "best":
-        put_weights(model, interpolate(base, tuned, config.merge))
-        progress.say(f"{config.merge:.0%} of the tuned weights are kept, the rest is the base's.")
-        return {"tuned_share": config.merge}
-    scores = {1.0: tuned_score}
-    for share in RATIOS:
+    scores = {1.0: tuned_score} if config.merge == "best" else {}
+    for share in RATIOS if config.merge == "best" else (config.merge,):
         put_weights(model, interpolate(base, tuned, share))
         scores[share] = validation.score(model)[BEST_METRIC]
         progress.say(f"{share:.0%} of the tuned weights: validation NDCG@10 {scores[share]:.4f}")

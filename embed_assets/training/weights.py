@@ -84,6 +84,9 @@ def set_dropout(model: Any, share: float) -> None:
     for module in model.modules():
         if isinstance(module, Dropout):
             module.p = share
+        for name in ("dropout", "attention_dropout", "dropout_prob"):  # attention's, as a number
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, share)
 
 
 def add_lora(model: Any, dropout: float) -> None:

@@ -8,6 +8,7 @@ from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings, SettingsError
 from embed_assets.tables import TABLES
 from embed_assets.training.preparation import (
+    merge,
     neighbours,
     pairs_to_train,
     select_pairs,
@@ -148,15 +149,23 @@ def test_extractive_pairs_are_capped_and_people_s_are_not() -> None:
     assert pairs_to_train(pairs, Settings(max_pairs=100)).height == 100
 
 
-def test_of_a_training_on_extractive_questions_half_the_base_is_kept(tmp_path: Path) -> None:
+def test_of_a_training_on_mostly_extractive_questions_half_the_base_is_kept() -> None:
+    def share(extractive: int, written: int, **given: object) -> float | str:
+        generators = ["extractive"] * extractive + ["openai:any"] * written + [None]
+        pairs = pl.DataFrame({"generator": generators})
+        return merge(Settings.model_validate(given), pairs)
+
+    assert share(9, 2) == 0.5
+    assert share(2, 9) == 1.0
+    assert share(9, 2, method="adapter") == 1.0
+    assert share(9, 2, merge="best") == "best"
+    assert share(9, 2, merge="0.75") == 0.75
+
+
+def test_a_batch_of_one_chunk_is_refused(tmp_path: Path) -> None:
     from embed_assets.resources.encoder import model_card
     from embed_assets.training.preparation import training_config
 
-    def share(**given: object) -> float | str:
-        settings = Settings.model_validate(given)
-        return training_config(tmp_path, settings, model_card(settings), "", "").merge
-
-    assert share() == 0.5
-    assert share(questions="openai:any") == 1.0
-    assert share(merge="best") == "best"
-    assert share(merge="0.75") == 0.75
+    settings = Settings(pairs_together=8, batch_size=8)
+    with pytest.raises(SettingsError, match="EMBED_ASSETS_PAIRS_TOGETHER"):
+        training_config(tmp_path, settings, model_card(settings), "", "")
