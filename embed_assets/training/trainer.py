@@ -131,7 +131,7 @@ def train(config: TrainingConfig, progress: Progress) -> dict[str, Any]:
     if config.base_ndcg_at_10 is not None and score <= config.base_ndcg_at_10:
         progress.say(
             f"The model is no better on validation ({score:.4f}) than the base model "
-            f"({config.base_ndcg_at_10:.4f}). It goes on to the comparison, which will say so too."
+            f"({config.base_ndcg_at_10:.4f}). The comparison on the test questions decides."
         )
     save_model(model, config.model)
     return result
