@@ -74,7 +74,7 @@ def read_set(name: str, source: Path, options: argparse.Namespace, scratch: Path
     else:
         fill_from_beir(warehouse, source)
     rows = warehouse.read(
-        "SELECT p.*, q.kind, q.generator FROM training_pairs p "
+        "SELECT p.*, q.kind FROM training_pairs p "
         "LEFT JOIN synthetic_questions q USING (question_id) "
         "ORDER BY question_id"
     )
@@ -129,6 +129,7 @@ def fill_from_beir(warehouse: Warehouse, folder: Path) -> None:
             "global_chunk_id": found[0],
             "relevant_chunk_ids": found,
             "document_id": document_of(found[0]),
+            "generator": None,  # none of this project's
             "split": side_of(document_of(found[0])),
         }
         for question, found in answers.items()
@@ -266,7 +267,8 @@ def measure(chosen: TrainingSet, options: argparse.Namespace, out: Path, scratch
     base = None
     for arm in options.arms:
         epochs = options.recipe_epochs if arm in RECIPES else options.epochs
-        if arm in done(out, {**about, "epochs": epochs}):
+        mixes = {} if arm in RECIPES or "adapter" in arm else shares_of(arm, options)
+        if {arm, *mixes} <= done(out, {**about, "epochs": epochs}):
             continue
         if base is None:
             base, _ = scored(Encoder(card.source, card, "fp32"), chosen.test, options.dimensions)
@@ -274,15 +276,15 @@ def measure(chosen: TrainingSet, options: argparse.Namespace, out: Path, scratch
         run = train_as_published if arm in RECIPES else train_ours
         model, said = run(arm, chosen, options, folder)
         prompts = bare if arm in RECIPES else card
-        mixes = {arm: model}
-        if arm not in RECIPES and "adapter" not in arm:
-            mixes |= {
-                f"{arm}, {share:g} of it": mixed(card.source, model, share, folder)
-                for share in options.shares
-            }
-        for name, path in mixes.items():
+        models = {arm: (model, {})}
+        for name, share in mixes.items():
+            models[name] = mixed(card.source, model, share, folder), {"tuned_share": share}
+        for name, (path, changed) in models.items():
+            if name in done(out, {**about, "epochs": epochs}):
+                continue
             tuned, seconds = scored(Encoder(path, prompts, "fp32"), chosen.test, options.dimensions)
-            line = {**about, "arm": name, "epochs": epochs, **said, "scoring_seconds": seconds}
+            line = {**about, "arm": name, "epochs": epochs, **said, **changed}
+            line["scoring_seconds"] = seconds
             line |= {"ndcg_at_10": compared(chosen, base, tuned), "commit": commit()}
             print(json.dumps(line), flush=True)
             line["by_question"] = tuned.sort("dimension", "question_id")["ndcg_at_10"].to_list()
@@ -290,6 +292,11 @@ def measure(chosen: TrainingSet, options: argparse.Namespace, out: Path, scratch
             with out.open("a") as file:
                 file.write(json.dumps(line) + "\n")
         shutil.rmtree(folder)
+
+
+def shares_of(arm: str, options: argparse.Namespace) -> dict[str, float]:
+    """Share of the tuned weights by the name of the arm that is mixed so."""
+    return {f"{arm}, {share:g} of it": share for share in options.shares}
 
 
 def mixed(base: str, tuned: str, share: float, folder: Path) -> str:

@@ -183,6 +183,11 @@ _TABLES = (
             "global_chunk_id": _CHUNK_ID,
             "relevant_chunk_ids": _RELEVANT,
             "document_id": _DOCUMENT_ID,
+            "generator": _text(
+                "Who wrote the question, as in synthetic_questions; null in pairs of a home made "
+                "before this was kept",
+                nullable=True,
+            ),
             "split": _SPLIT,
         },
     ),
@@ -335,6 +340,7 @@ COLUMN_SOURCES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "global_chunk_id": ("synthetic_questions.chunk_id",),
         "relevant_chunk_ids": ("synthetic_questions.relevant_chunk_ids",),
         "document_id": ("synthetic_questions.document_id",),
+        "generator": ("synthetic_questions.generator",),
         "split": ("chunks.chunk_id", "raw_pdfs.sha256", "synthetic_questions.purpose"),
     },
 }

@@ -33,7 +33,7 @@ def make_pairs(warehouse: Warehouse, filter_questions: Filter) -> Pairs:
     """Pairs from what the warehouse holds: every question that the filter keeps, with its split."""
     questions = warehouse.read(
         "SELECT q.question_id, q.question AS anchor, c.chunk_text AS positive, q.chunk_id, "
-        "q.relevant_chunk_ids, q.document_id, q.purpose, q.kind, q.score "
+        "q.relevant_chunk_ids, q.document_id, q.generator, q.purpose, q.kind, q.score "
         "FROM synthetic_questions q "
         "JOIN (SELECT DISTINCT chunk_id, chunk_text FROM chunks) c USING (chunk_id) "
         "WHERE q.status IN (SELECT unnest(?::VARCHAR[])) ORDER BY q.question_id",

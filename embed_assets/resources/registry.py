@@ -1,12 +1,23 @@
 """The versions that this project has trained: where each is, and which one is the champion."""
 
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from embed_assets.resources.tracking import CHAMPION, REGISTERED_MODEL, REPLACED, Tracking
+from embed_assets.resources.encoder import load_model
+from embed_assets.resources.tracking import (
+    CHAMPION,
+    REGISTERED_MODEL,
+    REPLACED,
+    TRAINED_IN,
+    Tracking,
+)
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import ProjectError, Settings
+
+SERVING_REQUIREMENTS = ("sentence-transformers", "torch", "transformers", "mlflow")
 
 
 def newest_model(warehouse: Warehouse, version: str | None = None) -> dict[str, Any]:
@@ -53,6 +64,35 @@ def champion_before(tracking: Tracking, version: str) -> str | None:
     if current != version:
         return current
     return tracking.client().get_model_version(REGISTERED_MODEL, version).tags.get(REPLACED)
+
+
+def register(tracking: Tracking, model: Path, trained_in: str) -> str:
+    """Log a model and register it; gives its version.
+
+    One that was registered before, by a run that was killed before it recorded that, is not
+    registered again. trained_in: MLflow run that trained it.
+    """
+    import mlflow
+    from mlflow.sentence_transformers import log_model
+
+    found = tracking.client().search_model_versions(
+        f"name = '{REGISTERED_MODEL}' and tags.{TRAINED_IN} = '{trained_in}'"
+    )
+    if found:
+        return str(found[0].version)
+    logged = log_model(
+        load_model(str(model)),
+        name="model",
+        task="llm/v1/embeddings",
+        # A local build (torch 2.13.0+cpu) is served by the public version of the same number.
+        pip_requirements=[
+            f"{name}=={version(name).partition('+')[0]}" for name in SERVING_REQUIREMENTS
+        ],
+    )
+    registered = mlflow.register_model(
+        logged.model_uri, REGISTERED_MODEL, tags={TRAINED_IN: trained_in}
+    )
+    return str(registered.version)
 
 
 def make_champion(tracking: Tracking, version: str) -> None:

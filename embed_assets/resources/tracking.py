@@ -21,6 +21,8 @@ REGISTERED_MODEL = "embed-assets"
 CHAMPION = "champion"
 REPLACED = "replaced_champion"
 """Tag of a model version: which version was champion before it."""
+TRAINED_IN = "trained_in"
+"""Tag of a model version: the MLflow run that trained it."""
 LONGEST_NAME = 200
 DEFAULT_UI = "http://127.0.0.1:5000"
 UI_VARIABLE = "EMBED_ASSETS_MLFLOW_UI"

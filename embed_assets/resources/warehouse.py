@@ -47,12 +47,14 @@ class Warehouse(dg.ConfigurableResource):
     lock_timeout: float = LOCK_TIMEOUT
 
     def read(self, sql: str, parameters: Sequence[Any] = ()) -> pl.DataFrame:
-        """Result of a query. Opened read-only; a table never written reads as empty."""
+        """Result of a query. Opened read-only; a table or column never written reads as empty."""
         if not Path(self.path).exists():
             self._create_tables()
         try:
             return self._query(sql, parameters)
-        except duckdb.CatalogException:  # a table is missing: the first write was killed half-way
+        except (duckdb.CatalogException, duckdb.BinderException):
+            # A table is missing, where the first write was killed half-way, or a column, where an
+            # older version made the table.
             self._create_tables()
             return self._query(sql, parameters)
 

@@ -5,9 +5,7 @@ import os
 import shutil
 import sys
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 import polars as pl
@@ -21,8 +19,9 @@ from embed_assets.evaluation.scoring import (
     score_model,
     store,
 )
-from embed_assets.resources.encoder import ModelCard, load_model, model_card
-from embed_assets.resources.tracking import REGISTERED_MODEL, Tracking, as_params
+from embed_assets.resources.encoder import ModelCard, model_card
+from embed_assets.resources.registry import register
+from embed_assets.resources.tracking import Tracking, as_params
 from embed_assets.resources.warehouse import Warehouse, digest, record_materialization
 from embed_assets.settings import Settings
 from embed_assets.tables import TABLES
@@ -32,11 +31,11 @@ from embed_assets.training.preparation import (
     prepare,
     shape_of,
     training_config,
+    training_pairs,
 )
 from embed_assets.training.trainer import training_lock
 
 TRAINING_VERSION = "3"
-SERVING_REQUIREMENTS = ("sentence-transformers", "torch", "transformers", "mlflow")
 
 
 @dg.asset(
@@ -58,12 +57,7 @@ def finetuned_model(
     code_version = context.assets_def.get_asset_spec().code_version or ""
     card = model_card(settings)
     task = retrieval_task(warehouse)
-    every_pair = warehouse.read(
-        "SELECT p.question_id, p.anchor, p.positive, p.global_chunk_id, p.relevant_chunk_ids, "
-        "p.document_id, q.generator, r.path, r.sha256 FROM training_pairs p "
-        "JOIN raw_pdfs r USING (document_id) LEFT JOIN synthetic_questions q USING (question_id) "
-        "WHERE p.split = 'train' ORDER BY p.question_id"
-    )
+    every_pair = training_pairs(warehouse)
     pairs = pairs_to_train(every_pair, settings)
     if pairs.height < every_pair.height:
         context.log.info(
@@ -77,13 +71,14 @@ def finetuned_model(
         mlflow.log_params(as_params(config.model_dump(exclude={"folder", "tracking_uri"})))
         mlflow.set_tag("dagster/data_version", run_id)
         _log_dataset(pairs)
-        result = _train(context, pipes, config)
+        trained_in = _train(context, pipes, config)
+        result = json.loads(config.result.read_text())
         mlflow.log_metrics({k: v for k, v in result.items() if isinstance(v, int | float)})
         evaluation = score_model(
             warehouse, task, str(config.model), card, settings.precision, config.dimensions
         )
         mlflow.log_metrics(mlflow_metrics(evaluation.scores))
-        registered = _register(config.model)
+        registered = register(tracking, config.model, trained_in)
         path = _keep(config.model, settings.models / f"v{registered}")
         store(warehouse, evaluation, "tuned", run_id)
         _record_model(
@@ -106,25 +101,25 @@ def finetuned_model(
 
 def _train(
     context: dg.AssetExecutionContext, pipes: dg.PipesSubprocessClient, config: TrainingConfig
-) -> dict[str, Any]:
+) -> str:
+    """The MLflow run that trained the model: an earlier one, if only its recording was cut off."""
     if config.model.is_dir() and config.result.is_file():
         context.log.info("The model was trained before the last run ended: it is taken up.")
-        return json.loads(config.result.read_text())
-    path = config.folder / "config.json"
-    path.write_text(config.model_dump_json(indent=2))
+        return json.loads(config.path.read_text())["mlflow_run_id"]
+    config.path.write_text(config.model_dump_json(indent=2))
     pipes.run(
-        command=training_command(config, path),
+        command=training_command(config),
         env={"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // config.processes))}
         if config.processes > 1
         else None,
         context=context.op_execution_context,
     )
-    return json.loads(config.result.read_text())
+    return config.mlflow_run_id
 
 
-def training_command(config: TrainingConfig, path: Path) -> list[str]:
+def training_command(config: TrainingConfig) -> list[str]:
     """What starts the training: one process, or as many as the config says, by torchrun."""
-    module = ["-m", "embed_assets.training.trainer", str(path)]
+    module = ["-m", "embed_assets.training.trainer", str(config.path)]
     if config.processes == 1:
         return [sys.executable, *module]
     torchrun = ["-m", "torch.distributed.run", "--standalone"]
@@ -138,32 +133,17 @@ def _log_dataset(pairs: pl.DataFrame) -> None:
     mlflow.log_input(from_polars(pairs, name="training_pairs"), context="training")
 
 
-def _register(model: Path) -> str:
-    """Log the model once and register it; gives its version in the registry."""
-    from mlflow.sentence_transformers import log_model
-
-    info = log_model(
-        load_model(str(model)),
-        name="model",
-        task="llm/v1/embeddings",
-        # A local build (torch 2.13.0+cpu) is served by the public version of the same number.
-        pip_requirements=[
-            f"{name}=={version(name).partition('+')[0]}" for name in SERVING_REQUIREMENTS
-        ],
-        registered_model_name=REGISTERED_MODEL,
-    )
-    return str(info.registered_model_version)
-
-
 def _keep(model: Path, path: Path) -> Path:
     """Link the model into the folder named after its version.
 
     What it was trained from stays until the version is recorded: a run that is killed before that
     is taken up, and trains nothing.
     """
+    unfinished = path.with_suffix(".unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    shutil.copytree(model, unfinished, copy_function=os.link)
     shutil.rmtree(path, ignore_errors=True)
-    shutil.copytree(model, path, copy_function=os.link)
-    return path
+    return unfinished.rename(path)
 
 
 def _clear_trainings(models: Path) -> None:

@@ -51,6 +51,11 @@ class TrainingConfig(BaseModel):
     mlflow_run_id: str
 
     @property
+    def path(self) -> Path:
+        """Where the config itself is, as JSON."""
+        return self.folder / "config.json"
+
+    @property
     def pairs(self) -> Path:
         """Training pairs: anchor, positive, chunk_id, related_chunk_ids, negatives, negative_ids.
 

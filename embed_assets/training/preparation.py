@@ -9,7 +9,7 @@ from embed_assets.evaluation.scoring import RetrievalTask
 from embed_assets.resources.embeddings import CachedEncoder
 from embed_assets.resources.encoder import ModelCard, embedding_size, matryoshka_dimensions
 from embed_assets.resources.warehouse import Warehouse
-from embed_assets.settings import EXTRACTIVE, Merge, Settings, SettingsError
+from embed_assets.settings import EXTRACTIVE, Merge, ProjectError, Settings, SettingsError
 from embed_assets.training.config import TrainingConfig
 from embed_assets.training.negatives import mine_negatives
 from embed_assets.training.validation import ndcg_by_dimension
@@ -26,6 +26,25 @@ lost. Both were chosen on people's questions (`benchmarks/RESULTS.md`): four tim
 what these gain on one set, and no set lost by them."""
 VALIDATION_CHUNKS = 2000
 """Chunks that validation searches while training: those that answer, and others up to so many."""
+
+
+def training_pairs(warehouse: Warehouse) -> pl.DataFrame:
+    """Every pair that may be trained on, with the PDF that its chunk is from.
+
+    question_id, anchor, positive, global_chunk_id, relevant_chunk_ids, document_id, generator,
+    path, sha256. ProjectError where they were made before a pair said who wrote it.
+    """
+    pairs = warehouse.read(
+        "SELECT p.question_id, p.anchor, p.positive, p.global_chunk_id, p.relevant_chunk_ids, "
+        "p.document_id, p.generator, r.path, r.sha256 FROM training_pairs p "
+        "JOIN raw_pdfs r USING (document_id) WHERE p.split = 'train' ORDER BY p.question_id"
+    )
+    if pairs["generator"].has_nulls():
+        raise ProjectError(
+            "training_pairs doesn't say who wrote its questions: an older version made it. "
+            "Materialize training_pairs again first."
+        )
+    return pairs
 
 
 def prepare(

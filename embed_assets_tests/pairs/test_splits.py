@@ -408,6 +408,7 @@ def test_pairs_are_a_question_and_the_text_of_its_chunk_and_their_splits_are_kep
     for row in pairs.iter_rows(named=True):
         assert row["positive"] in row["anchor"]  # the question's text names its chunk here
         assert row["global_chunk_id"] == sha(row["positive"])
+        assert row["generator"] == "extractive"
     assert set(pairs["split"]) == set(SPLITS)
     warehouse.replace("split_assignments", assignments)
     stock(warehouse, corpus.with_documents(Corpus.of(3, 10, first=4).documents))

@@ -4,9 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from embed_assets.resources.registry import champion_before, champion_version, make_champion
-from embed_assets.resources.tracking import CHAMPION, REGISTERED_MODEL, Tracking
+from embed_assets.resources.registry import (
+    champion_before,
+    champion_version,
+    make_champion,
+    register,
+)
+from embed_assets.resources.tracking import CHAMPION, REGISTERED_MODEL, TRAINED_IN, Tracking
 from embed_assets.settings import ProjectError
+from embed_assets_tests.tiny_model import make_tiny_model
 
 
 @pytest.fixture(scope="module")
@@ -64,3 +70,14 @@ def test_a_server_that_can_t_say_is_no_server_without_a_champion(tmp_path, free_
     away = Tracking(uri=f"http://127.0.0.1:{free_port()}", artifacts=str(tmp_path))
     with pytest.raises(ProjectError, match="MLflow can't say which version is champion"):
         champion_version(away)
+
+
+def test_a_model_is_registered_once_for_each_training(tmp_path):
+    tracking = Tracking(uri=f"sqlite:///{tmp_path / 'mlflow.db'}", artifacts=str(tmp_path / "made"))
+    model = make_tiny_model(tmp_path / "model")
+    first = register(tracking, model, "run-1")
+    assert register(tracking, model, "run-1") == first  # the run was killed, and its work taken up
+    assert register(tracking, model, "run-2") != first
+    assert tracking.client().get_model_version(REGISTERED_MODEL, first).tags == {
+        TRAINED_IN: "run-1"
+    }

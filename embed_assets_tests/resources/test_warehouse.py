@@ -599,6 +599,7 @@ def test_a_warehouse_of_an_older_version_gets_the_columns_that_it_lacks(warehous
             "'train' AS purpose, 'g' AS generator, '1' AS prompt_version, 'KEPT' AS status, "
             "0 AS input_tokens, 0 AS output_tokens, now() AS created_at"
         )
+    assert warehouse.read("SELECT reason FROM synthetic_questions").rows() == [(None,)]
     warehouse.replace("synthetic_questions", question("new"), where={"document_id": ["other"]})
     rows = warehouse.read("SELECT question_id, reason FROM synthetic_questions ORDER BY ALL")
     assert rows.rows() == [("old", None), ("q-new", None)]

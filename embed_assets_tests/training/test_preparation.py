@@ -1,3 +1,4 @@
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -5,13 +6,14 @@ import polars as pl
 import pytest
 
 from embed_assets.resources.warehouse import Warehouse
-from embed_assets.settings import Settings, SettingsError
+from embed_assets.settings import ProjectError, Settings, SettingsError
 from embed_assets.tables import TABLES
 from embed_assets.training.preparation import (
     merge,
     neighbours,
     pairs_to_train,
     select_pairs,
+    training_pairs,
     validation_corpus,
     with_negatives,
     with_related,
@@ -169,3 +171,21 @@ def test_a_batch_of_one_chunk_is_refused(tmp_path: Path) -> None:
     settings = Settings(pairs_together=8, batch_size=8)
     with pytest.raises(SettingsError, match="EMBED_ASSETS_PAIRS_TOGETHER"):
         training_config(tmp_path, settings, model_card(settings), "", "")
+
+
+def test_pairs_that_an_older_version_made_are_not_trained_on(warehouse):
+    """They don't say which questions are extractive: more of them, and otherwise, would train."""
+    pdf = dict.fromkeys(TABLES["raw_pdfs"].columns, "") | {"document_id": "one"}
+    pdf |= dict.fromkeys(["modified_at", "loaded_at"], datetime.now(UTC))
+    pdf |= {"content": b"", "size_bytes": 0, "sha256": "5a"}
+    warehouse.replace("raw_pdfs", pl.DataFrame([pdf], schema=TABLES["raw_pdfs"].schema))
+    pairs = PAIRS.with_columns(
+        document_id=pl.lit("one"), generator=pl.lit("extractive"), split=pl.lit("train")
+    )
+    warehouse.replace("training_pairs", pairs)
+    assert training_pairs(warehouse)["generator", "sha256"].unique().rows() == [
+        ("extractive", "5a")
+    ]
+    warehouse.replace("training_pairs", pairs.with_columns(generator=None))
+    with pytest.raises(ProjectError, match="Materialize training_pairs again"):
+        training_pairs(warehouse)

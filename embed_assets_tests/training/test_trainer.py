@@ -83,9 +83,8 @@ def make_config(
             "relevant_chunk_ids": [[f"c{i}"] for i in range(10)],
         }
     ).write_parquet(config.validation)
-    path = folder / "config.json"
-    path.write_text(config.model_dump_json())
-    return path
+    config.path.write_text(config.model_dump_json())
+    return config.path
 
 
 def command(config: Path) -> list[str]:
@@ -201,7 +200,7 @@ def test_two_processes_train_as_one_on_the_batch_that_they_share(
     options = {"batch_size": 8, "processes": 2, "seconds_between_checkpoints": 0}
     path = make_config(tmp_path / "shared", base, epochs=2, **options)
     config = TrainingConfig.model_validate_json(path.read_text())
-    torchrun = training_command(config, path)
+    torchrun = training_command(config)
     kill_at(torchrun, config, step=7)
     done = subprocess.run(torchrun, capture_output=True, text=True, timeout=500, check=False)
     assert done.returncode == 0, done.stderr
