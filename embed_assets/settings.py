@@ -16,6 +16,11 @@ PREFIX = "EMBED_ASSETS_"
 LABELLED_BESIDE_PDFS = "questions.jsonl"
 EXTRACTIVE = "extractive"
 """Questions taken from the chunks themselves, rather than written by a model."""
+NEARLY_EQUAL = 0.95
+"""Cosine. Of the 1,915 questions of two sets that a language model wrote for contracts and manuals,
+all-MiniLM-L6-v2 puts 20 pairs at .95 or above: 14 equal to the letter, 4 rewordings, 2 that differ
+in a word that matters. Of the 7 between .93 and .95, 2 are rewordings; below, hardly any."""
+ROUND_TRIP_K = 20
 LabelledPurpose = Literal["train", "test"]
 Merge = Literal["best"] | Annotated[float, Field(gt=0, le=1)]
 
@@ -139,13 +144,15 @@ class Settings(BaseSettings):
         "`round_trip` (the base model doesn't find the chunk)",
     )
     near_duplicate: float = Field(
-        default=0.95,
+        default=NEARLY_EQUAL,
         gt=0,
         le=1,
         description="Cosine, less what all questions share, from which two are nearly the same",
     )
     round_trip_k: int = Field(
-        default=20, ge=1, description="Places among which the round trip must find the chunk"
+        default=ROUND_TRIP_K,
+        ge=1,
+        description="Places among which the round trip must find the chunk",
     )
     max_chunk_tokens: int = Field(
         default=512,

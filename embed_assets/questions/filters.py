@@ -66,7 +66,7 @@ from embed_assets.questions.statuses import (
     UNANSWERABLE,
     VERBATIM,
 )
-from embed_assets.settings import EXTRACTIVE, SettingsError
+from embed_assets.settings import EXTRACTIVE, NEARLY_EQUAL, ROUND_TRIP_K, SettingsError
 
 Embeddings = NDArray[np.floating]
 
@@ -89,12 +89,6 @@ CORPUS_FILTERS = NEED_EMBEDDINGS | {"duplicates"}
 
 QUOTED_SHARE = 0.8
 LEAST_QUOTED_WORDS = 5
-NEARLY_EQUAL = 0.95
-"""Cosine. Of the 1,915 questions of two sets that a language model wrote for contracts and manuals,
-all-MiniLM-L6-v2 puts 20 pairs at .95 or above: 14 equal to the letter, 4 rewordings, 2 that differ
-in a word that matters. Of the 7 between .93 and .95, 2 are rewordings; below, hardly any."""
-ROUND_TRIP_K = 20
-
 
 # Chinese, Japanese, Thai, Lao, Burmese and Khmer put no spaces between words: there a character
 # counts as one.
