@@ -19,12 +19,12 @@ in DIR under the same options.
 Rows of the table. Ours come from the times of Dagster's events: an asset's work is from the start
 of its step to its output, with the reading and writing of its tables. `training` is training alone
 in both, without validation. With `validation, final evaluation` stands, for ours, the start of the
-training's own process, registering the model in MLflow and keeping it. Ours encodes every text
-under `pairs`, where a filter needs it, and takes it from a cache under `base evaluation`.
+training's own process, registering the model in MLflow and keeping it. Ours encodes its
+questions under `pairs`, where a filter needs them, and takes them from a cache later.
 `Dagster` is all of ours that is not in another row: the start of the process, imports, what is
-stale, runs, steps, events, checks, the summary. So it is more than what Dagster costs, never less;
-only lines that an asset logs are not in it. The JSON line has it in two parts: within Dagster's
-runs, and outside of them.
+stale, runs, steps, events, checks, the summary. So it is more than what Dagster costs, but for the
+lines that an asset logs, which are in the asset's row. The JSON line has it in two parts: within
+Dagster's runs, and outside of them.
 
 Ours evaluates more: questions of three splits, up to three for a chunk, where the recipe asks one
 for each chunk and tests on a tenth; and it logs and registers the model. The recipe's chunks are

@@ -73,8 +73,9 @@ def read_set(name: str, source: Path, options: argparse.Namespace, scratch: Path
         shutil.copyfile(source / "warehouse.duckdb", warehouse.path)
     else:
         fill_from_beir(warehouse, source)
+    columns = ", ".join(f"p.{column}" for column in TABLES["training_pairs"].columns)
     rows = warehouse.read(
-        "SELECT p.*, q.kind FROM training_pairs p "
+        f"SELECT {columns}, q.kind FROM training_pairs p "
         "LEFT JOIN synthetic_questions q USING (question_id) "
         "ORDER BY question_id"
     )
@@ -82,6 +83,8 @@ def read_set(name: str, source: Path, options: argparse.Namespace, scratch: Path
         kept = pl.col("kind").is_in([*options.kinds, "labelled"]) | pl.col("kind").is_null()
         rows = rows.filter(kept)
     pairs = select_pairs(rows.filter(split="train"), options.pairs)
+    if (source / "warehouse.duckdb").is_file() and pairs["generator"].has_nulls():
+        raise SystemExit(f"{source}: of an older version. Run `embed-assets run` there again.")
     validation = rows.filter(split="validation").head(options.validation)
     test = rows.filter(split="test_labelled").head(options.questions or rows.height)
     questions = pl.concat([validation, test])
@@ -340,28 +343,35 @@ def report(out: Path) -> str:
     lines = lines_of(out)
     dimensions = list(lines[0]["ndcg_at_10"])
     sizes = [f"{d}" for d in dimensions]
-    table = rows_of("set", "arm", "steps", "pairs/s", *sizes, f"95 % of the change at {sizes[0]}")
-    beside = rows_of("set", "arm", "against", "pairs/s", "scoring", *sizes)
-    speed_of = {(line["set"], line["arm"]): line["pairs_per_second"] for line in lines}
-    scoring_of = {(line["set"], line["arm"]): line.get("their_scoring_seconds") for line in lines}
+    names = ("set", "tokens", "arm")
+    table = rows_of(*names, "steps", "pairs/s", *sizes, f"95 % of the change at {sizes[0]}")
+    beside = rows_of(*names, "against", "pairs/s", "scoring", *sizes)
+    recipe_of = {(setting_of(line), line["arm"]): line for line in lines if line["arm"] in RECIPES}
     for line in lines:
         figures, first = line["ndcg_at_10"], line["ndcg_at_10"][dimensions[0]]
         cells = [f"{figures[d]['ndcg']:.4f} ({figures[d]['change']:+.4f})" for d in dimensions]
         speed = "–" if "adapter" in line["arm"] else f"{line['pairs_per_second']:.1f}"
         interval = f"{first['low']:+.3f} … {first['high']:+.3f}, {first['verdict']}"
-        table += rows_of(line["set"], line["arm"], line["steps"], speed, *cells, interval)[:1]
+        who = [line[name] for name in names]
+        table += rows_of(*who, line["steps"], speed, *cells, interval)[:1]
         for recipe, changes in line["against"].items():
             if line["arm"] in RECIPES or "adapter" in line["arm"]:
                 continue
-            key = (line["set"], recipe)
-            faster = f"{line['pairs_per_second'] / speed_of[key]:.2f} ×"
-            sooner = f"{scoring_of[key] / line['scoring_seconds']:.1f} ×"
+            theirs = recipe_of[setting_of(line), recipe]
+            faster = f"{line['pairs_per_second'] / theirs['pairs_per_second']:.2f} ×"
+            sooner = f"{theirs['their_scoring_seconds'] / line['scoring_seconds']:.1f} ×"
             cells = [
                 f"{c['change']:+.4f} ({c['low']:+.3f} … {c['high']:+.3f})"
                 for c in (changes[d] for d in dimensions)
             ]
-            beside += rows_of(line["set"], line["arm"], recipe, faster, sooner, *cells)[:1]
+            beside += rows_of(*who, recipe, faster, sooner, *cells)[:1]
     return "\n".join([*table, "", *beside])
+
+
+def setting_of(line: Figures) -> tuple[object, ...]:
+    """What an arm and a recipe must have in common to be compared."""
+    shared = ("set", "pairs", "questions", "chunks", "tokens", "model", "validation", "kinds")
+    return tuple(line[name] for name in shared)
 
 
 def rows_of(*cells: object) -> list[str]:

@@ -177,7 +177,7 @@ class Settings(BaseSettings):
         default=None,
         ge=0,
         description="Pairs to train on at most, spread over all chunks. 0: every pair. "
-        "Unset: every pair, but 512 extractive ones. Without a GPU some 300 pairs take a minute",
+        "Unset: every pair, but 512 extractive ones. Without a GPU some 200 pairs take a minute",
     )
     batch_size: int = Field(
         default=32,

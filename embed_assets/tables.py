@@ -20,7 +20,10 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """One table of the warehouse, its key, and which columns say when rather than what."""
+    """One table of the warehouse, its key, and which columns the version of its rows leaves out.
+
+    Those say when rather than what, or what another column says too.
+    """
 
     name: str
     key: tuple[str, ...]
@@ -190,6 +193,7 @@ _TABLES = (
             ),
             "split": _SPLIT,
         },
+        volatile=frozenset({"generator"}),  # question_id says it
     ),
     Table(
         "split_assignments",

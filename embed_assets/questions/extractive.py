@@ -39,9 +39,9 @@ tuned weights, the rest being the base's:
 
 `scifact` has claims that scientists checked, against 2,000 of its abstracts; `cranfield` 1,400
 abstracts and 225 queries of researchers; `sample` is this repository's corpus, cut at its headings
-(337 chunks), with 111 questions written for it in its users' words. So sentences, which lie in
-their chunks word for word, do harm where people ask otherwise, and no good that keywords don't:
-they are left out. Headings are too: at 2e-5, on `sample`, whose chunks begin with them, 256 pairs
+(337 chunks), with 111 questions written for it in its users' words. Sentences lie in their chunks
+word for word; where they are among the questions scifact loses, and no set gains clearly: they are
+left out. Headings are too: at 2e-5, on `sample`, whose chunks begin with them, 256 pairs
 of them lowered NDCG@10 (-.019±.016). More rates are in `benchmarks/RESULTS.md`. The mixes were
 compared on these same questions, so the best is flattered a little.
 """

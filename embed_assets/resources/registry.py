@@ -75,11 +75,10 @@ def register(tracking: Tracking, model: Path, trained_in: str) -> str:
     import mlflow
     from mlflow.sentence_transformers import log_model
 
-    found = tracking.client().search_model_versions(
-        f"name = '{REGISTERED_MODEL}' and tags.{TRAINED_IN} = '{trained_in}'"
-    )
-    if found:
-        return str(found[0].version)
+    # Not every registry searches by tags.
+    for known in tracking.client().search_model_versions(f"name = '{REGISTERED_MODEL}'"):
+        if known.tags.get(TRAINED_IN) == trained_in:
+            return str(known.version)
     logged = log_model(
         load_model(str(model)),
         name="model",

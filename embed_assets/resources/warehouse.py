@@ -47,7 +47,7 @@ class Warehouse(dg.ConfigurableResource):
     lock_timeout: float = LOCK_TIMEOUT
 
     def read(self, sql: str, parameters: Sequence[Any] = ()) -> pl.DataFrame:
-        """Result of a query. Opened read-only; a table or column never written reads as empty."""
+        """Result of a query. Opened read-only; a table never written is empty, a column null."""
         if not Path(self.path).exists():
             self._create_tables()
         try:

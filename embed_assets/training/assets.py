@@ -134,16 +134,16 @@ def _log_dataset(pairs: pl.DataFrame) -> None:
 
 
 def _keep(model: Path, path: Path) -> Path:
-    """Link the model into the folder named after its version.
+    """Link the model into the folder named after its version, whole or not at all.
 
     What it was trained from stays until the version is recorded: a run that is killed before that
     is taken up, and trains nothing.
     """
-    unfinished = path.with_suffix(".unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    shutil.copytree(model, unfinished, copy_function=os.link)
+    copy = model.with_name("copy")
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(model, copy, copy_function=os.link)
     shutil.rmtree(path, ignore_errors=True)
-    return unfinished.rename(path)
+    return copy.rename(path)
 
 
 def _clear_trainings(models: Path) -> None:

@@ -7,7 +7,8 @@ A batch is padded to its longest text, and its activations leave a CPU's cache a
 parts of like lengths, each no larger than the cache takes, the embeddings, the loss and the
 gradients are the same. Measured with MiniLM and 32 pairs, in seconds of one core: two thirds of the
 time on papers cut into chunks, nine tenths where nearly every text is as long as the model takes
-(scifact; `benchmarks/training_step.py`). The memory is that of the whole batch.
+(scifact; `benchmarks/training_step.py`), all of it where they are cut at 128. The memory is that of
+the whole batch.
 """
 
 from collections.abc import Callable, Iterator

@@ -23,7 +23,7 @@ EXTRACTIVE_SHARE = 0.5
 
 They share their chunks' words, and people ask in others: what the base knows of these must not be
 lost. Both were chosen on people's questions (`benchmarks/RESULTS.md`): four times the updates undid
-what these gain on one set, and no set lost by them."""
+what these gain on one set. By settings near these no set lost, though some gain less."""
 VALIDATION_CHUNKS = 2000
 """Chunks that validation searches while training: those that answer, and others up to so many."""
 

@@ -113,6 +113,11 @@ def test_a_query_that_names_no_table_fails_and_says_so(warehouse):
         warehouse.read("SELECT * FROM no_such_table")
 
 
+def test_a_query_that_names_no_column_fails_and_says_so(warehouse):
+    with pytest.raises(duckdb.BinderException, match="no_such_column"):
+        warehouse.read("SELECT no_such_column FROM chunks")
+
+
 def test_a_read_can_change_nothing(warehouse):
     warehouse.replace("parsed_markdown", pages("a", "one"))
     with pytest.raises(duckdb.InvalidInputException, match="read-only"):

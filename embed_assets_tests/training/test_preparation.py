@@ -1,6 +1,7 @@
 from datetime import UTC, datetime
 from pathlib import Path
 
+import duckdb
 import numpy as np
 import polars as pl
 import pytest
@@ -186,6 +187,7 @@ def test_pairs_that_an_older_version_made_are_not_trained_on(warehouse):
     assert training_pairs(warehouse)["generator", "sha256"].unique().rows() == [
         ("extractive", "5a")
     ]
-    warehouse.replace("training_pairs", pairs.with_columns(generator=None))
+    with duckdb.connect(warehouse.path) as connection:
+        connection.execute("ALTER TABLE training_pairs DROP COLUMN generator")
     with pytest.raises(ProjectError, match="Materialize training_pairs again"):
         training_pairs(warehouse)

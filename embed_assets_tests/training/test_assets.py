@@ -1,0 +1,77 @@
+"""What a training leaves, and what the next run takes up of one that was cut off."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from embed_assets.resources.encoder import model_card
+from embed_assets.settings import Settings
+from embed_assets.training.assets import _keep, _train
+from embed_assets.training.config import TrainingConfig
+from embed_assets.training.preparation import training_config
+from embed_assets_tests.tiny_model import make_tiny_model
+
+
+class Log:
+    def __init__(self) -> None:
+        self.log = self
+        self.said: list[str] = []
+        self.op_execution_context = None
+
+    def info(self, message: str) -> None:
+        self.said.append(message)
+
+
+class Pipes:
+    """Starts no process; remembers what it was asked to start."""
+
+    def __init__(self) -> None:
+        self.commands: list[list[str]] = []
+
+    def run(self, *, command: list[str], **_: Any) -> None:
+        self.commands.append(command)
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(model=str(make_tiny_model(tmp_path)), home=tmp_path / "home")
+
+
+def config_of(settings: Settings, folder: Path, run_id: str) -> TrainingConfig:
+    folder.mkdir(exist_ok=True)
+    return training_config(folder, settings, model_card(settings), "", run_id)
+
+
+def test_a_model_whose_recording_was_cut_off_is_that_of_the_run_that_trained_it(tmp_path, settings):
+    log, pipes = Log(), Pipes()
+    first = config_of(settings, tmp_path / "training", "first")
+    assert _train(log, pipes, first) == "first"  # pyright: ignore[reportArgumentType]
+    assert len(pipes.commands) == 1
+    (first.folder / "model").mkdir()
+    first.result.write_text("{}")
+    second = config_of(settings, tmp_path / "training", "second")
+    assert _train(log, pipes, second) == "first"  # pyright: ignore[reportArgumentType]
+    assert len(pipes.commands) == 1
+    assert "taken up" in log.said[-1]
+
+
+def test_a_training_that_was_cut_off_is_that_of_the_run_that_ends_it(tmp_path, settings):
+    log, pipes = Log(), Pipes()
+    _train(log, pipes, config_of(settings, tmp_path / "training", "first"))  # pyright: ignore[reportArgumentType]
+    second = config_of(settings, tmp_path / "training", "second")
+    assert _train(log, pipes, second) == "second"  # pyright: ignore[reportArgumentType]
+    assert TrainingConfig.model_validate_json(second.path.read_text()).mlflow_run_id == "second"
+    assert len(pipes.commands) == 2
+
+
+def test_a_version_is_kept_whole_whatever_was_there(tmp_path):
+    model, kept = tmp_path / "training" / "model", tmp_path / "v1"
+    for folder in (model, kept, tmp_path / "training" / "copy"):
+        folder.mkdir(parents=True)
+    (model / "weights").write_text("new")
+    (kept / "old").write_text("of another registry")
+    (tmp_path / "training" / "copy" / "half").write_text("cut off")
+    assert _keep(model, kept) == kept
+    assert [path.name for path in kept.iterdir()] == ["weights"]
+    assert [path.name for path in model.parent.iterdir()] == ["model"]
