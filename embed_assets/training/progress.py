@@ -242,8 +242,9 @@ def watch(config: TrainingConfig, progress: Progress, clock: Clock, pairs: int) 
             self._pending.clear()
 
     def _validation_figures(measured: Mapping[str, Any]) -> dict[str, float]:
+        # Not `validation`: that is of the model as it is kept, and of all chunks.
         figures = {
-            metric_name("validation", name.removeprefix("eval_")): value
+            metric_name("validation_in_training", name.removeprefix("eval_")): value
             for name, value in measured.items()
             if name.startswith("eval_dim_")
         }

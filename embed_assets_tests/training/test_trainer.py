@@ -113,7 +113,7 @@ def test_the_process_leaves_a_plain_model_and_says_what_it_measured(
     client = mlflow.MlflowClient(config.tracking_uri)
     losses = client.get_metric_history(config.mlflow_run_id, "loss")
     assert [metric.step for metric in losses] == list(range(1, 17))
-    ndcg = "validation/dim_16_cosine_ndcg_at_10"
+    ndcg = "validation_in_training/dim_16_cosine_ndcg_at_10"
     assert len(client.get_metric_history(config.mlflow_run_id, ndcg)) == 2
     assert not config.checkpoints.exists()
 
