@@ -13,8 +13,8 @@ published, on the questions that test.
 Prints a JSON line for each set and arm: pairs/s of training alone, seconds of scoring the test
 questions once at all dimensions, NDCG@10 by dimension, and its change against the base with the
 95 % interval of a bootstrap over documents. Lines that are in --out already are not made again.
-`--shares 0.5` also scores the mix of that share of the tuned weights with the base's, for arms that
-are measured anew: give them merge=1, or it is a mix of a mix.
+`--shares 0.5` also scores the mix of that share of the tuned weights with the base's: give the arms
+merge=1, or it is a mix of a mix.
 `--report` prints the table of what --out holds.
 """
 
