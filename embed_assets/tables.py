@@ -298,6 +298,12 @@ _TABLES = (
             "mlflow_run_id": _text("MLflow run that trained it"),
             "dagster_run_id": _text("Dagster run that trained it"),
             "trained_at": _time("When it was trained"),
+            "fingerprints": Column(
+                pl.List(pl.String),
+                "VARCHAR[]",
+                "What its embeddings are kept under; null where an older version made the row",
+                nullable=True,
+            ),
         },
     ),
     Table(

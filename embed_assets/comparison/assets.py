@@ -1,7 +1,7 @@
 """comparison: base and baselines beside tuned, the report, and the champion in the registry."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -23,9 +23,16 @@ from embed_assets.comparison.verdict import (
     reservations,
     verdict_sentence,
 )
-from embed_assets.evaluation.baselines import compares_champion, failed_baselines, store_baselines
+from embed_assets.evaluation.baselines import (
+    compares_champion,
+    failed_baselines,
+    lasting_baselines,
+    store_baselines,
+)
+from embed_assets.evaluation.encoders import is_version
+from embed_assets.resources.embeddings import CachedEncoder, forget_embeddings
 from embed_assets.resources.encoder import model_card
-from embed_assets.resources.registry import champion_before
+from embed_assets.resources.registry import champion_before, champion_version
 from embed_assets.resources.tracking import CHAMPION, REGISTERED_MODEL, Tracking, metric_name
 from embed_assets.resources.warehouse import Warehouse, record_materialization
 from embed_assets.settings import Settings
@@ -90,6 +97,7 @@ def comparison(
         context.log.warning(f"{called} could not be scored and is left out: {reason}")
     for sentence in (verdict, *against, promotion):
         context.log.info(sentence)
+    _forget_replaced(warehouse, settings, {model["version"], before, champion_version(tracking)})
     record_materialization(context, warehouse, input_version=input_version, data_version=run_id)
     return dg.MaterializeResult(
         data_version=dg.DataVersion(run_id),
@@ -105,6 +113,16 @@ def comparison(
             **{name: dg.MetadataValue.md(to_markdown(name, png)) for name, png in charts.items()},
         },
     )
+
+
+def _forget_replaced(
+    warehouse: Warehouse, settings: Settings, compared: Collection[str | None]
+) -> None:
+    """Leave the embeddings of the base model, and of versions that are compared, now or again."""
+    named = [name.removeprefix("v") for name in lasting_baselines(settings) if is_version(name)]
+    card = model_card(settings)
+    base = CachedEncoder(warehouse, card.source, card, settings.precision)
+    forget_embeddings(warehouse, [*filter(None, compared), *named], base.fingerprints)
 
 
 def make_report(

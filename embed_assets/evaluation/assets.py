@@ -15,9 +15,10 @@ from embed_assets.evaluation.scoring import (
     ndcg_by_model,
     ndcg_table,
     retrieval_task,
-    score_model,
+    score_encoder,
     store,
 )
+from embed_assets.resources.embeddings import CachedEncoder
 from embed_assets.resources.encoder import embedding_size, matryoshka_dimensions, model_card
 from embed_assets.resources.tracking import Tracking, as_params
 from embed_assets.resources.warehouse import Warehouse, record_materialization
@@ -57,7 +58,9 @@ def base_eval(
         }
         mlflow.log_params(as_params(params))
         mlflow.set_tag("dagster/data_version", run_id)
-        evaluation = score_model(warehouse, task, card.source, card, settings.precision, dimensions)
+        evaluation = score_encoder(
+            task, CachedEncoder(warehouse, card.source, card, settings.precision), dimensions
+        )
         mlflow.log_metrics(mlflow_metrics(evaluation.scores))
         store(warehouse, evaluation, "base", run_id)
         measured = score_baselines(warehouse, settings, task, {name: name for name in baselines})

@@ -3,14 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
 
 import polars as pl
 
 from embed_assets.evaluation.encoders import AnyEncoder
 from embed_assets.evaluation.retrieval import Evaluation, evaluate, sentence_transformers_name
-from embed_assets.resources.embeddings import CachedEncoder
-from embed_assets.resources.encoder import ModelCard
 from embed_assets.resources.tracking import metric_name
 from embed_assets.resources.warehouse import Warehouse
 
@@ -57,18 +54,6 @@ def retrieval_task(warehouse: Warehouse) -> RetrievalTask:
         ),
         corpus=warehouse.corpus(),
     )
-
-
-def score_model(
-    warehouse: Warehouse,
-    task: RetrievalTask,
-    source: str,
-    card: ModelCard,
-    precision: Literal["auto", "fp32", "bf16"],
-    dimensions: Sequence[int],
-) -> Evaluation:
-    """Figures of the model at `source` on a task."""
-    return score_encoder(task, CachedEncoder(warehouse, source, card, precision), dimensions)
 
 
 def score_encoder(

@@ -8,7 +8,7 @@ Whoever embeds in another way (a hosted model) keeps its own by `cached_embeddin
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -65,6 +65,11 @@ class CachedEncoder:
         """What identifies embeddings of queries or of documents."""
         weights = _weights(self._source, task)
         return digest((weights, self._card.prompt(task), self._card.token_limit, self._precision))
+
+    @property
+    def fingerprints(self) -> list[str]:
+        """Those of queries and of documents: all that is kept of this model."""
+        return [self.fingerprint("query"), self.fingerprint("document")]
 
     def _embeddings(self, texts: Sequence[str], task: Task, progress: str | None) -> "np.ndarray":
         def encode(block: Sequence[str], label: str | None) -> "np.ndarray":
@@ -137,6 +142,27 @@ def _keep(warehouse: Warehouse, model: str, ids: Sequence[str], matrix: "np.ndar
         schema=TABLES["embeddings"].schema,
     )
     warehouse.replace("embeddings", rows, where={"model": [model], "text_id": list(ids)})
+
+
+def forget_embeddings(
+    warehouse: Warehouse, versions: Collection[str], in_use: Collection[str]
+) -> None:
+    """Delete what is kept of trained models but these versions: it can be made again from them.
+
+    Without it every training would add all chunks once more to the warehouse.
+
+    in_use: other fingerprints whose embeddings stay. An adapter's are those of its base in part.
+    """
+    of_others = warehouse.read(
+        "WITH known AS (SELECT version, unnest(fingerprints) AS fingerprint FROM models), "
+        "kept AS (SELECT fingerprint FROM known WHERE version IN (SELECT unnest(?::VARCHAR[]))) "
+        "SELECT DISTINCT fingerprint FROM known WHERE fingerprint NOT IN (SELECT * FROM kept) "
+        "AND fingerprint IN (SELECT model FROM embeddings)",
+        [list(versions)],
+    )
+    models = [name for name in of_others["fingerprint"] if name not in in_use]
+    if models:
+        warehouse.replace("embeddings", TABLES["embeddings"].empty(), where={"model": models})
 
 
 def text_id(text: str) -> str:

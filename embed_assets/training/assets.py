@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,10 +17,11 @@ from embed_assets.evaluation.scoring import (
     mlflow_metrics,
     ndcg_table,
     retrieval_task,
-    score_model,
+    score_encoder,
     store,
 )
-from embed_assets.resources.encoder import ModelCard, model_card
+from embed_assets.resources.embeddings import CachedEncoder
+from embed_assets.resources.encoder import model_card
 from embed_assets.resources.registry import register
 from embed_assets.resources.tracking import Tracking, as_params
 from embed_assets.resources.warehouse import Warehouse, digest, record_materialization
@@ -74,16 +76,23 @@ def finetuned_model(
         trained_in = _train(context, pipes, config)
         result = json.loads(config.result.read_text())
         mlflow.log_metrics({k: v for k, v in result.items() if isinstance(v, int | float)})
-        evaluation = score_model(
-            warehouse, task, str(config.model), card, settings.precision, config.dimensions
-        )
+        encoder = CachedEncoder(warehouse, str(config.model), card, settings.precision)
+        evaluation = score_encoder(task, encoder, config.dimensions)
         mlflow.log_metrics(mlflow_metrics(evaluation.scores))
         registered = register(tracking, config.model, trained_in)
         path = _keep(config.model, settings.models / f"v{registered}")
         store(warehouse, evaluation, "tuned", run_id)
-        _record_model(
-            warehouse, registered, card, path, input_version, pairs, run_id, context.run.run_id
-        )
+        model = {
+            "version": registered,
+            "base": card.name,
+            "path": str(path),
+            "input_version": input_version,
+            "mlflow_run_id": run_id,
+            "dagster_run_id": context.run.run_id,
+            "trained_at": datetime.now(UTC),
+            "fingerprints": encoder.fingerprints,
+        }
+        _record_model(warehouse, model, pairs)
     record_materialization(context, warehouse, input_version=input_version, data_version=run_id)
     _clear_trainings(settings.models)
     return dg.MaterializeResult(
@@ -160,36 +169,20 @@ def _clear_trainings(models: Path) -> None:
         Path(lock.lock_file).unlink(missing_ok=True)
 
 
-def _record_model(
-    warehouse: Warehouse,
-    registered: str,
-    card: ModelCard,
-    path: Path,
-    input_version: str,
-    pairs: pl.DataFrame,
-    mlflow_run_id: str,
-    dagster_run_id: str,
-) -> None:
-    """Remember which PDFs made the model, so that `lineage` can say so later."""
-    model = pl.DataFrame(
-        {
-            "version": [registered],
-            "base": [card.name],
-            "path": [str(path)],
-            "input_version": [input_version],
-            "mlflow_run_id": [mlflow_run_id],
-            "dagster_run_id": [dagster_run_id],
-            "trained_at": [datetime.now(UTC)],
-        },
-        schema=TABLES["models"].schema,
-    )
+def _record_model(warehouse: Warehouse, model: Mapping[str, object], pairs: pl.DataFrame) -> None:
+    """Remember which PDFs made the model, so that `lineage` can say so later.
+
+    model: its row of `models`. pairs: those that it was trained on.
+    """
+    where = {"version": [model["version"]]}
     documents = (
         pairs.group_by("document_id", "path", "sha256")
         .agg(questions=pl.len().cast(pl.Int64))
-        .with_columns(version=pl.lit(registered))
+        .with_columns(version=pl.lit(model["version"]))
     )
-    warehouse.replace("models", model, where={"version": [registered]})
-    warehouse.replace("model_documents", documents, where={"version": [registered]})
+    row = pl.DataFrame([model], schema=TABLES["models"].schema)
+    warehouse.replace("models", row, where=where)
+    warehouse.replace("model_documents", documents, where=where)
 
 
 def code_versions(settings: Settings) -> dict[str, str]:

@@ -1,13 +1,14 @@
 """The champion: better than its base, not worse than the one before, and never its own rival."""
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import numpy as np
 import polars as pl
 import pytest
 
@@ -16,6 +17,7 @@ from embed_assets.comparison.verdict import stored_comparison
 from embed_assets.definitions import build_resources
 from embed_assets.evaluation.retrieval import evaluate_rankings
 from embed_assets.evaluation.scoring import retrieval_task, store
+from embed_assets.resources.embeddings import cached_embeddings
 from embed_assets.resources.registry import champion_version, make_champion
 from embed_assets.resources.tracking import REGISTERED_MODEL, Tracking
 from embed_assets.resources.warehouse import Warehouse
@@ -140,6 +142,10 @@ def record(warehouse: Warehouse, asset: str, holds: str) -> None:
     warehouse.record(asset, code_version="1", input_version="1", data_version=holds, run_id="run")
 
 
+def ones(block: Sequence[str], _: str | None) -> np.ndarray:
+    return np.ones((len(block), 2))
+
+
 def champion(project: Project) -> str | None:
     return champion_version(project.tracking)
 
@@ -166,6 +172,23 @@ def test_a_model_as_good_as_the_champion_replaces_it_and_is_never_compared_with_
     again, verdicts = project.compare()
     assert (champion(project), verdicts) == ("2", expected)
     assert again["promotion"] == metadata["promotion"]
+
+
+def test_embeddings_stay_of_what_is_compared_or_named_and_of_no_other_version(project):
+    make_champion(project.tracking, "1")
+    project.measure("tuned", "run-2", rank=1)
+    models = project.warehouse.read("SELECT * FROM models")
+    former = models.with_columns(version=pl.concat_str(pl.lit("0"), "version"))
+    every = pl.concat([models, former]).with_columns(
+        fingerprints=pl.concat_list(pl.concat_str(pl.lit("of "), "version"))
+    )
+    project.warehouse.replace("models", every)
+    for fingerprint in every["fingerprints"].explode():
+        cached_embeddings(project.warehouse, fingerprint, ["a text"], ones)
+    project.compare(baselines="champion,v01")
+    kept = project.warehouse.read("SELECT DISTINCT model FROM embeddings")["model"].to_list()
+    assert {"of 1", "of 2", "of 01"} <= set(kept)
+    assert "of 02" not in kept
 
 
 def test_a_model_clearly_worse_than_the_champion_is_not_promoted_though_it_beats_its_base(project):

@@ -1,0 +1,59 @@
+"""Whose embeddings stay in the warehouse."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from embed_assets.resources.embeddings import cached_embeddings, forget_embeddings
+from embed_assets.resources.warehouse import Warehouse
+from embed_assets.tables import TABLES
+
+
+@pytest.fixture
+def warehouse(tmp_path: Path) -> Warehouse:
+    return Warehouse(path=str(tmp_path / "warehouse.duckdb"))
+
+
+def embed(warehouse: Warehouse, *fingerprints: str) -> None:
+    for name in fingerprints:
+        cached_embeddings(warehouse, name, ["a text"], lambda block, _: np.ones((len(block), 2)))
+
+
+def add_versions(warehouse: Warehouse, fingerprints: Mapping[str, list[str] | None]) -> None:
+    models = [
+        dict.fromkeys(("base", "path", "input_version", "mlflow_run_id", "dagster_run_id"), "")
+        | {"version": version, "trained_at": datetime.now(UTC), "fingerprints": kept_under}
+        for version, kept_under in fingerprints.items()
+    ]
+    warehouse.replace("models", pl.DataFrame(models, schema=TABLES["models"].schema))
+
+
+def kept(warehouse: Warehouse) -> set[str]:
+    return set(warehouse.read("SELECT DISTINCT model FROM embeddings")["model"])
+
+
+def test_only_the_embeddings_of_other_versions_are_deleted(warehouse):
+    add_versions(warehouse, {"1": ["q1", "d1"], "2": ["q2", "d2"], "3": ["q3", "d3"]})
+    embed(warehouse, "base", "hosted", "q1", "d1", "q2", "d2", "q3", "d3")
+    forget_embeddings(warehouse, ["1", "3"], in_use=[])
+    assert kept(warehouse) == {"base", "hosted", "q1", "d1", "q3", "d3"}
+
+
+def test_what_an_adapter_shares_with_its_base_or_with_another_version_stays(warehouse):
+    add_versions(warehouse, {"1": ["q1", "base"], "2": ["q2", "former base"], "3": ["q3", "base"]})
+    embed(warehouse, "base", "former base", "q1", "q2", "q3")
+    forget_embeddings(warehouse, ["3"], in_use=[])
+    assert kept(warehouse) == {"base", "q3"}
+    forget_embeddings(warehouse, [], in_use=["base"])
+    assert kept(warehouse) == {"base"}
+
+
+def test_versions_of_a_home_that_did_not_say_are_left_alone(warehouse):
+    add_versions(warehouse, {"1": None, "2": ["q2", "d2"]})
+    embed(warehouse, "q1", "d1", "q2", "d2")
+    forget_embeddings(warehouse, ["2"], in_use=[])
+    assert kept(warehouse) == {"q1", "d1", "q2", "d2"}
