@@ -210,7 +210,8 @@ class Settings(BaseSettings):
         default=0.0,
         ge=0,
         lt=1,
-        description="Share of the layers, the lowest, that stay as they are in `full` training",
+        description="Share of the layers, the lowest, that stay as they are in `full` and `lora` "
+        "training",
     )
     dropout: float = Field(
         default=0.0,

@@ -15,7 +15,9 @@ alpha beta gamma delta epsilon zeta eta theta iota kappa lambda omega
 """
 
 
-def make_tiny_model(folder: Path, size: int = 32, limit: int = 128, dropout: float = 0.1) -> Path:
+def make_tiny_model(
+    folder: Path, size: int = 32, limit: int = 128, dropout: float = 0.1, layers: int = 1
+) -> Path:
     """Write the model to a folder and return it. size: of its embeddings; limit: in tokens."""
     import torch
     from sentence_transformers import SentenceTransformer
@@ -35,7 +37,7 @@ def make_tiny_model(folder: Path, size: int = 32, limit: int = 128, dropout: flo
     config = BertConfig(
         vocab_size=len(vocabulary),
         hidden_size=size,
-        num_hidden_layers=1,
+        num_hidden_layers=layers,
         num_attention_heads=2,
         intermediate_size=2 * size,
         max_position_embeddings=limit,

@@ -153,7 +153,6 @@ def shape_of(settings: Settings) -> tuple[object, ...]:
     always = (settings.method, settings.max_pairs, settings.learning_rate, settings.seed)
     if settings.method == "adapter":
         return always
-    frozen = settings.frozen_share if settings.method == "full" else 0.0
     return (
         *always,
         settings.epochs,
@@ -161,7 +160,7 @@ def shape_of(settings: Settings) -> tuple[object, ...]:
         settings.pairs_together,
         settings.loss,
         settings.hard_negatives,
-        frozen,
+        settings.frozen_share,
         settings.dropout,
         settings.patience,
         settings.merge,

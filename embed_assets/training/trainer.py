@@ -68,7 +68,7 @@ def train(config: TrainingConfig, progress: Progress) -> dict[str, Any]:
     model = _model(config)
     set_dropout(model, config.dropout)
     if config.method == "lora":
-        add_lora(model, config.dropout)
+        add_lora(model, config.dropout, config.frozen_share)
     else:
         freeze_lowest(model, config.frozen_share)
     forward_once(model)

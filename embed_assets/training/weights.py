@@ -56,21 +56,22 @@ def freeze_lowest(model: Any, share: float) -> None:
     What they know of the language holds for any document, and the way back through them is saved.
     Nothing is frozen where the share is below one layer.
     """
-    if not share:
+    transformer = model[0].auto_model
+    layers = _lowest_layers(transformer, share)
+    if not layers:
         return
+    parts = (transformer.get_input_embeddings(), getattr(transformer, "embeddings", None), *layers)
+    for part in filter(None, parts):
+        part.requires_grad_(False)
+
+
+def _lowest_layers(transformer: Any, share: float) -> list[Any]:
+    """The lowest layers of a transformer, this share of them, rounded down."""
     from torch.nn import ModuleList
 
-    transformer = model[0].auto_model
     stacks = [part for part in transformer.modules() if isinstance(part, ModuleList)]
-    layers = max(stacks, key=len, default=[])
-    count = int(share * len(layers) + 1e-9)
-    if not count:
-        return
-    for part in (transformer.get_input_embeddings(), *layers[:count]):
-        part.requires_grad_(False)
-    embeddings = getattr(transformer, "embeddings", None)
-    if embeddings is not None:
-        embeddings.requires_grad_(False)
+    layers = list(max(stacks, key=len, default=[]))
+    return layers[: int(share * len(layers) + 1e-9)]
 
 
 def set_dropout(model: Any, share: float) -> None:
@@ -89,13 +90,24 @@ def set_dropout(model: Any, share: float) -> None:
                 setattr(module, name, share)
 
 
-def add_lora(model: Any, dropout: float) -> None:
-    """Freeze the model, and train low-rank changes of its linear layers (Hu et al. 2021)."""
+def add_lora(model: Any, dropout: float, frozen_share: float) -> None:
+    """Freeze the model, and train low-rank changes of its linear layers (Hu et al. 2021).
+
+    frozen_share: of its layers, the lowest, that stay as they are.
+    """
     from peft import LoraConfig
 
+    transformer = model[0].auto_model
+    lowest = _lowest_layers(transformer, frozen_share)
+    frozen = {part for layer in lowest for part in layer.modules()}
+    names = [name for name, part in transformer.named_modules() if part in frozen]
     model.add_adapter(
         LoraConfig(
-            r=LORA_RANK, lora_alpha=2 * LORA_RANK, lora_dropout=dropout, target_modules="all-linear"
+            r=LORA_RANK,
+            lora_alpha=2 * LORA_RANK,
+            lora_dropout=dropout,
+            target_modules="all-linear",
+            exclude_modules=names or None,
         )
     )
 

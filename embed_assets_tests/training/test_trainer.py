@@ -244,6 +244,21 @@ def test_every_way_of_training_leaves_a_plain_model_that_has_learnt(
     assert after > before
 
 
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_the_lowest_layers_stay_as_they_are_where_that_is_asked(
+    tmp_path: Path, method: str
+) -> None:
+    base = make_tiny_model(tmp_path, layers=3)
+    config, _ = train_here(tmp_path / "a", base, method=method, frozen_share=0.34, epochs=1)
+    trained = weights_of(config)
+    changed = [
+        name
+        for name, weight in load_model(str(base)).named_parameters()
+        if not weight.equal(trained[name])
+    ]
+    assert {name.partition(".layer.")[2][:2] for name in changed} == {"1.", "2."}
+
+
 def test_low_rank_training_is_taken_up_where_it_stopped(tmp_path: Path, tiny_model: Path) -> None:
     options = {"method": "lora", "seconds_between_checkpoints": 0}
     config, first = train_here(tmp_path / "a", tiny_model, **options)
