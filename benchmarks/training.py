@@ -5,10 +5,11 @@
 
 A set is the home of a folder that `embed-assets run` has seen, with people's questions to test by,
 or a BEIR folder whose ids are DOCUMENT#PAGE: the documents' hashes decide, half trains, a tenth
-validates, the rest tests. Every arm gets the same pairs, corpus and base model. An arm is `recipe`
-(Phil Schmid's arguments), `notebook` (the later Databricks notebook's), `default`, or settings of
-this project: `NAME=VALUE,…`. Ours chooses its epoch on validation questions; the recipe, as
-published, on the questions that test.
+validates, the rest tests. With --extractive the ids of a BEIR folder may be any: all its questions
+test, and what trains and validates are extractive questions of its texts. Every arm gets the same
+pairs, corpus and base model. An arm is `recipe` (Phil Schmid's arguments), `notebook` (the later
+Databricks notebook's), `default`, or settings of this project: `NAME=VALUE,…`. Ours chooses its
+epoch on validation questions; the recipe, as published, on the questions that test.
 
 Prints a JSON line for each set and arm: pairs/s of training alone, seconds of scoring the test
 questions once at all dimensions, NDCG@10 by dimension, and its change against the base with the
@@ -38,9 +39,10 @@ from embed_assets.comparison.significance import compare_models
 from embed_assets.evaluation.retrieval import evaluate
 from embed_assets.evaluation.scoring import RetrievalTask
 from embed_assets.pairs.splits import position
+from embed_assets.questions.extractive import extractive_questions
 from embed_assets.resources.encoder import Encoder, ModelCard, load_model, model_card
-from embed_assets.resources.warehouse import Warehouse
-from embed_assets.settings import Settings
+from embed_assets.resources.warehouse import Warehouse, digest
+from embed_assets.settings import EXTRACTIVE, Settings
 from embed_assets.tables import TABLES
 from embed_assets.training.adapter import fit_adapter
 from embed_assets.training.preparation import prepare, select_pairs, training_config
@@ -72,7 +74,7 @@ def read_set(name: str, source: Path, options: argparse.Namespace, scratch: Path
     if (source / "warehouse.duckdb").is_file():
         shutil.copyfile(source / "warehouse.duckdb", warehouse.path)
     else:
-        fill_from_beir(warehouse, source)
+        fill_from_beir(warehouse, source, options.extractive)
     columns = ", ".join(f"p.{column}" for column in TABLES["training_pairs"].columns)
     rows = warehouse.read(
         f"SELECT {columns}, q.kind FROM training_pairs p "
@@ -98,8 +100,11 @@ def read_set(name: str, source: Path, options: argparse.Namespace, scratch: Path
     return TrainingSet(name, warehouse, pairs, task, documents)
 
 
-def fill_from_beir(warehouse: Warehouse, folder: Path) -> None:
-    """The tables that a training reads, from pages and their questions."""
+def fill_from_beir(warehouse: Warehouse, folder: Path, extractive: bool) -> None:
+    """The tables that a training reads, from pages and their questions.
+
+    extractive: its texts are one document's, whose questions are written here.
+    """
     pages = [json.loads(line) for line in (folder / "corpus.jsonl").open()]
     texts = {row["_id"]: f"{row.get('title', '')} {row['text']}".strip() for row in pages}
     queries = [json.loads(line) for line in (folder / "queries.jsonl").open()]
@@ -107,11 +112,11 @@ def fill_from_beir(warehouse: Warehouse, folder: Path) -> None:
     judged = pl.read_csv(folder / "qrels.tsv", separator="\t", infer_schema=False)
     chunks = [
         {
-            "document_id": document_of(page),
+            "document_id": folder.name if extractive else document_of(page),
             "chunk_index": number,
             "chunk_id": page,
             "chunk_text": text,
-            "heading_path": "",
+            "heading_path": pages[number].get("title", ""),
             "page_start": 1,
             "page_end": 1,
             "token_count": 1,
@@ -119,7 +124,8 @@ def fill_from_beir(warehouse: Warehouse, folder: Path) -> None:
         }
         for number, (page, text) in enumerate(texts.items())
     ]
-    warehouse.replace("chunks", pl.DataFrame(chunks, schema=TABLES["chunks"].schema))
+    table = pl.DataFrame(chunks, schema=TABLES["chunks"].schema)
+    warehouse.replace("chunks", table)
     answers: dict[str, list[str]] = {}
     for question, page, score in judged.select("query-id", "corpus-id", "score").iter_rows():
         if int(score) > 0:
@@ -133,12 +139,32 @@ def fill_from_beir(warehouse: Warehouse, folder: Path) -> None:
             "relevant_chunk_ids": found,
             "document_id": document_of(found[0]),
             "generator": None,  # none of this project's
-            "split": side_of(document_of(found[0])),
+            "split": "test_labelled" if extractive else side_of(document_of(found[0])),
         }
         for question, found in answers.items()
     ]
+    if extractive:
+        pairs += extractive_pairs(table)
     frame = pl.DataFrame(pairs, schema=TABLES["training_pairs"].schema)
     warehouse.replace("training_pairs", frame)
+
+
+def extractive_pairs(chunks: pl.DataFrame) -> list[Figures]:
+    """Rows of training_pairs: nine tenths of the texts train, the others validate."""
+    written = extractive_questions(chunks).join(chunks.select("chunk_id", "chunk_text"), "chunk_id")
+    return [
+        {
+            "question_id": digest((row["chunk_id"], row["question"])),
+            "anchor": row["question"],
+            "positive": row["chunk_text"],
+            "global_chunk_id": row["chunk_id"],
+            "relevant_chunk_ids": [row["chunk_id"]],
+            "document_id": row["chunk_id"],
+            "generator": EXTRACTIVE,
+            "split": "train" if position(row["chunk_id"]) < 0.9 else "validation",
+        }
+        for row in written.unique(["chunk_id", "question"]).iter_rows(named=True)
+    ]
 
 
 def document_of(page: str) -> str:
@@ -264,7 +290,7 @@ def measure(chosen: TrainingSet, options: argparse.Namespace, out: Path, scratch
         "tokens": card.token_limit,
         "model": options.model,
         "validation": options.validation,
-        "kinds": "+".join(options.kinds) or "all",
+        "kinds": "extractive" if options.extractive else "+".join(options.kinds) or "all",
     }
     bare = replace(card, query_prompt="", document_prompt="")  # as the recipe trains
     base = None
@@ -391,6 +417,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--model", default=Settings().model)
     parser.add_argument("--pairs", type=int, default=0, help="at most so many; 0: all")
     parser.add_argument("--kinds", nargs="+", default=[], help="of questions, if not all")
+    parser.add_argument("--extractive", action="store_true", help="train on such questions alone")
     parser.add_argument("--validation", type=int, default=200, help="questions, at most")
     parser.add_argument("--questions", type=int, default=0, help="to test by, at most; 0: all")
     parser.add_argument("--chunks", type=int, default=0, help="searched; all that answer are")
