@@ -56,6 +56,8 @@ def freeze_lowest(model: Any, share: float) -> None:
     What they know of the language holds for any document, and the way back through them is saved.
     Nothing is frozen where the share is below one layer.
     """
+    if not share:
+        return
     transformer = model[0].auto_model
     layers = _lowest_layers(transformer, share)
     if not layers:

@@ -151,9 +151,12 @@ def largest_difference(one: dict[str, Any], other: dict[str, Any]) -> float:
     return max(float((one[name] - other[name]).detach().abs().max()) for name in one)
 
 
-def test_a_killed_training_ends_as_an_unbroken_one(tmp_path: Path, tiny_model: Path) -> None:
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_a_killed_training_ends_as_an_unbroken_one(
+    tmp_path: Path, tiny_model: Path, method: str
+) -> None:
     """Kill -9 inside an epoch, with dropout and a schedule: the same weights to 1e-6."""
-    options = {"epochs": 3, "negatives": 1, "dropout": 0.1}
+    options = {"method": method, "epochs": 3, "negatives": 1, "dropout": 0.1}
     unbroken, said = train_here(tmp_path / "unbroken", tiny_model, **options)
     (tmp_path / "killed").mkdir()
     options["seconds_between_checkpoints"] = 0
@@ -187,17 +190,19 @@ def step_of(checkpoint: Path | None) -> int:
     return int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
 
 
+@pytest.mark.parametrize("method", ["full", "lora"])
 def test_two_processes_train_as_one_on_the_batch_that_they_share(
-    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, method: str
 ) -> None:
     """Negatives are gathered across processes (gloo), so the weights are those of one process.
 
     Though both were killed in the second epoch.
     """
     base = make_tiny_model(tmp_path_factory.mktemp("still"), dropout=0.0)
-    alone, _ = train_here(tmp_path / "alone", base, batch_size=8)
+    options = {"method": method, "batch_size": 8}
+    alone, _ = train_here(tmp_path / "alone", base, **options)
     (tmp_path / "shared").mkdir()
-    options = {"batch_size": 8, "processes": 2, "seconds_between_checkpoints": 0}
+    options |= {"processes": 2, "seconds_between_checkpoints": 0}
     path = make_config(tmp_path / "shared", base, epochs=2, **options)
     config = TrainingConfig.model_validate_json(path.read_text())
     torchrun = training_command(config)
@@ -210,13 +215,17 @@ def test_two_processes_train_as_one_on_the_batch_that_they_share(
     assert largest_difference(weights_of(config), weights_of(alone)) < 1e-5
 
 
+@pytest.mark.parametrize("method", ["full", "lora"])
 def test_a_batch_larger_than_memory_is_trained_on_as_if_it_fitted(
-    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
 ) -> None:
     base = make_tiny_model(tmp_path_factory.mktemp("still"), dropout=0.0)
-    whole, _ = train_here(tmp_path / "whole", base, batch_size=8)
+    whole, _ = train_here(tmp_path / "whole", base, batch_size=8, method=method)
     monkeypatch.setattr("embed_assets.training.trainer.texts_that_fit", lambda *a, **k: 3)
-    parts, _ = train_here(tmp_path / "parts", base, batch_size=8)
+    parts, _ = train_here(tmp_path / "parts", base, batch_size=8, method=method)
     assert largest_difference(weights_of(parts), weights_of(whole)) < 1e-5
 
 
