@@ -16,6 +16,8 @@ from embed_assets.training.validation import ndcg_by_dimension
 
 LEARNING_RATES = {"full": 6e-5, "lora": 1e-3, "adapter": 1e-3}
 """Peak learning rate of each method, where none is set."""
+FROZEN_SHARES = {"full": 0.0, "lora": 0.34, "adapter": 0.0}
+"""Share of the layers that each method leaves as they are, where none is set: a third, of six."""
 EXTRACTIVE_PAIRS = 512
 """Extractive pairs to train on at most, where nothing is set: 32 updates in two epochs."""
 EXTRACTIVE_SHARE = 0.5
@@ -107,7 +109,7 @@ def training_config(
             "EMBED_ASSETS_PAIRS_TOGETHER: below EMBED_ASSETS_BATCH_SIZE, please: "
             "a batch of one chunk has no negatives."
         )
-    processes = process_count(settings)
+    processes, frozen = process_count(settings), settings.frozen_share
     return TrainingConfig(
         folder=folder,
         base=card.source,
@@ -117,7 +119,7 @@ def training_config(
         dimensions=matryoshka_dimensions(embedding_size(card.source), settings.dimensions),
         method=settings.method,
         loss=settings.loss,
-        frozen_share=settings.frozen_share,
+        frozen_share=FROZEN_SHARES[settings.method] if frozen is None else frozen,
         dropout=settings.dropout,
         epochs=settings.epochs,
         # Each process has its share of every batch.
