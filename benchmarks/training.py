@@ -1,7 +1,7 @@
 """What each way of training does to retrieval, beside the published recipe, on the same pairs.
 
     python benchmarks/training.py --set manuals=HOME papers=HOME ohr_law=BEIR_FOLDER \
-        --arms recipe default learning_rate=6e-5 method=lora,epochs=3 --out results.jsonl
+        --arms recipe default method=full method=full,epochs=3 --out results.jsonl
 
 A set is the home of a folder that `embed-assets run` has seen, with people's questions to test by,
 or a BEIR folder whose ids are DOCUMENT#PAGE: the documents' hashes decide, half trains, a tenth
@@ -45,7 +45,12 @@ from embed_assets.resources.warehouse import Warehouse, digest
 from embed_assets.settings import EXTRACTIVE, Settings
 from embed_assets.tables import TABLES
 from embed_assets.training.adapter import fit_adapter
-from embed_assets.training.preparation import prepare, select_pairs, training_config
+from embed_assets.training.preparation import (
+    prepare,
+    select_pairs,
+    shape_of,
+    training_config,
+)
 from embed_assets.training.progress import Silent
 from embed_assets.training.trainer import train
 from embed_assets.training.weights import interpolate, put_weights, save_model
@@ -72,6 +77,8 @@ class TrainingSet:
 def read_set(name: str, source: Path, options: argparse.Namespace, scratch: Path) -> TrainingSet:
     warehouse = Warehouse(path=str(scratch / f"{name}.duckdb"))
     if (source / "warehouse.duckdb").is_file():
+        if options.extractive:
+            raise SystemExit(f"{source}: --extractive is for BEIR folders; a home has --kinds.")
         shutil.copyfile(source / "warehouse.duckdb", warehouse.path)
     else:
         fill_from_beir(warehouse, source, options.extractive)
@@ -107,6 +114,7 @@ def fill_from_beir(warehouse: Warehouse, folder: Path, extractive: bool) -> None
     """
     pages = [json.loads(line) for line in (folder / "corpus.jsonl").open()]
     texts = {row["_id"]: f"{row.get('title', '')} {row['text']}".strip() for row in pages}
+    titles = {row["_id"]: row.get("title", "") for row in pages}
     queries = [json.loads(line) for line in (folder / "queries.jsonl").open()]
     asked = {row["_id"]: row["text"] for row in queries}
     judged = pl.read_csv(folder / "qrels.tsv", separator="\t", infer_schema=False)
@@ -116,7 +124,7 @@ def fill_from_beir(warehouse: Warehouse, folder: Path, extractive: bool) -> None
             "chunk_index": number,
             "chunk_id": page,
             "chunk_text": text,
-            "heading_path": pages[number].get("title", ""),
+            "heading_path": titles[page],
             "page_start": 1,
             "page_end": 1,
             "token_count": 1,
@@ -194,20 +202,17 @@ def scored(
     )
 
 
+def settings_of(arm: str, options: argparse.Namespace) -> Settings:
+    given = {} if arm == "default" else dict(part.split("=") for part in arm.split(","))
+    fixed = {"model": options.model, "epochs": options.epochs, "max_pairs": 0}
+    return Settings.model_validate(fixed | given)
+
+
 def train_ours(
     arm: str, chosen: TrainingSet, options: argparse.Namespace, folder: Path
 ) -> tuple[str, Figures]:
     """Where the trained model is, and what the training says."""
-    given = {} if arm == "default" else dict(part.split("=") for part in arm.split(","))
-    settings = Settings.model_validate(
-        {
-            "model": options.model,
-            "epochs": options.epochs,
-            "home": folder,
-            "max_pairs": 0,
-        }
-        | given
-    )
+    settings = settings_of(arm, options)
     card = limited(model_card(settings), options.tokens)
     config = training_config(folder, settings, card, "", "")
     config = prepare(config, chosen.warehouse, settings, card, chosen.pairs, chosen.task)
@@ -295,9 +300,13 @@ def measure(chosen: TrainingSet, options: argparse.Namespace, out: Path, scratch
     bare = replace(card, query_prompt="", document_prompt="")  # as the recipe trains
     base = None
     for arm in options.arms:
-        epochs = options.recipe_epochs if arm in RECIPES else options.epochs
+        trained = {
+            "epochs": options.recipe_epochs if arm in RECIPES else options.epochs,
+            # Which settings an arm means, when defaults change.
+            "shape": "" if arm in RECIPES else digest(shape_of(settings_of(arm, options))),
+        }
         mixes = {} if arm in RECIPES or "adapter" in arm else shares_of(arm, options)
-        if {arm, *mixes} <= done(out, {**about, "epochs": epochs}):
+        if {arm, *mixes} <= done(out, about | trained):
             continue
         if base is None:
             base, _ = scored(Encoder(card.source, card, "fp32"), chosen.test, options.dimensions)
@@ -309,10 +318,10 @@ def measure(chosen: TrainingSet, options: argparse.Namespace, out: Path, scratch
         for name, share in mixes.items():
             models[name] = mixed(card.source, model, share, folder), {"tuned_share": share}
         for name, (path, changed) in models.items():
-            if name in done(out, {**about, "epochs": epochs}):
+            if name in done(out, about | trained):
                 continue
             tuned, seconds = scored(Encoder(path, prompts, "fp32"), chosen.test, options.dimensions)
-            line = {**about, "arm": name, "epochs": epochs, **said, **changed}
+            line = {**about, "arm": name, **trained, **said, **changed}
             line["scoring_seconds"] = seconds
             line |= {"ndcg_at_10": compared(chosen, base, tuned), "commit": commit()}
             print(json.dumps(line), flush=True)

@@ -97,8 +97,8 @@ def comparison(
         context.log.warning(f"{called} could not be scored and is left out: {reason}")
     for sentence in (verdict, *against, promotion):
         context.log.info(sentence)
-    _forget_replaced(warehouse, settings, {model["version"], before, champion_version(tracking)})
     record_materialization(context, warehouse, input_version=input_version, data_version=run_id)
+    _forget_replaced(warehouse, settings, {model["version"], before, champion_version(tracking)})
     return dg.MaterializeResult(
         data_version=dg.DataVersion(run_id),
         metadata={

@@ -68,7 +68,7 @@ class CachedEncoder:
 
     @property
     def fingerprints(self) -> list[str]:
-        """Those of queries and of documents: all that is kept of this model."""
+        """Those of queries and of documents, with these prompts, limit and precision."""
         return [self.fingerprint("query"), self.fingerprint("document")]
 
     def _embeddings(self, texts: Sequence[str], task: Task, progress: str | None) -> "np.ndarray":
@@ -147,9 +147,10 @@ def _keep(warehouse: Warehouse, model: str, ids: Sequence[str], matrix: "np.ndar
 def forget_embeddings(
     warehouse: Warehouse, versions: Collection[str], in_use: Collection[str]
 ) -> None:
-    """Delete what is kept of trained models but these versions: it can be made again from them.
+    """Delete the embeddings of trained models but these versions: they can be made again.
 
-    Without it every training would add all chunks once more to the warehouse.
+    Without it every training would add all chunks once more to the warehouse. Those that were made
+    under other settings than the model's own training stay.
 
     in_use: other fingerprints whose embeddings stay. An adapter's are those of its base in part.
     """

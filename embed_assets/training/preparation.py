@@ -16,16 +16,16 @@ from embed_assets.training.validation import ndcg_by_dimension
 
 LEARNING_RATES = {"full": 6e-5, "lora": 1e-3, "adapter": 1e-3}
 """Peak learning rate of each method, where none is set."""
-FROZEN_SHARES = {"full": 0.0, "lora": 0.34, "adapter": 0.0}
-"""Share of the layers that each method leaves as they are, where none is set: a third, of six."""
+FROZEN_SHARES = {"full": 0.0, "lora": 0.34}
+"""Share of the layers that each method leaves as they are, where none is set: of six, two."""
 EXTRACTIVE_PAIRS = 512
 """Extractive pairs to train on at most, where nothing is set: 32 updates in two epochs."""
 EXTRACTIVE_SHARE = 0.5
 """Share of the tuned weights that is kept of a training on extractive questions, where none is set.
 
 They share their chunks' words, and people ask in others: what the base knows of these must not be
-lost. Both were chosen on people's questions (`benchmarks/RESULTS.md`): four times the updates undid
-what these gain on one set. By settings near these no set lost, though some gain less."""
+lost. Both were chosen on people's questions, with all weights trained (`benchmarks/RESULTS.md`):
+four times the updates undid what these gain on one set."""
 VALIDATION_CHUNKS = 2000
 """Chunks that validation searches while training: those that answer, and others up to so many."""
 
@@ -109,7 +109,7 @@ def training_config(
             "EMBED_ASSETS_PAIRS_TOGETHER: below EMBED_ASSETS_BATCH_SIZE, please: "
             "a batch of one chunk has no negatives."
         )
-    processes, frozen = process_count(settings), settings.frozen_share
+    processes = process_count(settings)
     return TrainingConfig(
         folder=folder,
         base=card.source,
@@ -119,7 +119,7 @@ def training_config(
         dimensions=matryoshka_dimensions(embedding_size(card.source), settings.dimensions),
         method=settings.method,
         loss=settings.loss,
-        frozen_share=FROZEN_SHARES[settings.method] if frozen is None else frozen,
+        frozen_share=frozen_share(settings),
         dropout=settings.dropout,
         epochs=settings.epochs,
         # Each process has its share of every batch.
@@ -162,12 +162,19 @@ def shape_of(settings: Settings) -> tuple[object, ...]:
         settings.pairs_together,
         settings.loss,
         settings.hard_negatives,
-        settings.frozen_share,
+        frozen_share(settings),
         settings.dropout,
         settings.patience,
         settings.merge,
         settings.processes,
     )
+
+
+def frozen_share(settings: Settings) -> float:
+    """Share of the layers that stay as they are: as set, else by the method."""
+    if settings.frozen_share is None:
+        return FROZEN_SHARES.get(settings.method, 0.0)
+    return settings.frozen_share
 
 
 def process_count(settings: Settings) -> int:

@@ -93,12 +93,13 @@ def set_dropout(model: Any, share: float) -> None:
 
 
 def add_lora(model: Any, dropout: float, frozen_share: float) -> None:
-    """Freeze the model, and train low-rank changes of its linear layers (Hu et al. 2021).
+    """Freeze the model, and train low-rank changes of its transformer's linear layers.
 
-    frozen_share: of its layers, the lowest, that stay as they are.
+    Hu et al. 2021, 'LoRA'. frozen_share: of the layers, the lowest, that stay as they are.
     """
     from peft import LoraConfig
 
+    model.requires_grad_(requires_grad=False)  # of what follows the transformer too
     transformer = model[0].auto_model
     lowest = _lowest_layers(transformer, frozen_share)
     frozen = {part for layer in lowest for part in layer.modules()}

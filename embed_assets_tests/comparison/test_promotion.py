@@ -17,7 +17,8 @@ from embed_assets.comparison.verdict import stored_comparison
 from embed_assets.definitions import build_resources
 from embed_assets.evaluation.retrieval import evaluate_rankings
 from embed_assets.evaluation.scoring import retrieval_task, store
-from embed_assets.resources.embeddings import cached_embeddings
+from embed_assets.resources.embeddings import CachedEncoder, cached_embeddings
+from embed_assets.resources.encoder import model_card
 from embed_assets.resources.registry import champion_version, make_champion
 from embed_assets.resources.tracking import REGISTERED_MODEL, Tracking
 from embed_assets.resources.warehouse import Warehouse
@@ -177,17 +178,22 @@ def test_a_model_as_good_as_the_champion_replaces_it_and_is_never_compared_with_
 def test_embeddings_stay_of_what_is_compared_or_named_and_of_no_other_version(project):
     make_champion(project.tracking, "1")
     project.measure("tuned", "run-2", rank=1)
+    card = model_card(project.settings)
+    base = CachedEncoder(project.warehouse, card.source, card, "fp32").fingerprint("document")
     models = project.warehouse.read("SELECT * FROM models")
     former = models.with_columns(version=pl.concat_str(pl.lit("0"), "version"))
+    own = pl.concat_str(pl.lit("of "), "version")
     every = pl.concat([models, former]).with_columns(
-        fingerprints=pl.concat_list(pl.concat_str(pl.lit("of "), "version"))
+        fingerprints=pl.when(version="02")
+        .then(pl.concat_list(own, pl.lit(base)))  # an adapter's
+        .otherwise(pl.concat_list(own))
     )
     project.warehouse.replace("models", every)
     for fingerprint in every["fingerprints"].explode():
         cached_embeddings(project.warehouse, fingerprint, ["a text"], ones)
     project.compare(baselines="champion,v01")
     kept = project.warehouse.read("SELECT DISTINCT model FROM embeddings")["model"].to_list()
-    assert {"of 1", "of 2", "of 01"} <= set(kept)
+    assert {base, "of 1", "of 2", "of 01"} <= set(kept)
     assert "of 02" not in kept
 
 

@@ -205,8 +205,9 @@ def test_an_adapter_is_fitted_without_encoding_a_chunk_again(
     assert call.status == 0, call.err
     assert call.result["model"]["version"] == "2"
     assert (Path(call.result["model"]["path"]) / "router_config.json").is_file()
-    # What version 1 embedded is forgotten, where it was no champion.
-    assert set() < set(project.rows(models)) <= read_all_chunks
+    left = set(project.rows(models))  # those of version 1 may be forgotten
+    assert left
+    assert left <= read_all_chunks
     found = project.call("search", "the river gauge at the lock", "--json")
     assert len(found.result["results"]) == 5
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
+import duckdb
 import numpy as np
 import polars as pl
 import pytest
@@ -57,3 +58,11 @@ def test_versions_of_a_home_that_did_not_say_are_left_alone(warehouse):
     embed(warehouse, "q1", "d1", "q2", "d2")
     forget_embeddings(warehouse, ["2"], in_use=[])
     assert kept(warehouse) == {"q1", "d1", "q2", "d2"}
+
+
+def test_a_home_whose_models_lack_the_column_is_left_alone(warehouse):
+    embed(warehouse, "q1", "d1")
+    with duckdb.connect(warehouse.path) as connection:
+        connection.execute("ALTER TABLE models DROP COLUMN fingerprints")
+    forget_embeddings(warehouse, [], in_use=[])
+    assert kept(warehouse) == {"q1", "d1"}

@@ -20,6 +20,7 @@ from embed_assets.training.config import TrainingConfig
 from embed_assets.training.progress import Silent
 from embed_assets.training.trainer import _training_dataset, last_checkpoint, train
 from embed_assets.training.validation import BEST_METRIC, Validation
+from embed_assets.training.weights import add_lora
 from embed_assets_tests.tiny_model import make_tiny_model
 
 TOPICS = ("valve", "pump", "brine", "tape", "winch", "engine", "wing", "dose", "token", "contract")
@@ -266,6 +267,17 @@ def test_the_lowest_layers_stay_as_they_are_where_that_is_asked(
         if not weight.equal(trained[name])
     ]
     assert {name.partition(".layer.")[2][:2] for name in changed} == {"1.", "2."}
+
+
+def test_lora_trains_nothing_but_low_rank_changes_of_the_transformer(tiny_model: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Dense
+
+    model = SentenceTransformer(modules=[*load_model(str(tiny_model)), Dense(32, 16)])
+    add_lora(model, dropout=0.0, frozen_share=0.0)
+    trained = {name for name, weight in model.named_parameters() if weight.requires_grad}
+    assert trained
+    assert all(name.startswith("0.") and ".lora_" in name for name in trained)
 
 
 def test_low_rank_training_is_taken_up_where_it_stopped(tmp_path: Path, tiny_model: Path) -> None:
