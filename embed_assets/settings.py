@@ -191,10 +191,9 @@ class Settings(BaseSettings):
         description="Pairs of a chunk that may share a batch, and the work of embedding its text",
     )
     method: Literal["full", "lora", "adapter"] = Field(
-        default="lora",
-        description="What is trained: `lora`, low-rank changes of the weights, which are then "
-        "added to them; `full`, all weights; `adapter`, a matrix behind the queries: chunks keep "
-        "their embeddings",
+        default="full",
+        description="What is trained: `full`, the weights; `lora`, low-rank changes of them; "
+        "`adapter`, a matrix behind the queries: chunks keep their embeddings",
     )
     loss: Literal["mnrl", "cached_mnrl", "gist"] = Field(
         default="mnrl",
@@ -207,12 +206,12 @@ class Settings(BaseSettings):
         le=8,
         description="Chunks per pair that the base model takes for the answer and that are none",
     )
-    frozen_share: float | None = Field(
-        default=None,
+    frozen_share: float = Field(
+        default=0.34,
         ge=0,
         lt=1,
         description="Share of the layers, the lowest, that stay as they are in `full` and `lora` "
-        "training. Unset: 0.34 for `lora`, 0 for `full`",
+        "training, rounded down. 0: all are trained",
     )
     dropout: float = Field(
         default=0.0,

@@ -16,8 +16,6 @@ from embed_assets.training.validation import ndcg_by_dimension
 
 LEARNING_RATES = {"full": 6e-5, "lora": 1e-3, "adapter": 1e-3}
 """Peak learning rate of each method, where none is set."""
-FROZEN_SHARES = {"full": 0.0, "lora": 0.34}
-"""Share of the layers that each method leaves as they are, where none is set: of six, two."""
 EXTRACTIVE_PAIRS = 512
 """Extractive pairs to train on at most, where nothing is set: 32 updates in two epochs."""
 EXTRACTIVE_SHARE = 0.5
@@ -119,7 +117,7 @@ def training_config(
         dimensions=matryoshka_dimensions(embedding_size(card.source), settings.dimensions),
         method=settings.method,
         loss=settings.loss,
-        frozen_share=frozen_share(settings),
+        frozen_share=settings.frozen_share,
         dropout=settings.dropout,
         epochs=settings.epochs,
         # Each process has its share of every batch.
@@ -162,19 +160,12 @@ def shape_of(settings: Settings) -> tuple[object, ...]:
         settings.pairs_together,
         settings.loss,
         settings.hard_negatives,
-        frozen_share(settings),
+        settings.frozen_share,
         settings.dropout,
         settings.patience,
         settings.merge,
         settings.processes,
     )
-
-
-def frozen_share(settings: Settings) -> float:
-    """Share of the layers that stay as they are: as set, else by the method."""
-    if settings.frozen_share is None:
-        return FROZEN_SHARES.get(settings.method, 0.0)
-    return settings.frozen_share
 
 
 def process_count(settings: Settings) -> int:

@@ -10,7 +10,6 @@ from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import ProjectError, Settings, SettingsError
 from embed_assets.tables import TABLES
 from embed_assets.training.preparation import (
-    frozen_share,
     merge,
     neighbours,
     pairs_to_train,
@@ -192,16 +191,3 @@ def test_pairs_that_an_older_version_made_are_not_trained_on(warehouse):
         connection.execute("ALTER TABLE training_pairs DROP COLUMN generator")
     with pytest.raises(ProjectError, match="Materialize training_pairs again"):
         training_pairs(warehouse)
-
-
-@pytest.mark.parametrize(
-    ("given", "expected"),
-    [
-        ({}, 0.34),
-        ({"method": "full"}, 0.0),
-        ({"frozen_share": 0.0}, 0.0),
-        ({"method": "full", "frozen_share": 0.5}, 0.5),
-    ],
-)
-def test_lora_leaves_out_a_third_of_the_layers_and_full_training_none_unless_asked(given, expected):
-    assert frozen_share(Settings(**given)) == expected
