@@ -191,19 +191,17 @@ def step_of(checkpoint: Path | None) -> int:
     return int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
 
 
-@pytest.mark.parametrize("method", ["full", "lora"])
 def test_two_processes_train_as_one_on_the_batch_that_they_share(
-    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, method: str
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """Negatives are gathered across processes (gloo), so the weights are those of one process.
 
     Though both were killed in the second epoch.
     """
     base = make_tiny_model(tmp_path_factory.mktemp("still"), dropout=0.0)
-    options = {"method": method, "batch_size": 8}
-    alone, _ = train_here(tmp_path / "alone", base, **options)
+    alone, _ = train_here(tmp_path / "alone", base, batch_size=8)
     (tmp_path / "shared").mkdir()
-    options |= {"processes": 2, "seconds_between_checkpoints": 0}
+    options = {"batch_size": 8, "processes": 2, "seconds_between_checkpoints": 0}
     path = make_config(tmp_path / "shared", base, epochs=2, **options)
     config = TrainingConfig.model_validate_json(path.read_text())
     torchrun = training_command(config)
