@@ -1,7 +1,7 @@
 """What each way of training does to retrieval, beside the published recipe, on the same pairs.
 
     python benchmarks/training.py --set manuals=HOME papers=HOME ohr_law=BEIR_FOLDER \
-        --arms recipe default method=full method=full,epochs=3 --out results.jsonl
+        --arms recipe default frozen_share=0 method=lora,epochs=3 --out results.jsonl
 
 A set is the home of a folder that `embed-assets run` has seen, with people's questions to test by,
 or a BEIR folder whose ids are DOCUMENT#PAGE: the documents' hashes decide, half trains, a tenth
