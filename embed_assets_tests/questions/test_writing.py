@@ -2,10 +2,10 @@
 
 import hashlib
 import os
+import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
 from pathlib import Path
 
 import polars as pl
@@ -436,20 +436,22 @@ def test_calls_that_time_out_are_on_the_bill_with_what_was_sent(server, tmp_path
 
 def test_the_rate_limit_waits_for_a_busy_server_too(server, tmp_path):
     def busy_at_first(request: Request) -> Response:
-        busy = error(429, "slow down", {"Retry-After": "1"})
+        busy = error(429, "slow down", {"Retry-After": "2"})
         return busy if len(server.requests) == 1 else good_reply(request)
 
     server.reply = busy_at_first
-    Run(tmp_path, llm_requests_per_minute=300, llm_concurrency=4)()
+    Run(tmp_path, llm_requests_per_minute=120, llm_concurrency=4)(chunks(4))
     first = server.requests[0].at
     # One call may have left before the server had said so.
-    assert sum(request.at - first < 1 for request in server.requests) <= 2
+    assert sum(request.at - first < 2 for request in server.requests) <= 2
 
 
 def test_calls_keep_to_the_rate_a_minute(server, tmp_path):
+    started = time.monotonic()
     Run(tmp_path, llm_requests_per_minute=600)(chunks(5))
+    # Since the start, not between calls: a server that is late for one is nearer to the next.
     times = sorted(request.at for request in server.requests)
-    assert all(later - earlier > 0.08 for earlier, later in pairwise(times))
+    assert all(at - started > 0.099 * before for before, at in enumerate(times))
 
 
 # Keys.
