@@ -6,7 +6,9 @@
 import functools
 import json
 import os
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,6 +27,8 @@ CPU_BATCH_TOKENS = 2048
 GPU_BATCH_TOKENS = 16384
 """What a batch may hold on a GPU: it wants much work at a time, and has its own memory."""
 TOKENISED_AT_ONCE = 1024
+MOST_BATCHES_AT_ONCE = 8
+"""Batches that a CPU encodes side by side, on an equal share of its cores each."""
 # Prompts by model family, from the model cards: (part of the name, query prompt, document prompt).
 # A model's own files win over these where they register prompts.
 FAMILY_PROMPTS: tuple[tuple[str, str, str], ...] = (
@@ -208,23 +212,58 @@ def encode(
 
     size = int(model.get_embedding_dimension() or 0)
     embeddings = np.empty((len(texts), size), dtype=np.float32)
-    autocast = torch.autocast(model.device.type, torch.bfloat16, enabled=precision == "bf16")
-    batch_tokens = CPU_BATCH_TOKENS if model.device.type == "cpu" else GPU_BATCH_TOKENS
-    with (
-        tqdm(total=len(texts), desc=progress, unit="text", disable=progress is None) as bar,
-        autocast,
-    ):
-        for batch in batches(_lengths(model, texts, prompt), batch_tokens):
-            embeddings[batch] = model.encode(
-                [texts[i] for i in batch],
-                prompt=prompt,
-                task=task,
-                batch_size=len(batch),
-                show_progress_bar=False,
-                convert_to_numpy=True,
-            )
-            bar.update(len(batch))
+    on_cpu = model.device.type == "cpu"
+    batch_tokens = CPU_BATCH_TOKENS if on_cpu else GPU_BATCH_TOKENS
+    work = list(batches(_lengths(model, texts, prompt), batch_tokens))
+    with tqdm(total=len(texts), desc=progress, unit="text", disable=progress is None) as bar:
+
+        def encode_batches(left: Iterator[np.ndarray]) -> None:
+            with torch.autocast(model.device.type, torch.bfloat16, enabled=precision == "bf16"):
+                for batch in left:
+                    embeddings[batch] = model.encode(
+                        [texts[i] for i in batch],
+                        prompt=prompt,
+                        task=task,
+                        batch_size=len(batch),
+                        show_progress_bar=False,
+                        convert_to_numpy=True,
+                    )
+                    with bar.get_lock():
+                        bar.update(len(batch))
+
+        if on_cpu:
+            _side_by_side(encode_batches, work)
+        else:
+            encode_batches(iter(work))
     return embeddings
+
+
+def _side_by_side(
+    work: "Callable[[Iterator[np.ndarray]], None]", items: "Sequence[np.ndarray]"
+) -> None:
+    """Have several threads `work` through the items, each taking the next that is left.
+
+    So cores don't wait for each other within an item. `benchmarks/encoding.py` measures it.
+    """
+    import torch
+
+    threads = torch.get_num_threads()
+    workers = min(threads, len(items), MOST_BATCHES_AT_ONCE)
+    left = iter(items)
+    if workers < 2:
+        work(left)
+        return
+    share = threads // workers
+    try:
+        with ThreadPoolExecutor(workers, "encode", torch.set_num_threads, (share,)) as pool:
+            try:
+                for done in as_completed([pool.submit(work, left) for _ in range(workers)]):
+                    done.result()
+            finally:
+                deque(left, maxlen=0)  # After an error or Ctrl-C nobody takes another.
+    finally:
+        # torch gives the last number that was set in any thread to threads to come.
+        torch.set_num_threads(threads)
 
 
 def _lengths(model: Any, texts: Sequence[str], prompt: str) -> "np.ndarray":

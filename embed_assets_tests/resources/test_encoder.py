@@ -1,10 +1,15 @@
 """Texts are encoded in batches of like lengths, and what comes out is what the model says."""
 
 import os
+from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
+from threading import Barrier
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from embed_assets.resources.encoder import (
     Encoder,
@@ -39,6 +44,54 @@ def test_embeddings_are_those_of_sentence_transformers_in_the_order_of_the_texts
     theirs = load_model(card.source).encode(texts, prompt=card.query_prompt)
     assert ours.dtype == np.float32
     np.testing.assert_allclose(ours, theirs, atol=1e-6)
+
+
+@pytest.fixture
+def three_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("three_threads")
+def test_a_cpu_encodes_batches_side_by_side_and_its_threads_stay_as_they_were(card: ModelCard):
+    encoder, texts = Encoder(card.source, card, "fp32"), texts_of_many_lengths()
+    encode, calls, meeting = encoder._model.encode, count(), Barrier(3)
+    threads = set()
+
+    def encode_when_three_are_there(batch: list[str], **options: Any) -> np.ndarray:
+        threads.add(torch.get_num_threads())
+        if next(calls) < 3:
+            meeting.wait(timeout=60)
+        return encode(batch, **options)
+
+    encoder._model.encode = encode_when_three_are_there
+
+    found = encoder.encode_queries(texts)
+
+    np.testing.assert_allclose(found, encode(texts, prompt=card.query_prompt), atol=1e-6)
+    assert threads == {1}
+    assert torch.get_num_threads() == 3
+
+
+@pytest.mark.usefixtures("three_threads")
+def test_a_batch_that_fails_ends_the_encoding_at_once(card: ModelCard):
+    encoder, texts = Encoder(card.source, card, "fp32"), texts_of_many_lengths() * 50
+    encode, calls, encoded = encoder._model.encode, count(), []
+
+    def fail_at_first(batch: list[str], **options: Any) -> np.ndarray:
+        if next(calls) == 0:
+            raise MemoryError("no memory left")
+        encoded.extend(batch)
+        return encode(batch, **options)
+
+    encoder._model.encode = fail_at_first
+
+    with pytest.raises(MemoryError, match="no memory left"):
+        encoder.encode_queries(texts)
+    assert len(encoded) < len(texts) / 2
+    assert torch.get_num_threads() == 3
 
 
 def test_no_texts_have_no_embeddings(card: ModelCard):
