@@ -23,6 +23,8 @@ REPLACED = "replaced_champion"
 """Tag of a model version: which version was champion before it."""
 TRAINED_IN = "trained_in"
 """Tag of a model version: the MLflow run that trained it."""
+MODEL_TRAINING = {"mlflow.experimentKind": "custom_model_development"}
+"""Tag of the experiment: MLflow's UI asks whether it is of language models where this is missing."""
 LONGEST_NAME = 200
 DEFAULT_UI = "http://127.0.0.1:5000"
 UI_VARIABLE = "EMBED_ASSETS_MLFLOW_UI"
@@ -59,7 +61,7 @@ class Tracking(dg.ConfigurableResource):
         if mlflow.get_experiment_by_name(EXPERIMENT) is None:
             artifacts = Path(self.artifacts)
             location = artifacts.as_uri() if self.uri.startswith("sqlite:") else None
-            mlflow.create_experiment(EXPERIMENT, artifact_location=location)
+            mlflow.create_experiment(EXPERIMENT, artifact_location=location, tags=MODEL_TRAINING)
         mlflow.set_experiment(EXPERIMENT)
 
     def client(self) -> "MlflowClient":

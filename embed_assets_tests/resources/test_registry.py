@@ -10,7 +10,13 @@ from embed_assets.resources.registry import (
     make_champion,
     register,
 )
-from embed_assets.resources.tracking import CHAMPION, REGISTERED_MODEL, TRAINED_IN, Tracking
+from embed_assets.resources.tracking import (
+    CHAMPION,
+    EXPERIMENT,
+    REGISTERED_MODEL,
+    TRAINED_IN,
+    Tracking,
+)
 from embed_assets.settings import ProjectError
 from embed_assets_tests.tiny_model import make_tiny_model
 
@@ -37,6 +43,11 @@ def test_before_anything_is_registered_there_is_no_champion(tmp_path):
     empty = Tracking(uri=f"sqlite:///{tmp_path / 'mlflow.db'}", artifacts=str(tmp_path))
     assert champion_version(empty) is None
     assert champion_before(empty, "1") is None
+
+
+def test_mlflow_is_told_that_the_experiment_trains_models(tracking):
+    experiment = tracking.client().get_experiment_by_name(EXPERIMENT)
+    assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
 
 
 def test_registered_versions_are_no_champions_by_themselves(tracking):
