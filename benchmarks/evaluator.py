@@ -60,8 +60,7 @@ def compare(arguments: argparse.Namespace) -> None:
     queries = {query: task.queries[query] for query in relevant}
     card = model_card(Settings(model=arguments.model))
     encoder = Encoder(card.source, card, "fp32")
-    model = load_model(card.source)
-    model.max_seq_length = min(model.max_seq_length or 512, card.token_limit)
+    model = load_model(card.source, card.token_limit)
     dimensions = halvings(encoder.size, arguments.dimensions)
     encoder.encode_documents(list(corpus.values())[:8])  # the first call of a model is slow
 

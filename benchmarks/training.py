@@ -256,8 +256,7 @@ def limited(card: ModelCard, tokens: int) -> ModelCard:
 
 def short_model(card: ModelCard, tokens: int, folder: Path) -> str:
     """The base model with the same length limit as ours has in this run."""
-    model = load_model(card.source)
-    model.max_seq_length = limited(card, tokens).token_limit
+    model = load_model(card.source, limited(card, tokens).token_limit)
     model.save_pretrained(str(folder), create_model_card=False)
     return str(folder)
 

@@ -5,6 +5,7 @@
 
 import functools
 import json
+import math
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -174,8 +175,7 @@ class Encoder:
 
     def __init__(self, source: str, card: ModelCard, precision: Literal["fp32", "bf16"]) -> None:
         """Load the weights in `source` (the base model or a fine-tuned folder)."""
-        self._model = load_model(source)
-        self._model.max_seq_length = min(self._model.max_seq_length or 512, card.token_limit)
+        self._model = load_model(source, card.token_limit)
         self._card = card
         self._precision = precision
 
@@ -299,19 +299,26 @@ def batches(lengths: "np.ndarray", batch_tokens: int) -> "Iterator[np.ndarray]":
         start += count
 
 
-def load_model(source: str) -> Any:
-    """The sentence-transformers model at a local folder or of a hub name."""
+def load_model(source: str, token_limit: int | None = None) -> Any:
+    """The sentence-transformers model at a local folder or of a hub name.
+
+    token_limit: where it cuts texts that are longer, if its own limit isn't lower. A model of
+    static embeddings has none: it reads whole texts.
+    """
     import torch
     from sentence_transformers import SentenceTransformer
     from transformers.utils import logging
 
     logging.disable_progress_bar()
     try:
-        return SentenceTransformer(source, model_kwargs={"dtype": torch.float32})
+        model = SentenceTransformer(source, model_kwargs={"dtype": torch.float32})
     except (OSError, ValueError) as error:
         raise SettingsError(
             f"EMBED_ASSETS_MODEL: {source} can't be loaded: {str(error).splitlines()[0]}"
         ) from error
+    if token_limit is not None and model.max_seq_length != math.inf:
+        model.max_seq_length = min(model.max_seq_length or token_limit, token_limit)
+    return model
 
 
 def _first(*candidates: str | None) -> str:

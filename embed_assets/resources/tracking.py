@@ -24,7 +24,7 @@ REPLACED = "replaced_champion"
 TRAINED_IN = "trained_in"
 """Tag of a model version: the MLflow run that trained it."""
 MODEL_TRAINING = {"mlflow.experimentKind": "custom_model_development"}
-"""Tag of the experiment: MLflow's UI asks whether it is of language models where this is missing."""
+"""Tag of the experiment. Where it is missing MLflow's UI takes it for one of language models."""
 LONGEST_NAME = 200
 DEFAULT_UI = "http://127.0.0.1:5000"
 UI_VARIABLE = "EMBED_ASSETS_MLFLOW_UI"

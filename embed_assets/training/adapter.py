@@ -147,8 +147,7 @@ def _save(config: TrainingConfig, weight: Any) -> None:
     from sentence_transformers.sentence_transformer.modules import Dense, Router
     from torch.nn import Identity
 
-    base = load_model(config.base)
-    base.max_seq_length = min(base.max_seq_length or config.token_limit, config.token_limit)
+    base = load_model(config.base, config.token_limit)
     size = weight.shape[0]
     adapter = Dense(size, size, bias=False, activation_function=Identity(), init_weight=weight)
     documents = list(base)

@@ -25,7 +25,7 @@ from embed_assets.resources.encoder import model_card
 from embed_assets.resources.registry import register
 from embed_assets.resources.tracking import Tracking, as_params
 from embed_assets.resources.warehouse import Warehouse, digest, record_materialization
-from embed_assets.settings import Settings
+from embed_assets.settings import ProjectError, Settings
 from embed_assets.tables import TABLES
 from embed_assets.training.config import TrainingConfig
 from embed_assets.training.preparation import (
@@ -38,6 +38,10 @@ from embed_assets.training.preparation import (
 from embed_assets.training.trainer import training_lock
 
 TRAINING_VERSION = "3"
+
+
+class TrainingError(ProjectError):
+    """The training process failed; the message says why."""
 
 
 @dg.asset(
@@ -116,13 +120,23 @@ def _train(
         context.log.info("The model was trained before the last run ended: it is taken up.")
         return json.loads(config.path.read_text())["mlflow_run_id"]
     config.path.write_text(config.model_dump_json(indent=2))
-    pipes.run(
-        command=training_command(config),
-        env={"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // config.processes))}
-        if config.processes > 1
-        else None,
-        context=context.op_execution_context,
-    )
+    config.failure.unlink(missing_ok=True)
+    try:
+        pipes.run(
+            command=training_command(config),
+            env={"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // config.processes))}
+            if config.processes > 1
+            else None,
+            context=context.op_execution_context,
+        )
+    except dg.DagsterError as error:
+        if config.failure.is_file():
+            raise TrainingError(config.failure.read_text()) from None
+        raise TrainingError(
+            f"The training ended without saying why ({error}): its process may have been killed "
+            "for lack of memory. A smaller EMBED_ASSETS_BATCH_SIZE needs less, and so does "
+            "EMBED_ASSETS_GRADIENT_CHECKPOINTING=true."
+        ) from None
     return config.mlflow_run_id
 
 

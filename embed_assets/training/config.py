@@ -89,6 +89,11 @@ class TrainingConfig(BaseModel):
         return self.folder / "model"
 
     @property
+    def failure(self) -> Path:
+        """Why the training failed, in one line; missing where it didn't, or was killed."""
+        return self.folder / "failure.txt"
+
+    @property
     def result(self) -> Path:
         """What the training returned, as JSON."""
         return self.folder / "result.json"

@@ -59,8 +59,7 @@ def _ranking(model: Any, cached: bool, options: dict[str, Any]) -> Any:
 def _guided(model: Any, config: TrainingConfig, cached: bool, options: dict[str, Any]) -> Any:
     from sentence_transformers.sentence_transformer.losses import CachedGISTEmbedLoss, GISTEmbedLoss
 
-    guide = load_model(config.base)
-    guide.max_seq_length = model.max_seq_length
+    guide = load_model(config.base, config.token_limit)
     guide.requires_grad_(False)
     guide.eval()
     guide.forward = _remembering(guide.forward)

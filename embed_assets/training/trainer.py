@@ -18,6 +18,8 @@ import polars as pl
 from filelock import FileLock
 
 from embed_assets.resources.encoder import load_model, resolved_precision
+from embed_assets.resources.workers import one_line
+from embed_assets.settings import ProjectError
 from embed_assets.training.adapter import fit_adapter
 from embed_assets.training.batches import Place, batch_sampler
 from embed_assets.training.config import TrainingConfig
@@ -167,8 +169,7 @@ def _is_finished(checkpoint: Path, config: TrainingConfig) -> bool:
 
 
 def _model(config: TrainingConfig) -> Any:
-    model = load_model(config.base)
-    model.max_seq_length = min(model.max_seq_length or config.token_limit, config.token_limit)
+    model = load_model(config.base, config.token_limit)
     model.prompts = {"query": config.query_prompt, "document": config.document_prompt}
     return model
 
@@ -307,7 +308,12 @@ def main() -> None:
         return
     run = fit_adapter if config.method == "adapter" else train
     with training_lock(config.folder), open_dagster_pipes() as pipes:
-        result = run(config, PipesAndMlflow(pipes, config))
+        try:
+            result = run(config, PipesAndMlflow(pipes, config))
+        except Exception as error:
+            kind = "" if isinstance(error, ProjectError) else f"{type(error).__name__}: "
+            config.failure.write_text(one_line(f"{kind}{error}"))
+            raise
         unfinished = config.result.with_suffix(".unfinished")
         unfinished.write_text(json.dumps(result))
         unfinished.replace(config.result)

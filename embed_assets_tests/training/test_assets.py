@@ -1,13 +1,15 @@
 """What a training leaves, and what the next run takes up of one that was cut off."""
 
+import subprocess
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import pytest
 
 from embed_assets.resources.encoder import model_card
 from embed_assets.settings import Settings
-from embed_assets.training.assets import _keep, _train
+from embed_assets.training.assets import TrainingError, _keep, _train
 from embed_assets.training.config import TrainingConfig
 from embed_assets.training.preparation import training_config
 from embed_assets_tests.tiny_model import make_tiny_model
@@ -31,6 +33,18 @@ class Pipes:
 
     def run(self, *, command: list[str], **_: Any) -> None:
         self.commands.append(command)
+
+
+class RealPipes:
+    """Starts the process as Dagster does, without a session to report to."""
+
+    def __init__(self, *before: str) -> None:
+        self.before = before
+
+    def run(self, *, command: list[str], **_: Any) -> None:
+        done = subprocess.run([*self.before, *command], check=False, capture_output=True)
+        if done.returncode:
+            raise dg.DagsterError(f"failed with code {done.returncode}")
 
 
 @pytest.fixture
@@ -63,6 +77,24 @@ def test_a_training_that_was_cut_off_is_that_of_the_run_that_ends_it(tmp_path, s
     assert _train(log, pipes, second) == "second"  # pyright: ignore[reportArgumentType]
     assert TrainingConfig.model_validate_json(second.path.read_text()).mlflow_run_id == "second"
     assert len(pipes.commands) == 2
+
+
+def test_a_training_that_fails_says_why_in_one_line(tmp_path, settings):
+    config = config_of(settings, tmp_path / "training", "first")
+    config.failure.write_text("what was wrong the last time")
+    with pytest.raises(TrainingError) as raised:
+        _train(Log(), RealPipes(), config)  # pyright: ignore[reportArgumentType]
+    said = str(raised.value)
+    assert "pairs.parquet" in said  # nothing was prepared
+    assert "\n" not in said
+
+
+def test_a_training_that_is_killed_says_that_memory_may_have_lacked(tmp_path, settings):
+    config = config_of(settings, tmp_path / "training", "first")
+    config.failure.write_text("what was wrong the last time")
+    killed = ("sh", "-c", "kill -9 $$")
+    with pytest.raises(TrainingError, match=r"code -9.*lack of memory.*EMBED_ASSETS_BATCH_SIZE"):
+        _train(Log(), RealPipes(*killed), config)  # pyright: ignore[reportArgumentType]
 
 
 def test_a_version_is_kept_whole_whatever_was_there(tmp_path):

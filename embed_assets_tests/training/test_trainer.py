@@ -15,6 +15,7 @@ import polars as pl
 import pytest
 
 from embed_assets.resources.encoder import load_model
+from embed_assets.settings import SettingsError
 from embed_assets.training.assets import training_command
 from embed_assets.training.config import TrainingConfig
 from embed_assets.training.progress import Silent
@@ -276,6 +277,26 @@ def test_lora_trains_nothing_but_low_rank_changes_of_the_transformer(tiny_model:
     trained = {name for name, weight in model.named_parameters() if weight.requires_grad}
     assert trained
     assert all(name.startswith("0.") and ".lora_" in name for name in trained)
+
+
+def test_a_model_of_static_embeddings_is_trained_too(tmp_path: Path, tiny_model: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+
+    transformer = load_model(str(tiny_model))[0]
+    weights = transformer.auto_model.get_input_embeddings().weight.detach().numpy()
+    embedding = StaticEmbedding(transformer.tokenizer, embedding_weights=weights)
+    static = tmp_path / "static"
+    SentenceTransformer(modules=[embedding]).save_pretrained(str(static))
+
+    config, _ = train_here(tmp_path / "a", static, epochs=1, frozen_share=0.34, merge=0.5)
+
+    untrained = dict(load_model(str(static)).named_parameters())
+    assert largest_difference(weights_of(config), untrained) > 1e-4
+    long = load_model(str(config.model), config.token_limit).encode("the valve of a pump " * 100)
+    assert long.shape == (32,)
+    with pytest.raises(SettingsError, match="lora needs a transformer"):
+        train_here(tmp_path / "b", static, method="lora")
 
 
 def test_low_rank_training_is_taken_up_where_it_stopped(tmp_path: Path, tiny_model: Path) -> None:
