@@ -10,6 +10,7 @@ import uuid
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import dagster as dg
 import typer
@@ -219,19 +220,29 @@ class Pipeline:
 def _failure(result: dg.ExecuteInProcessResult) -> ProjectError:
     for event in result.all_events:
         if event.event_type == dg.DagsterEventType.STEP_FAILURE:
-            error = event.step_failure_data.error
-            while error is not None and error.cause is not None:
-                error = error.cause
-            message = " ".join(error.message.split()) if error else "unknown error"
-            if "DagsterExecutionInterruptedError" in message:
+            messages = _messages(event.step_failure_data.error) or ["unknown error"]
+            if "DagsterExecutionInterruptedError" in messages[-1]:
                 raise KeyboardInterrupt
-            kind, _, text = message.partition(": ")
-            plain = kind.rpartition(".")[2].endswith("Error") and kind.startswith("embed_assets.")
-            return RunFailedError(
-                f"{text if plain else f'{event.step_key}: {message}'} "
-                f"(Dagster run {result.run_id[:8]})"
-            )
+            ours = filter(None, map(_said_by_this_project, messages))
+            said = next(ours, f"{event.step_key}: {messages[-1]}")
+            return RunFailedError(f"{said} (Dagster run {result.run_id[:8]})")
     return RunFailedError(f"Dagster run {result.run_id} failed; `embed-assets ui` shows why.")
+
+
+def _messages(error: Any) -> list[str]:
+    """`Class: text` of an error that Dagster kept, and of its causes, each in one line."""
+    messages = []
+    while error is not None:
+        messages.append(" ".join(error.message.split()))
+        error = error.cause
+    return messages
+
+
+def _said_by_this_project(message: str) -> str | None:
+    """The text of an error that was written for a person to read."""
+    kind, _, text = message.partition(": ")
+    ours = kind.startswith("embed_assets.") and kind.rpartition(".")[2].endswith("Error")
+    return text if ours else None
 
 
 def prepare_home(settings: Settings) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import dagster as dg
 import polars as pl
+from dagster._core.errors import DagsterPipesExecutionError  # not exported, but documented
 from filelock import Timeout
 
 from embed_assets.evaluation.assets import EVALUATION_VERSION
@@ -129,14 +130,14 @@ def _train(
             else None,
             context=context.op_execution_context,
         )
-    except dg.DagsterError as error:
+    except DagsterPipesExecutionError as error:
         if config.failure.is_file():
-            raise TrainingError(config.failure.read_text()) from None
+            raise TrainingError(config.failure.read_text()) from error
         raise TrainingError(
             f"The training ended without saying why ({error}): its process may have been killed "
             "for lack of memory. A smaller EMBED_ASSETS_BATCH_SIZE needs less, and so does "
             "EMBED_ASSETS_GRADIENT_CHECKPOINTING=true."
-        ) from None
+        ) from error
     return config.mlflow_run_id
 
 

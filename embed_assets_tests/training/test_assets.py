@@ -4,8 +4,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import dagster as dg
 import pytest
+from dagster._core.errors import DagsterPipesExecutionError
 
 from embed_assets.resources.encoder import model_card
 from embed_assets.settings import Settings
@@ -44,7 +44,7 @@ class RealPipes:
     def run(self, *, command: list[str], **_: Any) -> None:
         done = subprocess.run([*self.before, *command], check=False, capture_output=True)
         if done.returncode:
-            raise dg.DagsterError(f"failed with code {done.returncode}")
+            raise DagsterPipesExecutionError(f"failed with code {done.returncode}")
 
 
 @pytest.fixture
