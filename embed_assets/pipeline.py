@@ -221,7 +221,7 @@ def _failure(result: dg.ExecuteInProcessResult) -> ProjectError:
     for event in result.all_events:
         if event.event_type == dg.DagsterEventType.STEP_FAILURE:
             messages = _messages(event.step_failure_data.error) or ["unknown error"]
-            if "DagsterExecutionInterruptedError" in messages[-1]:
+            if any("DagsterExecutionInterruptedError" in message for message in messages):
                 raise KeyboardInterrupt
             ours = filter(None, map(_said_by_this_project, messages))
             said = next(ours, f"{event.step_key}: {messages[-1]}")

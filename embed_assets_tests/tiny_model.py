@@ -5,6 +5,7 @@ code as a real one, in a second.
 """
 
 from pathlib import Path
+from typing import Any
 
 WORDS = """
 the of and a to in is it on for with by from at as this that be are or not which when where how
@@ -49,4 +50,17 @@ def make_tiny_model(
     model = SentenceTransformer(modules=[transformer, Pooling(size)])
     target = folder / "tiny-model"
     model.save_pretrained(str(target))
+    return target
+
+
+def make_static_model(folder: Path) -> Path:
+    """Write a model that is the mean of its words' embeddings, with no transformer; return it."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+
+    transformer: Any = SentenceTransformer(str(make_tiny_model(folder)))[0]
+    weights = transformer.auto_model.get_input_embeddings().weight.detach().numpy()
+    embedding = StaticEmbedding(transformer.tokenizer, embedding_weights=weights)
+    target = folder / "static-model"
+    SentenceTransformer(modules=[embedding]).save_pretrained(str(target))
     return target

@@ -10,9 +10,10 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, Literal
 
 from embed_assets.settings import Settings, SettingsError
@@ -29,7 +30,7 @@ GPU_BATCH_TOKENS = 16384
 """What a batch may hold on a GPU: it wants much work at a time, and has its own memory."""
 TOKENISED_AT_ONCE = 1024
 MOST_BATCHES_AT_ONCE = 8
-"""Batches that a CPU encodes side by side, on an equal share of its cores each."""
+"""Batches that a CPU encodes side by side, each on its share of the cores, in memory of its own."""
 # Prompts by model family, from the model cards: (part of the name, query prompt, document prompt).
 # A model's own files win over these where they register prompts.
 FAMILY_PROMPTS: tuple[tuple[str, str, str], ...] = (
@@ -68,7 +69,7 @@ class ModelCard:
         """Counts a text's tokens, special ones left out."""
         from tokenizers import Tokenizer
 
-        tokenizer = Tokenizer.from_file(str(_model_file(self.source, "tokenizer.json")))
+        tokenizer = Tokenizer.from_file(str(_tokenizer_file(self.source)))
         tokenizer.no_truncation()
         tokenizer.no_padding()
         return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)
@@ -79,6 +80,11 @@ def embedding_size(source: str) -> int:
     pooling = _read_json(source, "1_Pooling/config.json").get("word_embedding_dimension")
     dense = _read_json(source, "2_Dense/config.json").get("out_features")
     return int(dense or pooling or load_model(source).get_embedding_dimension())
+
+
+def starts_with_transformer(source: str) -> bool:
+    """Whether the first module of a model is a transformer, as its files say it."""
+    return str(_first_module(source).get("type", "Transformer")).endswith("Transformer")
 
 
 def model_card(settings: Settings) -> ModelCard:
@@ -121,7 +127,8 @@ def model_source(name: str) -> str:
         return str(folder.resolve())
     if name.count("/") > 1 or name.startswith((".", "/", "~")):
         raise _no_such_model(name)
-    _model_file(name, "config.json")
+    if not _read_json(name, "config.json") and not _first_module(name):
+        raise _no_such_model(name)
     return name
 
 
@@ -243,7 +250,8 @@ def _side_by_side(
 ) -> None:
     """Have several threads `work` through the items, each taking the next that is left.
 
-    So cores don't wait for each other within an item. `benchmarks/encoding.py` measures it.
+    So cores don't wait for each other within an item. `benchmarks/encoding.py` measures it. To be
+    called by one thread of a process at a time: torch counts threads for all of it.
     """
     import torch
 
@@ -253,9 +261,11 @@ def _side_by_side(
     if workers < 2:
         work(left)
         return
-    share = threads // workers
+    shares = [threads // workers + (place < threads % workers) for place in range(workers)]
     try:
-        with ThreadPoolExecutor(workers, "encode", torch.set_num_threads, (share,)) as pool:
+        with ThreadPoolExecutor(
+            workers, "encode", lambda: torch.set_num_threads(shares.pop())
+        ) as pool:
             try:
                 for done in as_completed([pool.submit(work, left) for _ in range(workers)]):
                     done.result()
@@ -337,11 +347,26 @@ def _token_limit(source: str, upper_bound: int) -> int:
     return min(int(limit), upper_bound)
 
 
-def _read_json(source: str, name: str) -> dict[str, Any]:
+def _read_json(source: str, name: str) -> Any:
     try:
         return json.loads(_model_file(source, name).read_text())
     except FileNotFoundError:
         return {}
+
+
+def _first_module(source: str) -> dict[str, Any]:
+    """What a model's files say of its first module: type, path; empty of a bare transformer."""
+    modules = _read_json(source, "modules.json")
+    return modules[0] if isinstance(modules, list) and modules else {}
+
+
+def _tokenizer_file(source: str) -> Path:
+    """A model's tokenizer, which is at its root or with its first module."""
+    with suppress(FileNotFoundError):
+        file = _model_file(source, "tokenizer.json")
+        if file.is_file() or not _first_module(source).get("path"):
+            return file
+    return _model_file(source, str(PurePath(_first_module(source)["path"], "tokenizer.json")))
 
 
 def _model_file(source: str, name: str) -> Path:

@@ -131,11 +131,11 @@ def _train(
             context=context.op_execution_context,
         )
     except DagsterPipesExecutionError as error:
-        if config.failure.is_file():
-            raise TrainingError(config.failure.read_text()) from error
+        said = config.failure.read_text(encoding="utf-8") if config.failure.is_file() else ""
         raise TrainingError(
-            f"The training ended without saying why ({error}): its process may have been killed "
-            "for lack of memory. A smaller EMBED_ASSETS_BATCH_SIZE needs less, and so does "
+            said
+            or f"The training ended without saying why ({error}). If the system ended it for lack "
+            "of memory: a smaller EMBED_ASSETS_BATCH_SIZE needs less, and so does "
             "EMBED_ASSETS_GRADIENT_CHECKPOINTING=true."
         ) from error
     return config.mlflow_run_id

@@ -7,7 +7,12 @@ import polars as pl
 
 from embed_assets.evaluation.scoring import RetrievalTask
 from embed_assets.resources.embeddings import CachedEncoder
-from embed_assets.resources.encoder import ModelCard, embedding_size, matryoshka_dimensions
+from embed_assets.resources.encoder import (
+    ModelCard,
+    embedding_size,
+    matryoshka_dimensions,
+    starts_with_transformer,
+)
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import EXTRACTIVE, Merge, ProjectError, Settings, SettingsError
 from embed_assets.training.config import TrainingConfig
@@ -107,6 +112,13 @@ def training_config(
             "EMBED_ASSETS_PAIRS_TOGETHER: below EMBED_ASSETS_BATCH_SIZE, please: "
             "a batch of one chunk has no negatives."
         )
+    if not starts_with_transformer(card.source):
+        for name, needed in (("method", "lora"), ("loss", "cached_mnrl"), ("loss", "gist")):
+            if getattr(settings, name) == needed:
+                raise SettingsError(
+                    f"EMBED_ASSETS_{name.upper()}={needed} needs a transformer, and {card.name} "
+                    "doesn't begin with one."
+                )
     processes = process_count(settings)
     return TrainingConfig(
         folder=folder,

@@ -11,11 +11,12 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from embed_assets.resources.encoder import load_model, resolved_precision
 from embed_assets.resources.workers import one_line
@@ -225,7 +226,8 @@ def _trainer_class(config: TrainingConfig, clock: Clock) -> Any:
 
         def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
             loss = super().training_step(model, inputs, *args, **kwargs)
-            clock.pairs += len(inputs["anchor_input_ids"]) * self.args.world_size
+            texts = inputs.get("anchor_offsets", inputs["anchor_input_ids"])
+            clock.pairs += len(texts) * self.args.world_size
             return loss
 
         def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
@@ -300,24 +302,40 @@ def _merge(
 
 def main() -> None:
     """Entry point of the child process."""
+    config = TrainingConfig.model_validate_json(Path(sys.argv[1]).read_text())
+    first = os.environ.get("RANK", "0") == "0"  # torchrun's: the first process speaks for all
+    try:
+        if first:
+            _train_and_report(config)
+        else:
+            train(config, Silent())
+    except Exception as error:
+        # The first process that fails: what others say is that it has left them.
+        with suppress(OSError), config.failure.open("x", encoding="utf-8") as file:
+            file.write(_reason(error))
+        raise
+
+
+def _train_and_report(config: TrainingConfig) -> None:
     from dagster_pipes import open_dagster_pipes
 
-    config = TrainingConfig.model_validate_json(Path(sys.argv[1]).read_text())
-    if int(os.environ.get("RANK", "0")):  # torchrun's: the first process speaks for all
-        train(config, Silent())
-        return
     run = fit_adapter if config.method == "adapter" else train
     with training_lock(config.folder), open_dagster_pipes() as pipes:
-        try:
-            result = run(config, PipesAndMlflow(pipes, config))
-        except Exception as error:
-            kind = "" if isinstance(error, ProjectError) else f"{type(error).__name__}: "
-            config.failure.write_text(one_line(f"{kind}{error}"))
-            raise
+        result = run(config, PipesAndMlflow(pipes, config))
         unfinished = config.result.with_suffix(".unfinished")
         unfinished.write_text(json.dumps(result))
         unfinished.replace(config.result)
         shutil.rmtree(config.checkpoints, ignore_errors=True)
+
+
+def _reason(error: Exception) -> str:
+    """Why a training failed, in one line."""
+    if isinstance(error, ProjectError):
+        return one_line(str(error))
+    if isinstance(error, Timeout):
+        folder = Path(error.lock_file).with_suffix("")
+        return f"Another process still trains in {folder}. Wait for it, or end it."
+    return one_line(f"The training failed: {type(error).__name__}: {error}")
 
 
 if __name__ == "__main__":

@@ -5,8 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from embed_assets.settings import SettingsError
-
 LORA_RANK = 16
 RATIOS = (0.75, 0.5, 0.25)
 """Shares of the tuned weights that are tried beside all of them."""
@@ -98,16 +96,11 @@ def add_lora(model: Any, dropout: float, frozen_share: float) -> None:
     """Freeze the model, and train low-rank changes of its transformer's linear layers.
 
     Hu et al. 2021, 'LoRA'. frozen_share: of the layers, the lowest, that stay as they are.
-    SettingsError where the model has no transformer.
     """
     from peft import LoraConfig
 
-    transformer = getattr(model[0], "auto_model", None)
-    if transformer is None:
-        raise SettingsError(
-            "EMBED_ASSETS_METHOD=lora needs a transformer, which this model isn't: use full."
-        )
     model.requires_grad_(requires_grad=False)  # of what follows the transformer too
+    transformer = model[0].auto_model
     lowest = _lowest_layers(transformer, frozen_share)
     frozen = {part for layer in lowest for part in layer.modules()}
     names = [name for name, part in transformer.named_modules() if part in frozen]

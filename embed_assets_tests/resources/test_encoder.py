@@ -1,16 +1,20 @@
 """Texts are encoded in batches of like lengths, and what comes out is what the model says."""
 
+import _thread
+import json
 import os
+import time
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 from threading import Barrier
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 import torch
 
+from embed_assets.resources import encoder as module
 from embed_assets.resources.encoder import (
     Encoder,
     ModelCard,
@@ -21,7 +25,7 @@ from embed_assets.resources.encoder import (
     resolved_precision,
 )
 from embed_assets.settings import Settings
-from embed_assets_tests.tiny_model import make_tiny_model
+from embed_assets_tests.tiny_model import make_static_model, make_tiny_model
 
 
 @pytest.fixture(scope="module")
@@ -47,22 +51,27 @@ def test_embeddings_are_those_of_sentence_transformers_in_the_order_of_the_texts
 
 
 @pytest.fixture
-def three_threads() -> Iterator[None]:
+def five_threads() -> Iterator[None]:
     before = torch.get_num_threads()
-    torch.set_num_threads(3)
+    torch.set_num_threads(5)
     yield
     torch.set_num_threads(before)
 
 
-@pytest.mark.usefixtures("three_threads")
-def test_a_cpu_encodes_batches_side_by_side_and_its_threads_stay_as_they_were(card: ModelCard):
-    encoder, texts = Encoder(card.source, card, "fp32"), texts_of_many_lengths()
+@pytest.mark.usefixtures("five_threads")
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_cpu_encodes_batches_side_by_side_and_its_threads_stay_as_they_were(
+    card: ModelCard, precision: Literal["fp32", "bf16"], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(module, "MOST_BATCHES_AT_ONCE", 3)
+    encoder, texts = Encoder(card.source, card, precision), texts_of_many_lengths()
     encode, calls, meeting = encoder._model.encode, count(), Barrier(3)
-    threads = set()
+    threads, low = [], set()
 
     def encode_when_three_are_there(batch: list[str], **options: Any) -> np.ndarray:
-        threads.add(torch.get_num_threads())
+        low.add(torch.is_autocast_enabled("cpu"))
         if next(calls) < 3:
+            threads.append(torch.get_num_threads())
             meeting.wait(timeout=60)
         return encode(batch, **options)
 
@@ -70,28 +79,51 @@ def test_a_cpu_encodes_batches_side_by_side_and_its_threads_stay_as_they_were(ca
 
     found = encoder.encode_queries(texts)
 
-    np.testing.assert_allclose(found, encode(texts, prompt=card.query_prompt), atol=1e-6)
-    assert threads == {1}
-    assert torch.get_num_threads() == 3
+    whole = encode(texts, prompt=card.query_prompt)
+    np.testing.assert_allclose(found, whole, atol=1e-6 if precision == "fp32" else 0.05)
+    assert low == {precision == "bf16"}
+    assert sorted(threads) == [1, 2, 2]
+    assert torch.get_num_threads() == 5
 
 
-@pytest.mark.usefixtures("three_threads")
-def test_a_batch_that_fails_ends_the_encoding_at_once(card: ModelCard):
+@pytest.mark.usefixtures("five_threads")
+@pytest.mark.parametrize("how", ["error", "Ctrl-C"])
+def test_an_encoding_that_fails_or_is_stopped_ends_at_once(card: ModelCard, how: str):
     encoder, texts = Encoder(card.source, card, "fp32"), texts_of_many_lengths() * 50
     encode, calls, encoded = encoder._model.encode, count(), []
 
-    def fail_at_first(batch: list[str], **options: Any) -> np.ndarray:
+    def end_at_first(batch: list[str], **options: Any) -> np.ndarray:
         if next(calls) == 0:
-            raise MemoryError("no memory left")
+            if how == "error":
+                raise MemoryError("no memory left")
+            _thread.interrupt_main()
         encoded.extend(batch)
+        time.sleep(0.02)
         return encode(batch, **options)
 
-    encoder._model.encode = fail_at_first
+    encoder._model.encode = end_at_first
 
-    with pytest.raises(MemoryError, match="no memory left"):
+    with pytest.raises(MemoryError if how == "error" else KeyboardInterrupt):
         encoder.encode_queries(texts)
     assert len(encoded) < len(texts) / 2
-    assert torch.get_num_threads() == 3
+    assert torch.get_num_threads() == 5
+
+
+def test_static_embeddings_are_a_model_as_well(tmp_path: Path):
+    static = make_static_model(tmp_path)
+    (static / "words").mkdir()
+    for name in ("tokenizer.json", "model.safetensors"):  # as older releases put them
+        (static / name).rename(static / "words" / name)
+    modules = json.loads((static / "modules.json").read_text())
+    modules[0]["path"] = "words"
+    (static / "modules.json").write_text(json.dumps(modules))
+
+    card = model_card(Settings(model=str(static)))
+
+    assert card.count_tokens("the valve") == 2
+    texts = ["the pump", "the valve " * 500]
+    found = Encoder(card.source, card, "fp32").encode_documents(texts)
+    np.testing.assert_allclose(found, load_model(card.source).encode(texts), atol=1e-6)
 
 
 def test_no_texts_have_no_embeddings(card: ModelCard):

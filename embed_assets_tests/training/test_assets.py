@@ -1,18 +1,20 @@
 """What a training leaves, and what the next run takes up of one that was cut off."""
 
-import subprocess
+import re
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import pytest
-from dagster._core.errors import DagsterPipesExecutionError
 
 from embed_assets.resources.encoder import model_card
-from embed_assets.settings import Settings
+from embed_assets.settings import Settings, SettingsError
+from embed_assets.training import assets as training
 from embed_assets.training.assets import TrainingError, _keep, _train
 from embed_assets.training.config import TrainingConfig
 from embed_assets.training.preparation import training_config
-from embed_assets_tests.tiny_model import make_tiny_model
+from embed_assets.training.trainer import training_lock
+from embed_assets_tests.tiny_model import make_static_model, make_tiny_model
 
 
 class Log:
@@ -35,18 +37,6 @@ class Pipes:
         self.commands.append(command)
 
 
-class RealPipes:
-    """Starts the process as Dagster does, without a session to report to."""
-
-    def __init__(self, *before: str) -> None:
-        self.before = before
-
-    def run(self, *, command: list[str], **_: Any) -> None:
-        done = subprocess.run([*self.before, *command], check=False, capture_output=True)
-        if done.returncode:
-            raise DagsterPipesExecutionError(f"failed with code {done.returncode}")
-
-
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     return Settings(model=str(make_tiny_model(tmp_path)), home=tmp_path / "home")
@@ -54,7 +44,8 @@ def settings(tmp_path: Path) -> Settings:
 
 def config_of(settings: Settings, folder: Path, run_id: str) -> TrainingConfig:
     folder.mkdir(exist_ok=True)
-    return training_config(folder, settings, model_card(settings), "", run_id)
+    tracking = f"sqlite:///{folder / 'mlflow.db'}"
+    return training_config(folder, settings, model_card(settings), tracking, run_id)
 
 
 def test_a_model_whose_recording_was_cut_off_is_that_of_the_run_that_trained_it(tmp_path, settings):
@@ -79,22 +70,57 @@ def test_a_training_that_was_cut_off_is_that_of_the_run_that_ends_it(tmp_path, s
     assert len(pipes.commands) == 2
 
 
+def failure_of(config: TrainingConfig) -> str:
+    """What is said of a training that Dagster starts, and that fails."""
+
+    @dg.asset
+    def finetuned_model(
+        context: dg.AssetExecutionContext, pipes: dg.PipesSubprocessClient
+    ) -> dg.MaterializeResult:
+        with pytest.raises(TrainingError) as raised:
+            _train(context, pipes, config)
+        said.append(str(raised.value))
+        return dg.MaterializeResult()
+
+    said: list[str] = []
+    config.failure.write_text("what was wrong the last time")
+    dg.materialize([finetuned_model], resources={"pipes": dg.PipesSubprocessClient()})
+    assert "\n" not in said[0]
+    return said[0]
+
+
 def test_a_training_that_fails_says_why_in_one_line(tmp_path, settings):
     config = config_of(settings, tmp_path / "training", "first")
-    config.failure.write_text("what was wrong the last time")
-    with pytest.raises(TrainingError) as raised:
-        _train(Log(), RealPipes(), config)  # pyright: ignore[reportArgumentType]
-    said = str(raised.value)
-    assert "pairs.parquet" in said  # nothing was prepared
-    assert "\n" not in said
+    said = failure_of(config)  # nothing was prepared
+    assert said.startswith("The training failed: ")
+    assert "pairs.parquet" in said
 
 
-def test_a_training_that_is_killed_says_that_memory_may_have_lacked(tmp_path, settings):
+def test_a_training_of_several_processes_says_what_the_first_to_fail_said(tmp_path, settings):
     config = config_of(settings, tmp_path / "training", "first")
-    config.failure.write_text("what was wrong the last time")
-    killed = ("sh", "-c", "kill -9 $$")
-    with pytest.raises(TrainingError, match=r"code -9.*lack of memory.*EMBED_ASSETS_BATCH_SIZE"):
-        _train(Log(), RealPipes(*killed), config)  # pyright: ignore[reportArgumentType]
+    config = config.model_copy(update={"processes": 2})
+    assert "pairs.parquet" in failure_of(config)
+
+
+def test_a_training_in_a_folder_where_another_trains_says_so(tmp_path, settings):
+    config = config_of(settings, tmp_path / "training", "first")
+    with training_lock(config.folder):
+        assert f"still trains in {config.folder}" in failure_of(config)
+
+
+def test_a_training_that_is_killed_says_that_memory_may_have_lacked(
+    tmp_path, settings, monkeypatch
+):
+    monkeypatch.setattr(training, "training_command", lambda config: ["sh", "-c", "kill -9 $$"])
+    said = failure_of(config_of(settings, tmp_path / "training", "first"))
+    assert re.search("code -9.*lack of memory.*EMBED_ASSETS_BATCH_SIZE", said)
+
+
+@pytest.mark.parametrize(("name", "value"), [("method", "lora"), ("loss", "gist")])
+def test_what_needs_a_transformer_says_so_of_static_embeddings(tmp_path, name, value):
+    settings = Settings.model_validate({"model": str(make_static_model(tmp_path)), name: value})
+    with pytest.raises(SettingsError, match=f"{name.upper()}={value} needs a transformer"):
+        config_of(settings, tmp_path / "training", "first")
 
 
 def test_a_version_is_kept_whole_whatever_was_there(tmp_path):

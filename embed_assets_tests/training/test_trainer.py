@@ -15,14 +15,13 @@ import polars as pl
 import pytest
 
 from embed_assets.resources.encoder import load_model
-from embed_assets.settings import SettingsError
 from embed_assets.training.assets import training_command
 from embed_assets.training.config import TrainingConfig
 from embed_assets.training.progress import Silent
 from embed_assets.training.trainer import _training_dataset, last_checkpoint, train
 from embed_assets.training.validation import BEST_METRIC, Validation
 from embed_assets.training.weights import add_lora
-from embed_assets_tests.tiny_model import make_tiny_model
+from embed_assets_tests.tiny_model import make_static_model, make_tiny_model
 
 TOPICS = ("valve", "pump", "brine", "tape", "winch", "engine", "wing", "dose", "token", "contract")
 
@@ -279,24 +278,13 @@ def test_lora_trains_nothing_but_low_rank_changes_of_the_transformer(tiny_model:
     assert all(name.startswith("0.") and ".lora_" in name for name in trained)
 
 
-def test_a_model_of_static_embeddings_is_trained_too(tmp_path: Path, tiny_model: Path) -> None:
-    from sentence_transformers import SentenceTransformer
-    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
-
-    transformer = load_model(str(tiny_model))[0]
-    weights = transformer.auto_model.get_input_embeddings().weight.detach().numpy()
-    embedding = StaticEmbedding(transformer.tokenizer, embedding_weights=weights)
-    static = tmp_path / "static"
-    SentenceTransformer(modules=[embedding]).save_pretrained(str(static))
-
-    config, _ = train_here(tmp_path / "a", static, epochs=1, frozen_share=0.34, merge=0.5)
+def test_a_model_of_static_embeddings_is_trained_too(tmp_path: Path) -> None:
+    static = make_static_model(tmp_path)
+    config, result = train_here(tmp_path / "a", static, epochs=1, frozen_share=0.34, merge=0.5)
 
     untrained = dict(load_model(str(static)).named_parameters())
     assert largest_difference(weights_of(config), untrained) > 1e-4
-    long = load_model(str(config.model), config.token_limit).encode("the valve of a pump " * 100)
-    assert long.shape == (32,)
-    with pytest.raises(SettingsError, match="lora needs a transformer"):
-        train_here(tmp_path / "b", static, method="lora")
+    assert result["pairs_per_second"] * result["seconds"] == pytest.approx(40, rel=0.05)
 
 
 def test_low_rank_training_is_taken_up_where_it_stopped(tmp_path: Path, tiny_model: Path) -> None:
