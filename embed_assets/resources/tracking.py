@@ -24,7 +24,7 @@ REPLACED = "replaced_champion"
 TRAINED_IN = "trained_in"
 """Tag of a model version: the MLflow run that trained it."""
 MODEL_TRAINING = {"mlflow.experimentKind": "custom_model_development"}
-"""Tag of the experiment. Where it is missing MLflow's UI takes it for one of language models."""
+"""Tag of the experiment: what it is for, which MLflow's UI would guess or ask without it."""
 LONGEST_NAME = 200
 DEFAULT_UI = "http://127.0.0.1:5000"
 UI_VARIABLE = "EMBED_ASSETS_MLFLOW_UI"
