@@ -364,9 +364,10 @@ def _tokenizer_file(source: str) -> Path:
     """A model's tokenizer, which is at its root or with its first module."""
     with suppress(FileNotFoundError):
         file = _model_file(source, "tokenizer.json")
-        if file.is_file() or not _first_module(source).get("path"):
+        if file.is_file():
             return file
-    return _model_file(source, str(PurePath(_first_module(source)["path"], "tokenizer.json")))
+    folder = _first_module(source).get("path", "")
+    return _model_file(source, str(PurePath(folder, "tokenizer.json")))
 
 
 def _model_file(source: str, name: str) -> Path:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import dagster as dg
 import polars as pl
-from dagster._core.errors import DagsterPipesExecutionError  # not exported, but documented
+from dagster._core.errors import DagsterPipesExecutionError  # Dagster doesn't export it
 from filelock import Timeout
 
 from embed_assets.evaluation.assets import EVALUATION_VERSION
