@@ -19,7 +19,7 @@ test: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
-	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	PYTHONWARNDEFAULTENCODING=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 	DAGSTER_HOME=$(CURDIR) VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/dg check defs
 
 install: $(VENV)/installed

@@ -6,6 +6,7 @@ reads goes to stderr; stdout carries the result alone, as a table or, with --jso
 
 import json
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,8 @@ from typing import Annotated, Any, Literal
 import typer
 from pydantic import ValidationError
 
-from embed_assets.settings import PREFIX, ProjectError, Settings, SettingsError
+from embed_assets.errors import ProjectError, SettingsError
+from embed_assets.settings import PREFIX, Settings
 
 app = typer.Typer(
     help="Turn a folder of PDFs into a better embedding model, and prove that it is better.",
@@ -207,6 +209,13 @@ def _reserve_stdout() -> Any:
 
 def main() -> None:
     """Entry point of `embed-assets`."""
+    # A file of the working directory must not pass for a module in any process started from here:
+    # `python -m` looks there first.
+    os.environ["PYTHONSAFEPATH"] = "1"
+    if sys.getfilesystemencoding() != "utf-8":
+        # In another locale the same PDF would have another name, and so be another document.
+        os.environ["PYTHONUTF8"] = "1"
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
     app()
 
 

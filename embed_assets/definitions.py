@@ -1,6 +1,5 @@
 """The whole project for Dagster: wiring only."""
 
-import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +10,7 @@ from embed_assets.documents import assets as documents_stage
 from embed_assets.documents.checks import document_is_readable
 from embed_assets.documents.sensors import INGEST, pdf_folder
 from embed_assets.evaluation import assets as evaluation_stage
+from embed_assets.machine import GIB, Machine, this_machine
 from embed_assets.pairs import assets as pairs_stage
 from embed_assets.questions import assets as questions_stage
 from embed_assets.resources.answers import AnswerStore
@@ -22,6 +22,9 @@ from embed_assets.tables import TABLES
 from embed_assets.training import assets as training_stage
 
 TRAIN = "train"
+MOST_WORKERS = 8
+LEAST_WORKER_MEMORY = 4 * GIB
+"""Address space, of which much is reserved and never touched."""
 OWNER = "team:retrieval"
 INGEST_ASSETS = ["raw_pdfs", "parsed_markdown", "chunks", "synthetic_questions"]
 TRAIN_ASSETS = ["training_pairs", "base_eval", "finetuned_model", "comparison"]
@@ -79,11 +82,7 @@ def build_resources(settings: Settings) -> dict[str, Any]:
         "warehouse": warehouse,
         "answers": AnswerStore(path=str(settings.answers)),
         "io_manager": DocumentsIOManager(database=str(settings.warehouse), warehouse=warehouse),
-        "pool": WorkerPool(
-            processes=settings.worker_count,
-            timeout=settings.parse_timeout,
-            memory_limit_bytes=_memory_share(settings.worker_count),
-        ),
+        "pool": worker_pool(settings, this_machine()),
         "tracking": Tracking(
             uri=settings.tracking_uri, artifacts=str(settings.home / "mlartifacts")
         ),
@@ -96,13 +95,18 @@ def code_versions(settings: Settings) -> dict[str, str]:
     return {name: v for stage in STAGES for name, v in stage.code_versions(settings).items()}
 
 
-def _memory_share(processes: int) -> int | None:
-    """Address space that one of so many workers may take: its share of the machine's memory."""
-    try:
-        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (ValueError, OSError, AttributeError):
-        return None
-    return max(4 * 2**30, total // processes)
+def worker_pool(settings: Settings, machine: Machine) -> WorkerPool:
+    """The processes that parse PDFs, each with its share of the machine's memory.
+
+    Only Linux holds a process to a share.
+    """
+    processes = settings.workers or min(MOST_WORKERS, machine.cores)
+    share = max(LEAST_WORKER_MEMORY, machine.memory_bytes // processes)
+    return WorkerPool(
+        processes=processes,
+        timeout=settings.parse_timeout,
+        memory_limit_bytes=share if machine.is_linux else None,
+    )
 
 
 def _complete(spec: dg.AssetSpec, versions: Mapping[str, str]) -> dg.AssetSpec:

@@ -32,6 +32,7 @@ from embed_assets.documents.sensors import (
     command_lock,
     end_dead_runs,
 )
+from embed_assets.errors import ProjectError, SettingsError
 from embed_assets.evaluation.baselines import check_baselines, failed_baselines
 from embed_assets.partitions import DOCUMENTS
 from embed_assets.questions.assets import BUDGET_TAG
@@ -40,7 +41,7 @@ from embed_assets.questions.labelled_files import read_labelled
 from embed_assets.questions.statuses import ASK_AGAIN
 from embed_assets.resources.encoder import embedding_size, matryoshka_dimensions, model_card
 from embed_assets.resources.warehouse import UNPARTITIONED, Warehouse
-from embed_assets.settings import ProjectError, Settings, SettingsError
+from embed_assets.settings import Settings
 from embed_assets.staleness import (
     DOCUMENT_ASSETS,
     read_materializations,
@@ -254,7 +255,7 @@ def prepare_home(settings: Settings) -> None:
     for name, text in (("dagster.yaml", DAGSTER_YAML), ("workspace.yaml", WORKSPACE_YAML)):
         file = settings.dagster_home / name
         if not file.exists():
-            file.write_text(text)
+            file.write_text(text, encoding="utf-8")
     os.environ["DAGSTER_HOME"] = str(settings.dagster_home)
     for name in ("alembic", "mlflow"):
         logging.getLogger(name).setLevel(logging.WARNING)

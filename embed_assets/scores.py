@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from embed_assets.errors import ProjectError
 from embed_assets.evaluation.beir import BeirTask, graded_ndcg, read_beir
 from embed_assets.evaluation.bm25 import BM25, evaluate_bm25
 from embed_assets.evaluation.encoders import AnyEncoder, find_encoder
@@ -23,7 +24,7 @@ from embed_assets.resources.encoder import matryoshka_dimensions
 from embed_assets.resources.registry import champion
 from embed_assets.resources.tracking import CHAMPION
 from embed_assets.resources.warehouse import Warehouse
-from embed_assets.settings import ProjectError, Settings
+from embed_assets.settings import Settings
 
 
 def score_on_beir(

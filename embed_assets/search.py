@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from embed_assets.settings import ProjectError, Settings
+from embed_assets.errors import ProjectError
+from embed_assets.settings import Settings
 
 
 def search_chunks(settings: Settings, text: str, k: int) -> dict[str, Any]:

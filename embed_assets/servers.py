@@ -13,9 +13,10 @@ from typing import Any
 
 import typer
 
+from embed_assets.errors import ProjectError, SettingsError
 from embed_assets.pipeline import prepare_home
 from embed_assets.resources.tracking import UI_VARIABLE
-from embed_assets.settings import ProjectError, Settings, SettingsError
+from embed_assets.settings import Settings
 
 HOST = "127.0.0.1"
 START_TIMEOUT = 120.0
@@ -28,6 +29,11 @@ def serve(
     emit: Callable[[dict[str, Any], str], None],
 ) -> None:
     """Start both, say where they are, and stay until interrupted or until one of them ends."""
+    if not hasattr(os, "killpg"):
+        raise SettingsError(
+            "embed-assets ui needs Linux or macOS. On Windows start the two servers yourself: "
+            "`dg dev` in the project's folder, and `mlflow server`."
+        )
     prepare_home(settings)
     commands = {"Dagster": (_dagster_command(settings, port), f"http://{HOST}:{port}")}
     tracking = settings.tracking_uri
@@ -41,10 +47,8 @@ def serve(
     for ended in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(ended, lambda *_: sys.exit(0))
     # MLflow's own job queue would start seven more processes, for features not used here.
-    # A file of the person's folder must not pass for a module (python -m looks there first).
     environment = {
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-        "PYTHONSAFEPATH": "1",
         **os.environ,
         UI_VARIABLE: mlflow_url,
     }

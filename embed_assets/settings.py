@@ -25,26 +25,16 @@ LabelledPurpose = Literal["train", "test"]
 Merge = Literal["best"] | Annotated[float, Field(gt=0, le=1)]
 
 
-class ProjectError(Exception):
-    """Its message tells a person what happened and what to do, in one line: no traceback needed.
-
-    status: what the command exits with; 1 says that the work failed, 2 that the call was wrong.
-    """
-
-    status = 1
-
-
-class SettingsError(ProjectError):
-    """A setting is wrong: the message names it and says what to do."""
-
-    status = 2
-
-
 class Settings(BaseSettings):
     """What a person can turn. Paths are made absolute, so that child processes agree on them."""
 
     model_config = SettingsConfigDict(
-        env_prefix=PREFIX, env_file=".env", extra="ignore", frozen=True, validate_default=True
+        env_prefix=PREFIX,
+        env_file=".env",
+        env_file_encoding="utf-8",
+        extra="ignore",
+        frozen=True,
+        validate_default=True,
     )
 
     pdfs: Path = Field(
@@ -254,11 +244,6 @@ class Settings(BaseSettings):
             return tuple(Path(os.path.abspath(Path(p).expanduser())) for p in parts if p)
         beside = self.pdfs / LABELLED_BESIDE_PDFS
         return (beside,) if beside.is_file() else ()
-
-    @property
-    def worker_count(self) -> int:
-        """Processes that parse PDFs."""
-        return self.workers or min(8, os.cpu_count() or 1)
 
     @property
     def warehouse(self) -> Path:

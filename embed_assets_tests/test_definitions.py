@@ -10,7 +10,8 @@ import dagster as dg
 import pytest
 
 from embed_assets.definitions import build_definitions, build_resources, code_versions
-from embed_assets.settings import PREFIX, Settings, SettingsError
+from embed_assets.errors import SettingsError
+from embed_assets.settings import PREFIX, Settings
 from embed_assets.staleness import DOCUMENT_ASSETS, UPSTREAM
 from embed_assets.tables import TABLES
 from embed_assets_tests.tiny_model import make_tiny_model

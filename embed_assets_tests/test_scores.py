@@ -12,10 +12,11 @@ from typing import Any
 import polars as pl
 import pytest
 
+from embed_assets.errors import ProjectError, SettingsError
 from embed_assets.resources.encoder import Encoder
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.scores import score_on_beir, scores_text
-from embed_assets.settings import ProjectError, Settings, SettingsError
+from embed_assets.settings import Settings
 from embed_assets.tables import TABLES
 from embed_assets_tests.evaluation.embeddings_server import EmbeddingsServer
 from embed_assets_tests.tiny_model import make_tiny_model

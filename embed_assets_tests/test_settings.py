@@ -7,7 +7,8 @@ import pytest
 from pydantic import ValidationError
 
 from embed_assets.cli import load_settings
-from embed_assets.settings import PREFIX, Settings, SettingsError
+from embed_assets.errors import SettingsError
+from embed_assets.settings import PREFIX, Settings
 
 
 @pytest.fixture(autouse=True)

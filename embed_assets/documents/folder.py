@@ -12,8 +12,8 @@ from pathlib import Path, PurePosixPath
 
 import polars as pl
 
+from embed_assets.errors import SettingsError
 from embed_assets.partitions import document_id
-from embed_assets.settings import SettingsError
 from embed_assets.tables import TABLES
 
 

@@ -4,18 +4,24 @@ pymupdf4llm's layout mode is used: it finds headings by their looks, joins the l
 and tells running headers and footers from text, which its faster mode does not.
 """
 
+import itertools
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
 import polars as pl
 
-from embed_assets.resources.workers import Outcome, WorkerPool, one_line
+from embed_assets.errors import one_line
+from embed_assets.resources.workers import Outcome, WorkerPool, report
 from embed_assets.tables import TABLES
+from embed_assets.terminal import progress_bar
 
 PARSER = f"pymupdf4llm-layout {version('pymupdf')}"
+COUNT_TIMEOUT = 30.0
+"""Seconds for counting the pages of a document; one that takes longer counts as one page."""
 GONE = "the file is no longer in the PDF folder"
 _PICTURE_MARK = re.compile(
     r"<!--.*?-->|"
@@ -46,32 +52,43 @@ def parse_documents(
 
     raw_pdfs: document_id, file_name, content. A document without a row there has gone.
     """
-    from tqdm import tqdm
+    there = raw_pdfs.sort("document_id")
+    ids, contents = there["document_id"].to_list(), there["content"].to_list()
+    rows = [_document_row(key, "ERROR", GONE) for key in document_ids if key not in set(ids)]
+    if ids:
+        with pool.start(len(ids)) as workers:
+            pages = [
+                counted.result or 1
+                for counted in workers.map(count_pages, contents, timeout=COUNT_TIMEOUT)
+            ]
+            with progress_bar("Parsing PDFs", sum(pages), "page") as bar:
 
-    names = dict(raw_pdfs.select("document_id", "file_name").iter_rows())
-    contents = raw_pdfs.sort("document_id")["content"].to_list()
-    ids = raw_pdfs.sort("document_id")["document_id"].to_list()
-    rows = [_document_row(key, "ERROR", GONE) for key in document_ids if key not in names]
-    with tqdm(total=len(ids), desc="Parsing PDFs", unit="document") as progress:
-        for key, outcome in zip(ids, pool.map(parse_pdf, contents), strict=True):
-            rows += _rows(key, outcome)
-            progress.set_postfix_str(names[key][:40])
-            progress.update()
+                def move_on(done: Sequence[int]) -> None:
+                    bar.update(max(0, min(sum(done), sum(pages)) - bar.n))
+
+                parsed = workers.map(parse_pdf, contents, watch=move_on)
+                for number, (key, outcome) in enumerate(zip(ids, parsed, strict=True), 1):
+                    rows += _rows(key, outcome)
+                    bar.set_postfix_str(f"{number} of {len(ids)} documents", refresh=False)
+                move_on(pages)  # those too whose worker was ended
     return pl.DataFrame(rows, schema=TABLES["parsed_markdown"].schema)
 
 
+def count_pages(content: bytes) -> int:
+    """Pages of a PDF. Runs in a worker process. UnreadablePdfError as `parse_pdf` has it."""
+    with _open(content) as document:
+        return document.page_count
+
+
 def parse_pdf(content: bytes) -> list[Page]:
-    """Pages of a PDF as markdown. Runs in a worker process.
+    """Pages of a PDF as markdown. Runs in a worker process, and reports each page.
 
     UnreadablePdfError if it is no PDF, needs a password or has no pages. A page on which the
     parser fails carries its error, the others their text.
     """
-    import pymupdf
     import pymupdf4llm
 
-    pymupdf.TOOLS.mupdf_display_errors(False)
-    pymupdf.TOOLS.mupdf_display_warnings(False)
-    with _open(pymupdf, content) as document:
+    with _open(content) as document:
         try:
             return _pages(pymupdf4llm, document, list(range(document.page_count)))
         except MemoryError:
@@ -81,7 +98,11 @@ def parse_pdf(content: bytes) -> list[Page]:
             return [_page_or_error(pymupdf4llm, document, i) for i in range(document.page_count)]
 
 
-def _open(pymupdf: Any, content: bytes) -> Any:
+def _open(content: bytes) -> Any:
+    import pymupdf
+
+    pymupdf.TOOLS.mupdf_display_errors(False)
+    pymupdf.TOOLS.mupdf_display_warnings(False)
     if not content:
         raise UnreadablePdfError("the file is empty, or may not be read")
     try:
@@ -120,11 +141,39 @@ def _markdown(pymupdf4llm: Any, document: Any, indices: list[int], *, margins: b
     readable = [index for index in indices if document[index].get_text().strip()]
     if not readable:
         return [Page(index + 1, "") for index in indices]
-    parts = pymupdf4llm.to_markdown(
-        document, pages=readable, page_chunks=True, header=margins, footer=margins, use_ocr=False
-    )
+    with _reporting(document):
+        parts = pymupdf4llm.to_markdown(
+            document,
+            pages=readable,
+            page_chunks=True,
+            header=margins,
+            footer=margins,
+            use_ocr=False,
+        )
     texts = dict(zip(readable, (part["text"] for part in parts), strict=True))
     return [Page(index + 1, clean_markdown(texts.get(index, ""))) for index in indices]
+
+
+@contextmanager
+def _reporting(document: Any) -> Iterator[None]:
+    """Report, as the parser takes up a page, that those before it are done.
+
+    The parser has no hook for it, and what it makes of a page depends on the others: page by page
+    it would give other headings. It loads all pages of a form once more, before it begins.
+    """
+    load, number_of_loads = document.load_page, itertools.count()
+    first = document.page_count if document.is_form_pdf else 0
+
+    def load_page(number: int) -> Any:
+        if next(number_of_loads) >= first:
+            report(number)
+        return load(number)
+
+    document.load_page = load_page
+    try:
+        yield
+    finally:
+        del document.load_page
 
 
 def _page_or_error(pymupdf4llm: Any, document: Any, index: int) -> Page:

@@ -15,9 +15,10 @@ from embed_assets.documents.folder import (
     scan,
     settled_documents,
 )
+from embed_assets.errors import SettingsError
 from embed_assets.partitions import DOCUMENTS, DOCUMENTS_PER_RUN, documents
 from embed_assets.resources.warehouse import Warehouse
-from embed_assets.settings import Settings, SettingsError
+from embed_assets.settings import Settings
 
 INGEST = "ingest"
 BY_COMMAND = "embed_assets/by_command"

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from embed_assets.errors import ProjectError, SettingsError
 from embed_assets.evaluation.bm25 import BM25, evaluate_bm25
 from embed_assets.evaluation.encoders import (
     HOSTED,
@@ -23,7 +24,7 @@ from embed_assets.evaluation.scoring import RetrievalTask, score_encoder, store
 from embed_assets.resources.registry import newest_model
 from embed_assets.resources.tracking import CHAMPION
 from embed_assets.resources.warehouse import Warehouse
-from embed_assets.settings import ProjectError, Settings, SettingsError
+from embed_assets.settings import Settings
 from embed_assets.tables import TABLES
 
 SETTING = "EMBED_ASSETS_BASELINES"

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from embed_assets.data_files import DataFileError, beir_rows, beir_text, read_qrels
+from embed_assets.errors import SettingsError
 from embed_assets.evaluation import metrics
 from embed_assets.evaluation.retrieval import LISTED, Evaluation
-from embed_assets.settings import SettingsError
 
 DEFAULT_SPLIT = "test"
 

@@ -3,13 +3,13 @@
 import re
 from pathlib import Path
 
+from embed_assets.errors import ProjectError, SettingsError, one_line
 from embed_assets.evaluation.hosted import HostedEncoder
 from embed_assets.resources.embeddings import CachedEncoder
 from embed_assets.resources.encoder import ModelCard, model_card
 from embed_assets.resources.registry import newest_model
 from embed_assets.resources.warehouse import Warehouse
-from embed_assets.resources.workers import one_line
-from embed_assets.settings import ProjectError, Settings, SettingsError
+from embed_assets.settings import Settings
 
 HOSTED = "openai:"
 _VERSION = re.compile(r"v?\d+")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from embed_assets.errors import one_line
 from embed_assets.resources.embeddings import cached_embeddings
 from embed_assets.resources.encoder import prompts_for
 from embed_assets.resources.openai_server import (
@@ -19,8 +20,8 @@ from embed_assets.resources.openai_server import (
     TransientError,
 )
 from embed_assets.resources.warehouse import Warehouse, digest
-from embed_assets.resources.workers import one_line
 from embed_assets.settings import Settings
+from embed_assets.terminal import progress_bar
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -64,11 +65,9 @@ class HostedEncoder:
 
     async def _ask(self, texts: Sequence[str], progress: str | None) -> np.ndarray:
         """Embeddings of texts, many batches at a time."""
-        from tqdm import tqdm
-
         starts = iter(range(0, len(texts), BATCH))
         batches: dict[int, np.ndarray] = {}
-        with tqdm(total=len(texts), desc=progress, unit="text", disable=progress is None) as bar:
+        with progress_bar(progress, len(texts), "text") as bar:
             async with self._connection() as connection:
 
                 async def work() -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from embed_assets.settings import ProjectError
+from embed_assets.errors import ProjectError
 
 TRAIN, VALIDATION = "train", "validation"
 SEEN, UNSEEN, LABELLED = "test_seen_documents", "test_unseen_documents", "test_labelled"

@@ -14,10 +14,11 @@ from typing import Any, Literal
 
 import polars as pl
 
+from embed_assets.errors import ProjectError, SettingsError
 from embed_assets.questions.labelled_files import CHUNK_BREAK
 from embed_assets.questions.statuses import CORPUS_WIDE, KEPT, TOO_VAGUE
 from embed_assets.resources.warehouse import Warehouse
-from embed_assets.settings import ProjectError, Settings, SettingsError
+from embed_assets.settings import Settings
 
 ExportFormat = Literal["jsonl", "argilla"]
 ExportStatus = Literal["kept", "all"]

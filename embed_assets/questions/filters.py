@@ -55,6 +55,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from embed_assets.errors import SettingsError
 from embed_assets.questions.extractive import count_words
 from embed_assets.questions.pointing import points_at_text
 from embed_assets.questions.statuses import (
@@ -66,7 +67,7 @@ from embed_assets.questions.statuses import (
     UNANSWERABLE,
     VERBATIM,
 )
-from embed_assets.settings import EXTRACTIVE, NEARLY_EQUAL, ROUND_TRIP_K, SettingsError
+from embed_assets.settings import EXTRACTIVE, NEARLY_EQUAL, ROUND_TRIP_K
 
 Embeddings = NDArray[np.floating]
 

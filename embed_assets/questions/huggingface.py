@@ -12,11 +12,11 @@ from functools import cached_property
 from itertools import islice
 from typing import Any
 
+from embed_assets.errors import SettingsError, one_line
+from embed_assets.machine import this_machine
 from embed_assets.questions.openai import READINGS, Keep, Spend, Spent
 from embed_assets.questions.prompts import Prompt
 from embed_assets.resources.answers import reply_now
-from embed_assets.resources.workers import one_line
-from embed_assets.settings import SettingsError
 
 BATCHES_SORTED = 16
 """Batches that are drawn together and sorted by length, so that little is padded."""
@@ -133,15 +133,15 @@ class LocalWriter:
             AutoTokenizer,
         )
 
-        gpu = torch.cuda.is_available()
+        machine = this_machine()
         try:
             config = AutoConfig.from_pretrained(self.model)
             tokenizer = AutoTokenizer.from_pretrained(self.model)
             kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
             model = kind.from_pretrained(
                 self.model,
-                dtype=torch.bfloat16 if gpu else torch.float32,
-                device_map="cuda" if gpu else "cpu",
+                dtype=torch.bfloat16 if machine.gpus and machine.computes_bf16 else torch.float32,
+                device_map="cuda" if machine.gpus else "cpu",
             )
         except (OSError, ValueError) as error:
             raise SettingsError(

@@ -29,9 +29,9 @@ from embed_assets.data_files import (
     read_qrels,
     read_text,
 )
+from embed_assets.errors import SettingsError
 from embed_assets.questions.labelled import LabelledQuestion
 from embed_assets.questions.statuses import EVIDENCE_NOT_FOUND, JUDGEMENTS, REJECTED_BY_REVIEWER
-from embed_assets.settings import SettingsError
 
 Row = Mapping[str, Any]
 

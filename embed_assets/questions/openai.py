@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from embed_assets.errors import one_line
 from embed_assets.questions.prompts import Message, Prompt
 from embed_assets.resources.answers import Reply, reply_now
 from embed_assets.resources.openai_server import (
@@ -24,7 +25,6 @@ from embed_assets.resources.openai_server import (
     ServerError,
     TransientError,
 )
-from embed_assets.resources.workers import one_line
 from embed_assets.settings import Settings
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import Any, TypeVar
 
-from embed_assets.settings import Settings, SettingsError
+from embed_assets.errors import SettingsError
+from embed_assets.settings import Settings
 
 PROMPT_VERSION = "llm-1"
 """Part of what identifies an answer, beside the template's digest: raise it when KINDS, AROUND or

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import polars as pl
 
+from embed_assets.errors import one_line
 from embed_assets.questions.huggingface import LocalWriter
 from embed_assets.questions.openai import (
     Failure,
@@ -34,9 +35,9 @@ from embed_assets.questions.prompts import (
 from embed_assets.questions.statuses import FAILED, JUDGED_POOR, KEPT, NOT_ASKED, UNREADABLE
 from embed_assets.resources.answers import AnswerStore, OpenAnswers, Reply
 from embed_assets.resources.openai_server import OpenAIServer
-from embed_assets.resources.workers import one_line
 from embed_assets.settings import Settings
 from embed_assets.tables import TABLES
+from embed_assets.terminal import progress_bar
 
 LOG_EVERY = 15.0  # seconds
 OTHERS_POLL = 0.5  # seconds between looks at what another run is asking for
@@ -284,9 +285,7 @@ class Progress:
         self, total: int, known: int, title: str, answers: OpenAnswers, writing: Writing
     ) -> None:
         """total: calls in all. known: of those, answered before."""
-        from tqdm import tqdm
-
-        self._bar = tqdm(total=total, initial=known, desc=title, unit="call")
+        self._bar = progress_bar(title, total, "call", initial=known)
         self._title, self._answers, self._writing = title, answers, writing
         self._known, self._failed, self._entries = known, 0, 0
         self._start = self._logged = time.monotonic()

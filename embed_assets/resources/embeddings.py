@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Literal
 
 import polars as pl
 
+from embed_assets.errors import ProjectError
 from embed_assets.resources.encoder import Encoder, ModelCard, Task, resolved_precision
 from embed_assets.resources.warehouse import Warehouse, digest
-from embed_assets.settings import ProjectError
 from embed_assets.tables import TABLES
 
 if TYPE_CHECKING:
@@ -192,7 +192,7 @@ def _modules(folder: Path, task: Task) -> list[Path]:
     router = folder / ROUTER
     if not router.is_file():
         return [folder]
-    route = json.loads(router.read_text())["structure"][task]
+    route = json.loads(router.read_text(encoding="utf-8"))["structure"][task]
     return [folder / module for module in route]
 
 

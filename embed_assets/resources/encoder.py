@@ -16,7 +16,10 @@ from importlib.util import find_spec
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, Literal
 
-from embed_assets.settings import Settings, SettingsError
+from embed_assets.errors import SettingsError
+from embed_assets.machine import Machine, this_machine
+from embed_assets.settings import Settings
+from embed_assets.terminal import progress_bar
 
 if TYPE_CHECKING:
     import numpy as np
@@ -158,31 +161,28 @@ def matryoshka_dimensions(size: int, wanted: str | None) -> tuple[int, ...]:
     return tuple(sorted(chosen | {size}, reverse=True))
 
 
-def cpu_computes_bf16() -> bool:
-    """Whether this CPU has AMX or AVX512-BF16; on others bf16 is far slower than fp32."""
-    try:
-        flags = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return False
-    return "amx_bf16" in flags or "avx512_bf16" in flags
-
-
-def resolved_precision(precision: Literal["auto", "fp32", "bf16"]) -> Literal["fp32", "bf16"]:
-    """`auto` resolved for the machine that this runs on."""
+def resolved_precision(
+    precision: Literal["auto", "fp32", "bf16"], machine: Machine | None = None
+) -> Literal["fp32", "bf16"]:
+    """`auto` resolved for a machine, this one if none is given."""
     if precision != "auto":
         return precision
-    import torch
-
-    gains = torch.cuda.is_bf16_supported() if torch.cuda.is_available() else cpu_computes_bf16()
-    return "bf16" if gains else "fp32"
+    return "bf16" if (machine or this_machine()).computes_bf16 else "fp32"
 
 
 class Encoder:
     """A loaded embedding model that puts the right prompt before each text."""
 
-    def __init__(self, source: str, card: ModelCard, precision: Literal["fp32", "bf16"]) -> None:
+    def __init__(
+        self,
+        source: str,
+        card: ModelCard,
+        precision: Literal["fp32", "bf16"],
+        machine: Machine | None = None,
+    ) -> None:
         """Load the weights in `source` (the base model or a fine-tuned folder)."""
-        self._model = load_model(source, card.token_limit)
+        self._machine = machine or this_machine()
+        self._model = load_model(source, card.token_limit, self._machine)
         self._card = card
         self._precision = precision
 
@@ -201,7 +201,15 @@ class Encoder:
 
     def encode(self, texts: Sequence[str], task: Task, progress: str | None = None) -> "np.ndarray":
         """Embeddings of queries or documents, float32 (texts, size), not normalised."""
-        return encode(self._model, texts, task, self._card.prompt(task), self._precision, progress)
+        return encode(
+            self._model,
+            texts,
+            task,
+            self._card.prompt(task),
+            self._precision,
+            progress,
+            machine=self._machine,
+        )
 
 
 def encode(
@@ -211,18 +219,18 @@ def encode(
     prompt: str,
     precision: str,
     progress: str | None = None,
+    machine: Machine | None = None,
 ) -> "np.ndarray":
     """Embeddings with this prompt before each text, float32 (texts, size), not normalised."""
     import numpy as np
     import torch
-    from tqdm import tqdm
 
     size = int(model.get_embedding_dimension() or 0)
     embeddings = np.empty((len(texts), size), dtype=np.float32)
-    on_cpu = model.device.type == "cpu"
+    on_cpu = not (machine or this_machine()).gpus
     batch_tokens = CPU_BATCH_TOKENS if on_cpu else GPU_BATCH_TOKENS
     work = list(batches(_lengths(model, texts, prompt), batch_tokens))
-    with tqdm(total=len(texts), desc=progress, unit="text", disable=progress is None) as bar:
+    with progress_bar(progress, len(texts), "text") as bar:
 
         def encode_batches(left: Iterator[np.ndarray]) -> None:
             with torch.autocast(model.device.type, torch.bfloat16, enabled=precision == "bf16"):
@@ -309,19 +317,27 @@ def batches(lengths: "np.ndarray", batch_tokens: int) -> "Iterator[np.ndarray]":
         start += count
 
 
-def load_model(source: str, token_limit: int | None = None) -> Any:
-    """The sentence-transformers model at a local folder or of a hub name.
+def load_model(source: str, token_limit: int | None = None, machine: Machine | None = None) -> Any:
+    """The sentence-transformers model at a local folder or of a hub name, on a GPU or the CPU.
 
     token_limit: where it cuts texts that are longer, if its own limit isn't lower. A model of
-    static embeddings has none: it reads whole texts.
+    static embeddings has none: it reads whole texts. torch gets no more threads than there are
+    cores for this process: it counts the whole machine's, whatever a container may use.
     """
     import torch
     from sentence_transformers import SentenceTransformer
     from transformers.utils import logging
 
     logging.disable_progress_bar()
+    machine = machine or this_machine()
+    torch.set_num_threads(min(torch.get_num_threads(), machine.cores))
     try:
-        model = SentenceTransformer(source, model_kwargs={"dtype": torch.float32})
+        model = SentenceTransformer(
+            source,
+            # None: the GPU of this process. Other accelerators (Apple's) are not tried: untested.
+            device=None if machine.gpus else "cpu",
+            model_kwargs={"dtype": torch.float32},
+        )
     except (OSError, ValueError) as error:
         raise SettingsError(
             f"EMBED_ASSETS_MODEL: {source} can't be loaded: {str(error).splitlines()[0]}"
@@ -349,7 +365,7 @@ def _token_limit(source: str, upper_bound: int) -> int:
 
 def _read_json(source: str, name: str) -> Any:
     try:
-        return json.loads(_model_file(source, name).read_text())
+        return json.loads(_model_file(source, name).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
 

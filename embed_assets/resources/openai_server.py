@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from embed_assets.resources.workers import one_line
-from embed_assets.settings import ProjectError, SettingsError
+from embed_assets.errors import ProjectError, SettingsError, one_line
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI

@@ -6,6 +6,7 @@ from typing import Any
 
 import polars as pl
 
+from embed_assets.errors import ProjectError
 from embed_assets.resources.encoder import load_model
 from embed_assets.resources.tracking import (
     CHAMPION,
@@ -15,7 +16,7 @@ from embed_assets.resources.tracking import (
     Tracking,
 )
 from embed_assets.resources.warehouse import Warehouse
-from embed_assets.settings import ProjectError, Settings
+from embed_assets.settings import Settings
 
 SERVING_REQUIREMENTS = ("sentence-transformers", "torch", "transformers", "mlflow")
 

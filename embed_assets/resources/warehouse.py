@@ -28,7 +28,7 @@ from dagster_duckdb.io_manager import DuckDbClient
 from dagster_duckdb_polars import DuckDBPolarsTypeHandler
 from filelock import FileLock, Timeout
 
-from embed_assets.settings import ProjectError
+from embed_assets.errors import ProjectError
 from embed_assets.tables import COLUMN_SOURCES, TABLES, Table
 
 LOCK_TIMEOUT = 120.0

@@ -7,13 +7,19 @@ standard library's pool breaks as a whole.
 
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import wait
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import dagster as dg
 
+from embed_assets.errors import ProjectError, one_line
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+SECONDS_BETWEEN_LOOKS = 0.5
+_SPAWN = multiprocessing.get_context("spawn")
 
 
 @dataclass(frozen=True)
@@ -26,61 +32,113 @@ class Outcome(Generic[Item, Result]):
 
 
 class WorkerPool(dg.ConfigurableResource):
-    """Maps a function over items in a few processes, each item within a time limit."""
+    """A few processes, each within a limit of memory, each of their items within a time limit."""
 
     processes: int = 1
     timeout: float = 600.0
     memory_limit_bytes: int | None = None
 
-    def map(
-        self, function: Callable[[Item], Result], items: Sequence[Item]
-    ) -> Iterator[Outcome[Item, Result]]:
-        """Outcomes in the order of the items, each as soon as it and those before it are there.
+    @contextmanager
+    def start(self, most_items: int) -> "Iterator[Workers]":
+        """The processes, at work until the block ends. most_items: that one `map` will be given.
 
-        `function` must be importable in a fresh process. timeout: seconds per item. A function
-        that raises, hangs, runs out of memory or takes its process down costs only its own item.
+        ProjectError where the machine lets no processes talk to each other.
         """
-        if not items:
-            return
         from pebble import ProcessPool
 
-        with ProcessPool(
-            max_workers=min(self.processes, len(items)),
-            initializer=_limit_memory,
-            initargs=[self.memory_limit_bytes],
-            context=multiprocessing.get_context("spawn"),  # pyright: ignore[reportArgumentType]
-        ) as pool:
-            futures = [
-                pool.schedule(_call, args=[function, item], timeout=self.timeout) for item in items
-            ]
+        try:
+            done = _SPAWN.RawArray("q", max(1, most_items))
+            pool = ProcessPool(
+                max_workers=max(1, min(self.processes, most_items)),
+                initializer=_initialise,
+                initargs=[self.memory_limit_bytes, done],
+                context=_SPAWN,  # pyright: ignore[reportArgumentType]
+            )
+        except OSError as error:
+            raise ProjectError(
+                f"Worker processes can't be started: {error}. They share memory in /dev/shm, which "
+                "must be there and writable."
+            ) from error
+        with pool:
             try:
-                for item, future in zip(items, futures, strict=True):
-                    lost = future.exception()
-                    result, error = future.result() if lost is None else (None, self._explain(lost))
-                    yield Outcome(item, result, error)
+                yield Workers(pool, self.timeout, done)
             except BaseException:
                 pool.stop()
                 raise
 
-    def _explain(self, error: BaseException) -> str:
-        from pebble import ProcessExpired
 
-        if isinstance(error, TimeoutError):
-            return f"took longer than {self.timeout:.0f} s"
-        if isinstance(error, ProcessExpired):
-            return f"its process ended with exit code {error.exitcode}"
-        return _describe(error)
+class Workers:
+    """Processes that have been started."""
+
+    def __init__(self, pool: Any, timeout: float, done: Any) -> None:
+        """pool: pebble's. timeout: seconds per item. done: shared, what was reported by item."""
+        self._pool, self._timeout, self._done = pool, timeout, done
+
+    def map(
+        self,
+        function: Callable[[Item], Result],
+        items: Sequence[Item],
+        *,
+        timeout: float | None = None,
+        watch: Callable[[Sequence[int]], None] | None = None,
+    ) -> Iterator[Outcome[Item, Result]]:
+        """Outcomes in the order of the items, each as soon as it and those before it are there.
+
+        `function` must be importable in a fresh process. timeout: seconds per item, if it isn't the
+        pool's. A function that raises, hangs, runs out of memory or takes its process down costs
+        only its own item. watch: called now and then with what `report` was told for each item.
+        """
+        limit = timeout or self._timeout
+        self._done[:] = [0] * len(self._done)
+        futures = [
+            self._pool.schedule(_call, args=[function, item, place], timeout=limit)
+            for place, item in enumerate(items)
+        ]
+        for item, future in zip(items, futures, strict=True):
+            while watch and not wait([future], SECONDS_BETWEEN_LOOKS).done:
+                watch(self._done[: len(items)])
+            lost = future.exception()
+            result, error = future.result() if lost is None else (None, _explain(lost, limit))
+            yield Outcome(item, result, error)
 
 
-def _call(function: Callable[[Item], Result], item: Item) -> tuple[Result, None] | tuple[None, str]:
+def report(done: int) -> None:
+    """Say how much of its item this worker has done. Outside a pool nobody listens.
+
+    Through shared memory and without a lock: a worker may be killed at any moment, and what it held
+    would be held for ever.
+    """
+    if _reports is not None:
+        _reports[_place] = done
+
+
+_reports: Any = None
+_place = 0
+
+
+def _call(
+    function: Callable[[Item], Result], item: Item, place: int
+) -> tuple[Result, None] | tuple[None, str]:
     """Result or error of one item; runs in the worker.
 
     Errors travel as text: one that can't be unpickled would break the pool for the items after it.
     """
+    global _place
+    _place = place
     try:
         return function(item), None
     except Exception as error:
         return None, _describe(error)
+
+
+def _explain(error: BaseException, limit: float) -> str:
+    from pebble import ProcessExpired
+
+    if isinstance(error, TimeoutError):
+        return f"took longer than {limit:.0f} s"
+    if isinstance(error, ProcessExpired):
+        return f"its process ended with exit code {error.exitcode}"
+    return _describe(error)
 
 
 def _describe(error: BaseException) -> str:
@@ -89,16 +147,13 @@ def _describe(error: BaseException) -> str:
     return one_line(f"{type(error).__name__}: {error}")
 
 
-def one_line(text: str, limit: int = 300) -> str:
-    """Text on one line, shortened to a limit in characters."""
-    line = " ".join(text.split())
-    return line if len(line) <= limit else f"{line[: limit - 1]}…"
-
-
-def _limit_memory(limit_bytes: int | None) -> None:
-    """Let a decompression bomb fail in its own process before the machine runs out of memory."""
+def _initialise(limit_bytes: int | None, reports: Any) -> None:
+    """What a worker does before its first item."""
+    global _reports
+    _reports = reports
     if limit_bytes is None:
         return
+    # A decompression bomb fails in its own process before the machine runs out of memory.
     import resource
 
     _, hard = resource.getrlimit(resource.RLIMIT_AS)

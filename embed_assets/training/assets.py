@@ -1,7 +1,6 @@
 """finetuned_model: the base model, fine-tuned on the training pairs in a child process."""
 
 import json
-import os
 import shutil
 import sys
 from collections.abc import Mapping
@@ -13,6 +12,7 @@ import polars as pl
 from dagster._core.errors import DagsterPipesExecutionError  # Dagster doesn't export it
 from filelock import Timeout
 
+from embed_assets.errors import ProjectError
 from embed_assets.evaluation.assets import EVALUATION_VERSION
 from embed_assets.evaluation.scoring import (
     mlflow_metrics,
@@ -21,12 +21,13 @@ from embed_assets.evaluation.scoring import (
     score_encoder,
     store,
 )
+from embed_assets.machine import Machine, this_machine
 from embed_assets.resources.embeddings import CachedEncoder
 from embed_assets.resources.encoder import model_card
 from embed_assets.resources.registry import register
 from embed_assets.resources.tracking import Tracking, as_params
 from embed_assets.resources.warehouse import Warehouse, digest, record_materialization
-from embed_assets.settings import ProjectError, Settings
+from embed_assets.settings import Settings
 from embed_assets.tables import TABLES
 from embed_assets.training.config import TrainingConfig
 from embed_assets.training.preparation import (
@@ -39,6 +40,7 @@ from embed_assets.training.preparation import (
 from embed_assets.training.trainer import training_lock
 
 TRAINING_VERSION = "3"
+LOOPBACK = "127.0.0.1"
 
 
 class TrainingError(ProjectError):
@@ -79,7 +81,7 @@ def finetuned_model(
         mlflow.set_tag("dagster/data_version", run_id)
         _log_dataset(pairs)
         trained_in = _train(context, pipes, config)
-        result = json.loads(config.result.read_text())
+        result = json.loads(config.result.read_text(encoding="utf-8"))
         mlflow.log_metrics({k: v for k, v in result.items() if isinstance(v, int | float)})
         encoder = CachedEncoder(warehouse, str(config.model), card, settings.precision)
         evaluation = score_encoder(task, encoder, config.dimensions)
@@ -119,15 +121,13 @@ def _train(
     """The MLflow run that trained the model: an earlier one, if only its recording was cut off."""
     if config.model.is_dir() and config.result.is_file():
         context.log.info("The model was trained before the last run ended: it is taken up.")
-        return json.loads(config.path.read_text())["mlflow_run_id"]
-    config.path.write_text(config.model_dump_json(indent=2))
+        return json.loads(config.path.read_text(encoding="utf-8"))["mlflow_run_id"]
+    config.path.write_text(config.model_dump_json(indent=2), encoding="utf-8")
     config.failure.unlink(missing_ok=True)
     try:
         pipes.run(
             command=training_command(config),
-            env={"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // config.processes))}
-            if config.processes > 1
-            else None,
+            env=training_environment(config, this_machine()),
             context=context.op_execution_context,
         )
     except DagsterPipesExecutionError as error:
@@ -146,8 +146,21 @@ def training_command(config: TrainingConfig) -> list[str]:
     module = ["-m", "embed_assets.training.trainer", str(config.path)]
     if config.processes == 1:
         return [sys.executable, *module]
-    torchrun = ["-m", "torch.distributed.run", "--standalone"]
-    return [sys.executable, *torchrun, f"--nproc-per-node={config.processes}", *module]
+    # By address: the name of a machine need not lead to it, nor `localhost` to this address.
+    here = ["--rdzv-backend=c10d", f"--rdzv-endpoint={LOOPBACK}:0", f"--local-addr={LOOPBACK}"]
+    several = [f"--nproc-per-node={config.processes}", *module]
+    return [sys.executable, "-m", "torch.distributed.run", *here, *several]
+
+
+def training_environment(config: TrainingConfig, machine: Machine) -> dict[str, str]:
+    """What the training's processes find in their environment beside what this one has.
+
+    Several on CPUs share the cores. A file or folder of the working directory never passes for a
+    module, though `python -m` looks there first.
+    """
+    threads = max(1, machine.cores // config.processes)
+    share = {"OMP_NUM_THREADS": str(threads)} if config.processes > 1 else {}
+    return {"PYTHONSAFEPATH": "1", **share}
 
 
 def _log_dataset(pairs: pl.DataFrame) -> None:
@@ -158,14 +171,14 @@ def _log_dataset(pairs: pl.DataFrame) -> None:
 
 
 def _keep(model: Path, path: Path) -> Path:
-    """Link the model into the folder named after its version, whole or not at all.
+    """Copy the model into the folder named after its version, whole or not at all.
 
     What it was trained from stays until the version is recorded: a run that is killed before that
     is taken up, and trains nothing.
     """
     copy = model.with_name("copy")
     shutil.rmtree(copy, ignore_errors=True)
-    shutil.copytree(model, copy, copy_function=os.link)
+    shutil.copytree(model, copy)  # not linked: some file systems know no links
     shutil.rmtree(path, ignore_errors=True)
     return copy.rename(path)
 

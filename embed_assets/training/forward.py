@@ -14,6 +14,7 @@ the whole batch.
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from embed_assets.machine import Machine
 from embed_assets.resources.encoder import batches
 
 PART_TOKENS = 1024
@@ -23,10 +24,10 @@ Features = dict[str, Any]
 Forward = Callable[..., Features]
 
 
-def forward_once(model: Any) -> None:
+def forward_once(model: Any, machine: Machine) -> None:
     """Have a sentence-transformers model in training work through batches of tokens so."""
     forward = model.forward
-    most = PART_TOKENS if model.device.type == "cpu" else None
+    most = None if machine.gpus else PART_TOKENS
 
     def call(features: Features, **options: Any) -> Features:
         tokens, mask = features.get("input_ids"), features.get("attention_mask")

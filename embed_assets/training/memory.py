@@ -1,21 +1,19 @@
 """How many texts fit in memory at once while a transformer is trained on them."""
 
 import sys
-from pathlib import Path
 from typing import Any
 
 SHARE = 0.6
 """Of the memory that there is; the rest is for what the estimate leaves out, and for others."""
-CGROUP = Path("/sys/fs/cgroup")
 
 
 def texts_that_fit(
-    model: Any, tokens: int, *, bf16: bool, checkpointing: bool, processes: int
+    model: Any, tokens: int, *, memory_bytes: int, bf16: bool, checkpointing: bool
 ) -> int:
     """Texts of so many tokens whose forward and backward pass fits into memory; at least 1.
 
-    It goes by the memory that there is, not by what is free just now: every process comes to the
-    same answer, and so does a run that takes up where another was killed.
+    memory_bytes: this process's share of all that there is, not of what is free just now: every
+    process comes to the same answer, and so does a run that takes up where another was killed.
 
     Activations of a layer take s·b·h·(34 + 5·a·s/h) bytes in 16 bit, and s·b·h·2 where they are
     computed again on the way back (Korthikanti et al. 2022, 'Reducing Activation Recomputation').
@@ -31,37 +29,5 @@ def texts_that_fit(
     whole_layer = width * tokens * hidden * (34 + 5 * heads * tokens / hidden)
     kept_layers = width * tokens * hidden * 2 * layers + whole_layer
     per_text = kept_layers if checkpointing else whole_layer * layers
-    left = SHARE * memory_of(model.device) / processes - 12 * weights
+    left = SHARE * memory_bytes - 12 * weights
     return max(1, int(left / per_text))
-
-
-def memory_of(device: Any) -> int:
-    """Bytes of a torch device: of the GPU, or of the machine or container around this process."""
-    import torch
-
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[1]
-    import psutil
-
-    return min(psutil.virtual_memory().total, _container_memory())
-
-
-def peak_memory(device: Any) -> int:
-    """The most bytes that this process has held on a torch device."""
-    import torch
-
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    import resource
-
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def _container_memory() -> int:
-    """What a container may take (cgroup v2); more than any machine has, without a limit."""
-    try:
-        limit = (CGROUP / "memory.max").read_text().strip()
-    except OSError:
-        return sys.maxsize
-    return sys.maxsize if limit == "max" else int(limit)

@@ -5,7 +5,9 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from embed_assets.errors import ProjectError, SettingsError
 from embed_assets.evaluation.scoring import RetrievalTask
+from embed_assets.machine import Machine, this_machine
 from embed_assets.resources.embeddings import CachedEncoder
 from embed_assets.resources.encoder import (
     ModelCard,
@@ -14,7 +16,7 @@ from embed_assets.resources.encoder import (
     starts_with_transformer,
 )
 from embed_assets.resources.warehouse import Warehouse
-from embed_assets.settings import EXTRACTIVE, Merge, ProjectError, Settings, SettingsError
+from embed_assets.settings import EXTRACTIVE, Merge, Settings
 from embed_assets.training.config import TrainingConfig
 from embed_assets.training.negatives import mine_negatives
 from embed_assets.training.validation import ndcg_by_dimension
@@ -100,7 +102,12 @@ def prepare(
 
 
 def training_config(
-    folder: Path, settings: Settings, card: ModelCard, tracking_uri: str, run_id: str
+    folder: Path,
+    settings: Settings,
+    card: ModelCard,
+    tracking_uri: str,
+    run_id: str,
+    machine: Machine | None = None,
 ) -> TrainingConfig:
     """The training that the settings ask for. SettingsError where they don't go together."""
     if settings.loss == "gist" and settings.hard_negatives > 1:
@@ -119,7 +126,7 @@ def training_config(
                     f"EMBED_ASSETS_{name.upper()}={needed} needs a transformer, and {card.name} "
                     "doesn't begin with one."
                 )
-    processes = process_count(settings)
+    processes = process_count(settings, machine or this_machine())
     return TrainingConfig(
         folder=folder,
         base=card.source,
@@ -180,15 +187,24 @@ def shape_of(settings: Settings) -> tuple[object, ...]:
     )
 
 
-def process_count(settings: Settings) -> int:
-    """Processes that train together: as set, else one for each GPU. An adapter needs but one."""
+def process_count(settings: Settings, machine: Machine) -> int:
+    """Processes that train together: as set, else one for each GPU. An adapter needs but one.
+
+    SettingsError where the machine can't have so many.
+    """
     if settings.method == "adapter":
         return 1
-    if settings.processes:
-        return settings.processes
-    import torch
-
-    return max(1, torch.cuda.device_count())
+    wanted = settings.processes or max(1, len(machine.gpus))
+    if wanted > 1 and not machine.is_linux:
+        raise SettingsError(
+            f"EMBED_ASSETS_PROCESSES: {wanted} processes train together on Linux only. Set it to 1."
+        )
+    if machine.gpus and wanted > len(machine.gpus):
+        raise SettingsError(
+            f"EMBED_ASSETS_PROCESSES: {wanted} processes need a GPU each, "
+            f"and this machine has {len(machine.gpus)}."
+        )
+    return wanted
 
 
 def pairs_to_train(pairs: pl.DataFrame, settings: Settings) -> pl.DataFrame:

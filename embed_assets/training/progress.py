@@ -6,14 +6,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from embed_assets.machine import GIB, Machine, peak_memory_bytes
 from embed_assets.resources.tracking import metric_name
+from embed_assets.terminal import progress_bar
 from embed_assets.training.config import TrainingConfig
-from embed_assets.training.memory import peak_memory
 from embed_assets.training.validation import BEST_METRIC
 from embed_assets.training.weights import save_weights
 
 SECONDS_BETWEEN_REPORTS = 10.0
-GIB = 2**30
 METRICS_AT_ONCE = 1000
 """That MLflow takes in one call."""
 
@@ -138,9 +138,10 @@ class Clock:
         return self.pairs / max(self.seconds, 1e-9)
 
 
-def watch(config: TrainingConfig, progress: Progress, clock: Clock, pairs: int) -> Any:
+def watch(
+    config: TrainingConfig, progress: Progress, clock: Clock, pairs: int, machine: Machine
+) -> Any:
     """A trainer callback: reports what is measured, keeps the best weights, stops when it may."""
-    from tqdm import tqdm
     from transformers import TrainerCallback
 
     class Watch(TrainerCallback):
@@ -155,12 +156,11 @@ def watch(config: TrainingConfig, progress: Progress, clock: Clock, pairs: int) 
         def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             self.first_step = state.global_step
             self._recall(state.log_history)
-            self._bar = tqdm(
-                total=state.max_steps,
+            self._bar = progress_bar(
+                "Training" if state.is_world_process_zero else None,
+                state.max_steps,
+                "batch",
                 initial=state.global_step,
-                desc="Training",
-                unit="batch",
-                disable=not state.is_world_process_zero,
             )
             self._saved = time.monotonic()
             clock.start()
@@ -191,7 +191,7 @@ def watch(config: TrainingConfig, progress: Progress, clock: Clock, pairs: int) 
                 return
             step = state.global_step
             left = (state.max_steps - step) * clock.seconds / max(1, step - self.first_step)
-            memory = peak_memory(args.device) / GIB
+            memory = peak_memory_bytes(machine) / GIB
             self._pending[step] = {
                 "loss": logs["loss"],
                 "learning_rate": logs["learning_rate"],
@@ -199,7 +199,7 @@ def watch(config: TrainingConfig, progress: Progress, clock: Clock, pairs: int) 
                 "memory_gib": memory,
                 "seconds_left": left,
             }
-            self._bar.set_postfix_str(f"loss {logs['loss']:.3f}")
+            self._bar.set_postfix_str(f"loss {logs['loss']:.3f}", refresh=False)
             if time.monotonic() - self._reported >= SECONDS_BETWEEN_REPORTS:
                 self._reported = time.monotonic()
                 progress.say(

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 from filelock import FileLock, Timeout
 
+from embed_assets.errors import ProjectError, one_line
+from embed_assets.machine import Machine, this_machine
 from embed_assets.resources.encoder import load_model, resolved_precision
-from embed_assets.resources.workers import one_line
-from embed_assets.settings import ProjectError
 from embed_assets.training.adapter import fit_adapter
 from embed_assets.training.batches import Place, batch_sampler
 from embed_assets.training.config import TrainingConfig
@@ -56,7 +56,9 @@ WEIGHTS = "weights.safetensors"
 STATE = "trainer_state.json"
 
 
-def train(config: TrainingConfig, progress: Progress) -> dict[str, Any]:
+def train(
+    config: TrainingConfig, progress: Progress, machine: Machine | None = None
+) -> dict[str, Any]:
     """Fine-tune the base model on the pairs and save what is best on validation.
 
     Returns pairs, epochs, seconds, pairs_per_second (of training alone), best_epoch and its NDCG@10
@@ -66,33 +68,35 @@ def train(config: TrainingConfig, progress: Progress) -> dict[str, Any]:
     """
     from transformers import PrinterCallback, TrainerState, set_seed
 
+    machine = machine or this_machine()
+    precision = resolved_precision(config.precision, machine)
+    progress.say(f"Training in {precision} on {machine}")
     set_seed(config.seed)
-    precision = resolved_precision(config.precision)
-    model = _model(config)
+    model = _model(config, machine)
     set_dropout(model, config.dropout)
     if config.method == "lora":
         add_lora(model, config.dropout, config.frozen_share)
     else:
         freeze_lowest(model, config.frozen_share)
-    forward_once(model)
+    forward_once(model, machine)
     pairs = pl.read_parquet(config.pairs)
     dataset = _training_dataset(pairs)
     clock = Clock()
-    watcher = watch(config, progress, clock, pairs.height)
-    validation = Validation(config, precision)
+    watcher = watch(config, progress, clock, pairs.height, machine)
+    validation = Validation(config, precision, machine)
     fit = texts_that_fit(
         model,
         config.token_limit,
+        memory_bytes=machine.model_memory_bytes // (1 if machine.gpus else config.processes),
         bf16=precision == "bf16",
         checkpointing=config.gradient_checkpointing,
-        processes=config.processes if model.device.type == "cpu" else 1,
     )
     cached = cached_texts(config, len(dataset.column_names), fit)
     if cached is not None:
         progress.say(f"Gradients are cached, {cached} texts at a time.")
     trainer = _trainer_class(config, clock)(
         model=model,
-        args=_arguments(config, dataset, precision),
+        args=_arguments(config, dataset, precision, machine),
         train_dataset=dataset,
         places=_places(pairs),
         loss=make_loss(model, config, cached),
@@ -153,7 +157,7 @@ def last_checkpoint(config: TrainingConfig) -> Path | None:
 
 def _is_whole(checkpoint: Path, config: TrainingConfig) -> bool:
     try:
-        json.loads((checkpoint / STATE).read_text())
+        json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
     return len(list(checkpoint.glob("rng_state*.pth"))) >= config.processes
@@ -161,7 +165,7 @@ def _is_whole(checkpoint: Path, config: TrainingConfig) -> bool:
 
 def _is_finished(checkpoint: Path, config: TrainingConfig) -> bool:
     """Whether it was made after the last validation that the config lets happen."""
-    state = json.loads((checkpoint / STATE).read_text())
+    state = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
     validations = Validations(state["log_history"])
     if not validations.rows or validations.rows[-1].step != state["global_step"]:
         return False
@@ -169,8 +173,8 @@ def _is_finished(checkpoint: Path, config: TrainingConfig) -> bool:
     return bool(stopped) or state["global_step"] >= state["max_steps"]
 
 
-def _model(config: TrainingConfig) -> Any:
-    model = load_model(config.base, config.token_limit)
+def _model(config: TrainingConfig, machine: Machine) -> Any:
+    model = load_model(config.base, config.token_limit, machine)
     model.prompts = {"query": config.query_prompt, "document": config.document_prompt}
     return model
 
@@ -207,6 +211,9 @@ def _trainer_class(config: TrainingConfig, clock: Clock) -> Any:
             self._places = places
             super().__init__(**options)
 
+        def add_model_card_callback(self, *args: Any) -> None:
+            """Nothing: no card is written, and what fills one shows a bar of its own."""
+
         def get_batch_sampler(self, dataset: Any, batch_size: int, *args: Any, **kw: Any) -> Any:
             self.sampler = batch_sampler(
                 dataset,
@@ -242,8 +249,7 @@ def _trainer_class(config: TrainingConfig, clock: Clock) -> Any:
     return PairTrainer
 
 
-def _arguments(config: TrainingConfig, dataset: "Dataset", precision: str) -> Any:
-    import torch
+def _arguments(config: TrainingConfig, dataset: "Dataset", precision: str, machine: Machine) -> Any:
     from sentence_transformers import SentenceTransformerTrainingArguments
 
     steps = math.ceil(len(dataset) / config.batch_size) * config.epochs
@@ -259,8 +265,9 @@ def _arguments(config: TrainingConfig, dataset: "Dataset", precision: str) -> An
         activation_checkpointing=config.gradient_checkpointing,
         activation_checkpointing_kwargs={"use_reentrant": False},
         accelerator_config={"split_batches": True},
-        # Without it, several processes on CPUs (gloo) would not know of each other.
-        use_cpu=config.processes > 1 and not torch.cuda.is_available(),
+        # Without it transformers asks for a GPU before it computes in bf16, and several processes
+        # on CPUs (gloo) would not know of each other.
+        use_cpu=not machine.gpus,
         prompts=prompts | {"anchor": config.query_prompt},
         eval_strategy="epoch",
         save_strategy="epoch",
@@ -273,7 +280,7 @@ def _arguments(config: TrainingConfig, dataset: "Dataset", precision: str) -> An
         seed=config.seed,
         data_seed=config.seed,
         dataloader_num_workers=0,
-        dataloader_pin_memory=torch.cuda.is_available(),
+        dataloader_pin_memory=bool(machine.gpus),
     )
 
 
@@ -302,7 +309,7 @@ def _merge(
 
 def main() -> None:
     """Entry point of the child process."""
-    config = TrainingConfig.model_validate_json(Path(sys.argv[1]).read_text())
+    config = TrainingConfig.model_validate_json(Path(sys.argv[1]).read_text(encoding="utf-8"))
     first = os.environ.get("RANK", "0") == "0"  # torchrun's: the first process speaks for all
     try:
         if first:
@@ -323,7 +330,7 @@ def _train_and_report(config: TrainingConfig) -> None:
     with training_lock(config.folder), open_dagster_pipes() as pipes:
         result = run(config, PipesAndMlflow(pipes, config))
         unfinished = config.result.with_suffix(".unfinished")
-        unfinished.write_text(json.dumps(result))
+        unfinished.write_text(json.dumps(result), encoding="utf-8")
         unfinished.replace(config.result)
         shutil.rmtree(config.checkpoints, ignore_errors=True)
 

@@ -1,5 +1,6 @@
 """How good the model is while it is trained: validation questions, one encoding, all dimensions."""
 
+import functools
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -8,6 +9,7 @@ import numpy as np
 import polars as pl
 
 from embed_assets.evaluation.retrieval import evaluate
+from embed_assets.machine import Machine
 from embed_assets.resources.encoder import encode
 from embed_assets.training.config import TrainingConfig
 
@@ -18,21 +20,20 @@ BEST_METRIC = "ndcg@10"
 class Validation:
     """Scores a model in training on the validation questions."""
 
-    def __init__(self, config: TrainingConfig, precision: str) -> None:
-        self._config, self._precision = config, precision
+    def __init__(
+        self, config: TrainingConfig, precision: str, machine: Machine | None = None
+    ) -> None:
+        self._config, self._precision, self._machine = config, precision, machine
         self._questions = pl.read_parquet(config.validation)
         self._corpus = pl.read_parquet(config.corpus)
 
     def score(self, model: Any) -> dict[str, float]:
         """NDCG@10 by sentence-transformers' name of each dimension, and BEST_METRIC."""
-        config, precision = self._config, self._precision
-        questions, chunks = (
-            self._questions["anchor"].to_list(),
-            self._corpus["chunk_text"].to_list(),
-        )
+        config = self._config
+        embed = functools.partial(encode, model, precision=self._precision, machine=self._machine)
         by_dimension = ndcg_by_dimension(
-            encode(model, questions, "query", config.query_prompt, precision),
-            encode(model, chunks, "document", config.document_prompt, precision),
+            embed(self._questions["anchor"].to_list(), "query", config.query_prompt),
+            embed(self._corpus["chunk_text"].to_list(), "document", config.document_prompt),
             self._questions,
             self._corpus,
             config.dimensions,

@@ -2,8 +2,10 @@
 
 import hashlib
 import os
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
 
 import polars as pl
 import pytest
@@ -18,11 +20,12 @@ from embed_assets.documents.folder import (
     settled_documents,
 )
 from embed_assets.documents.sensors import batches
+from embed_assets.errors import SettingsError
 from embed_assets.partitions import document_id
 from embed_assets.resources.warehouse import Warehouse
-from embed_assets.settings import SettingsError
 from embed_assets.tables import TABLES
 
+NOBODY = 65534
 LOADED = ("document_id", "size_bytes", "modified_at")
 
 
@@ -91,15 +94,36 @@ def test_a_file_in_place_of_the_folder_is_an_error(tmp_path):
         scan(tmp_path / "a.pdf")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every folder")
-def test_a_folder_that_may_not_be_read_is_an_error_and_not_an_empty_folder(tmp_path):
-    put(tmp_path, "closed/a.pdf")
-    (tmp_path / "closed").chmod(0)
+@contextmanager
+def closed(path):
+    """What may not be read, by a user whom that stops: root is another one meanwhile."""
+    path.chmod(0)
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(NOBODY)
     try:
-        with pytest.raises(SettingsError, match="closed: Permission denied"):
-            scan(tmp_path)
+        yield
     finally:
-        (tmp_path / "closed").chmod(0o755)
+        if root:
+            os.seteuid(0)
+        path.chmod(0o755)
+
+
+@pytest.fixture
+def open_folder():
+    """A folder that every user may enter, unlike pytest's own."""
+    with TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+def test_a_folder_that_may_not_be_read_is_an_error_and_not_an_empty_folder(open_folder):
+    put(open_folder, "closed/a.pdf")
+    with (
+        closed(open_folder / "closed"),
+        pytest.raises(SettingsError, match="closed: Permission denied"),
+    ):
+        scan(open_folder)
 
 
 def test_a_document_is_known_by_its_path_in_the_folder_wherever_that_lies(tmp_path):
@@ -247,11 +271,10 @@ def test_a_document_that_vanished_is_named_and_the_others_are_loaded(tmp_path):
     assert gone == [id_of("a.pdf"), id_of("never.pdf")]
 
 
-@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs Linux's /proc")
-def test_a_document_that_is_there_but_cannot_be_read_has_no_content_and_is_not_gone(tmp_path):
-    put(tmp_path, "b.pdf")
-    (tmp_path / "a.pdf").symlink_to("/proc/self/mem")  # can be opened, and fails when it is read
-    rows, gone = load_documents(tmp_path, list(scan(tmp_path)), "run")
+def test_a_document_that_is_there_but_cannot_be_read_has_no_content_and_is_not_gone(open_folder):
+    put(open_folder, "a.pdf", "b.pdf")
+    with closed(open_folder / "a.pdf"):
+        rows, gone = load_documents(open_folder, list(scan(open_folder)), "run")
     assert gone == []
     assert rows.select("path", "content").rows() == [("a.pdf", b""), ("b.pdf", b"%PDF-1.7")]
 

@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 
 from embed_assets.definitions import build_resources
+from embed_assets.errors import SettingsError
 from embed_assets.evaluation.assets import base_eval
 from embed_assets.evaluation.baselines import (
     check_baselines,
@@ -24,7 +25,7 @@ from embed_assets.evaluation.scoring import retrieval_task
 from embed_assets.resources import openai_server
 from embed_assets.resources.encoder import Encoder, Task
 from embed_assets.resources.warehouse import Warehouse
-from embed_assets.settings import Settings, SettingsError
+from embed_assets.settings import Settings
 from embed_assets.tables import TABLES
 from embed_assets_tests.evaluation.embeddings_server import EmbeddingsServer
 from embed_assets_tests.questions.llm_server import error

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from embed_assets.errors import SettingsError
 from embed_assets.evaluation.beir import graded_ndcg, read_beir
 from embed_assets.evaluation.retrieval import evaluate_rankings
-from embed_assets.settings import SettingsError
 
 HEADER = "query-id\tcorpus-id\tscore\n"
 CRANFIELD = Path(__file__).parents[3] / "shared" / "data" / "ir" / "cranfield"

@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from embed_assets.errors import ProjectError, SettingsError
 from embed_assets.evaluation.hosted import BATCH, HostedEncoder
 from embed_assets.resources import openai_server
 from embed_assets.resources.openai_server import ATTEMPTS, ServerError
 from embed_assets.resources.warehouse import Warehouse
-from embed_assets.settings import ProjectError, Settings, SettingsError
+from embed_assets.settings import Settings
 from embed_assets_tests.evaluation.embeddings_server import (
     SIZE,
     EmbeddingsServer,

@@ -7,6 +7,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from embed_assets.errors import ProjectError, SettingsError
 from embed_assets.questions.export import export_questions
 from embed_assets.questions.generation import generate_questions
 from embed_assets.questions.labelled import LabelledQuestion
@@ -14,7 +15,7 @@ from embed_assets.questions.labelled_files import read_labelled
 from embed_assets.questions.writing import Writing
 from embed_assets.resources.answers import AnswerStore
 from embed_assets.resources.warehouse import Warehouse
-from embed_assets.settings import ProjectError, Settings, SettingsError
+from embed_assets.settings import Settings
 from embed_assets.tables import TABLES
 from embed_assets_tests.questions.test_labelled import asked
 

@@ -4,6 +4,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from embed_assets.errors import SettingsError
 from embed_assets.questions.filters import (
     FILTERS,
     MACHINE,
@@ -29,7 +30,7 @@ from embed_assets.questions.statuses import (
     VERBATIM,
 )
 from embed_assets.resources.encoder import model_source
-from embed_assets.settings import Settings, SettingsError
+from embed_assets.settings import Settings
 from embed_assets_tests.tiny_model import WORDS, make_tiny_model
 
 CHUNK = (

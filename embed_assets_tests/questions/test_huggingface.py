@@ -3,11 +3,12 @@
 import polars as pl
 import pytest
 
+from embed_assets.errors import SettingsError
 from embed_assets.questions.huggingface import LocalWriter
 from embed_assets.questions.statuses import KEPT, UNREADABLE
 from embed_assets.questions.writing import Writing, written_questions
 from embed_assets.resources.answers import AnswerStore
-from embed_assets.settings import Settings, SettingsError
+from embed_assets.settings import Settings
 from embed_assets_tests.questions.test_writing import chunks
 from embed_assets_tests.tiny_llm import QUESTION, make_tiny_chat_model, make_tiny_doc2query
 

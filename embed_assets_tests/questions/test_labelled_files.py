@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from embed_assets.errors import SettingsError
 from embed_assets.questions.labelled import LabelledQuestion
 from embed_assets.questions.labelled_files import read_labelled
-from embed_assets.settings import SettingsError
 from embed_assets_tests.questions.test_labelled import ROW, asked
 
 

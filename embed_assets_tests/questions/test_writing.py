@@ -11,13 +11,14 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from embed_assets.errors import SettingsError
 from embed_assets.questions.openai import FAILED_IN_A_ROW, READINGS
 from embed_assets.questions.statuses import FAILED, JUDGED_POOR, KEPT, NOT_ASKED, UNREADABLE
 from embed_assets.questions.writing import Writing, judged_questions, written_questions
 from embed_assets.resources import openai_server
 from embed_assets.resources.answers import AnswerStore
 from embed_assets.resources.openai_server import ATTEMPTS, OpenAIServer, ServerError
-from embed_assets.settings import Settings, SettingsError
+from embed_assets.settings import Settings
 from embed_assets.tables import TABLES
 from embed_assets_tests.questions.llm_server import (
     INPUT_TOKENS,

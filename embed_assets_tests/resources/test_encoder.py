@@ -2,12 +2,12 @@
 
 import _thread
 import json
-import os
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
-from threading import Barrier
+from threading import Barrier, current_thread
 from typing import Any, Literal
 
 import numpy as np
@@ -19,13 +19,14 @@ from embed_assets.resources.encoder import (
     Encoder,
     ModelCard,
     batches,
-    cpu_computes_bf16,
     load_model,
     model_card,
-    resolved_precision,
 )
 from embed_assets.settings import Settings
+from embed_assets_tests.machines import H100, PLAIN, with_gpus
 from embed_assets_tests.tiny_model import make_static_model, make_tiny_model
+
+EIGHT_CORES = replace(PLAIN, cores=8)
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +51,31 @@ def test_embeddings_are_those_of_sentence_transformers_in_the_order_of_the_texts
     np.testing.assert_allclose(ours, theirs, atol=1e-6)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_gpu_gets_large_batches_one_after_another(
+    card: ModelCard, precision: Literal["fp32", "bf16"], monkeypatch: pytest.MonkeyPatch
+):
+    """Its branch, taken on the CPU: torch knows of no GPU here, so the model stays where it is."""
+    monkeypatch.setattr(module, "GPU_BATCH_TOKENS", 2 * module.CPU_BATCH_TOKENS)
+    sizes: dict[str, list[int]] = {"cpu": [], "gpu": []}
+    found = {}
+    texts = texts_of_many_lengths() * 3
+    for name, machine in (("cpu", EIGHT_CORES), ("gpu", with_gpus(H100))):
+        encoder = Encoder(card.source, card, precision, machine)
+        encode, caller = encoder._model.encode, current_thread()
+
+        def measured(batch: list[str], name=name, encode=encode, caller=caller, **options: Any):
+            sizes[name].append(len(batch))
+            assert name == "cpu" or current_thread() is caller
+            return encode(batch, **options)
+
+        encoder._model.encode = measured
+        found[name] = encoder.encode_documents(texts)
+    assert len(sizes["gpu"]) < len(sizes["cpu"])
+    close = 1e-6 if precision == "fp32" else 0.05
+    np.testing.assert_allclose(found["gpu"], found["cpu"], atol=close)
+
+
 @pytest.fixture
 def five_threads() -> Iterator[None]:
     before = torch.get_num_threads()
@@ -64,7 +90,8 @@ def test_a_cpu_encodes_batches_side_by_side_and_its_threads_stay_as_they_were(
     card: ModelCard, precision: Literal["fp32", "bf16"], monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(module, "MOST_BATCHES_AT_ONCE", 3)
-    encoder, texts = Encoder(card.source, card, precision), texts_of_many_lengths()
+    encoder = Encoder(card.source, card, precision, EIGHT_CORES)
+    texts = texts_of_many_lengths()
     encode, calls, meeting = encoder._model.encode, count(), Barrier(3)
     threads, low = [], set()
 
@@ -89,7 +116,8 @@ def test_a_cpu_encodes_batches_side_by_side_and_its_threads_stay_as_they_were(
 @pytest.mark.usefixtures("five_threads")
 @pytest.mark.parametrize("how", ["error", "Ctrl-C"])
 def test_an_encoding_that_fails_or_is_stopped_ends_at_once(card: ModelCard, how: str):
-    encoder, texts = Encoder(card.source, card, "fp32"), texts_of_many_lengths() * 50
+    encoder = Encoder(card.source, card, "fp32", EIGHT_CORES)
+    texts = texts_of_many_lengths() * 50
     encode, calls, encoded = encoder._model.encode, count(), []
 
     def end_at_first(batch: list[str], **options: Any) -> np.ndarray:
@@ -175,16 +203,3 @@ def test_a_model_that_pads_nothing_and_so_tells_no_lengths_is_encoded_too(card: 
     encoder._model.preprocess = lambda *a, **k: next(answers, None) or preprocess(*a, **k)
 
     np.testing.assert_allclose(encoder.encode_documents(texts), expected, atol=1e-6)
-
-
-@pytest.mark.skipif(not os.path.exists("/proc/cpuinfo"), reason="there is no /proc/cpuinfo")
-def test_bf16_is_chosen_only_where_the_processor_computes_in_it():
-    import torch
-
-    if torch.cuda.is_available():
-        pytest.skip("the GPU decides here")
-    flags = Path("/proc/cpuinfo").read_text().split()
-    has_bf16 = bool({"amx_bf16", "avx512_bf16"} & set(flags))
-
-    assert cpu_computes_bf16() == has_bf16
-    assert resolved_precision("auto") == ("bf16" if has_bf16 else "fp32")

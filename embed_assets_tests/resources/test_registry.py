@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from embed_assets.errors import ProjectError
 from embed_assets.resources.registry import (
     champion_before,
     champion_version,
@@ -17,7 +18,6 @@ from embed_assets.resources.tracking import (
     TRAINED_IN,
     Tracking,
 )
-from embed_assets.settings import ProjectError
 from embed_assets_tests.tiny_model import make_tiny_model
 
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from embed_assets.resources.workers import Outcome, WorkerPool, one_line
+from embed_assets.errors import ProjectError, one_line
+from embed_assets.resources.workers import Outcome, WorkerPool, report
 
 TIMEOUT = 6.0  # beside other tests a worker takes a while to answer
 
@@ -66,10 +67,15 @@ ITEMS = [
 ]
 
 
+def map_over(items: list[Any], function: Callable[[Any], Any], pool: WorkerPool) -> list[Outcome]:
+    with pool.start(len(items)) as workers:
+        return list(workers.map(function, items))
+
+
 @pytest.fixture(scope="module")
 def in_order() -> list[Outcome[tuple[str, int], int]]:
     """What became of the items, as the pool gave it."""
-    return list(WorkerPool(processes=2, timeout=TIMEOUT).map(do, ITEMS))
+    return map_over(ITEMS, do, WorkerPool(processes=2, timeout=TIMEOUT))
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +122,7 @@ def allocate(size_bytes: int) -> int:
 def test_one_that_needs_more_memory_than_its_share_fails_and_others_go_on():
     pool = WorkerPool(processes=1, timeout=60, memory_limit_bytes=4 * 2**30)
     sizes = [1000, 8 * 2**30, 2000]
-    errors = {o.item: o.error for o in pool.map(allocate, sizes)}
+    errors = {o.item: o.error for o in map_over(sizes, allocate, pool)}
     assert errors == {
         1000: None,
         8 * 2**30: "needs more memory than a worker may take",
@@ -124,18 +130,57 @@ def test_one_that_needs_more_memory_than_its_share_fails_and_others_go_on():
     }
 
 
-def test_no_items_start_no_process():
-    assert list(WorkerPool().map(double, [])) == []
-
-
 def test_a_caller_that_stops_early_leaves_no_process_behind():
-    outcomes = WorkerPool(processes=1).map(process_id, [1, 2])
-    worker = next(outcomes).result
-    assert worker is not None
-    outcomes.close()
+    def stop_early() -> None:
+        with WorkerPool(processes=1).start(2) as workers:
+            seen.append(next(workers.map(process_id, [1, 2])).result)
+            raise KeyboardInterrupt
+
+    seen: list[Any] = []
+    with pytest.raises(KeyboardInterrupt):
+        stop_early()
+    [worker] = seen
     assert not multiprocessing.active_children()
     with pytest.raises(ProcessLookupError):
         os.kill(worker, 0)
+
+
+def work_slowly(steps: int) -> int:
+    for step in range(1, steps + 1):
+        time.sleep(0.3)
+        report(step)
+    return steps
+
+
+def test_what_workers_report_is_seen_while_they_are_at_work():
+    seen: list[list[int]] = []
+    with WorkerPool(processes=2, timeout=60).start(2) as workers:
+        first = list(workers.map(work_slowly, [4, 6], watch=lambda done: seen.append([*done])))
+        assert [outcome.result for outcome in first] == [4, 6]
+        assert any(0 < sum(done) < 10 for done in seen)
+        assert all(one <= 4 and other <= 6 for one, other in seen)
+        seen.clear()
+        list(workers.map(work_slowly, [2], watch=lambda done: seen.append([*done])))
+        assert seen[0][0] < 2, "each map begins at nothing"
+
+
+def test_a_limit_of_its_own_holds_for_one_map_alone():
+    with WorkerPool(processes=1, timeout=60).start(1) as workers:
+        [cut_off] = workers.map(do, [("hang", 1)], timeout=1)
+        [done] = workers.map(do, [("dawdle", 1)])
+    assert (cut_off.error, done.result) == ("took longer than 1 s", 2)
+
+
+def test_where_processes_share_no_memory_it_is_said_in_one_line(monkeypatch):
+    def refuse(*_: object) -> None:
+        raise FileNotFoundError(2, "No such file or directory", "/dev/shm")
+
+    monkeypatch.setattr("embed_assets.resources.workers._SPAWN.RawArray", refuse)
+    with (
+        pytest.raises(ProjectError, match=r"^Worker processes can't be started: .*/dev/shm"),
+        WorkerPool().start(1),
+    ):
+        pass
 
 
 def test_one_line_keeps_what_is_short_and_shortens_what_is_long():

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from embed_assets.machine import this_machine
 from embed_assets.resources.encoder import load_model
 from embed_assets.training.forward import forward_once
 from embed_assets_tests.tiny_model import make_tiny_model
@@ -20,7 +21,7 @@ def test_parts_give_the_embeddings_and_gradients_of_the_whole(
     for in_parts in (False, True):
         model = load_model(str(base)).train()
         if in_parts:
-            forward_once(model)
+            forward_once(model, this_machine())
         embeddings = model(model.preprocess(TEXTS))["sentence_embedding"]
         (embeddings * torch.linspace(-1, 1, 32)).sin().mean().backward()
         gradients = [weight.grad for weight in model.parameters() if weight.grad is not None]
@@ -38,7 +39,7 @@ def test_a_text_that_stands_twice_is_embedded_once(tmp_path: Path) -> None:
     model[0].register_forward_pre_hook(
         lambda module, inputs: rows.append(len(inputs[0]["input_ids"]))
     )
-    forward_once(model)
+    forward_once(model, this_machine())
     embeddings = model(model.preprocess(TEXTS))["sentence_embedding"]
     assert sum(rows) == len(set(TEXTS)) < len(TEXTS)
     assert embeddings.allclose(whole, atol=1e-5)
@@ -51,7 +52,7 @@ def test_a_part_is_no_larger_than_asked(tmp_path: Path, monkeypatch: pytest.Monk
     model[0].register_forward_pre_hook(
         lambda module, inputs: seen.append(tuple(inputs[0]["input_ids"].shape))
     )
-    forward_once(model)
+    forward_once(model, this_machine())
     model(model.preprocess(TEXTS))
     assert sum(rows for rows, _ in seen) == len(set(TEXTS))
     assert len(seen) > 1

@@ -6,8 +6,9 @@ import numpy as np
 import polars as pl
 import pytest
 
+from embed_assets.errors import ProjectError, SettingsError
 from embed_assets.resources.warehouse import Warehouse
-from embed_assets.settings import ProjectError, Settings, SettingsError
+from embed_assets.settings import Settings
 from embed_assets.tables import TABLES
 from embed_assets.training.preparation import (
     merge,

@@ -1,13 +1,8 @@
 """The training process, really run on a tiny model."""
 
 import json
-import os
 import shutil
-import signal
 import subprocess
-import sys
-import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,74 +17,21 @@ from embed_assets.training.trainer import _training_dataset, last_checkpoint, tr
 from embed_assets.training.validation import BEST_METRIC, Validation
 from embed_assets.training.weights import add_lora
 from embed_assets_tests.tiny_model import make_static_model, make_tiny_model
-
-TOPICS = ("valve", "pump", "brine", "tape", "winch", "engine", "wing", "dose", "token", "contract")
+from embed_assets_tests.training.trainings import (
+    Measured,
+    command,
+    kill_at,
+    largest_difference,
+    make_config,
+    step_of,
+    train_here,
+    weights_of,
+)
 
 
 @pytest.fixture(scope="module")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_tiny_model(tmp_path_factory.mktemp("model"))
-
-
-def make_config(
-    folder: Path, base: Path, *, epochs: int, negatives: int = 0, **options: Any
-) -> Path:
-    """Write what the child reads; gives the path of its configuration."""
-    import mlflow
-
-    uri = f"sqlite:///{folder / 'mlflow.db'}"
-    client = mlflow.MlflowClient(uri)
-    run = client.create_run(client.create_experiment("test", (folder / "artifacts").as_uri()))
-    config = TrainingConfig(
-        folder=folder,
-        base=str(base),
-        token_limit=64,
-        query_prompt="query: ",
-        document_prompt="page: ",
-        dimensions=(32, 16),
-        epochs=epochs,
-        **{"batch_size": 5, "learning_rate": 1e-3} | options,
-        seed=1,
-        precision="fp32",
-        tracking_uri=uri,
-        mlflow_run_id=run.info.run_id,
-    )
-    asked = [
-        (f"{topic} {n}", f"the {topic} is a part of section {n}")
-        for n in range(4)
-        for topic in TOPICS
-    ]
-    chunks = {f"c{i}": text for i, (_, text) in enumerate(asked)}
-    pairs = [
-        {
-            "anchor": f"what is the {about}",
-            "positive": text,
-            "chunk_id": f"c{i}",
-            "related_chunk_ids": [f"c{i}"],
-            "negative_ids": [f"c{(i + 7) % 40}"] * negatives,
-            "negatives": [chunks[f"c{(i + 7) % 40}"]] * negatives,
-        }
-        for i, (about, text) in enumerate(asked)
-    ]
-    strings = pl.List(pl.String)
-    schema = {"negative_ids": strings, "negatives": strings}
-    pl.DataFrame(pairs, schema_overrides=schema).write_parquet(config.pairs)
-    pl.DataFrame({"chunk_id": list(chunks), "chunk_text": list(chunks.values())}).write_parquet(
-        config.corpus
-    )
-    pl.DataFrame(
-        {
-            "question_id": [f"q{i}" for i in range(10)],
-            "anchor": [f"where is the {topic}" for topic in TOPICS],
-            "relevant_chunk_ids": [[f"c{i}"] for i in range(10)],
-        }
-    ).write_parquet(config.validation)
-    config.path.write_text(config.model_dump_json())
-    return config.path
-
-
-def command(config: Path) -> list[str]:
-    return [sys.executable, "-m", "embed_assets.training.trainer", str(config)]
 
 
 def test_the_process_leaves_a_plain_model_and_says_what_it_measured(
@@ -119,39 +61,6 @@ def test_the_process_leaves_a_plain_model_and_says_what_it_measured(
     assert not config.checkpoints.exists()
 
 
-def kill_at(command: list[str], config: TrainingConfig, step: int) -> None:
-    """Start a training, and kill all its processes once it has a checkpoint of this step."""
-    log_path = config.folder / "killed.log"
-    with log_path.open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-        deadline = time.monotonic() + 300
-        while step_of(last_checkpoint(config)) < step:
-            assert process.poll() is None, log_path.read_text()
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-def train_here(folder: Path, base: Path, **options: Any) -> tuple[TrainingConfig, dict[str, Any]]:
-    """Train in this process; gives the configuration and what the training says."""
-    folder.mkdir(exist_ok=True)
-    path = make_config(folder, base, **{"epochs": 2} | options)
-    config = TrainingConfig.model_validate_json(path.read_text())
-    return config, train(config, Silent())
-
-
-def weights_of(config: TrainingConfig) -> dict[str, Any]:
-    from sentence_transformers import SentenceTransformer
-
-    return dict(SentenceTransformer(str(config.model)).named_parameters())
-
-
-def largest_difference(one: dict[str, Any], other: dict[str, Any]) -> float:
-    assert one.keys() == other.keys()
-    return max(float((one[name] - other[name]).detach().abs().max()) for name in one)
-
-
 @pytest.mark.parametrize("method", ["full", "lora"])
 def test_a_killed_training_ends_as_an_unbroken_one(
     tmp_path: Path, tiny_model: Path, method: str
@@ -175,20 +84,6 @@ def test_a_killed_training_ends_as_an_unbroken_one(
     assert largest_difference(weights_of(config), weights_of(unbroken)) < 1e-6
     best = "best_validation_ndcg_at_10"
     assert result[best] == pytest.approx(said[best], abs=1e-6)
-
-
-class Measured(Silent):
-    """Keeps the loss of each step."""
-
-    def __init__(self) -> None:
-        self.losses: dict[int, float] = {}
-
-    def measure(self, metrics: Mapping[int, Mapping[str, float]]) -> None:
-        self.losses |= {step: row["loss"] for step, row in metrics.items() if "loss" in row}
-
-
-def step_of(checkpoint: Path | None) -> int:
-    return int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
 
 
 def test_two_processes_train_as_one_on_the_batch_that_they_share(
@@ -284,7 +179,9 @@ def test_a_model_of_static_embeddings_is_trained_too(tmp_path: Path) -> None:
 
     untrained = dict(load_model(str(static)).named_parameters())
     assert largest_difference(weights_of(config), untrained) > 1e-4
-    assert result["pairs_per_second"] * result["seconds"] == pytest.approx(40, rel=0.05)
+    # Its seconds are rounded, and few.
+    rounding = 0.005 * result["pairs_per_second"]
+    assert result["pairs_per_second"] * result["seconds"] == pytest.approx(40, abs=0.1 + rounding)
 
 
 def test_low_rank_training_is_taken_up_where_it_stopped(tmp_path: Path, tiny_model: Path) -> None:

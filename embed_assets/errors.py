@@ -1,0 +1,22 @@
+"""Errors that are written for a person: what happened, to what, and what to do."""
+
+
+class ProjectError(Exception):
+    """Its message tells a person what happened and what to do, in one line: no traceback needed.
+
+    status: what the command exits with; 1 says that the work failed, 2 that the call was wrong.
+    """
+
+    status = 1
+
+
+class SettingsError(ProjectError):
+    """A setting is wrong: the message names it and says what to do."""
+
+    status = 2
+
+
+def one_line(text: str, limit: int = 300) -> str:
+    """Text on one line, shortened to a limit in characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= limit else f"{line[: limit - 1]}…"

@@ -1,0 +1,133 @@
+"""Trainings of a second on a tiny model: what they read, and ways to run, kill and compare them."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from embed_assets.machine import Machine
+from embed_assets.training.config import TrainingConfig
+from embed_assets.training.progress import Progress, Silent
+from embed_assets.training.trainer import last_checkpoint, train
+
+TOPICS = ("valve", "pump", "brine", "tape", "winch", "engine", "wing", "dose", "token", "contract")
+
+
+def make_config(
+    folder: Path, base: Path, *, epochs: int, negatives: int = 0, **options: Any
+) -> Path:
+    """Write what the child reads; gives the path of its configuration."""
+    import mlflow
+
+    uri = f"sqlite:///{folder / 'mlflow.db'}"
+    client = mlflow.MlflowClient(uri)
+    run = client.create_run(client.create_experiment("test", (folder / "artifacts").as_uri()))
+    config = TrainingConfig(
+        folder=folder,
+        base=str(base),
+        token_limit=64,
+        query_prompt="query: ",
+        document_prompt="page: ",
+        dimensions=(32, 16),
+        epochs=epochs,
+        **{"batch_size": 5, "learning_rate": 1e-3, "precision": "fp32"} | options,
+        seed=1,
+        tracking_uri=uri,
+        mlflow_run_id=run.info.run_id,
+    )
+    asked = [
+        (f"{topic} {n}", f"the {topic} is a part of section {n}")
+        for n in range(4)
+        for topic in TOPICS
+    ]
+    chunks = {f"c{i}": text for i, (_, text) in enumerate(asked)}
+    pairs = [
+        {
+            "anchor": f"what is the {about}",
+            "positive": text,
+            "chunk_id": f"c{i}",
+            "related_chunk_ids": [f"c{i}"],
+            "negative_ids": [f"c{(i + 7) % 40}"] * negatives,
+            "negatives": [chunks[f"c{(i + 7) % 40}"]] * negatives,
+        }
+        for i, (about, text) in enumerate(asked)
+    ]
+    strings = pl.List(pl.String)
+    schema = {"negative_ids": strings, "negatives": strings}
+    pl.DataFrame(pairs, schema_overrides=schema).write_parquet(config.pairs)
+    pl.DataFrame({"chunk_id": list(chunks), "chunk_text": list(chunks.values())}).write_parquet(
+        config.corpus
+    )
+    pl.DataFrame(
+        {
+            "question_id": [f"q{i}" for i in range(len(asked))],
+            "anchor": [f"where is the {about}" for about, _ in asked],
+            "relevant_chunk_ids": [[chunk_id] for chunk_id in chunks],
+        }
+    ).write_parquet(config.validation)
+    config.path.write_text(config.model_dump_json(), encoding="utf-8")
+    return config.path
+
+
+def command(config: Path) -> list[str]:
+    return [sys.executable, "-m", "embed_assets.training.trainer", str(config)]
+
+
+class Measured(Silent):
+    """Keeps the loss of each step."""
+
+    def __init__(self) -> None:
+        self.losses: dict[int, float] = {}
+
+    def measure(self, metrics: Mapping[int, Mapping[str, float]]) -> None:
+        self.losses |= {step: row["loss"] for step, row in metrics.items() if "loss" in row}
+
+
+def step_of(checkpoint: Path | None) -> int:
+    return int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
+
+
+def kill_at(command: list[str], config: TrainingConfig, step: int) -> None:
+    """Start a training, and kill all its processes once it has a checkpoint of this step."""
+    log_path = config.folder / "killed.log"
+    with log_path.open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        deadline = time.monotonic() + 300
+        while step_of(last_checkpoint(config)) < step:
+            assert process.poll() is None, log_path.read_text(encoding="utf-8")
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def train_here(
+    folder: Path,
+    base: Path,
+    *,
+    progress: Progress | None = None,
+    machine: Machine | None = None,
+    **options: Any,
+) -> tuple[TrainingConfig, dict[str, Any]]:
+    """Train in this process; gives the configuration and what the training says."""
+    folder.mkdir(exist_ok=True)
+    path = make_config(folder, base, **{"epochs": 2} | options)
+    config = TrainingConfig.model_validate_json(path.read_text(encoding="utf-8"))
+    return config, train(config, progress or Silent(), machine)
+
+
+def weights_of(config: TrainingConfig) -> dict[str, Any]:
+    from sentence_transformers import SentenceTransformer
+
+    return dict(SentenceTransformer(str(config.model)).named_parameters())
+
+
+def largest_difference(one: dict[str, Any], other: dict[str, Any]) -> float:
+    assert one.keys() == other.keys()
+    return max(float((one[name] - other[name]).detach().abs().max()) for name in one)
