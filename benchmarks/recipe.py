@@ -142,11 +142,13 @@ def train_recipe(
     seed: int = 42,
     folder: Path,
     variant: Variant = BLOG,
+    precision: str | None = None,
 ) -> RecipeResult:
     """Fine-tune as published; all that it writes is in `folder`.
 
     pairs: (anchor, positive). queries, corpus: text by id; relevant: corpus ids by query id, what
-    the best epoch is chosen on. dimensions: largest first. What is not given is the variant's.
+    the best epoch is chosen on. dimensions: largest first. What is not given is the variant's, and
+    the precision that which was published.
     """
     from datasets import Dataset
     from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer
@@ -159,7 +161,7 @@ def train_recipe(
     epochs = epochs or variant.epochs
     model = load(source, attn_implementation="sdpa")
     rows = Dataset.from_dict({"anchor": [a for a, _ in pairs], "positive": [p for _, p in pairs]})
-    precision = published_precision()
+    precision = precision or published_precision()
     best_metric = f"dim_{_nearest(dimensions, variant.best_dimension)}_cosine_ndcg@10"
     clock = _clock()
     evaluator = _timed(recipe_evaluator(queries, corpus, relevant, dimensions), clock)

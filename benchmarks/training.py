@@ -45,12 +45,8 @@ from embed_assets.resources.warehouse import Warehouse, digest
 from embed_assets.settings import EXTRACTIVE, Settings
 from embed_assets.tables import TABLES
 from embed_assets.training.adapter import fit_adapter
-from embed_assets.training.preparation import (
-    prepare,
-    select_pairs,
-    shape_of,
-    training_config,
-)
+from embed_assets.training.config import shape_of, training_config
+from embed_assets.training.preparation import prepare, select_pairs
 from embed_assets.training.progress import Silent
 from embed_assets.training.trainer import train
 from embed_assets.training.weights import interpolate, put_weights, save_model

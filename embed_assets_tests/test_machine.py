@@ -24,7 +24,7 @@ from embed_assets.machine import (
 from embed_assets.resources.encoder import load_model, resolved_precision
 from embed_assets.servers import serve
 from embed_assets.settings import Settings
-from embed_assets.training.preparation import process_count
+from embed_assets.training.config import process_count
 from embed_assets_tests.machines import (
     H100,
     MAC,

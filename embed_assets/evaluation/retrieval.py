@@ -8,6 +8,7 @@ The figures equal those of sentence-transformers' InformationRetrievalEvaluator,
 the corpus again for every dimension and every split.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
@@ -25,6 +26,9 @@ ALL_QUESTIONS = "all"
 
 NO_DIMENSION = 0
 """The dimension of what is found without embeddings."""
+
+LONGEST_NAME = 200
+"""Characters of a metric's name in MLflow, at most."""
 
 LISTED = 10
 """How many of the chunks found are listed for each question."""
@@ -213,6 +217,12 @@ def quality_kept(scores: pl.DataFrame) -> pl.DataFrame:
             storage_saved=1 - pl.col("dimension") / largest,
         )
     )
+
+
+def metric_name(split: str, name: str) -> str:
+    """A figure's name in MLflow, which allows few signs: test_labelled/dim_64_cosine_ndcg_at_10."""
+    allowed = re.sub(r"[^\w.-]+", "_", name.replace("@", "_at_"))
+    return f"{split}/{allowed[-LONGEST_NAME:]}"
 
 
 def sentence_transformers_name(dimension: int, metric: str, k: int) -> str:

@@ -7,8 +7,12 @@ from functools import cached_property
 import polars as pl
 
 from embed_assets.evaluation.encoders import AnyEncoder
-from embed_assets.evaluation.retrieval import Evaluation, evaluate, sentence_transformers_name
-from embed_assets.resources.tracking import metric_name
+from embed_assets.evaluation.retrieval import (
+    Evaluation,
+    evaluate,
+    metric_name,
+    sentence_transformers_name,
+)
 from embed_assets.resources.warehouse import Warehouse
 
 

@@ -5,7 +5,6 @@ materialization has its own, which ends with it, FAILED where it failed.
 """
 
 import os
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,7 +24,6 @@ TRAINED_IN = "trained_in"
 """Tag of a model version: the MLflow run that trained it."""
 MODEL_TRAINING = {"mlflow.experimentKind": "custom_model_development"}
 """Tag of the experiment: what it is for, which MLflow's UI would guess or ask without it."""
-LONGEST_NAME = 200
 DEFAULT_UI = "http://127.0.0.1:5000"
 UI_VARIABLE = "EMBED_ASSETS_MLFLOW_UI"
 """Set by `embed-assets ui` to where it serves MLflow."""
@@ -89,12 +87,6 @@ class Tracking(dg.ConfigurableResource):
             "mlflow_run": dg.MetadataValue.md(f"[{run_id[:8]}]({self.run_url(run_id)})"),
             "mlflow_run_id": dg.MetadataValue.text(run_id),
         }
-
-
-def metric_name(split: str, name: str) -> str:
-    """A figure's name in MLflow, which allows few signs: test_labelled/dim_64_cosine_ndcg_at_10."""
-    allowed = re.sub(r"[^\w.-]+", "_", name.replace("@", "_at_"))
-    return f"{split}/{allowed[-LONGEST_NAME:]}"
 
 
 def as_params(values: Mapping[str, Any]) -> dict[str, str]:

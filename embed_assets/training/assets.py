@@ -29,14 +29,8 @@ from embed_assets.resources.tracking import Tracking, as_params
 from embed_assets.resources.warehouse import Warehouse, digest, record_materialization
 from embed_assets.settings import Settings
 from embed_assets.tables import TABLES
-from embed_assets.training.config import TrainingConfig
-from embed_assets.training.preparation import (
-    pairs_to_train,
-    prepare,
-    shape_of,
-    training_config,
-    training_pairs,
-)
+from embed_assets.training.config import TrainingConfig, shape_of, training_config
+from embed_assets.training.preparation import pairs_to_train, prepare, training_pairs
 from embed_assets.training.trainer import training_lock
 
 TRAINING_VERSION = "3"

@@ -1,12 +1,25 @@
-"""What the training process is told: one file, with the frames it reads beside it."""
+"""What the training process is told: one file, with the frames it reads beside it.
+
+Imported where there is neither Dagster nor a warehouse: nothing of them belongs here.
+"""
 
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from embed_assets.settings import Merge
+from embed_assets.errors import SettingsError
+from embed_assets.machine import Machine, this_machine
+from embed_assets.resources.encoder import (
+    ModelCard,
+    embedding_size,
+    matryoshka_dimensions,
+    starts_with_transformer,
+)
+from embed_assets.settings import Merge, Settings
 
+LEARNING_RATES = {"full": 6e-5, "lora": 1e-3, "adapter": 1e-3}
+"""Peak learning rate of each method, where none is set."""
 Method = Literal["full", "lora", "adapter"]
 Loss = Literal["mnrl", "cached_mnrl", "gist"]
 
@@ -97,3 +110,98 @@ class TrainingConfig(BaseModel):
     def result(self) -> Path:
         """What the training returned, as JSON."""
         return self.folder / "result.json"
+
+
+def training_config(
+    folder: Path,
+    settings: Settings,
+    card: ModelCard,
+    tracking_uri: str,
+    run_id: str,
+    machine: Machine | None = None,
+) -> TrainingConfig:
+    """The training that the settings ask for. SettingsError where they don't go together."""
+    if settings.loss == "gist" and settings.hard_negatives > 1:
+        raise SettingsError(
+            "EMBED_ASSETS_HARD_NEGATIVES: the loss `gist` takes one for each question, at most."
+        )
+    if settings.pairs_together >= settings.batch_size:
+        raise SettingsError(
+            "EMBED_ASSETS_PAIRS_TOGETHER: below EMBED_ASSETS_BATCH_SIZE, please: "
+            "a batch of one chunk has no negatives."
+        )
+    if not starts_with_transformer(card.source):
+        for name, needed in (("method", "lora"), ("loss", "cached_mnrl"), ("loss", "gist")):
+            if getattr(settings, name) == needed:
+                raise SettingsError(
+                    f"EMBED_ASSETS_{name.upper()}={needed} needs a transformer, and {card.name} "
+                    "doesn't begin with one."
+                )
+    processes = process_count(settings, machine or this_machine())
+    return TrainingConfig(
+        folder=folder,
+        base=card.source,
+        token_limit=card.token_limit,
+        query_prompt=card.query_prompt,
+        document_prompt=card.document_prompt,
+        dimensions=matryoshka_dimensions(embedding_size(card.source), settings.dimensions),
+        method=settings.method,
+        loss=settings.loss,
+        frozen_share=settings.frozen_share,
+        dropout=settings.dropout,
+        epochs=settings.epochs,
+        # Each process has its share of every batch.
+        batch_size=-(-settings.batch_size // processes) * processes,
+        pairs_together=settings.pairs_together,
+        learning_rate=settings.learning_rate or LEARNING_RATES[settings.method],
+        patience=settings.patience,
+        gradient_checkpointing=settings.gradient_checkpointing,
+        processes=processes,
+        seed=settings.seed,
+        precision=settings.precision,
+        tracking_uri=tracking_uri,
+        mlflow_run_id=run_id,
+    )
+
+
+def shape_of(settings: Settings) -> tuple[object, ...]:
+    """The settings that shape a model trained by its method: others may change without effect.
+
+    As they were set: who writes the questions changes the pairs, and the model by these.
+    """
+    always = (settings.method, settings.max_pairs, settings.learning_rate, settings.seed)
+    if settings.method == "adapter":
+        return always
+    return (
+        *always,
+        settings.epochs,
+        settings.batch_size,
+        settings.pairs_together,
+        settings.loss,
+        settings.hard_negatives,
+        settings.frozen_share,
+        settings.dropout,
+        settings.patience,
+        settings.merge,
+        settings.processes,
+    )
+
+
+def process_count(settings: Settings, machine: Machine) -> int:
+    """Processes that train together: as set, else one for each GPU. An adapter needs but one.
+
+    SettingsError where the machine can't have so many.
+    """
+    if settings.method == "adapter":
+        return 1
+    wanted = settings.processes or max(1, len(machine.gpus))
+    if wanted > 1 and not machine.is_linux:
+        raise SettingsError(
+            f"EMBED_ASSETS_PROCESSES: {wanted} processes train together on Linux only. Set it to 1."
+        )
+    if machine.gpus and wanted > len(machine.gpus):
+        raise SettingsError(
+            f"EMBED_ASSETS_PROCESSES: {wanted} processes need a GPU each, "
+            f"and this machine has {len(machine.gpus)}."
+        )
+    return wanted

@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from embed_assets.evaluation.retrieval import metric_name
 from embed_assets.machine import GIB, Machine, peak_memory_bytes
-from embed_assets.resources.tracking import metric_name
 from embed_assets.terminal import progress_bar
 from embed_assets.training.config import TrainingConfig
 from embed_assets.training.validation import BEST_METRIC

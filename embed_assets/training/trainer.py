@@ -211,7 +211,7 @@ def _trainer_class(config: TrainingConfig, clock: Clock) -> Any:
             self._places = places
             super().__init__(**options)
 
-        def add_model_card_callback(self, *args: Any) -> None:
+        def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
             """Nothing: no card is written, and what fills one shows a bar of its own."""
 
         def get_batch_sampler(self, dataset: Any, batch_size: int, *args: Any, **kw: Any) -> Any:

@@ -13,8 +13,7 @@ from embed_assets.resources.encoder import model_card
 from embed_assets.settings import Settings
 from embed_assets.training import assets as training
 from embed_assets.training.assets import TrainingError, _keep, _train, training_environment
-from embed_assets.training.config import TrainingConfig
-from embed_assets.training.preparation import training_config
+from embed_assets.training.config import TrainingConfig, training_config
 from embed_assets.training.trainer import training_lock
 from embed_assets_tests.machines import PLAIN
 from embed_assets_tests.tiny_model import make_static_model, make_tiny_model
