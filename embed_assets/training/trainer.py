@@ -54,6 +54,11 @@ if TYPE_CHECKING:
 
 WEIGHTS = "weights.safetensors"
 STATE = "trainer_state.json"
+CHECKPOINTING: dict[str, Any] = {
+    "activation_checkpointing": True,
+    "activation_checkpointing_kwargs": {"use_reentrant": False},
+}
+"""Given only where it is on: transformers had another name for it not long ago (5.17)."""
 
 
 def train(
@@ -262,8 +267,6 @@ def _arguments(config: TrainingConfig, dataset: "Dataset", precision: str, machi
         warmup_steps=round(steps * config.warmup_share),
         lr_scheduler_type="cosine",
         bf16=precision == "bf16",
-        activation_checkpointing=config.gradient_checkpointing,
-        activation_checkpointing_kwargs={"use_reentrant": False},
         accelerator_config={"split_batches": True},
         # Without it transformers asks for a GPU before it computes in bf16, and several processes
         # on CPUs (gloo) would not know of each other.
@@ -281,6 +284,7 @@ def _arguments(config: TrainingConfig, dataset: "Dataset", precision: str, machi
         data_seed=config.seed,
         dataloader_num_workers=0,
         dataloader_pin_memory=bool(machine.gpus),
+        **(CHECKPOINTING if config.gradient_checkpointing else {}),
     )
 
 
