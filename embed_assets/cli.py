@@ -214,6 +214,8 @@ def main() -> None:
     os.environ["PYTHONSAFEPATH"] = "1"
     if sys.getfilesystemencoding() != "utf-8":
         # In another locale the same PDF would have another name, and so be another document.
+        if os.environ.get("PYTHONUTF8") == "1":  # and Python was told not to look at that
+            sys.exit("embed-assets: Python reads file names in another encoding than UTF-8.")
         os.environ["PYTHONUTF8"] = "1"
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
     app()

@@ -24,7 +24,9 @@ from embed_assets.training import assets as training_stage
 TRAIN = "train"
 MOST_WORKERS = 8
 LEAST_WORKER_MEMORY = 4 * GIB
-"""Address space, of which much is reserved and never touched."""
+THREAD_MEMORY = GIB // 16
+"""Address space, of which much is reserved and never touched: for each thread that the layout model
+starts, and it starts one for each core of the whole machine."""
 OWNER = "team:retrieval"
 INGEST_ASSETS = ["raw_pdfs", "parsed_markdown", "chunks", "synthetic_questions"]
 TRAIN_ASSETS = ["training_pairs", "base_eval", "finetuned_model", "comparison"]
@@ -101,7 +103,8 @@ def worker_pool(settings: Settings, machine: Machine) -> WorkerPool:
     Only Linux holds a process to a share.
     """
     processes = settings.workers or min(MOST_WORKERS, machine.cores)
-    share = max(LEAST_WORKER_MEMORY, machine.memory_bytes // processes)
+    least = LEAST_WORKER_MEMORY + machine.host_cores * THREAD_MEMORY
+    share = max(least, machine.memory_bytes // processes)
     return WorkerPool(
         processes=processes,
         timeout=settings.parse_timeout,

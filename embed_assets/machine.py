@@ -7,13 +7,13 @@ any other. No other module looks at /proc, cgroups, `torch.cuda` or the number o
 """
 
 import functools
+import itertools
 import math
 import os
 import platform
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 GIB = 2**30
@@ -34,10 +34,12 @@ TELLING_FLAGS = (
 """Processor flags that say how fast a model runs; the last three are those of ARM."""
 PROCESSOR = Path("/proc/cpuinfo")
 CGROUP = Path("/sys/fs/cgroup")
-MEMORY_LIMITS = ("memory.max", "memory/memory.limit_in_bytes")
-"""Where a container's limit is, in version 2 and in version 1 of cgroups."""
-CPU_LIMITS = (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"))
+OWN_CGROUPS = Path("/proc/self/cgroup")
+MEMORY_LIMITS = ("memory.max", "memory.limit_in_bytes")
+"""Files of a limit in bytes, in version 2 and in version 1 of cgroups."""
+CPU_LIMITS = (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us"))
 """Likewise: microseconds of all cores together in each period, and the period."""
+UNLIMITED = ("max", "-1")
 
 
 @dataclass(frozen=True)
@@ -53,14 +55,16 @@ class Gpu:
 class Machine:
     """What the program knows of a machine.
 
-    platform: as `sys.platform` has it. cores: those that this process may use. memory_bytes: of the
-    machine, or of the container around this process. find_gpus: looks for them, which loads torch.
+    platform: as `sys.platform` has it. cores: those that this process may use. host_cores: all of
+    them, which libraries count that know nothing of limits. memory_bytes: of the machine, or of the
+    container around this process. find_gpus: looks for them, which loads torch.
     """
 
     platform: str
     processor: str
     processor_flags: frozenset[str]
     cores: int
+    host_cores: int
     memory_bytes: int
     find_gpus: Callable[[], tuple[Gpu, ...]] = tuple
 
@@ -99,58 +103,81 @@ class Machine:
 @functools.cache
 def this_machine() -> Machine:
     """The machine that this process runs on."""
-    import psutil
-
+    limits = cgroup_folders(CGROUP, OWN_CGROUPS)
     processor = processor_of(PROCESSOR)
     flags = processor.get("flags") or processor.get("Features", "")
     return Machine(
         platform=sys.platform,
         processor=processor.get("model name") or platform.processor() or platform.machine(),
         processor_flags=frozenset(flags.split()),
-        cores=usable_cores(CGROUP),
-        memory_bytes=min(psutil.virtual_memory().total, container_memory(CGROUP)),
+        cores=usable_cores(limits),
+        host_cores=os.cpu_count() or 1,
+        memory_bytes=min(physical_memory(), container_memory(limits)),
         find_gpus=_gpus,
     )
 
 
 def processor_of(file: Path) -> dict[str, str]:
     """What Linux says of the first core: name and value. Empty where there is no such file."""
-    try:
-        first, _, _ = file.read_text(encoding="utf-8", errors="replace").partition("\n\n")
-    except OSError:
-        return {}
+    first, _, _ = _text(file).partition("\n\n")
     fields = (line.partition(":") for line in first.splitlines())
     return {name.strip(): value.strip() for name, _, value in fields}
 
 
-def container_memory(cgroup: Path) -> int:
-    """Bytes that a container may take; more than any machine has, without a limit."""
-    for name in MEMORY_LIMITS:
-        limit = _words(cgroup / name)
-        if limit:
-            return sys.maxsize if limit == ["max"] else int(limit[0])
-    return sys.maxsize
+def cgroup_folders(mount: Path, own: Path) -> list[Path]:
+    """Folders in which limits of this process stand: of its cgroups, and of those around them.
+
+    own: a line for each hierarchy, `number:controllers:path`; version 2 has but one, without
+    controllers. A container sees paths of the machine around it, or starts at the mount itself.
+    """
+    folders: dict[Path, None] = {}
+    for line in _text(own).splitlines():
+        _, controllers, path = line.split(":", 2)
+        for controller in controllers.split(","):
+            top = mount / controller
+            deepest = top / path.strip("/")
+            around = [deepest, *deepest.parents]
+            folders |= dict.fromkeys(folder for folder in around if folder.is_relative_to(top))
+    return list(folders)
 
 
-def usable_cores(cgroup: Path) -> int:
-    """Cores that this process may use: those it is bound to, or fewer by a container's quota.
+def container_memory(folders: Sequence[Path]) -> int:
+    """Bytes that a process in these cgroups may take; without a limit, more than there are."""
+    limits = [_text(folder / name).split() for folder in folders for name in MEMORY_LIMITS]
+    return min(
+        (int(limit[0]) for limit in limits if limit and limit[0] not in UNLIMITED),
+        default=sys.maxsize,
+    )
+
+
+def usable_cores(folders: Sequence[Path]) -> int:
+    """Cores that this process may use: those it is bound to, or fewer by the quotas of cgroups.
 
     joblib counts so too, but takes a machine without shared memory to have one core.
     """
     bound = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))
     cores = len(bound(0))
-    for names in CPU_LIMITS:
-        limit = [word for name in names for word in _words(cgroup / name)]
-        if len(limit) == 2 and limit[0] not in ("max", "-1"):
-            return max(1, min(cores, math.ceil(int(limit[0]) / int(limit[1]))))
-    return cores
+    for folder, names in itertools.product(folders, CPU_LIMITS):
+        quota = [word for name in names for word in _text(folder / name).split()]
+        if len(quota) == 2 and quota[0] not in UNLIMITED:
+            cores = min(cores, math.ceil(int(quota[0]) / int(quota[1])))
+    return max(1, cores)
 
 
-def _words(file: Path) -> list[str]:
+def physical_memory() -> int:
+    """Bytes of the machine."""
+    if hasattr(os, "sysconf"):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    import psutil  # Windows
+
+    return psutil.virtual_memory().total
+
+
+def _text(file: Path) -> str:
     try:
-        return file.read_text(encoding="utf-8").split()
+        return file.read_text(encoding="utf-8", errors="replace")
     except OSError:
-        return []
+        return ""
 
 
 def peak_memory_bytes(machine: Machine) -> int:
@@ -168,24 +195,35 @@ def peak_memory_bytes(machine: Machine) -> int:
 
 
 def _gpus() -> tuple[Gpu, ...]:
-    import torch
-
+    try:
+        import torch
+    except ImportError:
+        return ()
     if not torch.cuda.is_available():
         return ()
-    # torch calls bf16 supported where it is emulated (Turing, such as the T4), which is slow.
+    cards = map(torch.cuda.get_device_properties, range(torch.cuda.device_count()))
+    if torch.version.hip is not None:
+        return tuple(Gpu(card.name, card.total_memory, computes_bf16=True) for card in cards)
+    built_for = [int(name[3:].rstrip("af")) for name in torch.cuda.get_arch_list() if "sm_" in name]
+    # torch counts cards that are too old for its build, and calls bf16 supported where it is
+    # emulated, which is slow. It has the fastest first: what comes after one too old isn't used.
     return tuple(
-        Gpu(gpu.name, gpu.total_memory, torch.version.hip is not None or gpu.major >= AMPERE)
-        for gpu in map(torch.cuda.get_device_properties, range(torch.cuda.device_count()))
+        Gpu(card.name, card.total_memory, computes_bf16=card.major >= AMPERE)
+        for card in itertools.takewhile(
+            lambda card: 10 * card.major + card.minor >= min(built_for, default=0), cards
+        )
     )
 
 
 def main() -> None:
     """Say what machine this is, and what runs there."""
     try:
-        torch = f"torch {version('torch')}"
-    except PackageNotFoundError:
-        torch = "no torch"
-    print(f"{this_machine()}; Python {platform.python_version()}, {torch}")  # noqa: T201
+        import torch
+    except ImportError:
+        build = "no torch"
+    else:
+        build = f"torch {torch.__version__} (CUDA: {torch.version.cuda or 'none'})"
+    print(f"{this_machine()}; Python {platform.python_version()}, {build}")  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from typing import Any
 import typer
 
 from embed_assets.errors import ProjectError, SettingsError
+from embed_assets.machine import Machine, this_machine
 from embed_assets.pipeline import prepare_home
 from embed_assets.resources.tracking import UI_VARIABLE
 from embed_assets.settings import Settings
@@ -27,9 +28,10 @@ def serve(
     port: int,
     mlflow_port: int,
     emit: Callable[[dict[str, Any], str], None],
+    machine: Machine | None = None,
 ) -> None:
     """Start both, say where they are, and stay until interrupted or until one of them ends."""
-    if not hasattr(os, "killpg"):
+    if (machine or this_machine()).platform == "win32":
         raise SettingsError(
             "embed-assets ui needs Linux or macOS. On Windows start the two servers yourself: "
             "`dg dev` in the project's folder, and `mlflow server`."
@@ -108,12 +110,13 @@ def _check_free(name: str, port: int) -> None:
 
 
 def _wait(name: str, url: str, process: subprocess.Popen[bytes], settings: Settings) -> None:
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # this machine is asked
     deadline = time.monotonic() + START_TIMEOUT
     while time.monotonic() < deadline:
         if process.poll() is not None:
             break
         try:
-            with urllib.request.urlopen(url, timeout=5):
+            with direct.open(url, timeout=5):
                 return
         except (urllib.error.URLError, OSError):
             time.sleep(0.5)

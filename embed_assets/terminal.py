@@ -29,9 +29,22 @@ def progress_bar(
     if out.isatty():
         return tqdm(**shared, file=out, dynamic_ncols=True)
     lines = _Lines(out)
-    bar = tqdm(**shared, file=lines, bar_format=LINE, mininterval=SECONDS_BETWEEN_LINES, miniters=1)
+    bar = _LineByLine(
+        **shared, file=lines, bar_format=LINE, mininterval=SECONDS_BETWEEN_LINES, miniters=1
+    )
     lines.silent = False
     return bar
+
+
+class _LineByLine(tqdm):
+    """Leaves the last line to `close`: it would be there twice."""
+
+    def update(self, n: float | None = 1) -> bool | None:
+        """Move on by so much."""
+        if self.n + (n or 0) < self.total:
+            return super().update(n)
+        self.n += n or 0
+        return None
 
 
 class _Lines:

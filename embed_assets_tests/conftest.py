@@ -12,6 +12,14 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 
 @pytest.fixture
+def torch_without_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests that take a GPU's branches on the CPU, where the machine has a GPU after all."""
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+
+@pytest.fixture
 def free_port() -> Callable[[], int]:
     """Gives a port that nothing listens on, another one each time."""
     # Tests that run side by side have ports of their own, below those that systems give out.

@@ -11,10 +11,13 @@ PLAIN = Machine(
     processor="an old server",
     processor_flags=frozenset({"fpu", "sse2", "avx2"}),
     cores=4,
+    host_cores=4,
     memory_bytes=16 * GIB,
 )
 WITH_BF16 = replace(PLAIN, processor_flags=PLAIN.processor_flags | {"avx512_bf16"})
 WITH_AMX = replace(PLAIN, processor_flags=PLAIN.processor_flags | {"amx_bf16"})
+SMALL = replace(PLAIN, memory_bytes=2**20)
+"""Into which no batch fits, of whatever model: gradients are cached."""
 MAC = replace(PLAIN, platform="darwin", processor="Apple M3", processor_flags=frozenset())
 WINDOWS = replace(PLAIN, platform="win32")
 

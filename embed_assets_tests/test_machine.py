@@ -10,19 +10,21 @@ from typing import Literal
 
 import pytest
 
-from embed_assets.definitions import LEAST_WORKER_MEMORY, MOST_WORKERS, worker_pool
+import embed_assets
+from embed_assets.definitions import LEAST_WORKER_MEMORY, MOST_WORKERS, THREAD_MEMORY, worker_pool
 from embed_assets.errors import SettingsError
 from embed_assets.machine import (
     GIB,
     Machine,
+    cgroup_folders,
     container_memory,
     peak_memory_bytes,
+    physical_memory,
     processor_of,
     this_machine,
     usable_cores,
 )
 from embed_assets.resources.encoder import load_model, resolved_precision
-from embed_assets.servers import serve
 from embed_assets.settings import Settings
 from embed_assets.training.config import process_count
 from embed_assets_tests.machines import (
@@ -89,40 +91,74 @@ def test_a_system_without_proc_has_no_flags(tmp_path: Path):
     assert processor_of(tmp_path / "nowhere") == {}
 
 
+def cgroups(folder: Path, own: str, files: dict[str, str]) -> list[Path]:
+    """Folders of limits of a process with these cgroups, where these files are."""
+    for name, text in {"own": own, **files}.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text, encoding="utf-8")
+    return cgroup_folders(folder / "cgroup", folder / "own")
+
+
+VERSION_2 = "0::/\n"
+IN_A_JOB = "0::/slurm/job_7/step_0\n"
+VERSION_1 = "9:name=systemd:/\n4:memory:/docker/ab12\n2:cpu,cpuacct:/docker/ab12\n"
+
+
 @pytest.mark.parametrize(
-    ("file", "text", "limit"),
+    ("own", "files", "limit"),
     [
-        ("memory.max", "2147483648\n", 2 * GIB),
-        ("memory.max", "max\n", sys.maxsize),
-        ("memory/memory.limit_in_bytes", "1073741824\n", GIB),
-        ("unrelated", "1\n", sys.maxsize),
+        (VERSION_2, {"cgroup/memory.max": "2147483648\n"}, 2 * GIB),
+        (VERSION_2, {"cgroup/memory.max": "max\n"}, sys.maxsize),
+        (
+            IN_A_JOB,
+            {
+                "cgroup/slurm/job_7/memory.max": "1073741824\n",
+                "cgroup/slurm/job_7/step_0/memory.max": "max\n",
+                "cgroup/slurm/job_8/memory.max": "1024\n",
+            },
+            GIB,
+        ),
+        (VERSION_1, {"cgroup/memory/memory.limit_in_bytes": "1073741824\n"}, GIB),
+        (VERSION_1, {"cgroup/memory/docker/ab12/memory.limit_in_bytes": "5\n"}, 5),
+        ("", {"cgroup/memory.max": "1024\n"}, sys.maxsize),
     ],
-    ids=["cgroup 2", "cgroup 2 without a limit", "cgroup 1", "no container"],
+    ids=["2", "2, no limit", "2, around it", "1, in the container", "1, outside it", "none"],
 )
-def test_a_container_s_limit_is_the_memory_there_is(
-    tmp_path: Path, file: str, text: str, limit: int
+def test_a_cgroup_s_limit_is_the_memory_there_is(
+    tmp_path: Path, own: str, files: dict[str, str], limit: int
 ):
-    (tmp_path / file).parent.mkdir(exist_ok=True)
-    (tmp_path / file).write_text(text, encoding="utf-8")
-    assert container_memory(tmp_path) == limit
+    assert container_memory(cgroups(tmp_path, own, files)) == limit
 
 
 @pytest.mark.parametrize(
-    ("files", "cores"),
+    ("own", "files", "cores"),
     [
-        ({"cpu.max": "150000 100000\n"}, 2),
-        ({"cpu.max": "10000 100000\n"}, 1),
-        ({"cpu.max": "max 100000\n"}, 6),
-        ({"cpu.max": "6400000 100000\n"}, 6),
-        ({"cpu/cpu.cfs_quota_us": "300000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 3),
-        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, 6),
-        ({}, 6),
+        (VERSION_2, {"cgroup/cpu.max": "150000 100000\n"}, 2),
+        (VERSION_2, {"cgroup/cpu.max": "10000 100000\n"}, 1),
+        (VERSION_2, {"cgroup/cpu.max": "max 100000\n"}, 6),
+        (VERSION_2, {"cgroup/cpu.max": "6400000 100000\n"}, 6),
+        (IN_A_JOB, {"cgroup/slurm/cpu.max": "300000 100000\n"}, 3),
+        (
+            VERSION_1,
+            {
+                "cgroup/cpu/cpu.cfs_quota_us": "300000\n",
+                "cgroup/cpu/cpu.cfs_period_us": "100000\n",
+            },
+            3,
+        ),
+        (
+            VERSION_1,
+            {"cgroup/cpu/cpu.cfs_quota_us": "-1\n", "cgroup/cpu/cpu.cfs_period_us": "100000\n"},
+            6,
+        ),
+        (VERSION_2, {}, 6),
     ],
 )
 @pytest.mark.parametrize("has_affinity", [True, False])
-def test_cores_are_those_that_affinity_and_a_container_leave(
+def test_cores_are_those_that_affinity_and_cgroups_leave(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    own: str,
     files: dict[str, str],
     cores: int,
     has_affinity: bool,
@@ -133,27 +169,48 @@ def test_cores_are_those_that_affinity_and_a_container_leave(
     else:
         monkeypatch.delattr(os, "sched_getaffinity", raising=False)
         monkeypatch.setattr(os, "cpu_count", lambda: 6)
-    for name, text in files.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(text, encoding="utf-8")
-    assert usable_cores(tmp_path) == cores
+    assert usable_cores(cgroups(tmp_path, own, files)) == cores
 
 
-@pytest.mark.parametrize("major", [7, 8])
-@pytest.mark.parametrize("hip", [None, "6.4"])
-def test_a_gpu_that_only_emulates_bf16_does_not_compute_in_it(
-    monkeypatch: pytest.MonkeyPatch, major: int, hip: str | None
+def test_the_memory_is_told_on_systems_without_sysconf_too(monkeypatch: pytest.MonkeyPatch):
+    expected = physical_memory()
+    monkeypatch.delattr(os, "sysconf", raising=False)
+    assert physical_memory() == pytest.approx(expected, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "hip", "gpus", "bf16"),
+    [
+        ([(9, 0), (8, 0)], None, 2, True),
+        ([(7, 5), (7, 5)], None, 2, False),
+        ([(8, 9), (6, 1)], None, 1, True),
+        ([(7, 0)], None, 0, False),
+        ([(9, 0)], "6.4", 1, True),
+    ],
+    ids=["Hopper and Ampere", "Turing", "a new one and one too old", "Volta", "AMD's"],
+)
+def test_gpus_are_those_that_torch_is_built_for_and_some_only_emulate_bf16(
+    monkeypatch: pytest.MonkeyPatch,
+    capabilities: list[tuple[int, int]],
+    hip: str | None,
+    gpus: int,
+    bf16: bool,
 ):
     import torch
 
-    card = SimpleNamespace(name="a card", total_memory=15 * GIB, major=major)
+    cards = [
+        SimpleNamespace(name="a card", total_memory=15 * GIB, major=major, minor=minor)
+        for major, minor in capabilities
+    ]
+    built_for = ["gfx942"] if hip else ["sm_75", "sm_80", "sm_90a", "compute_120"]
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: card)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(cards))
+    monkeypatch.setattr(torch.cuda, "get_device_properties", cards.__getitem__)
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: built_for)
     monkeypatch.setattr(torch.version, "hip", hip)
-    machine = replace(this_machine())  # looks for its GPUs anew
-    assert [gpu.name for gpu in machine.gpus] == ["a card", "a card"]
-    assert machine.computes_bf16 == (major == 8 or hip is not None)
+    machine = replace(this_machine(), processor_flags=frozenset())  # looks for its GPUs anew
+    assert [gpu.name for gpu in machine.gpus] == ["a card"] * gpus
+    assert machine.computes_bf16 == bf16
 
 
 def test_without_cuda_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch):
@@ -161,6 +218,21 @@ def test_without_cuda_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch):
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert replace(this_machine()).gpus == ()
+
+
+def test_without_torch_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert replace(this_machine()).gpus == ()
+
+
+def test_a_bare_python_says_what_machine_it_is():
+    """Before anything is installed."""
+    root = Path(embed_assets.__file__).parents[1]
+    command = [sys.executable, "-S", "-P", "-m", "embed_assets.machine"]
+    bare = {"PYTHONPATH": str(root), "PATH": os.environ["PATH"]}
+    said = subprocess.check_output(command, env=bare, text=True)
+    assert said.endswith("no torch\n")
+    assert this_machine().processor in said
 
 
 # What is decided by it.
@@ -241,7 +313,10 @@ def test_a_parser_may_take_its_share_of_the_memory_where_linux_holds_it_to_that(
     large = replace(PLAIN, memory_bytes=64 * GIB)
     assert worker_pool(Settings(), large).memory_limit_bytes == 16 * GIB
     small = replace(PLAIN, memory_bytes=2 * GIB)
-    assert worker_pool(Settings(), small).memory_limit_bytes == LEAST_WORKER_MEMORY
+    least = LEAST_WORKER_MEMORY + 4 * THREAD_MEMORY
+    assert worker_pool(Settings(), small).memory_limit_bytes == least
+    in_a_pod = replace(small, host_cores=128)
+    assert worker_pool(Settings(), in_a_pod).memory_limit_bytes == least + 124 * THREAD_MEMORY
     assert worker_pool(Settings(), MAC).memory_limit_bytes is None
     assert worker_pool(Settings(), WINDOWS).memory_limit_bytes is None
 
@@ -287,11 +362,3 @@ def test_the_peak_of_memory_is_told_in_each_system_s_unit(monkeypatch: pytest.Mo
     assert peak_memory_bytes(with_gpus(H100)) == 7
     monkeypatch.setitem(sys.modules, "resource", None)  # Windows
     assert peak_memory_bytes(WINDOWS) == 0
-
-
-def test_the_servers_say_that_they_need_process_groups(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.delattr(os, "killpg")
-    with pytest.raises(SettingsError, match="ui needs Linux or macOS"):
-        serve(Settings(home=tmp_path), 3000, 5000, lambda *_: None)

@@ -41,11 +41,24 @@ def test_in_a_file_there_is_a_line_every_ten_seconds_and_one_at_the_end(clock: l
     stream = File()
     work(stream, clock, seconds=100)
     lines = stream.getvalue().splitlines()
-    assert len(lines) == pytest.approx(100 / SECONDS_BETWEEN_LINES, abs=1.1)
+    assert len(lines) == 100 / SECONDS_BETWEEN_LINES
+    assert len(set(lines)) == len(lines)
     assert "\r" not in stream.getvalue()
     assert lines[0].startswith("Parsing PDFs: 10%, 100/1000 [00:10<01:30")
     assert lines[-1].startswith("Parsing PDFs: 100%, 1000/1000")
     assert "999 of something" in lines[-1]
+
+
+def test_in_a_file_a_last_step_that_takes_long_is_said_once(clock: list[float]):
+    stream = File()
+    with progress_bar("Parsing PDFs", 2, "page", stream=stream) as bar:
+        for _ in range(2):
+            clock[0] += 2 * SECONDS_BETWEEN_LINES
+            bar.update()
+    assert [line.partition(",")[0] for line in stream.getvalue().splitlines()] == [
+        "Parsing PDFs: 50%",
+        "Parsing PDFs: 100%",
+    ]
 
 
 def test_in_a_file_short_work_is_one_line(clock: list[float]):

@@ -54,23 +54,27 @@ def parse_documents(
     """
     there = raw_pdfs.sort("document_id")
     ids, contents = there["document_id"].to_list(), there["content"].to_list()
-    rows = [_document_row(key, "ERROR", GONE) for key in document_ids if key not in set(ids)]
+    gone = sorted(set(document_ids) - set(ids))
+    rows = [_document_row(key, "ERROR", GONE) for key in gone]
     if ids:
         with pool.start(len(ids)) as workers:
             pages = [
                 counted.result or 1
                 for counted in workers.map(count_pages, contents, timeout=COUNT_TIMEOUT)
             ]
+            ended = 0
             with progress_bar("Parsing PDFs", sum(pages), "page") as bar:
 
                 def move_on(done: Sequence[int]) -> None:
-                    bar.update(max(0, min(sum(done), sum(pages)) - bar.n))
+                    at_work = map(min, done[ended:], pages[ended:])
+                    bar.update(max(0, sum(pages[:ended]) + sum(at_work) - bar.n))
 
                 parsed = workers.map(parse_pdf, contents, watch=move_on)
-                for number, (key, outcome) in enumerate(zip(ids, parsed, strict=True), 1):
+                for key, outcome in zip(ids, parsed, strict=True):
                     rows += _rows(key, outcome)
-                    bar.set_postfix_str(f"{number} of {len(ids)} documents", refresh=False)
-                move_on(pages)  # those too whose worker was ended
+                    ended += 1
+                    bar.set_postfix_str(f"{ended} of {len(ids)} documents", refresh=False)
+                    move_on([0] * len(ids))
     return pl.DataFrame(rows, schema=TABLES["parsed_markdown"].schema)
 
 
@@ -90,12 +94,14 @@ def parse_pdf(content: bytes) -> list[Page]:
 
     with _open(content) as document:
         try:
-            return _pages(pymupdf4llm, document, list(range(document.page_count)))
+            pages = _pages(pymupdf4llm, document, list(range(document.page_count)))
         except MemoryError:
             raise
         except Exception:
             # Somewhere a page breaks the parser: find it, keep the others.
-            return [_page_or_error(pymupdf4llm, document, i) for i in range(document.page_count)]
+            pages = [_page_or_error(pymupdf4llm, document, i) for i in range(document.page_count)]
+        report(document.page_count)
+        return pages
 
 
 def _open(content: bytes) -> Any:

@@ -140,7 +140,7 @@ class LocalWriter:
             kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
             model = kind.from_pretrained(
                 self.model,
-                dtype=torch.bfloat16 if machine.gpus and machine.computes_bf16 else torch.float32,
+                dtype=torch.bfloat16 if machine.gpus else torch.float32,  # half the memory
                 device_map="cuda" if machine.gpus else "cpu",
             )
         except (OSError, ValueError) as error:

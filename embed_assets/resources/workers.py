@@ -47,6 +47,7 @@ class WorkerPool(dg.ConfigurableResource):
         from pebble import ProcessPool
 
         try:
+            _SPAWN.RLock()  # which the pool would make when it is first used
             done = _SPAWN.RawArray("q", max(1, most_items))
             pool = ProcessPool(
                 max_workers=max(1, min(self.processes, most_items)),
@@ -56,8 +57,8 @@ class WorkerPool(dg.ConfigurableResource):
             )
         except OSError as error:
             raise ProjectError(
-                f"Worker processes can't be started: {error}. They share memory in /dev/shm, which "
-                "must be there and writable."
+                f"Worker processes can't be started: {error}. On Linux they need a /dev/shm that "
+                "is there, is writable and isn't full."
             ) from error
         with pool:
             try:

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +20,7 @@ from embed_assets.evaluation.scoring import (
     score_encoder,
     store,
 )
-from embed_assets.machine import Machine, this_machine
+from embed_assets.machine import this_machine
 from embed_assets.resources.embeddings import CachedEncoder
 from embed_assets.resources.encoder import model_card
 from embed_assets.resources.registry import register
@@ -30,11 +29,11 @@ from embed_assets.resources.warehouse import Warehouse, digest, record_materiali
 from embed_assets.settings import Settings
 from embed_assets.tables import TABLES
 from embed_assets.training.config import TrainingConfig, shape_of, training_config
+from embed_assets.training.launch import training_command, training_environment
 from embed_assets.training.preparation import pairs_to_train, prepare, training_pairs
 from embed_assets.training.trainer import training_lock
 
 TRAINING_VERSION = "3"
-LOOPBACK = "127.0.0.1"
 
 
 class TrainingError(ProjectError):
@@ -121,7 +120,7 @@ def _train(
     try:
         pipes.run(
             command=training_command(config),
-            env=training_environment(config, this_machine()),
+            env=training_environment(config.processes, this_machine()),
             context=context.op_execution_context,
         )
     except DagsterPipesExecutionError as error:
@@ -133,28 +132,6 @@ def _train(
             "EMBED_ASSETS_GRADIENT_CHECKPOINTING=true."
         ) from error
     return config.mlflow_run_id
-
-
-def training_command(config: TrainingConfig) -> list[str]:
-    """What starts the training: one process, or as many as the config says, by torchrun."""
-    module = ["-m", "embed_assets.training.trainer", str(config.path)]
-    if config.processes == 1:
-        return [sys.executable, *module]
-    # By address: the name of a machine need not lead to it, nor `localhost` to this address.
-    here = ["--rdzv-backend=c10d", f"--rdzv-endpoint={LOOPBACK}:0", f"--local-addr={LOOPBACK}"]
-    several = [f"--nproc-per-node={config.processes}", *module]
-    return [sys.executable, "-m", "torch.distributed.run", *here, *several]
-
-
-def training_environment(config: TrainingConfig, machine: Machine) -> dict[str, str]:
-    """What the training's processes find in their environment beside what this one has.
-
-    Several on CPUs share the cores. A file or folder of the working directory never passes for a
-    module, though `python -m` looks there first.
-    """
-    threads = max(1, machine.cores // config.processes)
-    share = {"OMP_NUM_THREADS": str(threads)} if config.processes > 1 else {}
-    return {"PYTHONSAFEPATH": "1", **share}
 
 
 def _log_dataset(pairs: pl.DataFrame) -> None:

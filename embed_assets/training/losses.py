@@ -8,6 +8,7 @@ none (Solatorio 2024).
 
 from typing import Any
 
+from embed_assets.machine import Machine
 from embed_assets.resources.encoder import load_model
 from embed_assets.training.config import TrainingConfig
 
@@ -17,7 +18,9 @@ GUIDE_MARGIN = 0.05
 """A negative that the guide scores above 95 % of the positive is left out."""
 
 
-def make_loss(model: Any, config: TrainingConfig, cached_texts: int | None) -> Any:
+def make_loss(
+    model: Any, config: TrainingConfig, cached_texts: int | None, machine: Machine
+) -> Any:
     """Matryoshka over the loss that the config names.
 
     cached_texts: texts per mini-batch of cached gradients, the same loss and the same gradients for
@@ -29,7 +32,7 @@ def make_loss(model: Any, config: TrainingConfig, cached_texts: int | None) -> A
     if cached := cached_texts is not None:
         options["mini_batch_size"] = cached_texts
     if config.loss == "gist":
-        loss = _guided(model, config, cached, options)
+        loss = _guided(model, config, cached, options, machine)
     else:
         loss = _ranking(model, cached, options)
     return MatryoshkaLoss(model, loss, matryoshka_dims=list(config.dimensions))
@@ -56,10 +59,12 @@ def _ranking(model: Any, cached: bool, options: dict[str, Any]) -> Any:
     return kind(model, scale=1 / TEMPERATURE, **options)
 
 
-def _guided(model: Any, config: TrainingConfig, cached: bool, options: dict[str, Any]) -> Any:
+def _guided(
+    model: Any, config: TrainingConfig, cached: bool, options: dict[str, Any], machine: Machine
+) -> Any:
     from sentence_transformers.sentence_transformer.losses import CachedGISTEmbedLoss, GISTEmbedLoss
 
-    guide = load_model(config.base, config.token_limit)
+    guide = load_model(config.base, config.token_limit, machine)
     guide.requires_grad_(False)
     guide.eval()
     guide.forward = _remembering(guide.forward)

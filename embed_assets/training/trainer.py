@@ -104,7 +104,7 @@ def train(
         args=_arguments(config, dataset, precision, machine),
         train_dataset=dataset,
         places=_places(pairs),
-        loss=make_loss(model, config, cached),
+        loss=make_loss(model, config, cached, machine),
         evaluator=evaluator(validation, clock.pause),
         callbacks=[watcher],
     )
@@ -138,7 +138,7 @@ def train(
     if config.method == "lora":
         fold_in_lora(model)
     if config.merge != 1:
-        result |= _merge(model, config, validation, best.ndcg, progress)
+        result |= _merge(model, config, validation, best.ndcg, progress, machine)
     score = result["best_validation_ndcg_at_10"]
     if config.base_ndcg_at_10 is not None and score <= config.base_ndcg_at_10:
         progress.say(
@@ -294,13 +294,15 @@ def _merge(
     validation: Validation,
     tuned_score: float,
     progress: Progress,
+    machine: Machine,
 ) -> dict[str, float]:
     """Leave in the model the mix of base and tuned weights that the config asks for.
 
     Returns what the result says of it: the share, and its NDCG@10 on validation.
     """
     tuned = {name: weight.detach().clone() for name, weight in model.named_parameters()}
-    base = dict(load_model(config.base).to(model.device).named_parameters())
+    base_model = load_model(config.base, machine=machine).to(model.device)
+    base = dict(base_model.named_parameters())
     scores = {1.0: tuned_score} if config.merge == "best" else {}
     for share in RATIOS if config.merge == "best" else (config.merge,):
         put_weights(model, interpolate(base, tuned, share))

@@ -111,6 +111,53 @@ def rows_of(parsed: pl.DataFrame, document_id: str) -> list[dict]:
     return parsed.filter(pl.col("document_id") == document_id).sort("page").to_dicts()
 
 
+# How far it is.
+
+
+def form(pages: int) -> bytes:
+    """A PDF with a field to fill in on each page, which the parser goes through first."""
+    document = pymupdf.open("pdf", pdf(*(chapter(n, f"field {n}") for n in range(pages))))
+    for page in document:
+        field = pymupdf.Widget()
+        field.field_name, field.field_type = f"name {page.number}", pymupdf.PDF_WIDGET_TYPE_TEXT
+        field.rect = pymupdf.Rect(100, 700, 300, 720)
+        page.add_widget(field)
+    return document.tobytes()
+
+
+def reported(monkeypatch: pytest.MonkeyPatch, content: bytes) -> list[int]:
+    """What a worker reports of a PDF while it parses it."""
+    pages: list[int] = []
+    monkeypatch.setattr("embed_assets.documents.parsing.report", pages.append)
+    parse_pdf(content)
+    return pages
+
+
+@pytest.mark.parametrize(
+    ("content", "pages"),
+    [
+        (pdf(*(chapter(n, f"lock {n}") for n in range(4))), [0, 1, 2, 3, 4]),
+        (pdf(chapter(1, "one page")), [0, 1]),
+        (pdf(""), [1]),
+        (form(pages=3), [0, 1, 2, 3]),
+    ],
+    ids=["four pages", "one page", "nothing to read", "a form"],
+)
+def test_each_page_is_reported_as_it_is_taken_up_and_all_of_them_at_the_end(
+    monkeypatch: pytest.MonkeyPatch, content: bytes, pages: list[int]
+):
+    assert reported(monkeypatch, content) == pages
+
+
+def test_pages_are_counted_though_some_files_break_or_end_their_worker(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """The bar ends at all pages there are: one for each file whose pages can't be counted."""
+    files = {"a": MANUAL, "b": b"%PDF-1.7 and then nothing", "c": pdf(chapter(1, "c"))}
+    parse(files, list(files))
+    assert "Parsing PDFs: 100%, 4/4 [" in capsys.readouterr().err
+
+
 # One PDF.
 
 

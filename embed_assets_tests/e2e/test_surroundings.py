@@ -86,6 +86,24 @@ with duckdb.connect(sys.argv[1] + "/warehouse.duckdb", read_only=True) as connec
 """
 
 
+def test_where_python_may_not_read_names_as_utf_8_it_is_said_once(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    """The command starts Python again in UTF-8, and would do so for ever where that is refused."""
+    python = [sys.executable, "-X", "utf8=0", "-m", "embed_assets.cli"]
+    done = subprocess.run(
+        [*python, "lineage"],
+        env={**environment, **ASCII},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "another encoding than UTF-8" in done.stderr
+
+
 def test_a_person_without_rights_to_the_home_is_told_so_in_one_line(
     five_pdfs: Callable[[Path], Path],
     environment: dict[str, str],

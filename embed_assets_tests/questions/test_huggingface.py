@@ -9,6 +9,7 @@ from embed_assets.questions.statuses import KEPT, UNREADABLE
 from embed_assets.questions.writing import Writing, written_questions
 from embed_assets.resources.answers import AnswerStore
 from embed_assets.settings import Settings
+from embed_assets_tests.machines import H100, PLAIN, T4, WITH_BF16, with_gpus
 from embed_assets_tests.questions.test_writing import chunks
 from embed_assets_tests.tiny_llm import QUESTION, make_tiny_chat_model, make_tiny_doc2query
 
@@ -82,6 +83,33 @@ def test_what_is_known_is_not_generated_again(ask, chat_model, monkeypatch):
     first = ask(chat_model)
     monkeypatch.setattr(LocalWriter, "_generate", None)
     assert ask(chat_model).equals(first)
+
+
+@pytest.mark.parametrize(
+    ("machine", "device", "precision"),
+    [
+        (PLAIN, "cpu", "float32"),
+        (WITH_BF16, "cpu", "float32"),
+        (with_gpus(H100), "cuda", "bfloat16"),
+        (with_gpus(T4), "cuda", "bfloat16"),
+    ],
+    ids=["CPU", "CPU with bf16", "GPU", "GPU that emulates bf16"],
+)
+def test_a_gpu_writes_in_bf16_which_takes_half_the_memory(
+    chat_model, monkeypatch, machine, device, precision
+):
+    from transformers import AutoModelForCausalLM
+
+    asked = {}
+    load = AutoModelForCausalLM.from_pretrained
+    monkeypatch.setattr(
+        AutoModelForCausalLM,
+        "from_pretrained",
+        lambda name, **options: asked.update(options) or load(name),
+    )
+    monkeypatch.setattr("embed_assets.questions.huggingface.this_machine", lambda: machine)
+    assert LocalWriter(str(chat_model), 2, 0.0, 20, 1)._loaded[2] == "chat"
+    assert (asked["device_map"], str(asked["dtype"])) == (device, f"torch.{precision}")
 
 
 def test_a_model_that_isnt_there_is_named(ask, tmp_path):

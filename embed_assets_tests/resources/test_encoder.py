@@ -51,6 +51,7 @@ def test_embeddings_are_those_of_sentence_transformers_in_the_order_of_the_texts
     np.testing.assert_allclose(ours, theirs, atol=1e-6)
 
 
+@pytest.mark.usefixtures("torch_without_gpu")
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_gpu_gets_large_batches_one_after_another(
     card: ModelCard, precision: Literal["fp32", "bf16"], monkeypatch: pytest.MonkeyPatch

@@ -4,7 +4,7 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -145,23 +145,30 @@ def test_a_caller_that_stops_early_leaves_no_process_behind():
         os.kill(worker, 0)
 
 
-def work_slowly(steps: int) -> int:
-    for step in range(1, steps + 1):
-        time.sleep(0.3)
-        report(step)
-    return steps
+def report_and_wait(item: tuple[int, str]) -> int:
+    """Say how much is done, and go on once somebody has seen it and made the file."""
+    done, file = item
+    report(done)
+    while not os.path.exists(file):
+        time.sleep(0.01)
+    return done
 
 
-def test_what_workers_report_is_seen_while_they_are_at_work():
-    seen: list[list[int]] = []
+def test_what_workers_report_is_seen_while_they_are_at_work(tmp_path):
+    seen = tmp_path / "seen"
+
+    def watch(done: Sequence[int]) -> None:
+        if list(done) == [3, 5]:
+            seen.touch()
+
+    items = [(3, str(seen)), (5, str(seen))]
     with WorkerPool(processes=2, timeout=60).start(2) as workers:
-        first = list(workers.map(work_slowly, [4, 6], watch=lambda done: seen.append([*done])))
-        assert [outcome.result for outcome in first] == [4, 6]
-        assert any(0 < sum(done) < 10 for done in seen)
-        assert all(one <= 4 and other <= 6 for one, other in seen)
-        seen.clear()
-        list(workers.map(work_slowly, [2], watch=lambda done: seen.append([*done])))
-        assert seen[0][0] < 2, "each map begins at nothing"
+        outcomes = list(workers.map(report_and_wait, items, watch=watch))
+        assert [outcome.result for outcome in outcomes] == [3, 5]
+        looks: list[int] = []
+        never = [("dawdle", 1)]
+        list(workers.map(do, never, watch=lambda done: looks.extend(done)))
+        assert set(looks) <= {0}, "each map begins at nothing"
 
 
 def test_a_limit_of_its_own_holds_for_one_map_alone():
@@ -175,7 +182,7 @@ def test_where_processes_share_no_memory_it_is_said_in_one_line(monkeypatch):
     def refuse(*_: object) -> None:
         raise FileNotFoundError(2, "No such file or directory", "/dev/shm")
 
-    monkeypatch.setattr("embed_assets.resources.workers._SPAWN.RawArray", refuse)
+    monkeypatch.setattr("_multiprocessing.SemLock", refuse)  # as sem_open does
     with (
         pytest.raises(ProjectError, match=r"^Worker processes can't be started: .*/dev/shm"),
         WorkerPool().start(1),

@@ -1,7 +1,6 @@
 """What a training leaves, and what the next run takes up of one that was cut off."""
 
 import re
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +11,9 @@ from embed_assets.errors import SettingsError
 from embed_assets.resources.encoder import model_card
 from embed_assets.settings import Settings
 from embed_assets.training import assets as training
-from embed_assets.training.assets import TrainingError, _keep, _train, training_environment
+from embed_assets.training.assets import TrainingError, _keep, _train
 from embed_assets.training.config import TrainingConfig, training_config
 from embed_assets.training.trainer import training_lock
-from embed_assets_tests.machines import PLAIN
 from embed_assets_tests.tiny_model import make_static_model, make_tiny_model
 
 
@@ -116,18 +114,6 @@ def test_a_folder_of_the_working_directory_never_passes_for_this_package(
     config = config_of(settings, tmp_path / "training", "first")
     config = config.model_copy(update={"processes": processes})
     assert "pairs.parquet" in failure_of(config), "ours began, and found that nothing was prepared"
-
-
-@pytest.mark.parametrize(
-    ("processes", "cores", "threads"), [(1, 8, None), (2, 8, "4"), (3, 8, "2"), (4, 2, "1")]
-)
-def test_processes_that_train_together_share_the_cores(
-    tmp_path, settings, processes, cores, threads
-):
-    config = config_of(settings, tmp_path / "training", "first")
-    config = config.model_copy(update={"processes": processes})
-    environment = training_environment(config, replace(PLAIN, cores=cores))
-    assert environment.get("OMP_NUM_THREADS") == threads
 
 
 def test_a_training_in_a_folder_where_another_trains_says_so(tmp_path, settings):

@@ -1,6 +1,7 @@
 """The training process, really run on a tiny model."""
 
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -10,12 +11,13 @@ import polars as pl
 import pytest
 
 from embed_assets.resources.encoder import load_model
-from embed_assets.training.assets import training_command
 from embed_assets.training.config import TrainingConfig
+from embed_assets.training.launch import training_command
 from embed_assets.training.progress import Silent
 from embed_assets.training.trainer import _training_dataset, last_checkpoint, train
 from embed_assets.training.validation import BEST_METRIC, Validation
 from embed_assets.training.weights import add_lora
+from embed_assets_tests.machines import PLAIN, SMALL
 from embed_assets_tests.tiny_model import make_static_model, make_tiny_model
 from embed_assets_tests.training.trainings import (
     Measured,
@@ -105,6 +107,7 @@ def test_two_processes_train_as_one_on_the_batch_that_they_share(
     assert done.returncode == 0, done.stderr
     result = json.loads(config.result.read_text())
     assert result["steps"] == 10
+    assert result["resumed_from"].startswith("checkpoint-")
     assert result["resumed_from"] != "checkpoint-10"
     assert largest_difference(weights_of(config), weights_of(alone)) < 1e-5
 
@@ -113,13 +116,15 @@ def test_two_processes_train_as_one_on_the_batch_that_they_share(
 def test_a_batch_larger_than_memory_is_trained_on_as_if_it_fitted(
     tmp_path: Path,
     tmp_path_factory: pytest.TempPathFactory,
-    monkeypatch: pytest.MonkeyPatch,
     method: str,
 ) -> None:
     base = make_tiny_model(tmp_path_factory.mktemp("still"), dropout=0.0)
-    whole, _ = train_here(tmp_path / "whole", base, batch_size=8, method=method)
-    monkeypatch.setattr("embed_assets.training.trainer.texts_that_fit", lambda *a, **k: 3)
-    parts, _ = train_here(tmp_path / "parts", base, batch_size=8, method=method)
+    options = {"batch_size": 8, "method": method}
+    large, small = Measured(), Measured()
+    whole, _ = train_here(tmp_path / "whole", base, progress=large, machine=PLAIN, **options)
+    parts, _ = train_here(tmp_path / "parts", base, progress=small, machine=SMALL, **options)
+    assert not [line for line in large.said if "cached" in line]
+    assert re.search(r"Gradients are cached, [1-7] texts at a time", " ".join(small.said))
     assert largest_difference(weights_of(parts), weights_of(whole)) < 1e-5
 
 

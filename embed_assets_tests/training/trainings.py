@@ -1,7 +1,5 @@
 """Trainings of a second on a tiny model: what they read, and ways to run, kill and compare them."""
 
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -10,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import psutil
 
 from embed_assets.machine import Machine
 from embed_assets.training.config import TrainingConfig
@@ -80,10 +79,14 @@ def command(config: Path) -> list[str]:
 
 
 class Measured(Silent):
-    """Keeps the loss of each step."""
+    """Keeps the loss of each step, and what is said."""
 
     def __init__(self) -> None:
         self.losses: dict[int, float] = {}
+        self.said: list[str] = []
+
+    def say(self, message: str) -> None:
+        self.said.append(message)
 
     def measure(self, metrics: Mapping[int, Mapping[str, float]]) -> None:
         self.losses |= {step: row["loss"] for step, row in metrics.items() if "loss" in row}
@@ -97,13 +100,16 @@ def kill_at(command: list[str], config: TrainingConfig, step: int) -> None:
     """Start a training, and kill all its processes once it has a checkpoint of this step."""
     log_path = config.folder / "killed.log"
     with log_path.open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        process = subprocess.Popen(command, stdout=log, stderr=log)
         deadline = time.monotonic() + 300
         while step_of(last_checkpoint(config)) < step:
             assert process.poll() is None, log_path.read_text(encoding="utf-8")
             assert time.monotonic() < deadline
             time.sleep(0.01)
-        os.killpg(process.pid, signal.SIGKILL)
+        # torchrun's processes have sessions of their own: a signal to a group misses them.
+        started = psutil.Process(process.pid)
+        for each in [started, *started.children(recursive=True)]:
+            each.kill()
         process.wait()
 
 

@@ -1,0 +1,49 @@
+"""How training processes are started: one, or several by torchrun, and what surrounds them.
+
+Imported where there is neither Dagster nor a warehouse: nothing of them belongs here.
+"""
+
+import os
+import sys
+
+from embed_assets.machine import Machine
+from embed_assets.training.config import TrainingConfig
+
+LOOPBACK = "127.0.0.1"
+GPUS = "CUDA_VISIBLE_DEVICES"
+
+
+def training_command(config: TrainingConfig) -> list[str]:
+    """What starts the training: one process, or as many as the config says, by torchrun."""
+    module = ["-m", "embed_assets.training.trainer", str(config.path)]
+    if config.processes == 1:
+        return [sys.executable, *module]
+    return [*torchrun(config.processes), *module]
+
+
+def torchrun(processes: int) -> list[str]:
+    """What starts so many processes of whatever follows.
+
+    They meet at an address: the name of a machine need not lead to it, nor `localhost` here.
+    """
+    here = ["--rdzv-backend=c10d", f"--rdzv-endpoint={LOOPBACK}:0", f"--local-addr={LOOPBACK}"]
+    return [
+        *(sys.executable, "-m", "torch.distributed.run"),
+        *here,
+        f"--nproc-per-node={processes}",
+    ]
+
+
+def training_environment(processes: int, machine: Machine) -> dict[str, str]:
+    """What so many training processes find in their environment beside what this one has.
+
+    Several on CPUs share the cores; one alone sees one GPU. A file or folder of the working
+    directory never passes for a module, though `python -m` looks there first.
+    """
+    share = {"OMP_NUM_THREADS": str(max(1, machine.cores // processes))}
+    return {"PYTHONSAFEPATH": "1", **(share if processes > 1 else one_gpu(machine))}
+
+
+def one_gpu(machine: Machine) -> dict[str, str]:
+    """What hides all GPUs but the first from a process: transformers deals batches out to all."""
+    return {GPUS: (os.environ.get(GPUS) or "0").partition(",")[0]} if machine.gpus else {}
