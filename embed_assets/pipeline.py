@@ -48,6 +48,7 @@ from embed_assets.staleness import (
     stale_document_assets,
     stale_training_assets,
 )
+from embed_assets.terminal import terminal_kept
 
 REPOSITORY = ".dagster/repository"
 """The tag by which the UI shows a run under its job."""
@@ -195,18 +196,19 @@ class Pipeline:
         batch = {RANGE_START: keys[0], RANGE_END: keys[-1]} if keys else {}
         what = f"{len(keys)} documents: " if keys else ""
         typer.echo(f"{what}{', '.join(assets)}", err=True)
-        result = self.definitions.resolve_job_def(job).execute_in_process(
-            instance=instance,
-            asset_selection=[dg.AssetKey(asset) for asset in assets],
-            tags={
-                BY_COMMAND: "true",
-                BUDGET_TAG: self.command,
-                REPOSITORY: "__repository__@embed_assets",
-                **batch,
-            },
-            run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
-            raise_on_error=False,
-        )
+        with terminal_kept():
+            result = self.definitions.resolve_job_def(job).execute_in_process(
+                instance=instance,
+                asset_selection=[dg.AssetKey(asset) for asset in assets],
+                tags={
+                    BY_COMMAND: "true",
+                    BUDGET_TAG: self.command,
+                    REPOSITORY: "__repository__@embed_assets",
+                    **batch,
+                },
+                run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+                raise_on_error=False,
+            )
         self._measure(result)
         if not result.success:
             raise _failure(result)

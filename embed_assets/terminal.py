@@ -1,23 +1,29 @@
 """Progress of long work, as a person sees it: a bar in a terminal, lines in a file or a log."""
 
+import functools
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, TextIO
 
 from tqdm import tqdm
 
 SECONDS_BETWEEN_LINES = 10.0
+TERMINAL = "EMBED_ASSETS_TERMINAL"
+"""Set while bars are to be drawn in a terminal that stderr no longer leads to: its device."""
 LINE = "{desc}: {percentage:.0f}%, {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
 
 
 def progress_bar(
     title: str | None, total: int, unit: str, *, initial: int = 0, stream: TextIO | None = None
 ) -> "tqdm[Any]":
-    """A bar to update, on stderr if no stream is given; nothing at all without a title.
+    """A bar to update, in the terminal or on stderr if no stream is given; none without a title.
 
-    Where the stream is no terminal: a line every ten seconds, and one at the end. Give
+    Where that is no terminal: a line every ten seconds, and one at the end. Give
     `refresh=False` to what changes its text between updates, or each change is a line.
     """
-    out = stream or sys.stderr
+    out = stream or _terminal(os.environ.get(TERMINAL)) or sys.stderr
     shared: dict[str, Any] = {
         "desc": title,
         "total": total,
@@ -27,13 +33,41 @@ def progress_bar(
     if title is None or out is None:
         return tqdm(**shared, disable=True)
     if out.isatty():
-        return tqdm(**shared, file=out, dynamic_ncols=True)
+        # Some terminals say that they have no columns or no lines: nothing would fit.
+        has_size = min(os.get_terminal_size(out.fileno())) > 1
+        size: dict[str, Any] = {"dynamic_ncols": True} if has_size else {"ncols": 80, "nrows": 24}
+        return tqdm(**shared, file=out, **size)
     lines = _Lines(out)
     bar = _LineByLine(
         **shared, file=lines, bar_format=LINE, mininterval=SECONDS_BETWEEN_LINES, miniters=1
     )
     lines.silent = False
     return bar
+
+
+@contextmanager
+def terminal_kept() -> Iterator[None]:
+    """Have bars drawn in this process's terminal, by its children too, whatever becomes of stderr.
+
+    Dagster leads stderr into a file while a step is at work, and copies that file to the terminal.
+    """
+    try:
+        os.environ[TERMINAL] = os.ttyname(sys.stderr.fileno())
+    except (OSError, ValueError, AttributeError):  # no terminal, none with a name, no stderr
+        yield
+        return
+    try:
+        yield
+    finally:
+        del os.environ[TERMINAL]
+
+
+@functools.cache
+def _terminal(device: str | None) -> TextIO | None:
+    try:
+        return os.fdopen(os.open(device, os.O_WRONLY), "w", encoding="utf-8") if device else None
+    except OSError:
+        return None
 
 
 class _LineByLine(tqdm):

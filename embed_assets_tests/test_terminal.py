@@ -1,23 +1,49 @@
 """Progress in a terminal and in a file."""
 
 import io
+import os
+import pty
+import select
+import subprocess
+import sys
+import termios
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
 
 import pytest
 import tqdm.std
 
-from embed_assets.terminal import SECONDS_BETWEEN_LINES, progress_bar
+from embed_assets.terminal import SECONDS_BETWEEN_LINES, TERMINAL, progress_bar, terminal_kept
 
 
-class Terminal(io.StringIO):
+class File(io.StringIO):
     encoding = "utf-8"
 
-    def isatty(self) -> bool:
-        return True
+
+@dataclass
+class Terminal:
+    """A pseudo terminal: what writes to it, and what it showed."""
+
+    stream: TextIO
+    device: int
+
+    def shown(self) -> str:
+        self.stream.flush()
+        parts = []
+        while select.select([self.device], [], [], 0.2)[0]:
+            parts.append(os.read(self.device, 2**16))
+        return b"".join(parts).decode()
 
 
-class File(Terminal):
-    def isatty(self) -> bool:
-        return False
+@pytest.fixture
+def terminal() -> Iterator[Terminal]:
+    device, stream = pty.openpty()
+    with os.fdopen(stream, "w", encoding="utf-8") as open_stream:
+        yield Terminal(open_stream, device)
+    os.close(device)
 
 
 @pytest.fixture
@@ -28,7 +54,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
-def work(stream: io.StringIO, clock: list[float], seconds: int) -> None:
+def work(stream: TextIO, clock: list[float], seconds: int) -> None:
     """A hundred seconds of work, ten steps a second, or as many seconds as are given."""
     with progress_bar("Parsing PDFs", 10 * seconds, "page", stream=stream) as bar:
         for step in range(10 * seconds):
@@ -74,19 +100,69 @@ def test_in_a_file_work_that_is_broken_off_says_how_far_it_came(clock: list[floa
     assert stream.getvalue().startswith("Training: 71%, 5/7")
 
 
-def test_in_a_terminal_a_bar_is_drawn_over_itself(clock: list[float]):
-    stream = Terminal()
-    work(stream, clock, seconds=3)
-    assert stream.getvalue().count("\r") > 10
-    assert stream.getvalue().count("\n") == 1
-    assert "30/30" in stream.getvalue()
+@pytest.mark.parametrize("size", [(24, 100), (0, 100), (24, 0), (0, 0)])
+def test_in_a_terminal_a_bar_is_drawn_over_itself(
+    clock: list[float], terminal: Terminal, size: tuple[int, int]
+):
+    termios.tcsetwinsize(terminal.device, size)
+    work(terminal.stream, clock, seconds=1)
+    shown = terminal.shown()
+    assert shown.count("\rParsing PDFs: ") > 5
+    assert shown.count("\n") == 1
+    assert "10/10" in shown
 
 
-@pytest.mark.parametrize("stream", [Terminal(), File()])
-def test_work_without_a_title_shows_nothing(stream: io.StringIO):
-    with progress_bar(None, 3, "text", stream=stream) as bar:
+def test_work_without_a_title_shows_nothing(terminal: Terminal):
+    for stream in (terminal.stream, file := File()):
+        with progress_bar(None, 3, "text", stream=stream) as bar:
+            bar.update(3)
+    assert file.getvalue() == ""
+    terminal.stream.write("nothing else")
+    assert terminal.shown() == "nothing else"
+
+
+BAR = """
+from embed_assets.terminal import progress_bar
+with progress_bar("Training", 3, "batch") as bar:
+    bar.update(3)
+"""
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_bar_is_drawn_in_the_terminal_though_stderr_leads_elsewhere(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch, kept: bool
+):
+    """As in a step of Dagster's, and in the training that it starts."""
+    monkeypatch.setattr("sys.stderr", terminal.stream)
+    with terminal_kept() if kept else nullcontext():
+        command = [sys.executable, "-c", BAR]
+        said = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=True).stderr
+    assert TERMINAL not in os.environ
+    if kept:
+        assert said == ""
+        assert "\rTraining: 100%|" in terminal.shown()
+    else:
+        assert said.startswith("Training: 100%, 3/3")
+
+
+@pytest.mark.parametrize("device", ["/dev/nowhere", ""])
+def test_without_its_terminal_a_bar_goes_to_stderr(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], device: str
+):
+    monkeypatch.setenv(TERMINAL, device)
+    with progress_bar("Training", 3, "batch") as bar:
         bar.update(3)
-    assert stream.getvalue() == ""
+    assert capsys.readouterr().err.startswith("Training: 100%, 3/3")
+
+
+def test_where_stderr_is_no_terminal_none_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    with (tmp_path / "log").open("w", encoding="utf-8") as log:
+        monkeypatch.setattr("sys.stderr", log)
+        with terminal_kept():
+            assert TERMINAL not in os.environ
+        monkeypatch.setattr("sys.stderr", None)
+        with terminal_kept():
+            assert TERMINAL not in os.environ
 
 
 def test_a_program_without_stderr_shows_nothing(monkeypatch: pytest.MonkeyPatch):

@@ -280,7 +280,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def environment(tiny_model: Path) -> dict[str, str]:
     """Environment of a command that knows nothing but the tiny model; extend a copy of it."""
-    foreign = ("EMBED_ASSETS_", "DAGSTER_", "MLFLOW_")
+    foreign = ("EMBED_ASSETS_", "DAGSTER_", "MLFLOW_", "PYTHONWARN")
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(foreign)}
     return {
         **inherited,

@@ -1,7 +1,6 @@
 """The command where a machine is set up in ways that its authors' aren't."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -114,7 +113,7 @@ def test_a_person_without_rights_to_the_home_is_told_so_in_one_line(
     (tmp_path / "a file").write_text("")
     done = subprocess.run(
         [command, "run", "--pdfs", str(pdfs), "--home", str(tmp_path / "a file" / "home")],
-        env={**os.environ, **environment},
+        env=environment,
         cwd=tmp_path,
         capture_output=True,
         text=True,
