@@ -34,6 +34,7 @@ install: $(VENV)/installed
 $(VENV)/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and "Python 3.11 to 3.13 is needed: make PYTHON=python3.13")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test -d $(VENV)/lib/python3*/site-packages/torch || echo "Installing into $(VENV): a few minutes, 3 GB on disk, or 7 with torch for CUDA."
 	$(if $(TORCH_INDEX),$(BIN)/python -m pip install --quiet --no-deps torch --index-url $(TORCH_INDEX) --constraint constraints.txt)
 	$(BIN)/python -m pip install --quiet --editable . --constraint constraints.txt
 	@touch $@
