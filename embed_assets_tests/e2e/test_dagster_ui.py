@@ -235,7 +235,8 @@ def read_the_verdict(screen: Screen, dagster: str, home: Path) -> str:
     report = value_of(screen, "report").text
     assert report == str(home / "reports" / "comparison-v1.html")
     assert Path(report).is_file()
-    link = value_of(screen, "mlflow_run").find_element(By.TAG_NAME, "a").get_attribute("href")
+    # The table is there before its links are rendered.
+    link = screen.find(f"{row_of('mlflow_run')}/td[3]//a").get_attribute("href")
     run_id = value_of(screen, "mlflow_run_id").text
     assert link is not None
     assert run_id in link
