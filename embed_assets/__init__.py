@@ -8,6 +8,7 @@ os.environ.setdefault("DO_NOT_TRACK", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("DISABLE_TELEMETRY", "YES")
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 # Dagster says at every start which of its parts are young; the pins in pyproject.toml hold them.
 warnings.filterwarnings("ignore", message=r".*is currently in (preview|beta)")

@@ -47,7 +47,6 @@ class WorkerPool(dg.ConfigurableResource):
         from pebble import ProcessPool
 
         try:
-            _SPAWN.RLock()  # which the pool would make when it is first used
             done = _SPAWN.RawArray("q", max(1, most_items))
             pool = ProcessPool(
                 max_workers=max(1, min(self.processes, most_items)),
@@ -55,6 +54,7 @@ class WorkerPool(dg.ConfigurableResource):
                 initargs=[self.memory_limit_bytes, done],
                 context=_SPAWN,  # pyright: ignore[reportArgumentType]
             )
+            _ = pool.active  # starts it, and what its processes share
         except OSError as error:
             raise ProjectError(
                 f"Worker processes can't be started: {error}. On Linux they need a /dev/shm that "
