@@ -365,7 +365,7 @@ print(len(parse_pdf(sys.stdin.buffer.read())))
 
 
 def test_the_layout_model_s_library_reports_to_nobody(tmp_path):
-    """It (onnxruntime) queues what it knows of the machine below the home folder, to send it later."""
+    """It (onnxruntime) queues what it knows of the machine below HOME, to send it later."""
     given = {k: v for k, v in os.environ.items() if k not in ("TF_BUILD", "ORT_DISABLE_TELEMETRY")}
     command = [sys.executable, "-c", PARSE]
     said = subprocess.check_output(command, input=MANUAL, env={**given, "HOME": str(tmp_path)})
