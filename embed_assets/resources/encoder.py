@@ -334,7 +334,7 @@ def load_model(source: str, token_limit: int | None = None, machine: Machine | N
     try:
         model = SentenceTransformer(
             source,
-            # None: the GPU of this process. Other accelerators (Apple's) are not tried: untested.
+            # None: the GPU of this process. Apple's GPUs are left alone: nobody tried them.
             device=None if machine.gpus else "cpu",
             model_kwargs={"dtype": torch.float32},
         )
