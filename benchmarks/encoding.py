@@ -49,8 +49,8 @@ import torch
 
 from embed_assets.evaluation.beir import read_beir
 from embed_assets.evaluation.retrieval import evaluate
-from embed_assets.resources import encoder as resources_encoder
-from embed_assets.resources.encoder import (
+from embed_assets.models import encoder as encoder_module
+from embed_assets.models.encoder import (
     Encoder,
     ModelCard,
     Task,
@@ -67,7 +67,7 @@ class InTurn(Encoder):
     """Batches one after another, each on all cores."""
 
     def encode(self, texts: Sequence[str], task: Task, progress: str | None = None) -> np.ndarray:
-        with mock.patch.object(resources_encoder, "MOST_BATCHES_AT_ONCE", 1):
+        with mock.patch.object(encoder_module, "MOST_BATCHES_AT_ONCE", 1):
             return super().encode(texts, task, progress)
 
 

@@ -28,7 +28,7 @@ from sentence_transformers import SentenceTransformer
 
 from embed_assets.evaluation.beir import read_beir
 from embed_assets.evaluation.retrieval import evaluate, sentence_transformers_name
-from embed_assets.resources.encoder import Encoder, ModelCard, load_model, model_card
+from embed_assets.models.encoder import Encoder, ModelCard, load_model, model_card
 from embed_assets.settings import Settings
 
 SIZE = 768

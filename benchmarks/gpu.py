@@ -49,7 +49,7 @@ from recipe import load, train_recipe
 from embed_assets.evaluation.beir import read_beir
 from embed_assets.evaluation.retrieval import evaluate
 from embed_assets.machine import GIB, peak_memory_bytes, this_machine
-from embed_assets.resources.encoder import (
+from embed_assets.models.encoder import (
     Encoder,
     embedding_size,
     matryoshka_dimensions,

@@ -196,7 +196,7 @@ def measure_ours(setting: Setting, work: Path) -> dict[str, Any]:
     """The wall time of `embed-assets run` in a fresh home, by row."""
     home = work / "home"
     shutil.rmtree(home, ignore_errors=True)
-    command = [sys.executable, "-m", "embed_assets.cli", "run", "--json"]
+    command = [sys.executable, "-m", "embed_assets.command.cli", "run", "--json"]
     wall, output = run(command, work, "ours", environment(setting, work, home))
     summary = json.loads(output)
     rows, dagster = read_events(home, wall)
@@ -233,8 +233,8 @@ def run_before_training() -> None:
     """What `embed-assets run` does, up to the training. In a process of its own."""
     import dagster as dg
 
+    from embed_assets.command.pipeline import Pipeline
     from embed_assets.definitions import TRAIN
-    from embed_assets.pipeline import Pipeline
     from embed_assets.settings import Settings
 
     pipeline = Pipeline(Settings())
@@ -348,8 +348,8 @@ def read_training(home: Path) -> dict[str, float]:
 
     from mlflow import MlflowClient
 
+    from embed_assets.command.summary import newest_model
     from embed_assets.resources.warehouse import Warehouse
-    from embed_assets.summary import newest_model
 
     logging.getLogger("alembic").setLevel(logging.WARNING)
     model = newest_model(Warehouse(path=str(home / "warehouse.duckdb")))

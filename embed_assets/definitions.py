@@ -5,10 +5,10 @@ from typing import Any
 
 import dagster as dg
 
+from embed_assets.automation.sensors import INGEST, pdf_folder
 from embed_assets.comparison import assets as comparison_stage
 from embed_assets.documents import assets as documents_stage
 from embed_assets.documents.checks import document_is_readable
-from embed_assets.documents.sensors import INGEST, pdf_folder
 from embed_assets.evaluation import assets as evaluation_stage
 from embed_assets.machine import GIB, Machine, this_machine
 from embed_assets.pairs import assets as pairs_stage

@@ -9,10 +9,10 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from embed_assets.automation.staleness import DOCUMENT_ASSETS, UPSTREAM
 from embed_assets.definitions import build_definitions, build_resources, code_versions
 from embed_assets.errors import SettingsError
 from embed_assets.settings import PREFIX, Settings
-from embed_assets.staleness import DOCUMENT_ASSETS, UPSTREAM
 from embed_assets.tables import TABLES
 from embed_assets_tests.tiny_model import make_tiny_model
 
@@ -264,7 +264,7 @@ def test_a_model_that_is_not_there_is_an_error_before_any_work(tmp_path):
 
 LOAD = """
 import json, sys
-import embed_assets.definitions, embed_assets.cli, embed_assets.pipeline
+import embed_assets.definitions, embed_assets.command.cli, embed_assets.command.pipeline
 loaded = {name.partition(".")[0] for name in sys.modules}
 print(json.dumps([sorted(loaded), embed_assets.definitions.defs is not None]))
 """

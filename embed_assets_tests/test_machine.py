@@ -24,7 +24,7 @@ from embed_assets.machine import (
     this_machine,
     usable_cores,
 )
-from embed_assets.resources.encoder import load_model, resolved_precision
+from embed_assets.models.encoder import load_model, resolved_precision
 from embed_assets.settings import Settings
 from embed_assets.training.config import process_count
 from embed_assets_tests.machines import (

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from embed_assets.cli import load_settings
+from embed_assets.command.cli import load_settings
 from embed_assets.errors import SettingsError
 from embed_assets.settings import PREFIX, Settings
 

@@ -29,11 +29,11 @@ from embed_assets.evaluation.baselines import (
     lasting_baselines,
     store_baselines,
 )
-from embed_assets.evaluation.encoders import is_version
 from embed_assets.evaluation.retrieval import metric_name
-from embed_assets.resources.embeddings import CachedEncoder, forget_embeddings
-from embed_assets.resources.encoder import model_card
-from embed_assets.resources.registry import champion_before, champion_version
+from embed_assets.models.embeddings import CachedEncoder, forget_embeddings
+from embed_assets.models.encoder import model_card
+from embed_assets.models.encoders import is_version
+from embed_assets.models.registry import champion_before, champion_version
 from embed_assets.resources.tracking import CHAMPION, REGISTERED_MODEL, Tracking
 from embed_assets.resources.warehouse import Warehouse, record_materialization
 from embed_assets.settings import Settings

@@ -3,7 +3,7 @@
 from embed_assets.comparison.verdict import Comparison
 from embed_assets.evaluation.baselines import Measured, compares_champion, score_baselines
 from embed_assets.evaluation.scoring import retrieval_task
-from embed_assets.resources.registry import champion_version, make_champion
+from embed_assets.models.registry import champion_version, make_champion
 from embed_assets.resources.tracking import CHAMPION, REGISTERED_MODEL, Tracking
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings

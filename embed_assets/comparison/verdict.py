@@ -7,11 +7,11 @@ from typing import Any
 import polars as pl
 
 from embed_assets.comparison.report import Example, Retrieved
-from embed_assets.comparison.significance import compare_models
 from embed_assets.errors import ProjectError
 from embed_assets.evaluation.baselines import COMPARED
 from embed_assets.evaluation.bm25 import BM25
 from embed_assets.evaluation.retrieval import LISTED, quality_kept
+from embed_assets.evaluation.significance import compare_models
 from embed_assets.pairs.splits import LABELLED, TEST_SPLITS, VALIDATION
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.tables import TABLES

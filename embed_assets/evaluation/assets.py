@@ -18,8 +18,8 @@ from embed_assets.evaluation.scoring import (
     score_encoder,
     store,
 )
-from embed_assets.resources.embeddings import CachedEncoder
-from embed_assets.resources.encoder import embedding_size, matryoshka_dimensions, model_card
+from embed_assets.models.embeddings import CachedEncoder
+from embed_assets.models.encoder import embedding_size, matryoshka_dimensions, model_card
 from embed_assets.resources.tracking import Tracking, as_params
 from embed_assets.resources.warehouse import Warehouse, record_materialization
 from embed_assets.settings import Settings

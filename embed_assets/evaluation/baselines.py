@@ -11,7 +11,9 @@ import polars as pl
 
 from embed_assets.errors import ProjectError, SettingsError
 from embed_assets.evaluation.bm25 import BM25, evaluate_bm25
-from embed_assets.evaluation.encoders import (
+from embed_assets.evaluation.retrieval import Evaluation
+from embed_assets.evaluation.scoring import RetrievalTask, score_encoder, store
+from embed_assets.models.encoders import (
     HOSTED,
     AnyEncoder,
     find_encoder,
@@ -19,9 +21,7 @@ from embed_assets.evaluation.encoders import (
     is_version,
     reason_of,
 )
-from embed_assets.evaluation.retrieval import Evaluation
-from embed_assets.evaluation.scoring import RetrievalTask, score_encoder, store
-from embed_assets.resources.registry import newest_model
+from embed_assets.models.registry import newest_model
 from embed_assets.resources.tracking import CHAMPION
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings

@@ -6,13 +6,13 @@ from functools import cached_property
 
 import polars as pl
 
-from embed_assets.evaluation.encoders import AnyEncoder
 from embed_assets.evaluation.retrieval import (
     Evaluation,
     evaluate,
     metric_name,
     sentence_transformers_name,
 )
+from embed_assets.models.encoders import AnyEncoder
 from embed_assets.resources.warehouse import Warehouse
 
 

@@ -6,13 +6,13 @@ import dagster as dg
 import polars as pl
 
 from embed_assets.charts import to_markdown, to_png
+from embed_assets.models.encoder import model_card
 from embed_assets.pairs.selection import corpus_filter, make_pairs
 from embed_assets.pairs.splits import SPLITS, check_enough
 from embed_assets.questions.filters import CORPUS_FILTERS, NEED_EMBEDDINGS, enabled_filters
 from embed_assets.questions.funnel import funnel, funnel_chart
 from embed_assets.questions.labelled_files import read_labelled
 from embed_assets.questions.match_report import match_table, report_matches
-from embed_assets.resources.encoder import model_card
 from embed_assets.resources.warehouse import (
     Warehouse,
     column_lineage,

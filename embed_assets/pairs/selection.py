@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from embed_assets.models.embeddings import CachedEncoder
+from embed_assets.models.encoder import model_card
 from embed_assets.pairs.splits import SPLITS, TRAIN, Assignments, assign_splits
 from embed_assets.questions.filters import enabled_filters, filter_together, normalised_words
 from embed_assets.questions.statuses import CORPUS_WIDE, DUPLICATE, KEPT
-from embed_assets.resources.embeddings import CachedEncoder
-from embed_assets.resources.encoder import model_card
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
 from embed_assets.tables import TABLES

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from embed_assets.resources.encoder import load_model
+from embed_assets.models.encoder import load_model
 from embed_assets.training.config import TrainingConfig
 from embed_assets.training.losses import TEMPERATURE
 from embed_assets.training.progress import Progress

@@ -21,9 +21,9 @@ from embed_assets.evaluation.scoring import (
     store,
 )
 from embed_assets.machine import this_machine
-from embed_assets.resources.embeddings import CachedEncoder
-from embed_assets.resources.encoder import model_card
-from embed_assets.resources.registry import register
+from embed_assets.models.embeddings import CachedEncoder
+from embed_assets.models.encoder import model_card
+from embed_assets.models.registry import register
 from embed_assets.resources.tracking import Tracking, as_params
 from embed_assets.resources.warehouse import Warehouse, digest, record_materialization
 from embed_assets.settings import Settings

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from embed_assets.machine import Machine
-from embed_assets.resources.encoder import batches
+from embed_assets.models.encoder import batches
 
 PART_TOKENS = 1024
 """Tokens of a part, padding included. 512 to 2,048 differ by less than a fifth."""

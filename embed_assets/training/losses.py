@@ -9,7 +9,7 @@ none (Solatorio 2024).
 from typing import Any
 
 from embed_assets.machine import Machine
-from embed_assets.resources.encoder import load_model
+from embed_assets.models.encoder import load_model
 from embed_assets.training.config import TrainingConfig
 
 TEMPERATURE = 0.05

@@ -5,8 +5,8 @@ import polars as pl
 
 from embed_assets.errors import ProjectError, SettingsError
 from embed_assets.evaluation.scoring import RetrievalTask
-from embed_assets.resources.embeddings import CachedEncoder
-from embed_assets.resources.encoder import (
+from embed_assets.models.embeddings import CachedEncoder
+from embed_assets.models.encoder import (
     ModelCard,
 )
 from embed_assets.resources.warehouse import Warehouse

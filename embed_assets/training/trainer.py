@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 
 from embed_assets.errors import ProjectError, one_line
 from embed_assets.machine import Machine, this_machine
-from embed_assets.resources.encoder import load_model, resolved_precision
+from embed_assets.models.encoder import load_model, resolved_precision
 from embed_assets.training.adapter import fit_adapter
 from embed_assets.training.batches import Place, batch_sampler
 from embed_assets.training.config import TrainingConfig

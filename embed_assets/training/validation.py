@@ -10,7 +10,7 @@ import polars as pl
 
 from embed_assets.evaluation.retrieval import evaluate
 from embed_assets.machine import Machine
-from embed_assets.resources.encoder import encode
+from embed_assets.models.encoder import encode
 from embed_assets.training.config import TrainingConfig
 
 BEST_METRIC = "ndcg@10"

@@ -17,9 +17,9 @@ from embed_assets.comparison.verdict import stored_comparison
 from embed_assets.definitions import build_resources
 from embed_assets.evaluation.retrieval import evaluate_rankings
 from embed_assets.evaluation.scoring import retrieval_task, store
-from embed_assets.resources.embeddings import CachedEncoder, cached_embeddings
-from embed_assets.resources.encoder import model_card
-from embed_assets.resources.registry import champion_version, make_champion
+from embed_assets.models.embeddings import CachedEncoder, cached_embeddings
+from embed_assets.models.encoder import model_card
+from embed_assets.models.registry import champion_version, make_champion
 from embed_assets.resources.tracking import REGISTERED_MODEL, Tracking
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings

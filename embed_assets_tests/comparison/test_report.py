@@ -14,7 +14,7 @@ import polars as pl
 import pytest
 
 from embed_assets.comparison.report import Example, Report, Retrieved, render_report
-from embed_assets.comparison.significance import SIGNIFICANCE_SCHEMA
+from embed_assets.evaluation.significance import SIGNIFICANCE_SCHEMA
 
 HOSTILE = (
     "</script><script>document.title='run'</script><img src=x onerror=\"document.title='run'\">"

@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 import polars as pl
 import pytest
 
+from embed_assets.automation.sensors import batches
 from embed_assets.documents.folder import (
     changed_documents,
     check_same_folder,
@@ -19,7 +20,6 @@ from embed_assets.documents.folder import (
     scan,
     settled_documents,
 )
-from embed_assets.documents.sensors import batches
 from embed_assets.errors import SettingsError
 from embed_assets.partitions import document_id
 from embed_assets.resources.warehouse import Warehouse

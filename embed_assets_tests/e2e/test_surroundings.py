@@ -89,7 +89,7 @@ def test_where_python_may_not_read_names_as_utf_8_it_is_said_once(
     environment: dict[str, str], tmp_path: Path
 ) -> None:
     """The command starts Python again in UTF-8, and would do so for ever where that is refused."""
-    python = [sys.executable, "-X", "utf8=0", "-m", "embed_assets.cli"]
+    python = [sys.executable, "-X", "utf8=0", "-m", "embed_assets.command.cli"]
     done = subprocess.run(
         [*python, "lineage"],
         env={**environment, **ASCII},

@@ -22,8 +22,8 @@ from embed_assets.evaluation.baselines import (
     store_baselines,
 )
 from embed_assets.evaluation.scoring import retrieval_task
+from embed_assets.models.encoder import Encoder, Task
 from embed_assets.resources import openai_server
-from embed_assets.resources.encoder import Encoder, Task
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
 from embed_assets.tables import TABLES

@@ -5,6 +5,7 @@ import polars as pl
 import pytest
 
 from embed_assets.errors import SettingsError
+from embed_assets.models.encoder import model_source
 from embed_assets.questions.filters import (
     FILTERS,
     MACHINE,
@@ -29,7 +30,6 @@ from embed_assets.questions.statuses import (
     UNANSWERABLE,
     VERBATIM,
 )
-from embed_assets.resources.encoder import model_source
 from embed_assets.settings import Settings
 from embed_assets_tests.tiny_model import WORDS, make_tiny_model
 

@@ -6,8 +6,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from embed_assets.resources.embeddings import CachedEncoder
-from embed_assets.resources.encoder import ModelCard, encode, load_model
+from embed_assets.models.embeddings import CachedEncoder
+from embed_assets.models.encoder import ModelCard, encode, load_model
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.training.adapter import fit_adapter
 from embed_assets.training.config import TrainingConfig

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from embed_assets.machine import this_machine
-from embed_assets.resources.encoder import load_model
+from embed_assets.models.encoder import load_model
 from embed_assets.training.forward import forward_once
 from embed_assets_tests.tiny_model import make_tiny_model
 

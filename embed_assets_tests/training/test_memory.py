@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from embed_assets.machine import GIB
-from embed_assets.resources.encoder import load_model
+from embed_assets.models.encoder import load_model
 from embed_assets.training.memory import texts_that_fit
 from embed_assets_tests.tiny_model import make_static_model, make_tiny_model
 

@@ -15,7 +15,7 @@ import polars as pl
 import pytest
 
 from embed_assets.machine import Machine
-from embed_assets.resources.encoder import Encoder, ModelCard, load_model
+from embed_assets.models.encoder import Encoder, ModelCard, load_model
 from embed_assets.training.adapter import fit_adapter
 from embed_assets.training.config import TrainingConfig
 from embed_assets.training.launch import training_command

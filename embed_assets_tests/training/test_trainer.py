@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from embed_assets.resources.encoder import load_model
+from embed_assets.models.encoder import load_model
 from embed_assets.training.config import TrainingConfig
 from embed_assets.training.launch import training_command
 from embed_assets.training.progress import Silent

@@ -4,7 +4,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from embed_assets.comparison.significance import SIGNIFICANCE_SCHEMA, compare_models
+from embed_assets.evaluation.significance import SIGNIFICANCE_SCHEMA, compare_models
 
 SCHEMA = {
     "split": pl.String,

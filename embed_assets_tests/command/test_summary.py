@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from embed_assets.summary import run_text
+from embed_assets.command.summary import run_text
 
 SUMMARY: dict[str, Any] = {
     "changed": True,

@@ -10,9 +10,9 @@ from embed_assets.settings import Settings
 def search_chunks(settings: Settings, text: str, k: int) -> dict[str, Any]:
     """What `search --json` prints: the k best chunks. ProjectError if nothing is ingested."""
     from embed_assets.evaluation.retrieval import top_k
-    from embed_assets.resources.embeddings import CachedEncoder
-    from embed_assets.resources.encoder import model_card
-    from embed_assets.resources.registry import champion
+    from embed_assets.models.embeddings import CachedEncoder
+    from embed_assets.models.encoder import model_card
+    from embed_assets.models.registry import champion
     from embed_assets.resources.warehouse import Warehouse
 
     warehouse = Warehouse(path=str(settings.warehouse))

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from embed_assets.errors import one_line
-from embed_assets.resources.embeddings import cached_embeddings
-from embed_assets.resources.encoder import prompts_for
+from embed_assets.models.embeddings import cached_embeddings
+from embed_assets.models.encoder import prompts_for
 from embed_assets.resources.openai_server import (
     Connection,
     OpenAIServer,

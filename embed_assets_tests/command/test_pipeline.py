@@ -3,8 +3,8 @@
 import dagster as dg
 import pytest
 
+from embed_assets.command.pipeline import _failure
 from embed_assets.errors import SettingsError
-from embed_assets.pipeline import _failure
 
 
 def failed(error: Exception, cause: Exception | None = None) -> dg.ExecuteInProcessResult:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 import polars as pl
 
 from embed_assets.errors import ProjectError
-from embed_assets.resources.encoder import Encoder, ModelCard, Task, resolved_precision
+from embed_assets.models.encoder import Encoder, ModelCard, Task, resolved_precision
 from embed_assets.resources.warehouse import Warehouse, digest
 from embed_assets.tables import TABLES
 

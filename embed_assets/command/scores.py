@@ -12,7 +12,6 @@ from typing import Any
 from embed_assets.errors import ProjectError
 from embed_assets.evaluation.beir import BeirTask, graded_ndcg, read_beir
 from embed_assets.evaluation.bm25 import BM25, evaluate_bm25
-from embed_assets.evaluation.encoders import AnyEncoder, find_encoder
 from embed_assets.evaluation.retrieval import (
     LISTED,
     NO_DIMENSION,
@@ -20,8 +19,9 @@ from embed_assets.evaluation.retrieval import (
     evaluate,
     sentence_transformers_name,
 )
-from embed_assets.resources.encoder import matryoshka_dimensions
-from embed_assets.resources.registry import champion
+from embed_assets.models.encoder import matryoshka_dimensions
+from embed_assets.models.encoders import AnyEncoder, find_encoder
+from embed_assets.models.registry import champion
 from embed_assets.resources.tracking import CHAMPION
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from embed_assets.resources.warehouse import Warehouse, input_version, materialization_rows
-from embed_assets.staleness import (
+from embed_assets.automation.staleness import (
     DOCUMENT_ASSETS,
     UPSTREAM,
     read_materializations,
     stale_document_assets,
     stale_training_assets,
 )
+from embed_assets.resources.warehouse import Warehouse, input_version, materialization_rows
 from embed_assets.tables import TABLES
 
 DOCUMENT_VERSIONS = dict.fromkeys(DOCUMENT_ASSETS, "1")

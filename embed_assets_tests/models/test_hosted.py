@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from embed_assets.errors import ProjectError, SettingsError
-from embed_assets.evaluation.hosted import BATCH, HostedEncoder
+from embed_assets.models.hosted import BATCH, HostedEncoder
 from embed_assets.resources import openai_server
 from embed_assets.resources.openai_server import ATTEMPTS, ServerError
 from embed_assets.resources.warehouse import Warehouse

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from embed_assets.resources.embeddings import cached_embeddings, forget_embeddings
+from embed_assets.models.embeddings import cached_embeddings, forget_embeddings
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.tables import TABLES
 

@@ -4,10 +4,10 @@ import re
 from pathlib import Path
 
 from embed_assets.errors import ProjectError, SettingsError, one_line
-from embed_assets.evaluation.hosted import HostedEncoder
-from embed_assets.resources.embeddings import CachedEncoder
-from embed_assets.resources.encoder import ModelCard, model_card
-from embed_assets.resources.registry import newest_model
+from embed_assets.models.embeddings import CachedEncoder
+from embed_assets.models.encoder import ModelCard, model_card
+from embed_assets.models.hosted import HostedEncoder
+from embed_assets.models.registry import newest_model
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
 

@@ -12,10 +12,10 @@ from typing import Any
 import polars as pl
 import pytest
 
+from embed_assets.command.scores import score_on_beir, scores_text
 from embed_assets.errors import ProjectError, SettingsError
-from embed_assets.resources.encoder import Encoder
+from embed_assets.models.encoder import Encoder
 from embed_assets.resources.warehouse import Warehouse
-from embed_assets.scores import score_on_beir, scores_text
 from embed_assets.settings import Settings
 from embed_assets.tables import TABLES
 from embed_assets_tests.evaluation.embeddings_server import EmbeddingsServer
@@ -176,7 +176,14 @@ def test_a_wrong_call_exits_with_2(settings, tmp_path):
 
 def command(settings: Settings, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "EMBED_ASSETS_MODEL": settings.model, "HF_HUB_OFFLINE": "1"}
-    call = [sys.executable, "-m", "embed_assets.cli", "evaluate", "--home", str(settings.home)]
+    call = [
+        sys.executable,
+        "-m",
+        "embed_assets.command.cli",
+        "evaluate",
+        "--home",
+        str(settings.home),
+    ]
     return subprocess.run(
         [*call, *arguments],
         env=environment,

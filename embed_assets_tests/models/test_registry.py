@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from embed_assets.errors import ProjectError
-from embed_assets.resources.registry import (
+from embed_assets.models.registry import (
     champion_before,
     champion_version,
     make_champion,

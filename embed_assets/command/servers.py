@@ -13,9 +13,9 @@ from typing import Any
 
 import typer
 
+from embed_assets.command.pipeline import prepare_home
 from embed_assets.errors import ProjectError, SettingsError
 from embed_assets.machine import Machine, this_machine
-from embed_assets.pipeline import prepare_home
 from embed_assets.resources.tracking import UI_VARIABLE
 from embed_assets.settings import Settings
 

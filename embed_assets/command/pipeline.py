@@ -16,14 +16,7 @@ import dagster as dg
 import typer
 from filelock import Timeout
 
-from embed_assets.definitions import INGEST, TRAIN, build_definitions, code_versions
-from embed_assets.documents.folder import (
-    changed_documents,
-    check_same_folder,
-    partitions_to_sync,
-    scan,
-)
-from embed_assets.documents.sensors import (
+from embed_assets.automation.sensors import (
     BY_COMMAND,
     RANGE_END,
     RANGE_START,
@@ -32,22 +25,29 @@ from embed_assets.documents.sensors import (
     command_lock,
     end_dead_runs,
 )
-from embed_assets.errors import ProjectError, SettingsError
-from embed_assets.evaluation.baselines import check_baselines, failed_baselines
-from embed_assets.partitions import DOCUMENTS
-from embed_assets.questions.assets import BUDGET_TAG
-from embed_assets.questions.generation import check_generator
-from embed_assets.questions.labelled_files import read_labelled
-from embed_assets.questions.statuses import ASK_AGAIN
-from embed_assets.resources.encoder import embedding_size, matryoshka_dimensions, model_card
-from embed_assets.resources.warehouse import UNPARTITIONED, Warehouse
-from embed_assets.settings import Settings
-from embed_assets.staleness import (
+from embed_assets.automation.staleness import (
     DOCUMENT_ASSETS,
     read_materializations,
     stale_document_assets,
     stale_training_assets,
 )
+from embed_assets.definitions import INGEST, TRAIN, build_definitions, code_versions
+from embed_assets.documents.folder import (
+    changed_documents,
+    check_same_folder,
+    partitions_to_sync,
+    scan,
+)
+from embed_assets.errors import ProjectError, SettingsError
+from embed_assets.evaluation.baselines import check_baselines, failed_baselines
+from embed_assets.models.encoder import embedding_size, matryoshka_dimensions, model_card
+from embed_assets.partitions import DOCUMENTS
+from embed_assets.questions.assets import BUDGET_TAG
+from embed_assets.questions.generation import check_generator
+from embed_assets.questions.labelled_files import read_labelled
+from embed_assets.questions.statuses import ASK_AGAIN
+from embed_assets.resources.warehouse import UNPARTITIONED, Warehouse
+from embed_assets.settings import Settings
 from embed_assets.terminal import terminal_kept
 
 REPOSITORY = ".dagster/repository"

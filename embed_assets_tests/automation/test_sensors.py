@@ -6,9 +6,9 @@ from pathlib import Path
 import dagster as dg
 import polars as pl
 
+from embed_assets.automation.sensors import RANGE_END, RANGE_START, batches, pdf_folder
 from embed_assets.definitions import build_definitions
 from embed_assets.documents.folder import FoundDocument, scan
-from embed_assets.documents.sensors import RANGE_END, RANGE_START, batches, pdf_folder
 from embed_assets.partitions import DOCUMENTS
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings

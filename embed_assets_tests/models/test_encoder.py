@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from embed_assets.resources import encoder as module
-from embed_assets.resources.encoder import (
+from embed_assets.models import encoder as module
+from embed_assets.models.encoder import (
     Encoder,
     ModelCard,
     batches,

@@ -35,8 +35,8 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, n
 def run(pdfs: Pdfs = None, home: Home = None, as_json: Json = False) -> None:
     """Bring everything in line with the PDF folder, train what is stale, print the comparison."""
     with _session(pdfs, home, as_json) as (settings, emit):
-        from embed_assets.pipeline import Pipeline
-        from embed_assets.summary import run_summary, run_text
+        from embed_assets.command.pipeline import Pipeline
+        from embed_assets.command.summary import run_summary, run_text
 
         pipeline = Pipeline(settings)
         pipeline.ingest()
@@ -49,8 +49,8 @@ def run(pdfs: Pdfs = None, home: Home = None, as_json: Json = False) -> None:
 def ingest(pdfs: Pdfs = None, home: Home = None, as_json: Json = False) -> None:
     """Bring documents, chunks and questions in line with the PDF folder."""
     with _session(pdfs, home, as_json) as (settings, emit):
-        from embed_assets.pipeline import Pipeline
-        from embed_assets.summary import ingest_summary, ingest_text
+        from embed_assets.command.pipeline import Pipeline
+        from embed_assets.command.summary import ingest_summary, ingest_text
 
         pipeline = Pipeline(settings)
         pipeline.ingest()
@@ -86,7 +86,7 @@ def evaluate(
 ) -> None:
     """Score any model on a BEIR folder: queries, documents and who answers what."""
     with _session(pdfs, home, as_json) as (settings, emit):
-        from embed_assets.scores import score_on_beir, scores_text
+        from embed_assets.command.scores import score_on_beir, scores_text
 
         summary = score_on_beir(settings, beir, model, split)
         emit(summary, scores_text(summary))
@@ -102,7 +102,7 @@ def search(
 ) -> None:
     """Show the best chunks for a text, with file and page."""
     with _session(pdfs, home, as_json) as (settings, emit):
-        from embed_assets.search import search_chunks, search_text
+        from embed_assets.search.dense import search_chunks, search_text
 
         result = search_chunks(settings, text, k)
         emit(result, search_text(result))
@@ -117,7 +117,7 @@ def lineage(
 ) -> None:
     """List the PDFs and questions that made a model."""
     with _session(pdfs, home, as_json) as (settings, emit):
-        from embed_assets.summary import lineage_summary, lineage_text
+        from embed_assets.command.summary import lineage_summary, lineage_text
 
         summary = lineage_summary(settings, version)
         emit(summary, lineage_text(summary))
@@ -156,7 +156,7 @@ def ui(
 ) -> None:
     """Open Dagster on 127.0.0.1, and MLflow beside it, on the same state."""
     with _session(pdfs, home, as_json) as (settings, emit):
-        from embed_assets.servers import serve
+        from embed_assets.command.servers import serve
 
         serve(settings, port, mlflow_port, emit)
 

@@ -7,7 +7,7 @@ from typing import Any
 import polars as pl
 
 from embed_assets.errors import ProjectError
-from embed_assets.resources.encoder import load_model
+from embed_assets.models.encoder import load_model
 from embed_assets.resources.tracking import (
     CHAMPION,
     REGISTERED_MODEL,

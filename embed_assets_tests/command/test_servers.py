@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from embed_assets.command.servers import _wait, serve
 from embed_assets.errors import SettingsError
-from embed_assets.servers import _wait, serve
 from embed_assets.settings import Settings
 from embed_assets_tests.machines import WINDOWS
 
@@ -32,7 +32,7 @@ def test_a_server_that_is_up_is_found_whatever_proxy_leads_outside(
         monkeypatch.delenv(name, raising=False)
     if proxy:
         monkeypatch.setenv("http_proxy", proxy)
-    monkeypatch.setattr("embed_assets.servers.START_TIMEOUT", 10.0)
+    monkeypatch.setattr("embed_assets.command.servers.START_TIMEOUT", 10.0)
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
         _wait("MLflow", server, process, Settings(home=tmp_path))
         process.kill()
