@@ -2,15 +2,15 @@
 
 import polars as pl
 
-from embed_assets.questions.labelled import (
+from embed_assets.questions.labelled.evidence import labelled_questions
+from embed_assets.questions.labelled.matching import (
     MATCH_THRESHOLD,
     Document,
-    LabelledQuestion,
     Match,
-    labelled_questions,
     match_evidence,
     read_chunks,
 )
+from embed_assets.questions.labelled.question import LabelledQuestion
 from embed_assets.questions.statuses import (
     EVIDENCE_NOT_FOUND,
     KEPT,
