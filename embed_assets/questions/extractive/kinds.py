@@ -17,7 +17,7 @@ from embed_assets.questions.extractive.salience import (
 )
 from embed_assets.words import (
     CHARACTERS_PER_UNSPACED_WORD,
-    WORD,
+    WRITTEN_WORD,
     count_words,
     split_terms,
     word_set,
@@ -153,7 +153,7 @@ def _defined_by(sentence: str) -> Defined | None:
 
 def _is_definable(term: str, passage: Passage) -> bool:
     """Whether a text may be the name of something; `the result` only where it is the heading's."""
-    words = [word.casefold() for word in WORD.findall(term)]
+    words = [word.casefold() for word in WRITTEN_WORD.findall(term)]
     article = words[0] if words[:1] in (["a"], ["an"], ["the"]) else ""
     core = words[1:] if article else words
     if not core or len(core) > LONGEST_TERM or core[0] in STOP_WORDS or core[0][0].isdigit():
@@ -172,7 +172,7 @@ def _acronyms(passage: Passage) -> Iterable[str]:
     """`What does ICT stand for?` where the words before `(ICT)` begin with its letters."""
     for block in passage.blocks:
         for match in _ACRONYM.finditer(block):
-            words = WORD.findall(block[: match.start()].replace("-", " "))
+            words = WRITTEN_WORD.findall(block[: match.start()].replace("-", " "))
             initials = "".join(word[0] for word in words[-len(match["short"]) :])
             if initials.casefold() == match["short"].casefold():
                 yield f"What does {match['short']} stand for?"
@@ -220,7 +220,7 @@ def _crop(sentence: str) -> str:
     fitting = [end for end in ends if count_words(sentence[:end]) <= LONGEST_SENTENCE]
     if fitting and count_words(sentence[: fitting[-1]]) >= LONGEST_SENTENCE // 2:
         return sentence[: fitting[-1]]
-    words = [match.end() for match in WORD.finditer(sentence)]
+    words = [match.end() for match in WRITTEN_WORD.finditer(sentence)]
     if len(words) > LONGEST_SENTENCE:
         return sentence[: words[LONGEST_SENTENCE - 1]]
     return sentence[: LONGEST_SENTENCE * CHARACTERS_PER_UNSPACED_WORD]
@@ -249,5 +249,5 @@ CANDIDATES: Mapping[Kind, Callable[[Passage, Salience], list[str]]] = {
 
 def question_key(question: str) -> str:
     """What makes two questions equal: their words, without case, signs and English articles."""
-    words = (word.casefold() for word in WORD.findall(question))
+    words = (word.casefold() for word in WRITTEN_WORD.findall(question))
     return " ".join(word for word in words if word not in ("a", "an", "the"))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, groupby
 
-from embed_assets.words import WORD, count_words, split_terms, word_set
+from embed_assets.words import WRITTEN_WORD, count_words, split_terms, word_set
 
 ENGLISH = word_set("the of and to with that this are from for be by is on or as at it")
 """Its commonest little words, by which English is recognised."""
@@ -56,7 +56,9 @@ class Passage:
     @cached_property
     def is_english(self) -> bool:
         """Whether at least one word in twelve is a common little word of English."""
-        words = [word.casefold() for word in chain.from_iterable(map(WORD.findall, self.texts))]
+        words = [
+            word.casefold() for word in chain.from_iterable(map(WRITTEN_WORD.findall, self.texts))
+        ]
         return 12 * sum(word in ENGLISH for word in words) >= len(words) > 0
 
 

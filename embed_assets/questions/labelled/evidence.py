@@ -33,7 +33,7 @@ from embed_assets.questions.statuses import (
 
 ANYWHERE_THRESHOLD = 0.7
 """The same where no file is named: then the words alone say which document is meant."""
-VERSION = "labelled-2"
+VERSION = "labelled-3"
 
 
 @dataclass(frozen=True)

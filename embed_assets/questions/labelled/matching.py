@@ -9,6 +9,8 @@ from typing import Any
 
 import polars as pl
 
+from embed_assets.words import normalised_words
+
 MATCH_THRESHOLD = 0.4
 """Least share of the evidence's words and word pairs that the chunks of a named file must hold."""
 NEARLY_BEST = 0.95
@@ -19,7 +21,6 @@ CONTAINED = 0.6
 LEAST_RUN = 4
 """A further chunk counts where it adds so large a part of the evidence's word pairs, or is so
 largely made of evidence not yet found; below so many pairs that is chance."""
-_WORD = re.compile(r"[^\W_]+")
 _LATEX_OR_BREAK = re.compile(r"\\[a-z]+|<br>")
 
 
@@ -40,7 +41,7 @@ class Words:
     @cached_property
     def list(self) -> list[str]:
         """The words in their order."""
-        return _WORD.findall(_LATEX_OR_BREAK.sub(" ", self.text.lower()))
+        return normalised_words(_LATEX_OR_BREAK.sub(" ", self.text))
 
     @cached_property
     def counts(self) -> Counter[str]:

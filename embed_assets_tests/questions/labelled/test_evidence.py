@@ -175,6 +175,16 @@ def test_latex_and_breaks_in_cells_are_no_words():
     assert found(rows, 1, r"at most $13^{\circ} \mathrm{C}$").score == 1.0
 
 
+def test_evidence_is_found_by_its_words_where_they_have_no_spaces():
+    manual = chunks(
+        ("vent", "打开外壳之前，请先拧松排气塞，直到嘶嘶声停止。", 1, 1),
+        ("cold", "电池在寒冷的夜晚会失去电量，因此请把它放在室内。", 1, 1),
+    )
+
+    assert found(manual, None, "请先拧松排气塞，直至嘶嘶声停止").chunk_ids == ("vent",)
+    assert found(manual, None, "每年由潜水员检查一次橡木柱").chunk_ids == ()
+
+
 # Questions that name no file.
 
 
