@@ -37,7 +37,7 @@ from embed_assets.models.encoder import embedding_size, matryoshka_dimensions, m
 from embed_assets.partitions import DOCUMENTS
 from embed_assets.questions.assets import BUDGET_TAG
 from embed_assets.questions.generation import check_generator
-from embed_assets.questions.labelled_files import read_labelled
+from embed_assets.questions.labelled.files import read_labelled
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
 from embed_assets.terminal import terminal_kept

@@ -12,8 +12,8 @@ from embed_assets.documents.parsing import document_statuses
 from embed_assets.evaluation.baselines import failed_baselines
 from embed_assets.graph import DOCUMENT_ASSETS, GRAPH, stages
 from embed_assets.models.registry import newest_model
-from embed_assets.questions.labelled_files import read_labelled
-from embed_assets.questions.match_report import report_matches
+from embed_assets.questions.labelled.files import read_labelled
+from embed_assets.questions.labelled.report import report_matches
 from embed_assets.questions.statuses import FAILED, KEPT, NOT_ASKED, UNREADABLE
 from embed_assets.resources.ledger import Ledger
 from embed_assets.resources.warehouse import Warehouse

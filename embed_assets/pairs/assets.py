@@ -11,10 +11,10 @@ from embed_assets.pairs.parts import part_versions
 from embed_assets.pairs.selection import corpus_filter, make_pairs
 from embed_assets.pairs.splits import SPLITS, check_enough
 from embed_assets.partitions import asset
-from embed_assets.questions.filters import CORPUS_FILTERS, NEED_EMBEDDINGS, enabled_filters
+from embed_assets.questions.filters.names import CORPUS_FILTERS, NEED_EMBEDDINGS, enabled_filters
 from embed_assets.questions.funnel import funnel, funnel_chart
-from embed_assets.questions.labelled_files import read_labelled
-from embed_assets.questions.match_report import match_table, report_matches
+from embed_assets.questions.labelled.files import read_labelled
+from embed_assets.questions.labelled.report import match_table, report_matches
 from embed_assets.resources.ledger import data_version
 from embed_assets.resources.materializing import materializing
 from embed_assets.resources.warehouse import Warehouse, digest
@@ -89,10 +89,6 @@ def code_versions(settings: Settings) -> dict[str, str]:
     """Version of the rules by which splits are made, and of what filters go by."""
     enabled = enabled_filters(settings.filters) & CORPUS_FILTERS
     shape: list[object] = [sorted(enabled)]
-    if "near_duplicates" in enabled:
-        shape.append(settings.near_duplicate)
-    if "round_trip" in enabled:
-        shape.append(settings.round_trip_k)
     if enabled & NEED_EMBEDDINGS:
         card = model_card(settings)
         shape += [card.name, card.query_prompt, card.document_prompt, settings.precision]

@@ -8,11 +8,11 @@ import polars as pl
 
 from embed_assets.partitions import asset
 from embed_assets.questions.generation import generate_questions, generator_version
-from embed_assets.questions.labelled import VERSION as LABELLED_VERSION
-from embed_assets.questions.labelled_files import read_labelled
-from embed_assets.questions.openai import Limits
+from embed_assets.questions.labelled.evidence import VERSION as LABELLED_VERSION
+from embed_assets.questions.labelled.files import read_labelled
 from embed_assets.questions.statuses import CORPUS_WIDE, FAILED, KEPT, NOT_ASKED
-from embed_assets.questions.writing import Writing
+from embed_assets.questions.written.openai import Limits
+from embed_assets.questions.written.writing import Writing
 from embed_assets.resources.answers import AnswerStore
 from embed_assets.resources.io_manager import Slices
 from embed_assets.resources.ledger import Cause, Failure
