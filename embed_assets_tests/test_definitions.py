@@ -222,7 +222,6 @@ def test_each_filter_changes_what_it_filters_alone(tmp_path, monkeypatch):
     monkeypatch.setenv("EMBED_ASSETS_FILTERS", "duplicates")
     assert changed(tmp_path, monkeypatch, filters="duplicates,verbatim") == {"synthetic_questions"}
     assert changed(tmp_path, monkeypatch, filters="verbatim") == {"training_pairs"}
-    assert changed(tmp_path, monkeypatch, round_trip_k="7", near_duplicate="0.9") == set()
 
 
 def test_the_language_model_and_its_prompt_change_the_questions_alone(tmp_path, monkeypatch):

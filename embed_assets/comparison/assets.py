@@ -34,8 +34,8 @@ from embed_assets.models.embeddings import CachedEncoder, forget_embeddings
 from embed_assets.models.encoder import model_card
 from embed_assets.models.encoders import is_version
 from embed_assets.models.registry import champion_before, champion_version
-from embed_assets.resources.tracking import CHAMPION, REGISTERED_MODEL, Tracking
-from embed_assets.resources.warehouse import Warehouse, record_materialization
+from embed_assets.resources.tracking import REGISTERED_MODEL, Tracking
+from embed_assets.resources.warehouse import Warehouse, digest, record_materialization
 from embed_assets.settings import Settings
 
 COMPARISON_VERSION = "2"
@@ -266,5 +266,5 @@ def _differences(result: Comparison) -> dict[str, float]:
 
 def code_versions(settings: Settings) -> dict[str, str]:
     """Version of the comparison, and whether the champion before takes part."""
-    champion = f", {CHAMPION}" if compares_champion(settings) else ""
-    return {"comparison": f"{COMPARISON_VERSION}{champion}"}
+    shape = settings.shape("comparison", baselines=compares_champion(settings))
+    return {"comparison": f"{COMPARISON_VERSION}, {digest(shape)}"}

@@ -21,7 +21,7 @@ from embed_assets.evaluation.scoring import (
 from embed_assets.models.embeddings import CachedEncoder
 from embed_assets.models.encoder import embedding_size, matryoshka_dimensions, model_card
 from embed_assets.resources.tracking import Tracking, as_params
-from embed_assets.resources.warehouse import Warehouse, record_materialization
+from embed_assets.resources.warehouse import Warehouse, digest, record_materialization
 from embed_assets.settings import Settings
 
 EVALUATION_VERSION = "1"
@@ -91,13 +91,7 @@ def base_eval(
 
 def code_versions(settings: Settings) -> dict[str, str]:
     """Version of the evaluation and of the model and settings that it depends on."""
-    card = model_card(settings)
-    shape = (
-        card.name,
-        card.query_prompt,
-        card.document_prompt,
-        settings.dimensions or "default",
-        settings.precision,
-        *sorted(lasting_baselines(settings)),
+    shape = settings.shape(
+        "base_eval", **model_card(settings).shape, baselines=sorted(lasting_baselines(settings))
     )
-    return {"base_eval": f"{EVALUATION_VERSION}, {', '.join(shape)}"}
+    return {"base_eval": f"{EVALUATION_VERSION}, {digest(shape)}"}

@@ -86,8 +86,6 @@ def corpus_filter(warehouse: Warehouse, settings: Settings) -> Filter:
             lambda asked: encoder.encode_queries(asked, "Encoding questions"),
             corpus["chunk_id"].to_list(),
             lambda: encoder.encode_documents(texts, "Encoding chunks"),
-            near=settings.near_duplicate,
-            k=settings.round_trip_k,
         )
 
     return apply

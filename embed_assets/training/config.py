@@ -4,7 +4,6 @@ Imported where there is neither Dagster nor a warehouse: nothing of them belongs
 """
 
 from pathlib import Path
-from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -16,12 +15,15 @@ from embed_assets.models.encoder import (
     matryoshka_dimensions,
     starts_with_transformer,
 )
-from embed_assets.settings import Merge, Settings
+from embed_assets.settings import Loss, Merge, Method, Precision, Settings
 
 LEARNING_RATES = {"full": 6e-5, "lora": 1e-3, "adapter": 1e-3}
 """Peak learning rate of each method, where none is set."""
-Method = Literal["full", "lora", "adapter"]
-Loss = Literal["mnrl", "cached_mnrl", "gist"]
+NOT_OF_ADAPTERS = (
+    *("epochs", "batch_size", "pairs_together", "loss", "hard_negatives", "frozen_share"),
+    *("dropout", "patience", "merge", "processes"),
+)
+"""Settings that have no effect on an adapter: it has steps and a loss of its own."""
 
 
 class TrainingConfig(BaseModel):
@@ -58,7 +60,7 @@ class TrainingConfig(BaseModel):
     processes: int = 1
     base_ndcg_at_10: float | None = None
     seed: int
-    precision: Literal["auto", "fp32", "bf16"]
+    precision: Precision
     seconds_between_checkpoints: float = 300.0
     tracking_uri: str
     mlflow_run_id: str
@@ -164,27 +166,9 @@ def training_config(
     )
 
 
-def shape_of(settings: Settings) -> tuple[object, ...]:
-    """The settings that shape a model trained by its method: others may change without effect.
-
-    As they were set: who writes the questions changes the pairs, and the model by these.
-    """
-    always = (settings.method, settings.max_pairs, settings.learning_rate, settings.seed)
-    if settings.method == "adapter":
-        return always
-    return (
-        *always,
-        settings.epochs,
-        settings.batch_size,
-        settings.pairs_together,
-        settings.loss,
-        settings.hard_negatives,
-        settings.frozen_share,
-        settings.dropout,
-        settings.patience,
-        settings.merge,
-        settings.processes,
-    )
+def without_effect(settings: Settings) -> dict[str, None]:
+    """The training settings that have no effect by the method that is set, each as None."""
+    return dict.fromkeys(NOT_OF_ADAPTERS) if settings.method == "adapter" else {}
 
 
 def process_count(settings: Settings, machine: Machine) -> int:
