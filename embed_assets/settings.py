@@ -256,18 +256,6 @@ class Training(Group):
         "against forgetting. `best`: the one of four that is best on validation. Unset: 1, and 0.5 "
         "where most questions are extractive",
     )
-    dropout: Annotated[float, FINETUNED_MODEL] = Field(
-        default=0.0,
-        ge=0,
-        lt=1,
-        description="Share of the activations left out at random in `full` and `lora` training",
-    )
-    patience: Annotated[int, FINETUNED_MODEL] = Field(
-        default=0, ge=0, description="Epochs without a gain on validation that end it. 0: none do"
-    )
-    gradient_checkpointing: Annotated[bool, NOTHING] = Field(
-        default=False, description="Compute activations twice, to train in less memory"
-    )
     processes: Annotated[int, FINETUNED_MODEL] = Field(
         default=0, ge=0, description="Processes that train together, by torchrun. 0: one per GPU"
     )

@@ -164,9 +164,6 @@ WITNESSES: dict[str, Any] = {
     "frozen_share": 0.5,
     "hard_negatives": 1,
     "merge": "best",
-    "dropout": 0.5,
-    "patience": 7,
-    "gradient_checkpointing": True,
     "processes": 7,
     "seed": 7,
 }

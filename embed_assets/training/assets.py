@@ -127,8 +127,7 @@ def _train(
         raise TrainingError(
             said
             or f"The training ended without saying why ({error}). If the system ended it for lack "
-            "of memory: a smaller EMBED_ASSETS_BATCH_SIZE needs less, and so does "
-            "EMBED_ASSETS_GRADIENT_CHECKPOINTING=true."
+            "of memory: a smaller EMBED_ASSETS_BATCH_SIZE needs less."
         ) from error
     return config.mlflow_run_id
 

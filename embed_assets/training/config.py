@@ -21,7 +21,7 @@ LEARNING_RATES = {"full": 6e-5, "lora": 1e-3, "adapter": 1e-3}
 """Peak learning rate of each method, where none is set."""
 NOT_OF_ADAPTERS = (
     *("epochs", "batch_size", "pairs_together", "loss", "hard_negatives", "frozen_share"),
-    *("dropout", "patience", "merge", "processes"),
+    *("merge", "processes"),
 )
 """Settings that have no effect on an adapter: it has steps and a loss of its own."""
 
@@ -29,11 +29,10 @@ NOT_OF_ADAPTERS = (
 class TrainingConfig(BaseModel):
     """All that the child needs to know. Frames are parquet files in `folder`.
 
-    frozen_share: of the layers, the lowest, that stay as they are. dropout: of the activations, at
-    random, whatever the base model was trained with. batch_size: pairs over all processes.
-    pairs_together: of a chunk in one batch, at most. patience: validations without a gain after
-    which it stops; 0: never. merge: share of the tuned weights that is kept, the rest being the
-    base's, or `best`, by validation. seconds_between_checkpoints: what a killed run loses, at most.
+    frozen_share: of the layers, the lowest, that stay as they are. batch_size: pairs over all
+    processes. pairs_together: of a chunk in one batch, at most. merge: share of the tuned weights
+    that is kept, the rest being the base's, or `best`, by validation. seconds_between_checkpoints:
+    what a killed run loses, at most.
     base_ndcg_at_10: the base model's on the validation questions.
     """
 
@@ -48,15 +47,12 @@ class TrainingConfig(BaseModel):
     method: Method = "full"
     loss: Loss = "mnrl"
     frozen_share: float = 0.0
-    dropout: float = 0.0
     epochs: int
     batch_size: int
     pairs_together: int = 1
     learning_rate: float
     warmup_share: float = 0.1
-    patience: int = 0
     merge: Merge = 1.0
-    gradient_checkpointing: bool = False
     processes: int = 1
     base_ndcg_at_10: float | None = None
     seed: int
@@ -150,14 +146,11 @@ def training_config(
         method=settings.method,
         loss=settings.loss,
         frozen_share=settings.frozen_share,
-        dropout=settings.dropout,
         epochs=settings.epochs,
         # Each process has its share of every batch.
         batch_size=-(-settings.batch_size // processes) * processes,
         pairs_together=settings.pairs_together,
         learning_rate=settings.learning_rate or LEARNING_RATES[settings.method],
-        patience=settings.patience,
-        gradient_checkpointing=settings.gradient_checkpointing,
         processes=processes,
         seed=settings.seed,
         precision=settings.precision,
