@@ -8,8 +8,8 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-
 from embed_assets.automation.staleness import DOCUMENT_ASSETS, UPSTREAM
+
 from embed_assets.definitions import build_definitions, build_resources, code_versions
 from embed_assets.errors import SettingsError
 from embed_assets.settings import PREFIX, Settings

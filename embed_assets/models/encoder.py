@@ -63,6 +63,16 @@ class ModelCard:
     query_prompt: str
     document_prompt: str
 
+    @property
+    def shape(self) -> dict[str, object]:
+        """What stands for the settings of the model in a code version: `Settings.shape`."""
+        return {
+            "model": self.name,
+            "query_prompt": self.query_prompt,
+            "document_prompt": self.document_prompt,
+            "max_chunk_tokens": self.token_limit,
+        }
+
     def prompt(self, task: Task) -> str:
         """What is put before each text."""
         return self.query_prompt if task == "query" else self.document_prompt
