@@ -42,7 +42,7 @@ abstracts and 225 queries of researchers; `sample` is this repository's corpus, 
 (337 chunks), with 111 questions written for it in its users' words. Sentences lie in their chunks
 word for word; where they are among the questions scifact loses, and no set gains clearly: they are
 left out. Headings are too: at 2e-5, on `sample`, whose chunks begin with them, 256 pairs
-of them lowered NDCG@10 (-.019±.016). More rates are in `benchmarks/RESULTS.md`. The mixes were
+of them lowered NDCG@10 (-.019±.016). More rates are in `docs/results.md`. The mixes were
 compared on these same questions, so the best is flattered a little.
 """
 
