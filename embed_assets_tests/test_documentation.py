@@ -63,6 +63,14 @@ def test_a_page_links_to_what_is_there(page):
             assert heading in map(anchor, headings), f"{target}#{heading}"
 
 
+def test_the_code_points_at_pages_and_programs_that_are_there():
+    files = [*REPOSITORY.glob("embed_assets/**/*.py"), *REPOSITORY.glob("benchmarks/*.py")]
+    pattern = r"\b(?:docs|benchmarks|examples)/[\w/-]+\.(?:md|py)"
+    named = {path for file in files for path in re.findall(pattern, read(file))}
+    assert "docs/results.md" in named
+    assert {path for path in named if not (REPOSITORY / path).exists()} == set()
+
+
 def test_the_readme_lists_every_command():
     listed = re.findall(r"^\| `embed-assets ([\w-]+)", read(README), re.MULTILINE)
     assert sorted(listed) == sorted(get_command(app).list_commands(None))  # type: ignore
