@@ -30,9 +30,9 @@ from embed_assets.evaluation.baselines import (
     store_baselines,
 )
 from embed_assets.evaluation.retrieval import metric_name
+from embed_assets.models.card import model_card
 from embed_assets.models.embeddings import CachedEncoder, forget_embeddings
-from embed_assets.models.encoder import model_card
-from embed_assets.models.encoders import is_version
+from embed_assets.models.names import is_version
 from embed_assets.models.registry import champion_before, champion_version
 from embed_assets.resources.tracking import CHAMPION, REGISTERED_MODEL, Tracking
 from embed_assets.resources.warehouse import Warehouse, record_materialization
@@ -122,7 +122,7 @@ def _forget_replaced(
     """Leave the embeddings of the base model, and of versions that are compared, now or again."""
     named = [name.removeprefix("v") for name in lasting_baselines(settings) if is_version(name)]
     card = model_card(settings)
-    base = CachedEncoder(warehouse, card.source, card, settings.precision)
+    base = CachedEncoder(warehouse, card, settings.precision)
     forget_embeddings(warehouse, [*filter(None, compared), *named], base.fingerprints)
 
 

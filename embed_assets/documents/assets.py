@@ -6,7 +6,7 @@ import polars as pl
 from embed_assets.documents.chunking import CHUNKER, chunk_documents
 from embed_assets.documents.folder import load_documents
 from embed_assets.documents.parsing import PARSER, parse_documents
-from embed_assets.models.encoder import model_card
+from embed_assets.models.card import model_card
 from embed_assets.partitions import BATCHES, documents
 from embed_assets.resources.warehouse import Warehouse, digest
 from embed_assets.resources.workers import WorkerPool

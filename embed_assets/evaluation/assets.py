@@ -18,8 +18,8 @@ from embed_assets.evaluation.scoring import (
     score_encoder,
     store,
 )
+from embed_assets.models.card import embedding_size, matryoshka_dimensions, model_card
 from embed_assets.models.embeddings import CachedEncoder
-from embed_assets.models.encoder import embedding_size, matryoshka_dimensions, model_card
 from embed_assets.resources.tracking import Tracking, as_params
 from embed_assets.resources.warehouse import Warehouse, record_materialization
 from embed_assets.settings import Settings
@@ -59,7 +59,7 @@ def base_eval(
         mlflow.log_params(as_params(params))
         mlflow.set_tag("dagster/data_version", run_id)
         evaluation = score_encoder(
-            task, CachedEncoder(warehouse, card.source, card, settings.precision), dimensions
+            task, CachedEncoder(warehouse, card, settings.precision), dimensions
         )
         mlflow.log_metrics(mlflow_metrics(evaluation.scores))
         store(warehouse, evaluation, "base", run_id)

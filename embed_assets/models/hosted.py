@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from embed_assets.errors import one_line
+from embed_assets.models.card import prompts_for
 from embed_assets.models.embeddings import cached_embeddings
-from embed_assets.models.encoder import prompts_for
 from embed_assets.resources.openai_server import (
     Connection,
     OpenAIServer,
@@ -48,6 +48,11 @@ class HostedEncoder:
         self._query_prompt = query if chosen[0] is None else chosen[0]
         self._document_prompt = document if chosen[1] is None else chosen[1]
 
+    @property
+    def identity(self) -> str:
+        """Digest of the model's name and its prompts."""
+        return digest([self._key(self._query_prompt), self._key(self._document_prompt)])
+
     def encode_queries(self, texts: Sequence[str], progress: str | None = None) -> np.ndarray:
         """Embeddings of queries, float32 (queries, size), as the server gives them."""
         return self._embeddings(texts, self._query_prompt, progress)
@@ -60,8 +65,11 @@ class HostedEncoder:
         def encode(block: Sequence[str], label: str | None) -> np.ndarray:
             return asyncio.run(self._ask([prompt + text for text in block], label))
 
-        model = digest(("openai", self._model, prompt))
-        return cached_embeddings(self._warehouse, model, texts, encode, progress)
+        return cached_embeddings(self._warehouse, self._key(prompt), texts, encode, progress)
+
+    def _key(self, prompt: str) -> str:
+        """What the cache knows embeddings with this prompt by."""
+        return digest(("openai", self._model, prompt))
 
     async def _ask(self, texts: Sequence[str], progress: str | None) -> np.ndarray:
         """Embeddings of texts, many batches at a time."""
@@ -150,7 +158,7 @@ class HostedEncoder:
         return self._error(f"it gave embeddings of {listed} dimensions in one run.")
 
     def _error(self, reason: str) -> ServerError:
-        return ServerError(f"openai:{self._model}: {reason}")
+        return ServerError(reason, f"openai:{self._model}")
 
 
 def _vectors(body: bytes) -> list[list[float]]:

@@ -6,7 +6,7 @@ import dagster as dg
 import polars as pl
 
 from embed_assets.charts import to_markdown, to_png
-from embed_assets.models.encoder import model_card
+from embed_assets.models.card import model_card
 from embed_assets.pairs.selection import corpus_filter, make_pairs
 from embed_assets.pairs.splits import SPLITS, check_enough
 from embed_assets.questions.filters import CORPUS_FILTERS, NEED_EMBEDDINGS, enabled_filters

@@ -54,8 +54,9 @@ class OpenAIServer(BaseSettings):
             raise SettingsError("OPENAI_API_KEY holds spaces or signs that no key can have.")
         if not key and not self.base_url:
             raise SettingsError(
-                f"{wanted_by}: a model of OpenAI's needs OPENAI_API_KEY; one on another "
-                "server needs OPENAI_BASE_URL, for instance http://127.0.0.1:11434/v1."
+                "a model of OpenAI's needs OPENAI_API_KEY; one on another server needs "
+                "OPENAI_BASE_URL, for instance http://127.0.0.1:11434/v1.",
+                wanted_by,
             )
 
     def redact(self, text: str) -> str:
@@ -196,7 +197,7 @@ class Connection:
         # Gateways say 403 of a single prompt too, for instance one that is moderated.
         no_access = error.status_code in (403, 404) and not self._answered
         if error.status_code == 401 or no_access or error.code in _HOPELESS:
-            return ServerError(f"{self._wanted_by}: the server refuses: {reason}")
+            return ServerError(f"the server refuses: {reason}", self._wanted_by)
         if error.status_code in (408, 409, 429) or error.status_code >= 500:
             wait = _retry_after(error.response.headers)
             if wait is not None:

@@ -1,6 +1,7 @@
 """Search: the best chunks for a text, by the newest model that proved better, else the base."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from embed_assets.errors import ProjectError
@@ -10,8 +11,8 @@ from embed_assets.settings import Settings
 def search_chunks(settings: Settings, text: str, k: int) -> dict[str, Any]:
     """What `search --json` prints: the k best chunks. ProjectError if nothing is ingested."""
     from embed_assets.evaluation.retrieval import top_k
+    from embed_assets.models.card import model_card
     from embed_assets.models.embeddings import CachedEncoder
-    from embed_assets.models.encoder import model_card
     from embed_assets.models.registry import champion
     from embed_assets.resources.warehouse import Warehouse
 
@@ -23,7 +24,8 @@ def search_chunks(settings: Settings, text: str, k: int) -> dict[str, Any]:
         )
     card = model_card(settings)
     version, source = champion(warehouse, settings) or (None, card.source)
-    encoder = CachedEncoder(warehouse, source, card, settings.precision)
+    card = replace(card, source=source)
+    encoder = CachedEncoder(warehouse, card, settings.precision)
     found, scores = top_k(
         encoder.encoder.encode_queries([text]),
         encoder.encode_documents(corpus["chunk_text"].to_list(), "Encoding chunks"),

@@ -22,7 +22,8 @@ from embed_assets.evaluation.baselines import (
     store_baselines,
 )
 from embed_assets.evaluation.scoring import retrieval_task
-from embed_assets.models.encoder import Encoder, Task
+from embed_assets.models.card import Task
+from embed_assets.models.encoder import LocalEncoder
 from embed_assets.resources import openai_server
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
@@ -94,14 +95,14 @@ def with_baselines(settings: Settings, names: str, **others: object) -> Settings
 
 def texts_embedded(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
     """Prompts by the text that was encoded with each from now on."""
-    encode, seen = Encoder.encode, {}
+    encode, seen = LocalEncoder.encode, {}
 
-    def note(self: Encoder, texts: list[str], task: Task, *rest: Any) -> Any:
+    def note(self: LocalEncoder, texts: list[str], task: Task, *rest: Any) -> Any:
         for text in texts:
             seen.setdefault(text, []).append(self._card.prompt(task))
         return encode(self, texts, task, *rest)
 
-    monkeypatch.setattr(Encoder, "encode", note)
+    monkeypatch.setattr(LocalEncoder, "encode", note)
     return seen
 
 
@@ -143,7 +144,7 @@ def test_a_baseline_that_is_not_there_is_said_before_any_work(
 def test_baselines_that_are_there_pass_and_no_model_is_loaded(
     warehouse, settings, tiny_model, monkeypatch
 ):
-    monkeypatch.setattr(Encoder, "__init__", None)
+    monkeypatch.setattr(LocalEncoder, "__init__", None)
     add_version(warehouse, settings.model, tiny_model)
     monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
     names = f"bm25,champion,v3,openai:m,{tiny_model}"

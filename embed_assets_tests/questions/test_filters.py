@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 
 from embed_assets.errors import SettingsError
-from embed_assets.models.encoder import model_source
+from embed_assets.models.card import model_source
 from embed_assets.questions.filters import (
     FILTERS,
     MACHINE,
