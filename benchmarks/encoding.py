@@ -50,8 +50,9 @@ import torch
 from embed_assets.evaluation.beir import read_beir
 from embed_assets.evaluation.retrieval import evaluate
 from embed_assets.models import encoder as encoder_module
-from embed_assets.models.card import ModelCard, Task, matryoshka_dimensions, model_card
+from embed_assets.models.card import ModelCard, matryoshka_dimensions, model_card
 from embed_assets.models.encoder import LocalEncoder
+from embed_assets.models.files import Task
 from embed_assets.settings import Settings
 
 ROUNDS = 3

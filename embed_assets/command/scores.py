@@ -65,10 +65,10 @@ def _champion(warehouse: Warehouse, settings: Settings) -> str:
     found = champion(warehouse, settings)
     if found is None:
         raise ProjectError(
-            f"There is no champion in {settings.home}: no version of {settings.model} has "
-            "proved better yet. Name a version, such as v1."
+            f"There is no champion in {settings.home}: no version has proved better yet. "
+            "Name a version, such as v1."
         )
-    return f"v{found[0]}"
+    return f"v{found.number}"
 
 
 def _evaluate(task: BeirTask, encoder: Encoder, dimensions: str | None) -> Evaluation:

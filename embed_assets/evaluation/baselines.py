@@ -18,10 +18,8 @@ from embed_assets.models.names import (
     HOSTED,
     find_encoder,
     hosted_name,
-    is_version,
     reason_of,
 )
-from embed_assets.models.registry import newest_model
 from embed_assets.resources.tracking import CHAMPION
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
@@ -118,8 +116,7 @@ def failed_baselines(warehouse: Warehouse, *run_ids: str) -> dict[str, str]:
 
 def find_baseline(warehouse: Warehouse, settings: Settings, model: str) -> Encoder:
     """What embeds texts for a baseline. Prompts that are set are the base model's, not others'."""
-    base = newest_model(warehouse, model)["base"] if is_version(model) else model
-    if base != settings.model:
+    if model != settings.model:
         settings = settings.model_copy(update={"query_prompt": None, "document_prompt": None})
     return find_encoder(warehouse, settings, model, SETTING)[1]
 

@@ -4,25 +4,36 @@ A model says it in its own files; where they are silent, the family that its nam
 """
 
 import functools
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 from embed_assets.errors import SettingsError
 from embed_assets.models.files import (
+    MODULES,
+    TRANSFORMER,
     NoModelError,
-    first_module,
+    Task,
+    find_file,
     no_such_model,
     read_json,
+    route,
     tokenizer_file,
 )
 from embed_assets.settings import Settings
 
-Task = Literal["query", "document"]
 EMBEDDED = "all-MiniLM-L6-v2"
 MATRYOSHKA_DIMENSIONS = (768, 512, 256, 128, 64)
+UNLIMITED = sys.maxsize
+"""Token limit of a model that reads whole texts."""
+SIZES = {
+    "Dense": ("out_features",),
+    "Pooling": ("embedding_dimension", "word_embedding_dimension"),
+}
+"""Where a module's config says the length of the embeddings that leave it."""
 # Prompts by model family, from the model cards: (part of the name, query prompt, document prompt).
 # A model's own files win over these where they register prompts.
 FAMILY_PROMPTS: tuple[tuple[str, str, str], ...] = (
@@ -67,43 +78,50 @@ class ModelCard:
         return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)
 
 
-def embedding_size(source: str) -> int:
-    """Length of a model's embeddings, from its files where they say it, else by loading it."""
-    from embed_assets.models.encoder import load_model
-
-    pooling = read_json(source, "1_Pooling/config.json").get("word_embedding_dimension")
-    dense = read_json(source, "2_Dense/config.json").get("out_features")
-    return int(dense or pooling or load_model(source).get_embedding_dimension())
-
-
-def starts_with_transformer(source: str) -> bool:
-    """Whether the first module of a model is a transformer, as its files say it."""
-    return str(first_module(source).get("type", "Transformer")).endswith("Transformer")
-
-
 def model_card(settings: Settings) -> ModelCard:
-    """Card of the base model. SettingsError, in one line, where there is no such model."""
-    return _card(
-        settings.model, settings.query_prompt, settings.document_prompt, settings.max_chunk_tokens
-    )
-
-
-@functools.lru_cache(maxsize=8)
-def _card(
-    name: str, query_prompt: str | None, document_prompt: str | None, max_chunk_tokens: int
-) -> ModelCard:
+    """Card of the base model. NoModelError, in one line, where there is no such model."""
+    name = settings.model
     source = model_source(name)
     known = _registered_prompts(source)
     query, document = prompts_for(name)
     return ModelCard(
         name=name,
         source=source,
-        token_limit=_token_limit(source, max_chunk_tokens),
-        query_prompt=_first(query_prompt, known.get("query"), query),
+        token_limit=min(_token_limit(source), settings.max_chunk_tokens),
+        query_prompt=_first(settings.query_prompt, known.get("query") or query),
         document_prompt=_first(
-            document_prompt, known.get("document"), known.get("passage"), document
+            settings.document_prompt, known.get("document") or known.get("passage") or document
         ),
     )
+
+
+def version_card(name: str, folder: Path) -> ModelCard:
+    """Card of a trained version: its own prompts and limit, whatever the settings say today."""
+    known = _registered_prompts(str(folder))
+    return ModelCard(
+        name=name,
+        source=str(folder),
+        token_limit=_token_limit(str(folder)),
+        query_prompt=known.get("query", ""),
+        document_prompt=known.get("document", ""),
+    )
+
+
+def embedding_size(source: str) -> int:
+    """Length of a model's embeddings, from its files where they say it, else by loading it."""
+    for module in reversed(route(source, "document")):
+        said = read_json(source, module.file("config.json")) if module.kind in SIZES else {}
+        sizes = [said[key] for key in SIZES.get(module.kind, ()) if key in said]
+        if sizes:
+            return int(sizes[0]) * _pooled(said)
+    from embed_assets.models.encoder import load_model
+
+    return int(load_model(source).get_embedding_dimension())
+
+
+def starts_with_transformer(source: str) -> bool:
+    """Whether the first module of a model is a transformer, as its files say it."""
+    return route(source, "document")[0].kind.endswith(TRANSFORMER)
 
 
 def model_source(name: str) -> str:
@@ -114,12 +132,12 @@ def model_source(name: str) -> str:
             return str(Path(spec.submodule_search_locations[0]) / "model")
     folder = Path(name).expanduser()
     if folder.is_dir():
-        if not (folder / "config.json").is_file() and not (folder / "modules.json").is_file():
+        if not (folder / "config.json").is_file() and not (folder / MODULES).is_file():
             raise NoModelError(f"{folder} holds no sentence-transformers model.")
         return str(folder.resolve())
     if name.count("/") > 1 or name.startswith((".", "/", "~")):
         raise no_such_model(name)
-    if not read_json(name, "config.json") and not first_module(name):
+    if find_file(name, "config.json") is None and find_file(name, MODULES) is None:
         raise no_such_model(name)
     return name
 
@@ -150,8 +168,15 @@ def matryoshka_dimensions(size: int, wanted: str | None) -> tuple[int, ...]:
     return tuple(sorted(chosen | {size}, reverse=True))
 
 
-def _first(*candidates: str | None) -> str:
-    return next(c for c in candidates if c is not None)
+def _first(chosen: str | None, otherwise: str) -> str:
+    return otherwise if chosen is None else chosen
+
+
+def _pooled(pooling: Mapping[str, Any]) -> int:
+    """Ways in which a pooling layer pools, side by side: `mean`, `cls`, …; 1 of another module."""
+    mode = pooling.get("pooling_mode", "")
+    flags = [value for key, value in pooling.items() if key.startswith("pooling_mode_")]
+    return max(1, sum(flags) if flags else 1 if isinstance(mode, str) else len(mode))
 
 
 def _registered_prompts(source: str) -> dict[str, str]:
@@ -160,7 +185,13 @@ def _registered_prompts(source: str) -> dict[str, str]:
     return {name: prompt for name, prompt in prompts.items() if prompt}
 
 
-def _token_limit(source: str, upper_bound: int) -> int:
-    limit = read_json(source, "sentence_bert_config.json").get("max_seq_length")
-    limit = limit or read_json(source, "config.json").get("max_position_embeddings") or upper_bound
-    return min(int(limit), upper_bound)
+def _token_limit(source: str) -> int:
+    """Tokens that a model reads of a text, as sentence-transformers finds it in the files."""
+    first = route(source, "document")[0]
+    if limit := read_json(source, first.file("sentence_bert_config.json")).get("max_seq_length"):
+        return int(limit)
+    limits = (
+        read_json(source, first.file("tokenizer_config.json")).get("model_max_length"),
+        read_json(source, first.file("config.json")).get("max_position_embeddings"),
+    )
+    return min([UNLIMITED, *(int(limit) for limit in limits if limit)])

@@ -1,8 +1,8 @@
 """Embeddings, kept in the warehouse so that no text is encoded twice by one model.
 
-They are kept under all that decides them: the model's weights, the prompt, the length limit and
-the precision, and the text. So filters, evaluation and search share those of the base model.
-Whoever embeds in another way (a hosted model) keeps its own by `cached_embeddings`.
+They are kept under all that decides them: the model's identity for queries or for documents, the
+precision, and the text. So filters, evaluation and search share those of the base model. Whoever
+embeds in another way (a hosted model) keeps its own by `cached_embeddings`.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Literal
 import polars as pl
 
 from embed_assets.errors import ProjectError
-from embed_assets.models.card import ModelCard, Task
+from embed_assets.models.card import ModelCard
 from embed_assets.models.encoder import LocalEncoder, resolved_precision
-from embed_assets.models.identity import text_id, weights_digest
+from embed_assets.models.files import Task
+from embed_assets.models.identity import model_identity, task_identity, text_id
 from embed_assets.resources.warehouse import Warehouse, digest
 from embed_assets.tables import TABLES
 
@@ -58,13 +59,12 @@ class CachedEncoder:
 
     @property
     def identity(self) -> str:
-        """Digest of what decides the embeddings of queries and of documents."""
-        return digest(self.fingerprints)
+        """Digest of the model and the precision."""
+        return f"{model_identity(self._card)} {self._precision}"
 
     def fingerprint(self, task: Task) -> str:
         """What identifies embeddings of queries or of documents."""
-        weights = weights_digest(self._card.source, task)
-        return digest((weights, self._card.prompt(task), self._card.token_limit, self._precision))
+        return digest((task_identity(self._card, task), self._precision))
 
     @property
     def fingerprints(self) -> list[str]:

@@ -7,8 +7,9 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from embed_assets.machine import Machine, this_machine
-from embed_assets.models.card import ModelCard, Task
-from embed_assets.models.files import NoModelError
+from embed_assets.models.card import ModelCard
+from embed_assets.models.files import NoModelError, Task
+from embed_assets.models.identity import model_identity
 from embed_assets.terminal import progress_bar
 
 if TYPE_CHECKING:
@@ -63,6 +64,11 @@ class LocalEncoder:
         self._model = load_model(card.source, card.token_limit, self._machine)
         self._card = card
         self._precision = precision
+
+    @property
+    def identity(self) -> str:
+        """Digest of the model and the precision."""
+        return f"{model_identity(self._card)} {self._precision}"
 
     @property
     def size(self) -> int:

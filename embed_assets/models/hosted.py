@@ -33,9 +33,9 @@ BATCH = 64
 class HostedEncoder:
     """An embedding model behind an OpenAI-compatible /v1/embeddings, asked for each text once.
 
-    Its embeddings are kept in the warehouse under the model's name, the prompt and the text,
-    wherever the server is. Raises ServerError where the server can't be used or its replies don't
-    fit what was asked; what was kept before stays.
+    Its embeddings are kept in the warehouse under the server's address, the model's name, the
+    prompt and the text. Raises ServerError where the server can't be used or its replies don't fit
+    what was asked; what was kept before stays.
     """
 
     def __init__(self, warehouse: Warehouse, model: str, settings: Settings) -> None:
@@ -50,7 +50,7 @@ class HostedEncoder:
 
     @property
     def identity(self) -> str:
-        """Digest of the model's name and its prompts."""
+        """Digest of the server, the model's name and its prompts."""
         return digest([self._key(self._query_prompt), self._key(self._document_prompt)])
 
     def encode_queries(self, texts: Sequence[str], progress: str | None = None) -> np.ndarray:
@@ -69,7 +69,7 @@ class HostedEncoder:
 
     def _key(self, prompt: str) -> str:
         """What the cache knows embeddings with this prompt by."""
-        return digest(("openai", self._model, prompt))
+        return digest(("openai", self._server.address, self._model, prompt))
 
     async def _ask(self, texts: Sequence[str], progress: str | None) -> np.ndarray:
         """Embeddings of texts, many batches at a time."""

@@ -1,53 +1,138 @@
-"""What a model and a text are: digests of everything that decides what comes of them."""
+"""What a model and a text are: digests of everything that decides what comes of them.
+
+Nothing here loads a model: identities are asked for whenever a plan is made.
+"""
 
 import functools
 import hashlib
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
-from embed_assets.models.card import Task
+from embed_assets.models.card import ModelCard, model_card
+from embed_assets.models.files import (
+    MODULES,
+    NoModelError,
+    Task,
+    hub_commit,
+    read_json,
+    route,
+    tokenizer_file,
+)
+from embed_assets.settings import Settings
 
-ROUTER = "router_config.json"
-"""What sentence-transformers writes where queries and documents take different ways."""
+SAME_AS = "same_as.json"
+"""Beside a model whose texts of a task pass through another model's modules: which files those are.
+
+An adapter's documents pass through its base's, written anew, maybe by another release.
+"""
+NOT_READ = (SAME_AS, MODULES, "config_sentence_transformers.json", "data_config.json")
+"""JSON beside a model's modules that decides no vectors, or does so through the card or the route.
+"""
+READ = (".json", ".txt", ".model", ".jinja", ".py", ".safetensors", ".bin")
+
+
+@dataclass(frozen=True)
+class BaseIdentity:
+    """model: of all that decides the base model's vectors. tokenizer: of how it cuts texts."""
+
+    model: str
+    tokenizer: str
+
+
+UNKNOWN = BaseIdentity("unknown", "unknown")
+
+
+def base_identity(settings: Settings) -> BaseIdentity:
+    """Identity of the base model, its tokenizer's apart. NoModelError where it can't be known.
+
+    A base folder is read once in a process, until a file of it changes.
+    """
+    card = model_card(settings)
+    return BaseIdentity(model_identity(card), tokenizer_identity(card))
+
+
+def base_identity_if_known(settings: Settings) -> BaseIdentity:
+    """Identity of the base model; UNKNOWN where nobody can say now what it is."""
+    try:
+        return base_identity(settings)
+    except NoModelError:
+        return UNKNOWN
+
+
+def model_identity(card: ModelCard) -> str:
+    """Digest of all that decides a model's vectors, precision left out: equal, if all that is."""
+    return _digest(task_identity(card, "query"), task_identity(card, "document"))
+
+
+def task_identity(card: ModelCard, task: Task) -> str:
+    """Digest of all that decides vectors of queries or of documents: files, prompt, token limit.
+
+    A query adapter's documents have the identity of its base model's.
+    """
+    return _digest(files_digest(card.source, task), card.prompt(task), str(card.token_limit))
+
+
+def tokenizer_identity(card: ModelCard) -> str:
+    """Digest of all that decides how a text is cut into chunks: the tokenizer and the limit."""
+    return _digest(_file_digest(tokenizer_file(card.source)), str(card.token_limit))
+
+
+def files_digest(source: str, task: Task) -> str:
+    """Digest of the files that texts of a task pass through; of a hub model, its commit."""
+    if not Path(source).is_dir():
+        return hub_commit(source)
+    own = _own_digest(source, task)
+    same = read_json(source, SAME_AS).get(task, {})
+    return same["as"] if same.get("own") == own else own
+
+
+def note_same(folder: Path, task: Task, source: str) -> None:
+    """Note that texts of a task pass through a folder's modules as through another model's.
+
+    It holds until the folder's own modules change.
+    """
+    same = {task: {"own": _own_digest(str(folder), task), "as": files_digest(source, task)}}
+    (folder / SAME_AS).write_text(json.dumps(same, indent=2), encoding="utf-8")
 
 
 def text_id(text: str) -> str:
-    """What identifies a text; a chunk's text has its chunk_id."""
-    return hashlib.md5(text.encode()).hexdigest()
+    """What identifies a text: the chunk_id of a chunk, and the key of an embedding."""
+    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
 
 
-@functools.cache
-def weights_digest(source: str, task: Task) -> str:
-    """Digest of the weights that texts of this task pass through, in whatever files they are.
-
-    A query adapter leaves the documents' as they are in the base model, and so their embeddings.
-    """
-    folders = _modules(Path(source), task) if Path(source).is_dir() else []
-    files = [file for folder in folders for file in sorted(folder.glob("**/*.safetensors"))]
-    if not files:
-        return source
-    total = hashlib.sha256()
-    for file in files:
-        total.update(_tensors(file))
-    return total.hexdigest()
+def _own_digest(source: str, task: Task) -> str:
+    parts = []
+    for module in route(source, task):
+        parts.append(module.kind)
+        for file in sorted(Path(source, module.path).glob("*")):
+            if file.is_file() and file.suffix in READ and file.name not in NOT_READ:
+                parts += [file.name, _file_digest(file)]
+    return _digest(*parts)
 
 
-def _modules(folder: Path, task: Task) -> list[Path]:
-    """Folders of the modules that texts of this task pass through, where a router parts them."""
-    router = folder / ROUTER
-    if not router.is_file():
-        return [folder]
-    route = json.loads(router.read_text(encoding="utf-8"))["structure"][task]
-    return [folder / module for module in route]
+def _file_digest(file: Path) -> str:
+    state = file.stat()
+    return _digest_of(str(file), state.st_size, state.st_mtime_ns)
 
 
-def _tensors(file: Path) -> bytes:
+@functools.lru_cache(maxsize=1024)
+def _digest_of(path: str, size: int, mtime_ns: int) -> str:
+    """Digest of a file in this state. size and mtime_ns: what would change if the file did."""
+    file = Path(path)
+    if file.suffix == ".safetensors":
+        return _tensors(file)
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _tensors(file: Path) -> str:
     """Digest of a safetensors file's tensors: names, types, shapes and bytes, by name.
 
     Its header may hold more, such as who wrote it. The format: 8 bytes that say how long the header
     is, the header as JSON, the bytes of the tensors.
     """
-    digest = hashlib.sha256()
+    total = hashlib.sha256()
     with file.open("rb") as stream:
         length = int.from_bytes(stream.read(8), "little")
         header = json.loads(stream.read(length))
@@ -55,6 +140,10 @@ def _tensors(file: Path) -> bytes:
         for name in sorted(header):
             start, end = header[name].pop("data_offsets")
             stream.seek(8 + length + start)
-            digest.update(json.dumps([name, header[name]], sort_keys=True).encode())
-            digest.update(stream.read(end - start))
-    return digest.digest()
+            total.update(json.dumps([name, header[name]], sort_keys=True).encode())
+            total.update(stream.read(end - start))
+    return total.hexdigest()
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]

@@ -1,8 +1,6 @@
 """What a model's name means, whoever names it: an option or a setting."""
 
 import re
-from dataclasses import replace
-from pathlib import Path
 
 from embed_assets.errors import ProjectError, SettingsError, one_line
 from embed_assets.models.card import ModelCard, model_card
@@ -10,7 +8,7 @@ from embed_assets.models.embeddings import CachedEncoder
 from embed_assets.models.encoder import Encoder
 from embed_assets.models.files import NoModelError
 from embed_assets.models.hosted import HostedEncoder
-from embed_assets.models.registry import newest_model
+from embed_assets.models.registry import newest_model, trained_version
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
 
@@ -25,20 +23,16 @@ def find_encoder(
 
     model: a sentence-transformers name or folder, a version such as `v3`, or `openai:MODEL`.
     named_by: the setting or option that names it. The prompts of the settings are put before texts
-    where they are set. SettingsError where there is no such model, ProjectError where there is no
-    such version, or its folder is gone.
+    where they are set; a version has its own. SettingsError where there is no such model,
+    ProjectError where there is no such version, or its folder is gone.
     """
     if model.startswith(HOSTED):
         return model, HostedEncoder(warehouse, hosted_name(model, named_by), settings)
     if not is_version(model):
         card = _card(settings, model, named_by)
         return model, CachedEncoder(warehouse, card, settings.precision)
-    row = newest_model(warehouse, model)
-    if not Path(row["path"]).is_dir():
-        raise ProjectError(f"The folder of version {row['version']} is gone: {row['path']}.")
-    card = _card(settings, row["base"], f"The base model of version {row['version']}")
-    own = replace(card, source=row["path"])
-    return f"v{row['version']}", CachedEncoder(warehouse, own, settings.precision)
+    card = trained_version(newest_model(warehouse, model)).card
+    return card.name, CachedEncoder(warehouse, card, settings.precision)
 
 
 def hosted_name(model: str, named_by: str) -> str:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 ATTEMPTS = 6
 """Calls for one request while the server is busy or broken; the waits add up to a minute."""
 LONGEST_BACKOFF, LONGEST_RETRY_AFTER = 30.0, 3600.0  # seconds
+OPENAI = "https://api.openai.com/v1"
 _HOPELESS = ("insufficient_quota", "model_not_found", "invalid_api_key")
 
 Reply = TypeVar("Reply")
@@ -42,6 +43,11 @@ class OpenAIServer(BaseSettings):
     def _stripped(cls, key: SecretStr) -> SecretStr:
         """Secrets are often files, which end with a line break."""
         return SecretStr(key.get_secret_value().strip())
+
+    @property
+    def address(self) -> str:
+        """Where the server is: another address may have another model of the same name."""
+        return self.base_url.rstrip("/") or OPENAI
 
     def check(self, wanted_by: str) -> None:
         """SettingsError where there is no usable key, nor a server that may do without.

@@ -1,7 +1,6 @@
 """Search: the best chunks for a text, by the newest model that proved better, else the base."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from embed_assets.errors import ProjectError
@@ -22,9 +21,8 @@ def search_chunks(settings: Settings, text: str, k: int) -> dict[str, Any]:
         raise ProjectError(
             f"There is nothing to search in {settings.home}. `embed-assets ingest` reads PDFs."
         )
-    card = model_card(settings)
-    version, source = champion(warehouse, settings) or (None, card.source)
-    card = replace(card, source=source)
+    version = champion(warehouse, settings)
+    card = version.card if version else model_card(settings)
     encoder = CachedEncoder(warehouse, card, settings.precision)
     found, scores = top_k(
         encoder.encoder.encode_queries([text]),
@@ -39,7 +37,7 @@ def search_chunks(settings: Settings, text: str, k: int) -> dict[str, Any]:
     by_id = {row["chunk_id"]: row for row in places.iter_rows(named=True)}
     return {
         "query": text,
-        "model": f"{card.name} fine-tuned, version {version}" if version else card.name,
+        "model": f"{version.base} fine-tuned, version {version.number}" if version else card.name,
         "results": [
             {
                 **{name: value for name, value in row.items() if name != "chunk_id"},

@@ -3,7 +3,6 @@
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from embed_assets.evaluation.scoring import (
     store,
 )
 from embed_assets.machine import this_machine
-from embed_assets.models.card import model_card
+from embed_assets.models.card import model_card, version_card
 from embed_assets.models.embeddings import CachedEncoder
 from embed_assets.models.registry import register
 from embed_assets.resources.tracking import Tracking, as_params
@@ -77,9 +76,7 @@ def finetuned_model(
         trained_in = _train(context, pipes, config)
         result = json.loads(config.result.read_text(encoding="utf-8"))
         mlflow.log_metrics({k: v for k, v in result.items() if isinstance(v, int | float)})
-        encoder = CachedEncoder(
-            warehouse, replace(card, source=str(config.model)), settings.precision
-        )
+        encoder = CachedEncoder(warehouse, version_card("tuned", config.model), settings.precision)
         evaluation = score_encoder(task, encoder, config.dimensions)
         mlflow.log_metrics(mlflow_metrics(evaluation.scores))
         registered = register(tracking, config.model, trained_in)
