@@ -37,7 +37,8 @@ from sentence_transformers.sentence_transformer.losses import (
     MultipleNegativesRankingLoss,
 )
 
-from embed_assets.questions.extractive import extractive_questions, strip_markup
+from embed_assets.questions.extractive.mix import extractive_questions
+from embed_assets.questions.extractive.passages import strip_markup
 from embed_assets.settings import Settings
 from embed_assets.training.weights import set_dropout
 

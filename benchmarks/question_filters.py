@@ -47,9 +47,10 @@ from embed_assets.evaluation.retrieval import evaluate
 from embed_assets.models.card import model_card, model_source
 from embed_assets.models.encoder import load_model
 from embed_assets.pairs.splits import position
-from embed_assets.questions.extractive import read_passage
-from embed_assets.questions.filters import filter_each, filter_together
-from embed_assets.questions.labelled import match_evidence
+from embed_assets.questions.extractive.passages import read_passage
+from embed_assets.questions.filters.each import filter_each
+from embed_assets.questions.filters.together import filter_together
+from embed_assets.questions.labelled.matching import match_evidence
 from embed_assets.questions.statuses import KEPT
 from embed_assets.settings import Settings
 from embed_assets.training.batches import group_pairs

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import polars as pl
 
-from embed_assets.questions.writing import Writing, written_questions
+from embed_assets.questions.written.writing import Writing, written_questions
 from embed_assets.resources.answers import AnswerStore, reply_now
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings

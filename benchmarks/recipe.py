@@ -393,7 +393,7 @@ def ask(chunks_by_file: Mapping[str, Sequence[tuple[str, str]]]) -> list[Row]:
     """One question for each chunk: the first of those that this project's generator has."""
     import polars as pl
 
-    from embed_assets.questions.extractive import extractive_questions
+    from embed_assets.questions.extractive.mix import extractive_questions
 
     rows = [
         (file, index, hashlib.md5(text.encode(), usedforsecurity=False).hexdigest(), text, path)

@@ -41,7 +41,7 @@ from embed_assets.evaluation.significance import compare_models
 from embed_assets.models.card import ModelCard, model_card
 from embed_assets.models.encoder import LocalEncoder, load_model
 from embed_assets.pairs.splits import position
-from embed_assets.questions.extractive import extractive_questions
+from embed_assets.questions.extractive.mix import extractive_questions
 from embed_assets.resources.warehouse import Warehouse, digest
 from embed_assets.settings import EXTRACTIVE, Settings
 from embed_assets.tables import TABLES

@@ -5,45 +5,32 @@ from typing import Any
 
 import dagster as dg
 
-from embed_assets.automation.sensors import INGEST, pdf_folder
+from embed_assets.automation.runs import INGEST, TRAIN
+from embed_assets.automation.sensors import pdf_folder
+from embed_assets.automation.state import code_versions
 from embed_assets.comparison import assets as comparison_stage
 from embed_assets.documents import assets as documents_stage
 from embed_assets.documents.checks import document_is_readable
 from embed_assets.evaluation import assets as evaluation_stage
+from embed_assets.graph import CORPUS_ASSETS, DOCUMENT_ASSETS, GRAPH
 from embed_assets.machine import GIB, Machine, this_machine
 from embed_assets.pairs import assets as pairs_stage
 from embed_assets.questions import assets as questions_stage
 from embed_assets.resources.answers import AnswerStore
+from embed_assets.resources.io_manager import DocumentsIOManager
 from embed_assets.resources.tracking import Tracking
-from embed_assets.resources.warehouse import DocumentsIOManager, Warehouse
+from embed_assets.resources.warehouse import Warehouse
 from embed_assets.resources.workers import WorkerPool
 from embed_assets.settings import Settings
 from embed_assets.tables import TABLES
 from embed_assets.training import assets as training_stage
 
-TRAIN = "train"
 MOST_WORKERS = 8
 LEAST_WORKER_MEMORY = 4 * GIB
 THREAD_MEMORY = GIB // 16
 """Address space, of which much is reserved and never touched: for each thread that the layout model
 starts, and it starts one for each core of the whole machine."""
 OWNER = "team:retrieval"
-INGEST_ASSETS = ["raw_pdfs", "parsed_markdown", "chunks", "synthetic_questions"]
-TRAIN_ASSETS = ["training_pairs", "base_eval", "finetuned_model", "comparison"]
-# The table of an asset that isn't named after it.
-TABLE_OF = {
-    "base_eval": "evaluation_results",
-    "finetuned_model": "models",
-    "comparison": "evaluation_results",
-}
-STAGES = (
-    documents_stage,
-    questions_stage,
-    pairs_stage,
-    evaluation_stage,
-    training_stage,
-    comparison_stage,
-)
 
 
 def build_definitions(
@@ -64,8 +51,8 @@ def build_definitions(
         ],
         asset_checks=[document_is_readable],
         jobs=[
-            dg.define_asset_job(INGEST, INGEST_ASSETS, description="PDFs become questions."),
-            dg.define_asset_job(TRAIN, TRAIN_ASSETS, description="Questions become a model."),
+            dg.define_asset_job(INGEST, [*DOCUMENT_ASSETS], description="PDFs become questions."),
+            dg.define_asset_job(TRAIN, [*CORPUS_ASSETS], description="Questions become a model."),
         ],
         sensors=[pdf_folder],
         # A step in its own process costs four seconds to start; parsing and training have theirs.
@@ -92,11 +79,6 @@ def build_resources(settings: Settings) -> dict[str, Any]:
     }
 
 
-def code_versions(settings: Settings) -> dict[str, str]:
-    """Code version of every asset under these settings."""
-    return {name: v for stage in STAGES for name, v in stage.code_versions(settings).items()}
-
-
 def worker_pool(settings: Settings, machine: Machine) -> WorkerPool:
     """The processes that parse PDFs, each with its share of the machine's memory.
 
@@ -115,7 +97,7 @@ def worker_pool(settings: Settings, machine: Machine) -> WorkerPool:
 def _complete(spec: dg.AssetSpec, versions: Mapping[str, str]) -> dg.AssetSpec:
     """What holds for every asset: an owner, a code version, its table's columns."""
     name = spec.key.path[-1]
-    table = TABLE_OF.get(name, name)
+    table = GRAPH[name].table
     metadata: dict[str, Any] = {
         "dagster/table_name": f"main.{table}",
         "dagster/column_schema": _column_schema(table),
@@ -141,4 +123,7 @@ def _column_schema(name: str) -> dg.TableSchema:
     )
 
 
-defs = build_definitions()
+@dg.definitions
+def defs() -> dg.Definitions:
+    """The project under the settings of the environment; made when Dagster asks for it."""
+    return build_definitions()

@@ -1,10 +1,14 @@
 """The documents partition set, and the id that names a document."""
 
 import hashlib
+from collections.abc import Callable
 from pathlib import PurePosixPath
+from typing import Any
 
 import dagster as dg
 from slugify import slugify
+
+from embed_assets.graph import GRAPH
 
 DOCUMENTS = "documents"
 documents = dg.DynamicPartitionsDefinition(name=DOCUMENTS)
@@ -12,6 +16,19 @@ documents = dg.DynamicPartitionsDefinition(name=DOCUMENTS)
 # enough that the seconds a run costs to start don't matter.
 DOCUMENTS_PER_RUN = 32
 BATCHES = dg.BackfillPolicy.multi_run(max_partitions_per_run=DOCUMENTS_PER_RUN)
+
+
+def asset(name: str, kinds: set[str]) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
+    """Decorator of an asset: its group, its partitions and its upstream are those of the graph.
+
+    The inputs of a partitioned asset are the arguments of its function.
+    """
+    known = GRAPH[name]
+    if known.partitioned:
+        where: dict[str, Any] = {"partitions_def": documents, "backfill_policy": BATCHES}
+    else:
+        where = {"deps": list(known.upstream)}
+    return dg.asset(name=name, group_name=known.stage, kinds=kinds, **where)
 
 
 def document_id(path: PurePosixPath) -> str:

@@ -83,7 +83,7 @@ class Settings(BaseSettings):
     question_prompt: Path | None = Field(
         default=None,
         description="Jinja file of your own instructions to that model. "
-        "Unset: `embed_assets/questions/instructions.jinja`",
+        "Unset: `embed_assets/questions/written/instructions.jinja`",
     )
     llm_temperature: float = Field(
         default=0.7, ge=0, le=2, description="Temperature of the model that writes questions"

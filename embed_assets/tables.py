@@ -20,9 +20,9 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """One table of the warehouse, its key, and which columns the version of its rows leaves out.
+    """One table of the warehouse and its key.
 
-    Those say when rather than what, or what another column says too.
+    volatile: columns left out of the version of its rows: timestamps and derived values.
     """
 
     name: str
@@ -95,8 +95,8 @@ def _number(description: str, *, nullable: bool = False) -> Column:
     return Column(pl.Float64, "DOUBLE", description, nullable)
 
 
-def _time(description: str) -> Column:
-    return Column(UTC_TIME, "TIMESTAMPTZ", description)
+def _time(description: str, *, nullable: bool = False) -> Column:
+    return Column(UTC_TIME, "TIMESTAMPTZ", description, nullable)
 
 
 _DOCUMENT_ID = _text("Document: slug of its path and 8 hex digits of the path's sha256")
@@ -283,8 +283,42 @@ _TABLES = (
             "code_version": _text("Version of the code and settings that made it"),
             "input_version": _text("Data versions of what it was made from"),
             "data_version": _text("Version of what it holds"),
+            "parts": _text(
+                "Versions of its parts as JSON, where what is made from it reads a part alone",
+                nullable=True,
+            ),
             "dagster_run_id": _text("Dagster run that made it"),
             "materialized_at": _time("When it was made"),
+        },
+    ),
+    Table(
+        "attempts",
+        ("asset", "document_id"),
+        {
+            "asset": _text("Asset that could not be made, or not wholly"),
+            "document_id": _text("Its partition; empty for an unpartitioned asset"),
+            "cause": _text("What kind of thing went wrong"),
+            "error": _text("What went wrong, in one line"),
+            "code_version": _text("Version of the code and settings that tried"),
+            "input_version": _text("Data versions of what it was tried on"),
+            "limit_reached": _number(
+                "Limit that it ran into, in seconds; null where it ran into none", nullable=True
+            ),
+            "attempts": _integer("How often it was tried in vain"),
+            "tried_at": _time("When it was tried last"),
+            "next_at": _time(
+                "When it is tried again; null where only a change or a person starts it again",
+                nullable=True,
+            ),
+            "dagster_run_id": _text("Dagster run that tried last"),
+        },
+    ),
+    Table(
+        "former_paths",
+        ("path",),
+        {
+            "path": _text("Path that a document had, relative to the PDF folder"),
+            "document_id": _text("The same document under the path that it has now"),
         },
     ),
     Table(

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-
 from embed_assets.automation.staleness import DOCUMENT_ASSETS, UPSTREAM
+
 from embed_assets.definitions import build_definitions, build_resources, code_versions
 from embed_assets.errors import SettingsError
 from embed_assets.settings import PREFIX, Settings
@@ -222,7 +222,6 @@ def test_each_filter_changes_what_it_filters_alone(tmp_path, monkeypatch):
     monkeypatch.setenv("EMBED_ASSETS_FILTERS", "duplicates")
     assert changed(tmp_path, monkeypatch, filters="duplicates,verbatim") == {"synthetic_questions"}
     assert changed(tmp_path, monkeypatch, filters="verbatim") == {"training_pairs"}
-    assert changed(tmp_path, monkeypatch, round_trip_k="7", near_duplicate="0.9") == set()
 
 
 def test_the_language_model_and_its_prompt_change_the_questions_alone(tmp_path, monkeypatch):

@@ -1,123 +1,85 @@
-"""pdf_folder: brings the partitions in line with the PDF folder and ingests what is new."""
+"""pdf_folder: brings the partitions in line with the PDF folder and ingests what is due."""
 
 import json
-from collections.abc import Collection, Sequence
-from pathlib import Path
+from datetime import UTC, datetime
 
 import dagster as dg
-from filelock import FileLock, Timeout
 
-from embed_assets.documents.folder import (
-    changed_documents,
-    check_same_folder,
-    fingerprint,
-    partitions_to_sync,
-    scan,
-    settled_documents,
+from embed_assets.automation.plan import batches
+from embed_assets.automation.runs import (
+    INGEST,
+    RANGE_END,
+    RANGE_START,
+    end_dead_runs,
+    pause_until,
 )
-from embed_assets.errors import SettingsError
-from embed_assets.partitions import DOCUMENTS, DOCUMENTS_PER_RUN, documents
+from embed_assets.automation.state import code_versions, read_state, sync_partitions
+from embed_assets.automation.take_up import take_up
+from embed_assets.documents.folder import fingerprint
+from embed_assets.errors import ProjectError
+from embed_assets.partitions import DOCUMENTS
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
 
-INGEST = "ingest"
-BY_COMMAND = "embed_assets/by_command"
-RANGE_START = "dagster/asset_partition_range_start"
-RANGE_END = "dagster/asset_partition_range_end"
-UNFINISHED = [
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-    dg.DagsterRunStatus.CANCELING,
-]
+DOCUMENTS_PER_TICK = 512
+"""Files that a tick waits for or asks for: what bounds its cursor and its requests."""
+PATIENCE = 20.0
+"""Seconds that a tick waits for the warehouse, of the sixty that it has."""
 
 
 @dg.sensor(
     job_name=INGEST,
     minimum_interval_seconds=30,
-    description="Ingests PDFs that are new or changed, once they have stopped changing.",
+    description="Ingests what is due: PDFs that are new, changed or gone, once they have stopped "
+    "changing, and what failed for a passing reason.",
 )
 def pdf_folder(
     context: dg.SensorEvaluationContext,
     warehouse: Warehouse,
     settings: dg.ResourceParam[Settings],
 ) -> dg.SensorResult | dg.SkipReason:
-    """Ingest PDFs that are new or changed, once they have stopped changing."""
-    existing = context.instance.get_dynamic_partitions(DOCUMENTS)
+    """Carry out the document steps of the plan."""
+    warehouse = warehouse.model_copy(update={"lock_timeout": PATIENCE})
     try:
-        found = scan(settings.pdfs)
-        check_same_folder(found, existing, settings.pdfs)
-    except SettingsError as error:  # an unreadable folder is not an empty one
+        return _tick(context, warehouse, settings)
+    except ProjectError as error:  # an unreadable folder is not an empty one
         return dg.SkipReason(str(error))
-    end_dead_runs(context.instance, settings.home)
-    if context.instance.get_runs_count(dg.RunsFilter(job_name=INGEST, statuses=UNFINISHED)):
+
+
+def _tick(
+    context: dg.SensorEvaluationContext, warehouse: Warehouse, settings: Settings
+) -> dg.SensorResult | dg.SkipReason:
+    instance = context.instance
+    end_dead_runs(instance, settings.home)
+    take_up(warehouse, settings)
+    state = read_state(settings, warehouse, instance)
+    if state.work.ingesting:
         return dg.SkipReason("An ingest run is at work; the folder is looked at when it has ended.")
-    seen_before = {k: tuple(v) for k, v in json.loads(context.cursor or "{}").items()}
-    settled = set(settled_documents(found, seen_before))
-    loaded = warehouse.read("SELECT document_id, size_bytes, modified_at FROM raw_pdfs")
-    busy = context.instance.get_runs_count(dg.RunsFilter(statuses=UNFINISHED)) > 0
-    _, delete = partitions_to_sync(list(found), existing, existing if busy else [])
-    changed = [key for key in changed_documents(found, loaded) if key in settled]
-    add = [key for key in changed if key not in existing]
-    again = [key for key in changed if key in existing]
-    if delete:
-        warehouse.delete_documents(delete)
-    order = [key for key in existing if key not in delete] + add
+    # Seen at the last tick as it is now: the file has stopped changing.
+    seen = {key: tuple(value) for key, value in json.loads(context.cursor or "{}").items()}
+    waiting = state.pending
+    settling = {key for key, file in waiting.items() if seen.get(key) != fingerprint(file)}
+    unsettled = dict(list(waiting.items())[:DOCUMENTS_PER_TICK])
+    cursor = json.dumps({key: fingerprint(file) for key, file in unsettled.items()})
+    plan = state.with_settling(settling).plan(settings, code_versions(settings))
+    if plan.refused:
+        return dg.SkipReason(
+            f"{plan.refused}. Is {settings.pdfs} the right folder? If so: embed-assets ingest --yes"
+        )
+    sync_partitions(instance, warehouse, plan, state)
+    retry_at = pause_until(instance, INGEST)
+    if plan.document_steps and retry_at and retry_at > datetime.now(UTC):
+        reason = f"The last ingest failed; it is tried again from {retry_at:%H:%M} UTC on."
+        return dg.SensorResult(skip_reason=dg.SkipReason(reason), cursor=cursor)
+    order = instance.get_dynamic_partitions(DOCUMENTS)
     return dg.SensorResult(
         run_requests=[
-            dg.RunRequest(tags={RANGE_START: batch[0], RANGE_END: batch[-1]})
-            for batch in batches(order, {*add, *again})
+            dg.RunRequest(
+                asset_selection=[dg.AssetKey(asset) for asset in step.assets],
+                tags={RANGE_START: batch[0], RANGE_END: batch[-1]},
+            )
+            for step in plan.document_steps
+            for batch in batches(order, step.documents[:DOCUMENTS_PER_TICK])
         ],
-        dynamic_partitions_requests=[
-            *([documents.build_add_request(add)] if add else []),
-            *([documents.build_delete_request(delete)] if delete else []),
-        ],
-        cursor=json.dumps({key: fingerprint(document) for key, document in found.items()}),
+        cursor=cursor,
     )
-
-
-def end_dead_runs(instance: dg.DagsterInstance, home: Path) -> None:
-    """Report runs as failed whose command was killed: nobody else would, and they block others.
-
-    The command holds its lock as long as it lives.
-    """
-    lock = command_lock(home)
-    if lock.is_locked:  # by this very process
-        return _fail_runs(instance)
-    try:
-        with lock:
-            return _fail_runs(instance)
-    except Timeout:
-        return None
-
-
-def command_lock(home: Path) -> FileLock:
-    """The lock that a command holds while it works on a home."""
-    home.mkdir(parents=True, exist_ok=True)
-    return FileLock(home / "command.lock", timeout=0, is_singleton=True)
-
-
-def _fail_runs(instance: dg.DagsterInstance) -> None:
-    for run in instance.get_runs(dg.RunsFilter(statuses=UNFINISHED, tags={BY_COMMAND: "true"})):
-        instance.report_run_failed(run, "The command that ran it was killed.")
-
-
-def batches(
-    order: Sequence[str], wanted: Collection[str], size: int = DOCUMENTS_PER_RUN
-) -> list[list[str]]:
-    """Wanted keys in runs of neighbours, each at most `size` long.
-
-    order: all partition keys, oldest first. A Dagster run covers a range of partitions in that
-    order, so that only neighbours can share one.
-    """
-    result: list[list[str]] = []
-    for place, key in enumerate(order):
-        if key not in wanted:
-            continue
-        neighbours = place > 0 and result and result[-1][-1] == order[place - 1]
-        if neighbours and len(result[-1]) < size:
-            result[-1].append(key)
-        else:
-            result.append([key])
-    return result

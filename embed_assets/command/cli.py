@@ -28,34 +28,44 @@ app = typer.Typer(
 
 Pdfs = Annotated[Path | None, typer.Option("--pdfs", help="Folder of PDFs.", metavar="DIR")]
 Home = Annotated[Path | None, typer.Option("--home", help="Folder of all state.", metavar="DIR")]
+Yes = Annotated[bool, typer.Option("--yes", help="All documents on record may be gone.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")]
 
 
 @app.command()
-def run(pdfs: Pdfs = None, home: Home = None, as_json: Json = False) -> None:
+def run(pdfs: Pdfs = None, home: Home = None, yes: Yes = False, as_json: Json = False) -> None:
     """Bring everything in line with the PDF folder, train what is stale, print the comparison."""
     with _session(pdfs, home, as_json) as (settings, emit):
-        from embed_assets.command.pipeline import Pipeline
+        from embed_assets.command.pipeline import bring_up_to_date
         from embed_assets.command.summary import run_summary, run_text
+        from embed_assets.resources.warehouse import Warehouse
 
-        pipeline = Pipeline(settings)
-        pipeline.ingest()
-        pipeline.train()
-        summary = run_summary(pipeline)
+        done = bring_up_to_date(settings, train=True, agreed=yes)
+        summary = run_summary(settings, Warehouse(path=str(settings.warehouse)), done)
         emit(summary, run_text(summary))
 
 
 @app.command()
-def ingest(pdfs: Pdfs = None, home: Home = None, as_json: Json = False) -> None:
+def ingest(pdfs: Pdfs = None, home: Home = None, yes: Yes = False, as_json: Json = False) -> None:
     """Bring documents, chunks and questions in line with the PDF folder."""
     with _session(pdfs, home, as_json) as (settings, emit):
-        from embed_assets.command.pipeline import Pipeline
+        from embed_assets.command.pipeline import bring_up_to_date
         from embed_assets.command.summary import ingest_summary, ingest_text
+        from embed_assets.resources.warehouse import Warehouse
 
-        pipeline = Pipeline(settings)
-        pipeline.ingest()
-        summary = ingest_summary(pipeline)
+        done = bring_up_to_date(settings, train=False, agreed=yes)
+        summary = ingest_summary(settings, Warehouse(path=str(settings.warehouse)), done)
         emit(summary, ingest_text(summary))
+
+
+@app.command()
+def status(pdfs: Pdfs = None, home: Home = None, as_json: Json = False) -> None:
+    """Say what is due, what waits, what failed, and which models there are. Changes nothing."""
+    with _session(pdfs, home, as_json) as (settings, emit):
+        from embed_assets.command.status import status_summary, status_text
+
+        summary = status_summary(settings)
+        emit(summary, status_text(summary))
 
 
 @app.command()

@@ -1,51 +1,41 @@
 """What the command prints when it is done: one object, and the same as text."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import polars as pl
 
+from embed_assets.command.pipeline import Done
 from embed_assets.comparison.verdict import reservations, stored_comparison
+from embed_assets.documents.folder import scan
 from embed_assets.documents.parsing import document_statuses
 from embed_assets.evaluation.baselines import failed_baselines
+from embed_assets.graph import DOCUMENT_ASSETS, GRAPH, stages
 from embed_assets.models.registry import newest_model
-from embed_assets.questions.labelled_files import read_labelled
-from embed_assets.questions.match_report import report_matches
+from embed_assets.questions.labelled.files import read_labelled
+from embed_assets.questions.labelled.report import report_matches
 from embed_assets.questions.statuses import FAILED, KEPT, NOT_ASKED, UNREADABLE
+from embed_assets.resources.ledger import Ledger
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
 
-if TYPE_CHECKING:
-    from embed_assets.command.pipeline import Pipeline
-
-STAGE_OF: Mapping[str, str] = {
-    "raw_pdfs": "documents",
-    "parsed_markdown": "documents",
-    "chunks": "documents",
-    "synthetic_questions": "questions",
-    "training_pairs": "pairs",
-    "base_eval": "evaluation",
-    "finetuned_model": "training",
-    "comparison": "comparison",
-}
 BASELINE_KEYS = (
     *("split", "model", "metric", "k", "dimension", "score", "tuned"),
     *("difference", "low", "high", "p_value", "verdict"),
 )
-INGEST_STAGES = ("documents", "questions")
 LISTED = 20
 
 
-def ingest_summary(pipeline: "Pipeline") -> dict[str, Any]:
+def ingest_summary(settings: Settings, warehouse: Warehouse, done: Done) -> dict[str, Any]:
     """What `ingest --json` prints."""
-    warehouse, settings = pipeline.warehouse, pipeline.settings
-    statuses = document_statuses(warehouse.read("SELECT * FROM parsed_markdown"))
-    paths = warehouse.paths()
+    statuses = document_statuses(warehouse)
+    failed = failed_documents(settings, warehouse, statuses)
     counts = dict(statuses.group_by("parser_status").len().iter_rows())
+    counts["ERROR"] = sum(row["known"] is None for row in failed)
     return {
         "documents": {status: counts.get(status, 0) for status in ("SUCCESS", "EMPTY", "ERROR")},
-        "failed": _with_status(statuses, paths, "ERROR"),
-        "empty": _with_status(statuses, paths, "EMPTY"),
+        "failed": [{k: v for k, v in row.items() if k != "known"} for row in failed],
+        "empty": _with_status(statuses, warehouse.paths(), "EMPTY"),
         "pages": int(statuses["pages"].sum()),
         "chunks": warehouse.count("chunks"),
         "questions": int(
@@ -56,17 +46,51 @@ def ingest_summary(pipeline: "Pipeline") -> dict[str, Any]:
         "questions_not_asked": _chunks_without_questions(warehouse, NOT_ASKED),
         "questions_failed": _chunks_without_questions(warehouse, FAILED, UNREADABLE),
         "unmatched_labelled": _unmatched(warehouse, settings),
-        "seconds": _by_stage(pipeline.seconds, INGEST_STAGES),
-        "seconds_by_asset": _rounded(pipeline.seconds),
-        "changed": bool(pipeline.materialized),
+        "seconds": _by_stage(done.seconds, stages(*DOCUMENT_ASSETS)),
+        "seconds_by_asset": _rounded(done.seconds),
+        "changed": done.changed,
     }
 
 
-def run_summary(pipeline: "Pipeline") -> dict[str, Any]:
+def failed_documents(
+    settings: Settings, warehouse: Warehouse, statuses: pl.DataFrame
+) -> list[dict[str, Any]]:
+    """Documents that could not be read: path, error, attempts, final, and what is known of them.
+
+    final: whether only a change or a person starts another try. known: the status of what was read
+    before, null where there is none. statuses: as `document_statuses` gives them.
+    """
+    paths = warehouse.paths()
+    known = dict(statuses.select("document_id", "parser_status").iter_rows())
+    rows = {
+        key: {"error": error, "attempts": 1, "final": True, "known": None}
+        for key, status, error in statuses.select(
+            "document_id", "parser_status", "error"
+        ).iter_rows()
+        if status == "ERROR"
+    }
+    tried = Ledger(warehouse).read("raw_pdfs", "parsed_markdown").tried
+    for asset in ("parsed_markdown", "raw_pdfs"):
+        for (of, key), attempt in tried.items():
+            if of == asset:
+                status = known.get(key)
+                rows[key] = {
+                    "error": attempt.failure.error,
+                    "attempts": attempt.attempts,
+                    "final": attempt.is_final,
+                    "known": None if status == "ERROR" else status,
+                }
+    if set(rows) - set(paths):  # never read: the folder alone knows their paths
+        paths = {key: document.path for key, document in scan(settings.pdfs).items()} | paths
+    listed = [{"path": paths.get(key, key), **row} for key, row in rows.items()]
+    return sorted(listed, key=lambda row: row["path"])
+
+
+def run_summary(settings: Settings, warehouse: Warehouse, done: Done) -> dict[str, Any]:
     """What `run --json` prints."""
-    warehouse = pipeline.warehouse
     model = newest_model(warehouse)
-    runs = [warehouse.data_versions(name).get("", "") for name in ("base_eval", "finetuned_model")]
+    records = Ledger(warehouse).read()
+    runs = [records.data_version(name) for name in GRAPH["comparison"].upstream]
     rows = warehouse.read(
         "SELECT b.split, b.dimension, b.metric, b.k, b.score AS base, t.score AS tuned "
         "FROM evaluation_results b JOIN evaluation_results t USING (split, dimension, metric, k) "
@@ -74,13 +98,13 @@ def run_summary(pipeline: "Pipeline") -> dict[str, Any]:
         "ORDER BY split, dimension DESC, metric, k",
         runs,
     )
-    compared = warehouse.data_versions("comparison").get("", "")
+    compared = records.data_version("comparison")
     against = stored_comparison(warehouse, compared)
     failed = failed_baselines(warehouse, runs[0], compared)
-    report = pipeline.settings.reports / f"comparison-v{model['version']}.html"
+    report = settings.reports / f"comparison-v{model['version']}.html"
     return {
-        **ingest_summary(pipeline),
-        "seconds": _by_stage(pipeline.seconds, tuple(dict.fromkeys(STAGE_OF.values()))),
+        **ingest_summary(settings, warehouse, done),
+        "seconds": _by_stage(done.seconds, stages()),
         "pairs": dict(
             warehouse.read(
                 "SELECT split, count(*) FROM training_pairs GROUP BY split ORDER BY split"
@@ -92,7 +116,7 @@ def run_summary(pipeline: "Pipeline") -> dict[str, Any]:
         "baselines_failed": [{"model": m, "error": e} for m, e in failed.items()],
         "reservations": reservations(against),
         "report": str(report),
-        "trained": "finetuned_model" in pipeline.materialized,
+        "trained": done.trained,
     }
 
 
@@ -256,12 +280,11 @@ def _unmatched(warehouse: Warehouse, settings: Settings) -> list[dict[str, Any]]
     return unmatched.select("source", "file_name", "question", "reason").to_dicts()
 
 
-def _by_stage(seconds: Mapping[str, float], stages: tuple[str, ...]) -> dict[str, float]:
-    totals = dict.fromkeys(stages, 0.0)
+def _by_stage(seconds: Mapping[str, float], wanted: tuple[str, ...]) -> dict[str, float]:
+    totals = dict.fromkeys(wanted, 0.0)
     for asset, taken in seconds.items():
-        stage = STAGE_OF.get(asset)
-        if stage in totals:
-            totals[stage] += taken
+        if asset in GRAPH and GRAPH[asset].stage in totals:
+            totals[GRAPH[asset].stage] += taken
     return _rounded(totals)
 
 
@@ -274,8 +297,9 @@ def _seconds_lines(seconds: Mapping[str, float]) -> list[str]:
     return [f"Took: {', '.join(parts)}."] if parts else []
 
 
-def _failure_line(row: Mapping[str, str]) -> str:
-    return f"{row['path']}: {row['error']}"
+def _failure_line(row: Mapping[str, Any]) -> str:
+    again = "" if row.get("final", True) else f" (tried {row['attempts']} times; will be again)"
+    return f"{row['path']}: {row['error']}{again}"
 
 
 def _listing(title: str, rows: list[str]) -> list[str]:

@@ -30,22 +30,22 @@ from embed_assets.evaluation.baselines import (
     store_baselines,
 )
 from embed_assets.evaluation.retrieval import metric_name
+from embed_assets.graph import GRAPH
 from embed_assets.models.card import model_card
 from embed_assets.models.embeddings import CachedEncoder, forget_embeddings
 from embed_assets.models.names import is_version
 from embed_assets.models.registry import champion_before, champion_version
+from embed_assets.partitions import asset
+from embed_assets.resources.ledger import Ledger
+from embed_assets.resources.materializing import materializing
 from embed_assets.resources.tracking import CHAMPION, REGISTERED_MODEL, Tracking
-from embed_assets.resources.warehouse import Warehouse, record_materialization
+from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
 
 COMPARISON_VERSION = "2"
 
 
-@dg.asset(
-    deps=["base_eval", "finetuned_model"],
-    group_name="comparison",
-    kinds={"python", "mlflow"},
-)
+@asset("comparison", kinds={"python", "mlflow"})
 def comparison(
     context: dg.AssetExecutionContext,
     warehouse: Warehouse,
@@ -55,10 +55,8 @@ def comparison(
     """Whether the fine-tuned model retrieves better than its base and the baselines."""
     import mlflow
 
-    input_version = warehouse.version_of("base_eval", "finetuned_model")
-    base_run, tuned_run = (
-        warehouse.data_versions(name).get("") for name in ("base_eval", "finetuned_model")
-    )
+    records = Ledger(warehouse).read()
+    base_run, tuned_run = (records.data_version(name) for name in GRAPH["comparison"].upstream)
     if not base_run or not tuned_run:
         raise IncomparableError("Materialize base_eval and finetuned_model first.")
     model = warehouse.read("SELECT * FROM models WHERE mlflow_run_id = ?", [tuned_run]).row(
@@ -66,16 +64,11 @@ def comparison(
     )
     result = compare(warehouse, base_run, tuned_run)
     before = champion_before(tracking, model["version"])
-    with tracking.run(context, f"comparison v{model['version']}") as run_id:
-        mlflow.set_tag("dagster/data_version", run_id)
+    with materializing(context, warehouse, tracking, f"v{model['version']}") as making:
+        run_id = making.run_id
         measured = score_champion(warehouse, settings, before, model["input_version"])
         store_baselines(warehouse, measured, run_id)
         result = beside_baselines(warehouse, result, [base_run, run_id])
-        warehouse.replace(
-            "model_comparisons",
-            result.against.with_columns(run_id=pl.lit(run_id)),
-            where={"run_id": [run_id]},
-        )
         failed = failed_baselines(warehouse, base_run, run_id)
         verdict, against = verdict_sentence(result), reservations(result.against)
         report = make_report(warehouse, settings, result, model, failed)
@@ -92,27 +85,25 @@ def comparison(
         mlflow.set_tags(
             {"verdict": verdict, "reservations": " ".join(against), "promotion": promotion}
         )
+        with making.storing() as transaction:
+            rows = result.against.with_columns(run_id=pl.lit(run_id))
+            transaction.replace("model_comparisons", rows, {"run_id": [run_id]})
     if before is None:
         context.log.info("There is no champion before this model to compare it with.")
     for called, reason in failed.items():
         context.log.warning(f"{called} could not be scored and is left out: {reason}")
     for sentence in (verdict, *against, promotion):
         context.log.info(sentence)
-    record_materialization(context, warehouse, input_version=input_version, data_version=run_id)
     _forget_replaced(warehouse, settings, {model["version"], before, champion_version(tracking)})
-    return dg.MaterializeResult(
-        data_version=dg.DataVersion(run_id),
-        metadata={
-            "verdict": verdict,
-            **({"reservations": dg.MetadataValue.md(as_list(against))} if against else {}),
-            "promotion": promotion,
-            "report": dg.MetadataValue.path(path),
-            **tracking.metadata(run_id),
-            "dagster/row_count": result.scores.height,
-            "table": dg.MetadataValue.md(headline_table(result)),
-            "baselines": dg.MetadataValue.md(baselines_table(result, failed)),
-            **{name: dg.MetadataValue.md(to_markdown(name, png)) for name, png in charts.items()},
-        },
+    return making.result(
+        verdict=verdict,
+        **({"reservations": dg.MetadataValue.md(as_list(against))} if against else {}),
+        promotion=promotion,
+        report=dg.MetadataValue.path(path),
+        **{"dagster/row_count": result.scores.height},
+        table=dg.MetadataValue.md(headline_table(result)),
+        baselines=dg.MetadataValue.md(baselines_table(result, failed)),
+        **{name: dg.MetadataValue.md(to_markdown(name, png)) for name, png in charts.items()},
     )
 
 

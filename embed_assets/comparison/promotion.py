@@ -4,6 +4,7 @@ from embed_assets.comparison.verdict import Comparison
 from embed_assets.evaluation.baselines import Measured, compares_champion, score_baselines
 from embed_assets.evaluation.scoring import retrieval_task
 from embed_assets.models.registry import champion_version, make_champion
+from embed_assets.resources.ledger import Ledger
 from embed_assets.resources.tracking import CHAMPION, REGISTERED_MODEL, Tracking
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
@@ -19,7 +20,7 @@ def score_champion(
     if version is None or not compares_champion(settings):
         return Measured({}, {})
     called = champion_name(version)
-    if warehouse.version_of("training_pairs", "chunks") != input_version:
+    if Ledger(warehouse).read().input_version("finetuned_model") != input_version:
         reason = "the pairs or chunks have changed since the new model was trained on them."
         return Measured({}, {called: reason})
     return score_baselines(warehouse, settings, retrieval_task(warehouse), {called: f"v{version}"})

@@ -7,53 +7,41 @@ from embed_assets.documents.chunking import CHUNKER, chunk_documents
 from embed_assets.documents.folder import load_documents
 from embed_assets.documents.parsing import PARSER, parse_documents
 from embed_assets.models.card import model_card
-from embed_assets.partitions import BATCHES, documents
+from embed_assets.partitions import asset
+from embed_assets.resources.io_manager import Slices, warn_of_failures
 from embed_assets.resources.warehouse import Warehouse, digest
 from embed_assets.resources.workers import WorkerPool
 from embed_assets.settings import Settings
 
 
-@dg.asset(
-    partitions_def=documents,
-    backfill_policy=BATCHES,
-    group_name="documents",
-    kinds={"pdf", "duckdb"},
-)
+@asset("raw_pdfs", kinds={"pdf", "duckdb"})
 def raw_pdfs(
     context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings]
-) -> dg.Output[pl.DataFrame]:
+) -> dg.Output[Slices]:
     """The bytes of each PDF in the folder, with its sha256."""
-    rows, gone = load_documents(settings.pdfs, context.partition_keys, context.run.run_id)
-    for key in gone:
-        context.log.warning(f"{key}: the file is no longer in {settings.pdfs}")
+    slices = load_documents(settings.pdfs, context.partition_keys, context.run.run_id)
+    warn_of_failures(context, slices)
+    rows = slices.rows
     for key, path, sha256 in rows.select("document_id", "path", "sha256").iter_rows():
         context.add_asset_metadata({"path": path, "sha256": sha256}, partition_key=key)
     # Dagster gives all partitions of one run one data version: a document's sha256 if it is alone,
     # else that of all of them together. The warehouse records it for each, whatever the run.
     hashes = sorted(rows["sha256"])
     version = hashes[0] if len(hashes) == 1 else digest(hashes)
-    return dg.Output(rows, data_version=dg.DataVersion(version))
+    return dg.Output(slices, data_version=dg.DataVersion(version))
 
 
-@dg.asset(
-    partitions_def=documents,
-    backfill_policy=BATCHES,
-    group_name="documents",
-    kinds={"python", "duckdb"},
-)
+@asset("parsed_markdown", kinds={"python", "duckdb"})
 def parsed_markdown(
     context: dg.AssetExecutionContext, raw_pdfs: pl.DataFrame, pool: WorkerPool
-) -> pl.DataFrame:
+) -> Slices:
     """Markdown of every page, or why a document has none."""
-    return parse_documents(raw_pdfs, context.partition_keys, pool)
+    slices = parse_documents(raw_pdfs, context.partition_keys, pool)
+    warn_of_failures(context, slices)
+    return slices
 
 
-@dg.asset(
-    partitions_def=documents,
-    backfill_policy=BATCHES,
-    group_name="documents",
-    kinds={"python", "duckdb"},
-)
+@asset("chunks", kinds={"python", "duckdb"})
 def chunks(
     context: dg.AssetExecutionContext,
     parsed_markdown: pl.DataFrame,

@@ -4,6 +4,7 @@ import dagster as dg
 
 from embed_assets.documents.parsing import document_statuses
 from embed_assets.partitions import documents
+from embed_assets.resources.ledger import Ledger
 from embed_assets.resources.warehouse import Warehouse
 
 
@@ -17,13 +18,9 @@ def document_is_readable(
 ) -> dg.AssetCheckResult:
     """One evaluation per document of the run; a run of many ends with one for them together."""
     keys = list(context.op_execution_context.partition_keys)
-    statuses = document_statuses(
-        warehouse.read(
-            "SELECT * FROM parsed_markdown WHERE document_id IN (SELECT unnest(?::VARCHAR[]))",
-            [keys],
-        )
-    )
-    results = {
+    statuses = document_statuses(warehouse, keys)
+    tried = Ledger(warehouse).read("raw_pdfs", "parsed_markdown").tried
+    results = {key: ("", attempt.failure.error, 0) for (_, key), attempt in tried.items()} | {
         row["document_id"]: (row["parser_status"], row["error"], row["pages"])
         for row in statuses.iter_rows(named=True)
     }

@@ -1,11 +1,11 @@
-"""The PDF folder: which documents are in it, and what that means for the partitions.
+"""The PDF folder: which documents are in it, which of them are on record, and where they moved.
 
-No Dagster in here: the sensor and the command line both decide by these functions.
+What is to be done about it is decided in `automation/plan.py`.
 """
 
 import hashlib
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -14,6 +14,9 @@ import polars as pl
 
 from embed_assets.errors import SettingsError
 from embed_assets.partitions import document_id
+from embed_assets.resources.io_manager import Slices
+from embed_assets.resources.ledger import Cause, Failure, document_tables
+from embed_assets.resources.warehouse import Warehouse
 from embed_assets.tables import TABLES
 
 
@@ -63,52 +66,106 @@ def _pdf_files(folder: Path) -> Iterator[FoundDocument]:
             )
 
 
-def partitions_to_sync(
-    found: Collection[str], existing: Collection[str], in_flight: Collection[str]
-) -> tuple[list[str], list[str]]:
-    """Document ids to add and to delete so that the partitions match the folder.
+@dataclass(frozen=True)
+class Loaded:
+    """What is on record of a document that was read. path: relative to the folder."""
 
-    A document in flight (a run works on it) is not deleted: that would kill the run.
+    path: str
+    size_bytes: int
+    modified_at: datetime
+    sha256: str
+
+    def is_as(self, document: FoundDocument) -> bool:
+        """Whether the file still has the size and time that it was read with."""
+        return (self.size_bytes, self.modified_at) == (document.size_bytes, document.modified_at)
+
+
+def read_loaded(warehouse: Warehouse) -> dict[str, Loaded]:
+    """Documents on record by id."""
+    rows = warehouse.read("SELECT document_id, path, size_bytes, modified_at, sha256 FROM raw_pdfs")
+    return {key: Loaded(*rest) for key, *rest in rows.iter_rows()}
+
+
+def find_moved(
+    folder: Path, found: Mapping[str, FoundDocument], loaded: Mapping[str, Loaded]
+) -> dict[str, str]:
+    """Documents that lie elsewhere now, by their bytes: id now -> id on record.
+
+    A file is read only if a document of its size is on record and no longer where it was.
     """
-    add = [key for key in found if key not in set(existing)]
-    delete = [key for key in existing if key not in set(found) and key not in set(in_flight)]
-    return add, delete
+    gone: dict[tuple[int, str], list[str]] = {}
+    for key in sorted(set(loaded) - set(found)):
+        gone.setdefault((loaded[key].size_bytes, loaded[key].sha256), []).append(key)
+    sizes = {size for size, _ in gone}
+    moved: dict[str, str] = {}
+    for key in sorted(set(found) - set(loaded)):
+        document = found[key]
+        if document.size_bytes not in sizes:
+            continue
+        try:
+            sha256 = hashlib.sha256((folder / document.path).read_bytes()).hexdigest()
+        except OSError:  # loading it will say why
+            continue
+        if before := gone.get((document.size_bytes, sha256)):
+            moved[key] = before.pop(0)
+    return moved
 
 
-def check_same_folder(found: Collection[str], existing: Collection[str], folder: Path) -> None:
-    """SettingsError if no known document is in the folder any more.
+def move_documents(
+    warehouse: Warehouse, moved: Mapping[str, str], found: Mapping[str, FoundDocument]
+) -> None:
+    """Give documents on record the ids and paths that they have now, in one transaction.
 
-    That is a forgotten --pdfs or an unmounted disk rather than a change, and to follow it would
-    delete everything.
+    What hangs on their content (pages, chunks, questions, pairs, splits) stays as it is. moved: id
+    now -> id on record.
     """
-    if existing and not set(existing) & set(found):
-        raise SettingsError(
-            f"EMBED_ASSETS_PDFS: none of this home's {len(existing)} documents is in {folder}. "
-            "Give their folder with --pdfs, or another --home for other documents."
+    loaded = read_loaded(warehouse)
+    rows = [
+        {
+            "document_id": key,
+            "before": before,
+            "path": found[key].path,
+            "file_name": PurePosixPath(found[key].path).name,
+            "modified_at": found[key].modified_at,
+            "path_before": loaded[before].path,
+        }
+        for key, before in moved.items()
+    ]
+    with warehouse.transaction() as transaction:
+        transaction.register("moved", pl.DataFrame(rows))
+        for table in (*document_tables(), "training_pairs", "former_paths"):
+            transaction.execute(
+                f"UPDATE {table} AS t SET document_id = m.document_id FROM moved m "
+                "WHERE t.document_id = m.before"
+            )
+        transaction.execute(
+            "UPDATE raw_pdfs AS t SET path = m.path, file_name = m.file_name, "
+            "modified_at = m.modified_at FROM moved m WHERE t.document_id = m.document_id"
+        )
+        transaction.execute(
+            "UPDATE chunks AS t SET file_name = m.file_name FROM moved m "
+            "WHERE t.document_id = m.document_id"
+        )
+        transaction.execute(
+            "INSERT OR IGNORE INTO split_assignments BY NAME SELECT s.kind, m.document_id AS id, "
+            "s.split FROM split_assignments s JOIN moved m ON s.id = m.before "
+            "WHERE s.kind = 'document'"
+        )
+        transaction.execute(
+            "INSERT OR REPLACE INTO former_paths BY NAME "
+            "SELECT path_before AS path, document_id FROM moved"
         )
 
 
-def changed_documents(found: Mapping[str, FoundDocument], loaded: pl.DataFrame) -> list[str]:
-    """Ids of found documents whose size or time differs from what was loaded, or never loaded.
+def remove_documents(warehouse: Warehouse, document_ids: Sequence[str]) -> None:
+    """Remove every trace of documents that left the folder, in one transaction.
 
-    loaded: document_id, size_bytes, modified_at.
+    Splits once given stay on record (a document that comes back must land where it was), and so
+    does what past models were trained on.
     """
-    known = {key: (size, modified) for key, size, modified in loaded.iter_rows()}
-    return [
-        key
-        for key, document in found.items()
-        if known.get(key) != (document.size_bytes, document.modified_at)
-    ]
-
-
-def settled_documents(
-    found: Mapping[str, FoundDocument], seen_before: Mapping[str, tuple[int, float]]
-) -> list[str]:
-    """Ids of documents whose size and time are as they were at the last look.
-
-    A file still being copied would be read by half.
-    """
-    return [key for key, document in found.items() if seen_before.get(key) == fingerprint(document)]
+    with warehouse.transaction() as transaction:
+        for table in (*document_tables(), "former_paths"):
+            transaction.delete(table, {"document_id": document_ids})
 
 
 def fingerprint(document: FoundDocument) -> tuple[int, float]:
@@ -116,25 +173,24 @@ def fingerprint(document: FoundDocument) -> tuple[int, float]:
     return document.size_bytes, document.modified_at.timestamp()
 
 
-def load_documents(
-    folder: Path, document_ids: Collection[str], run_id: str
-) -> tuple[pl.DataFrame, list[str]]:
-    """Rows of raw_pdfs for these documents, and the ids of those that have left the folder.
-
-    One that is there but can't be read has no content.
-    """
+def load_documents(folder: Path, document_ids: Collection[str], run_id: str) -> Slices:
+    """Rows of raw_pdfs for these documents. Of files that can't be read just now there are none."""
     found = scan(folder)
     now = datetime.now(UTC)
-    rows, gone = [], []
+    rows: list[dict[str, object]] = []
+    not_made: dict[str, Failure] = {}
     for key in document_ids:
         document = found.get(key)
         if document is None:
-            gone.append(key)
+            gone = f"there is no such file in {folder}"
+            not_made[key] = Failure(Cause.UNREADABLE_FILE, gone)
             continue
         try:
             content = (folder / document.path).read_bytes()
-        except OSError:  # parsing will say that there is nothing to read
-            content = b""
+        except OSError as error:
+            said = f"the file may not be read: {error.strerror or error}"
+            not_made[key] = Failure(Cause.UNREADABLE_FILE, said)
+            continue
         rows.append(
             {
                 "document_id": key,
@@ -148,4 +204,4 @@ def load_documents(
                 "loaded_by": run_id,
             }
         )
-    return pl.DataFrame(rows, schema=TABLES["raw_pdfs"].schema), gone
+    return Slices(pl.DataFrame(rows, schema=TABLES["raw_pdfs"].schema), not_made=not_made)

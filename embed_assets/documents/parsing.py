@@ -14,7 +14,10 @@ from typing import Any
 
 import polars as pl
 
-from embed_assets.errors import one_line
+from embed_assets.errors import ProjectError, one_line
+from embed_assets.resources.io_manager import Slices
+from embed_assets.resources.ledger import Cause, Failure
+from embed_assets.resources.warehouse import Warehouse
 from embed_assets.resources.workers import Outcome, WorkerPool, report
 from embed_assets.tables import TABLES
 from embed_assets.terminal import progress_bar
@@ -22,7 +25,9 @@ from embed_assets.terminal import progress_bar
 PARSER = f"pymupdf4llm-layout {version('pymupdf')}"
 COUNT_TIMEOUT = 30.0
 """Seconds for counting the pages of a document; one that takes longer counts as one page."""
-GONE = "the file is no longer in the PDF folder"
+NOT_READ = "the file was not read"
+PASSING = frozenset({Cause.PROCESS_ENDED, Cause.NO_MEMORY})
+"""Causes that say nothing of the file."""
 _PICTURE_MARK = re.compile(
     r"<!--.*?-->|"
     r"\*{0,2}(==> picture \[[^\]\n]*\] intentionally omitted <==|----- (Start|End) of picture text"
@@ -32,7 +37,7 @@ _LINE_BREAK = re.compile(r"<br\s*/?>")
 _TAG = re.compile(r"</?(sup|sub|u|s|mark)>")
 
 
-class UnreadablePdfError(Exception):
+class UnreadablePdfError(ProjectError):
     """The file can't be read as a PDF; the message says why in one line."""
 
 
@@ -47,15 +52,19 @@ class Page:
 
 def parse_documents(
     raw_pdfs: pl.DataFrame, document_ids: Collection[str], pool: WorkerPool
-) -> pl.DataFrame:
+) -> Slices:
     """Rows of parsed_markdown for these documents, whatever state their files are in.
 
-    raw_pdfs: document_id, file_name, content. A document without a row there has gone.
+    raw_pdfs: document_id, file_name, content. What a passing cause kept from being read has no
+    rows: a status is a fact about the file.
     """
     there = raw_pdfs.sort("document_id")
     ids, contents = there["document_id"].to_list(), there["content"].to_list()
-    gone = sorted(set(document_ids) - set(ids))
-    rows = [_document_row(key, "ERROR", GONE) for key in gone]
+    rows: list[dict[str, Any]] = []
+    incomplete: dict[str, Failure] = {}
+    not_made = {
+        key: Failure(Cause.UNREADABLE_FILE, NOT_READ) for key in set(document_ids) - set(ids)
+    }
     if ids:
         with pool.start(len(ids)) as workers:
             pages = [
@@ -71,11 +80,18 @@ def parse_documents(
 
                 parsed = workers.map(parse_pdf, contents, watch=move_on)
                 for key, outcome in zip(ids, parsed, strict=True):
-                    rows += _rows(key, outcome)
+                    failure = outcome.failure
+                    if failure is not None and failure.cause in PASSING:
+                        not_made[key] = failure
+                    else:
+                        rows += _rows(key, outcome)
+                    if failure is not None and failure.cause is Cause.TIME_LIMIT:
+                        incomplete[key] = failure
                     ended += 1
                     bar.set_postfix_str(f"{ended} of {len(ids)} documents", refresh=False)
                     move_on([0] * len(ids))
-    return pl.DataFrame(rows, schema=TABLES["parsed_markdown"].schema)
+    frame = pl.DataFrame(rows, schema=TABLES["parsed_markdown"].schema)
+    return Slices(frame, not_made=not_made, incomplete=incomplete)
 
 
 def count_pages(content: bytes) -> int:
@@ -110,7 +126,7 @@ def _open(content: bytes) -> Any:
     pymupdf.TOOLS.mupdf_display_errors(False)
     pymupdf.TOOLS.mupdf_display_warnings(False)
     if not content:
-        raise UnreadablePdfError("the file is empty, or may not be read")
+        raise UnreadablePdfError("the file is empty")
     try:
         document = pymupdf.open(stream=content, filetype="pdf")
         if not document.is_pdf:
@@ -199,8 +215,8 @@ def clean_markdown(text: str) -> str:
 
 
 def _rows(document_id: str, outcome: Outcome[bytes, list[Page]]) -> list[dict[str, Any]]:
-    if outcome.error is not None:
-        return [_document_row(document_id, "ERROR", _reason(outcome.error))]
+    if outcome.failure is not None:
+        return [_document_row(document_id, "ERROR", outcome.failure.error)]
     pages = outcome.result or []
     if all(page.error for page in pages):
         return [_document_row(document_id, "ERROR", pages[0].error or "no page can be read")]
@@ -226,10 +242,6 @@ def _page_status(page: Page) -> str:
     return "SUCCESS" if page.markdown else "EMPTY"
 
 
-def _reason(error: str) -> str:
-    return error.removeprefix(f"{UnreadablePdfError.__name__}: ")
-
-
 def _document_row(document_id: str, status: str, error: str) -> dict[str, Any]:
     return {
         "document_id": document_id,
@@ -241,20 +253,19 @@ def _document_row(document_id: str, status: str, error: str) -> dict[str, Any]:
     }
 
 
-def document_statuses(parsed_markdown: pl.DataFrame) -> pl.DataFrame:
-    """One row per document: document_id, parser_status, error, pages.
+def document_statuses(
+    warehouse: Warehouse, document_ids: Sequence[str] | None = None
+) -> pl.DataFrame:
+    """One row per document: document_id, parser_status, error, pages; of all without ids.
 
     A document with text on one page is a SUCCESS, whatever its other pages are.
     """
-    return (
-        parsed_markdown.sort("document_id", "page")
-        .group_by("document_id", maintain_order=True)
-        .agg(
-            pl.when((pl.col("parser_status") == "SUCCESS").any())
-            .then(pl.lit("SUCCESS"))
-            .otherwise(pl.col("parser_status").first())
-            .alias("parser_status"),
-            pl.col("error").drop_nulls().first(),
-            (pl.col("page") > 0).sum().cast(pl.Int64).alias("pages"),
-        )
+    which = "" if document_ids is None else "WHERE document_id IN (SELECT unnest(?::VARCHAR[])) "
+    return warehouse.read(
+        "SELECT document_id, CASE WHEN bool_or(parser_status = 'SUCCESS') THEN 'SUCCESS' "
+        "ELSE arg_min(parser_status, page) END AS parser_status, "
+        "arg_min(error, page) FILTER (error IS NOT NULL) AS error, "
+        "count(*) FILTER (page > 0) AS pages "
+        f"FROM parsed_markdown {which}GROUP BY document_id ORDER BY document_id",
+        [] if document_ids is None else [list(document_ids)],
     )

@@ -1,9 +1,11 @@
 """base_eval: how well the base model and the baselines retrieve, before any training."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import dagster as dg
 
+from embed_assets.errors import one_line
 from embed_assets.evaluation.baselines import (
     lasting_baselines,
     score_baselines,
@@ -20,18 +22,17 @@ from embed_assets.evaluation.scoring import (
 )
 from embed_assets.models.card import embedding_size, matryoshka_dimensions, model_card
 from embed_assets.models.embeddings import CachedEncoder
+from embed_assets.partitions import asset
+from embed_assets.resources.ledger import Cause, Failure
+from embed_assets.resources.materializing import materializing
 from embed_assets.resources.tracking import Tracking, as_params
-from embed_assets.resources.warehouse import Warehouse, record_materialization
+from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
 
 EVALUATION_VERSION = "1"
 
 
-@dg.asset(
-    deps=["training_pairs", "chunks"],
-    group_name="evaluation",
-    kinds={"huggingface", "mlflow", "duckdb"},
-)
+@asset("base_eval", kinds={"huggingface", "mlflow", "duckdb"})
 def base_eval(
     context: dg.AssetExecutionContext,
     warehouse: Warehouse,
@@ -41,12 +42,12 @@ def base_eval(
     """What the base model and the baselines retrieve for every held-out question."""
     import mlflow
 
-    input_version = warehouse.version_of("training_pairs", "chunks")
     task = retrieval_task(warehouse)
     card = model_card(settings)
     dimensions = matryoshka_dimensions(embedding_size(card.source), settings.dimensions)
     baselines = lasting_baselines(settings)
-    with tracking.run(context, f"base_eval {Path(card.name).name}") as run_id:
+    with materializing(context, warehouse, tracking, Path(card.name).name) as making:
+        run_id = making.run_id
         params = {
             "model": card.name,
             "query_prompt": card.query_prompt,
@@ -57,7 +58,6 @@ def base_eval(
             "corpus": task.corpus.height,
         }
         mlflow.log_params(as_params(params))
-        mlflow.set_tag("dagster/data_version", run_id)
         evaluation = score_encoder(
             task, CachedEncoder(warehouse, card, settings.precision), dimensions
         )
@@ -70,23 +70,25 @@ def base_eval(
         failed = [f"{name}: {reason}" for name, reason in measured.failed.items()]
         if failed:
             mlflow.set_tag("failed_baselines", "\n".join(failed))
+        with making.storing(incomplete=_incomplete(failed)):
+            pass
     for line in failed:
         context.log.warning(f"A baseline could not be scored and is left out. {line}")
-    record_materialization(context, warehouse, input_version=input_version, data_version=run_id)
-    return dg.MaterializeResult(
-        data_version=dg.DataVersion(run_id),
-        metadata={
-            **tracking.metadata(run_id),
-            "dagster/row_count": evaluation.scores.height,
-            "questions": task.questions.height,
-            "corpus": task.corpus.height,
-            "ndcg_at_10": dg.MetadataValue.md(ndcg_table(evaluation.scores)),
-            "ndcg_at_10_by_model": dg.MetadataValue.md(
-                ndcg_by_model({"base": evaluation.scores, **beside})
-            ),
-            **({"failed_baselines": "\n".join(failed)} if failed else {}),
-        },
+    return making.result(
+        **{"dagster/row_count": evaluation.scores.height},
+        questions=task.questions.height,
+        corpus=task.corpus.height,
+        ndcg_at_10=dg.MetadataValue.md(ndcg_table(evaluation.scores)),
+        ndcg_at_10_by_model=dg.MetadataValue.md(
+            ndcg_by_model({"base": evaluation.scores, **beside})
+        ),
+        **({"failed_baselines": "\n".join(failed)} if failed else {}),
     )
+
+
+def _incomplete(failed: Sequence[str]) -> Failure | None:
+    """A baseline that could not be scored may answer next time."""
+    return Failure(Cause.CALL_FAILED, one_line("; ".join(failed))) if failed else None
 
 
 def code_versions(settings: Settings) -> dict[str, str]:

@@ -1,13 +1,14 @@
 """BM25: what plain words find, without any model."""
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from typing import Any
 
 import numpy as np
 
 from embed_assets.evaluation.metrics import DEPTH
 from embed_assets.evaluation.retrieval import NO_DIMENSION, Evaluation, evaluate_rankings
+from embed_assets.words import search_words
 
 BM25 = "bm25"
 
@@ -18,21 +19,14 @@ def bm25_rankings(
     """Ids of the k texts of the corpus that BM25 ranks best for each query, the best first.
 
     A text that shares no word with a query is not found, so a list may be shorter than k. Equal
-    scores stand in the order of the ids. Words are those of two letters or more, without English
-    stop words, stemmed by Snowball's English stemmer; k1 = 1.5, b = 0.75, Lucene's IDF.
+    scores stand in the order of the ids. Words are `search_words` without English stop words,
+    stemmed by Snowball's English stemmer; k1 = 1.5, b = 0.75, Lucene's IDF.
     Robertson & Zaragoza 2009; Lù 2024 (bm25s).
     """
     import bm25s
-    import Stemmer
 
-    def words_of(texts: Sequence[str]) -> list[list[str]]:
-        stemmer = Stemmer.Stemmer("english")
-        words: Any = bm25s.tokenize(
-            list(texts), stopwords="en", stemmer=stemmer, return_ids=False, show_progress=False
-        )
-        return words
-
-    corpus_words = words_of(list(corpus.values()))
+    words_of = _stemmed_words()
+    corpus_words = [words_of(text) for text in corpus.values()]
     if not any(corpus_words):
         return [[] for _ in queries]
     index = bm25s.BM25()
@@ -42,8 +36,18 @@ def bm25_rankings(
     id_ranks[sorted(range(len(ids)), key=ids.__getitem__)] = np.arange(len(ids))
     return [
         [ids[i] for i in _best(index.get_scores(words), id_ranks, k)] if words else []
-        for words in words_of(queries)
+        for words in map(words_of, queries)
     ]
+
+
+def _stemmed_words() -> Callable[[str], list[str]]:
+    """A function that gives the words of a text by which BM25 finds it."""
+    import Stemmer
+    from bm25s.stopwords import STOPWORDS_EN
+
+    stem = functools.cache(Stemmer.Stemmer("english").stemWord)
+    stop_words = frozenset(STOPWORDS_EN)
+    return lambda text: [stem(word) for word in search_words(text) if word not in stop_words]
 
 
 def evaluate_bm25(

@@ -71,16 +71,21 @@ def champion(warehouse: Warehouse, settings: Settings) -> Version | None:
 
 def champion_version(tracking: Tracking) -> str | None:
     """Version that has the alias `champion`, if any has. ProjectError if MLflow can't say."""
+    return _aliases(tracking).get(CHAMPION)
+
+
+def _aliases(tracking: Tracking) -> dict[str, str]:
+    """Versions by alias. ProjectError if MLflow can't say."""
     from mlflow.exceptions import MlflowException
 
     try:
-        aliases = tracking.client().get_registered_model(REGISTERED_MODEL).aliases
+        found = tracking.client().get_registered_model(REGISTERED_MODEL).aliases
     except MlflowException as error:
         if error.error_code == "RESOURCE_DOES_NOT_EXIST":  # nothing was registered yet
-            return None
+            return {}
         reason = " ".join(str(error).split())
         raise ProjectError(f"MLflow can't say which version is champion: {reason}") from error
-    return str(aliases[CHAMPION]) if CHAMPION in aliases else None
+    return {name: str(version) for name, version in found.items()}
 
 
 def champion_before(tracking: Tracking, version: str) -> str | None:
@@ -126,3 +131,13 @@ def make_champion(tracking: Tracking, version: str) -> None:
     if replaced not in (None, version):
         client.set_model_version_tag(REGISTERED_MODEL, version, REPLACED, replaced)
     client.set_registered_model_alias(REGISTERED_MODEL, CHAMPION, version)
+
+
+def aliases(warehouse: Warehouse, settings: Settings) -> dict[str, str | None]:
+    """Version that has each alias: champion, challenger, previous. Asks nobody without a model."""
+    names = (CHAMPION, "challenger", "previous")
+    if not warehouse.count("models"):
+        return dict.fromkeys(names)
+    tracking = Tracking(uri=settings.tracking_uri, artifacts=str(settings.home / "mlartifacts"))
+    known = _aliases(tracking)
+    return {name: known.get(name) for name in names}

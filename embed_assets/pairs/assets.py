@@ -7,40 +7,40 @@ import polars as pl
 
 from embed_assets.charts import to_markdown, to_png
 from embed_assets.models.card import model_card
+from embed_assets.pairs.parts import part_versions
 from embed_assets.pairs.selection import corpus_filter, make_pairs
 from embed_assets.pairs.splits import SPLITS, check_enough
-from embed_assets.questions.filters import CORPUS_FILTERS, NEED_EMBEDDINGS, enabled_filters
+from embed_assets.partitions import asset
+from embed_assets.questions.filters.names import CORPUS_FILTERS, NEED_EMBEDDINGS, enabled_filters
 from embed_assets.questions.funnel import funnel, funnel_chart
-from embed_assets.questions.labelled_files import read_labelled
-from embed_assets.questions.match_report import match_table, report_matches
-from embed_assets.resources.warehouse import (
-    Warehouse,
-    column_lineage,
-    data_version,
-    digest,
-    record_materialization,
-)
+from embed_assets.questions.labelled.files import read_labelled
+from embed_assets.questions.labelled.report import match_table, report_matches
+from embed_assets.resources.ledger import data_version
+from embed_assets.resources.materializing import materializing
+from embed_assets.resources.warehouse import Warehouse, digest
 from embed_assets.settings import Settings
 
 PAIRS_VERSION = "4"
 
 
-@dg.asset(deps=["chunks", "synthetic_questions"], group_name="pairs", kinds={"python", "duckdb"})
+@asset("training_pairs", kinds={"python", "duckdb"})
 def training_pairs(
     context: dg.AssetExecutionContext,
     warehouse: Warehouse,
     settings: dg.ResourceParam[Settings],
 ) -> dg.MaterializeResult:
     """(anchor, positive) pairs and test questions, in splits that never move."""
-    input_version = warehouse.version_of("chunks", "synthetic_questions")
-    made = make_pairs(warehouse, corpus_filter(warehouse, settings))
-    pairs = made.pairs
-    documents = warehouse.read("SELECT count(DISTINCT document_id) AS n FROM chunks")["n"][0]
-    check_enough(pairs["split"], documents, warehouse.count("chunks"))
-    version = data_version("training_pairs", pairs)
-    warehouse.replace("split_assignments", made.assignments)
-    warehouse.update("synthetic_questions", made.statuses)
-    warehouse.replace("training_pairs", pairs)
+    with materializing(context, warehouse) as making:
+        places = warehouse.read("SELECT document_id, chunk_index, chunk_id FROM chunks")
+        made = make_pairs(warehouse, corpus_filter(warehouse, settings))
+        pairs = made.pairs
+        check_enough(pairs["split"], places["document_id"].n_unique(), places.height)
+        with making.storing(
+            data_version=data_version("training_pairs", pairs), parts=part_versions(pairs, places)
+        ) as transaction:
+            transaction.replace("split_assignments", made.assignments)
+            transaction.update("synthetic_questions", made.statuses)
+            transaction.replace("training_pairs", pairs)
     labelled = read_labelled(settings.labelled_files, settings.labelled_purpose)
     report = report_matches(warehouse, labelled)
     unmatched = report.filter(pl.col("reason").is_not_null())
@@ -49,19 +49,16 @@ def training_pairs(
     ).iter_rows():
         context.log.warning(f"{source}: {reason}: '{question}' ({file_name or 'any file'})")
     counts = Counter(pairs["split"])
-    metadata = {
-        "dagster/row_count": pairs.height,
-        **column_lineage("training_pairs"),
+    return making.result(
+        **{"dagster/row_count": pairs.height},
         **{split: counts[split] for split in SPLITS},
-        "labelled_came": report.height,
-        "labelled_matched": report.height - unmatched.height,
-        "labelled_failed": unmatched.height,
-        "labelled_matches": dg.MetadataValue.md(match_table(report)),
-        "funnel": dg.MetadataValue.md(_funnel(warehouse)),
-        "preview": dg.MetadataValue.md(_preview(pairs)),
-    }
-    record_materialization(context, warehouse, input_version=input_version, data_version=version)
-    return dg.MaterializeResult(data_version=dg.DataVersion(version), metadata=metadata)
+        labelled_came=report.height,
+        labelled_matched=report.height - unmatched.height,
+        labelled_failed=unmatched.height,
+        labelled_matches=dg.MetadataValue.md(match_table(report)),
+        funnel=dg.MetadataValue.md(_funnel(warehouse)),
+        preview=dg.MetadataValue.md(_preview(pairs)),
+    )
 
 
 def _funnel(warehouse: Warehouse) -> str:
@@ -92,10 +89,6 @@ def code_versions(settings: Settings) -> dict[str, str]:
     """Version of the rules by which splits are made, and of what filters go by."""
     enabled = enabled_filters(settings.filters) & CORPUS_FILTERS
     shape: list[object] = [sorted(enabled)]
-    if "near_duplicates" in enabled:
-        shape.append(settings.near_duplicate)
-    if "round_trip" in enabled:
-        shape.append(settings.round_trip_k)
     if enabled & NEED_EMBEDDINGS:
         card = model_card(settings)
         shape += [card.name, card.query_prompt, card.document_prompt, settings.precision]

@@ -8,11 +8,13 @@ import polars as pl
 from embed_assets.models.card import model_card
 from embed_assets.models.embeddings import CachedEncoder
 from embed_assets.pairs.splits import SPLITS, TRAIN, Assignments, assign_splits
-from embed_assets.questions.filters import enabled_filters, filter_together, normalised_words
+from embed_assets.questions.filters.names import enabled_filters
+from embed_assets.questions.filters.together import filter_together
 from embed_assets.questions.statuses import CORPUS_WIDE, DUPLICATE, KEPT
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
 from embed_assets.tables import TABLES
+from embed_assets.words import normalised_words
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,8 +88,6 @@ def corpus_filter(warehouse: Warehouse, settings: Settings) -> Filter:
             lambda asked: encoder.encode_queries(asked, "Encoding questions"),
             corpus["chunk_id"].to_list(),
             lambda: encoder.encode_documents(texts, "Encoding chunks"),
-            near=settings.near_duplicate,
-            k=settings.round_trip_k,
         )
 
     return apply

@@ -6,14 +6,16 @@ from collections.abc import Sequence
 import dagster as dg
 import polars as pl
 
-from embed_assets.partitions import BATCHES, documents
+from embed_assets.partitions import asset
 from embed_assets.questions.generation import generate_questions, generator_version
-from embed_assets.questions.labelled import VERSION as LABELLED_VERSION
-from embed_assets.questions.labelled_files import read_labelled
-from embed_assets.questions.openai import Limits
-from embed_assets.questions.statuses import CORPUS_WIDE, KEPT
-from embed_assets.questions.writing import Writing
+from embed_assets.questions.labelled.evidence import VERSION as LABELLED_VERSION
+from embed_assets.questions.labelled.files import read_labelled
+from embed_assets.questions.statuses import CORPUS_WIDE, FAILED, KEPT, NOT_ASKED
+from embed_assets.questions.written.openai import Limits
+from embed_assets.questions.written.writing import Writing
 from embed_assets.resources.answers import AnswerStore
+from embed_assets.resources.io_manager import Slices
+from embed_assets.resources.ledger import Cause, Failure
 from embed_assets.resources.warehouse import Warehouse, digest
 from embed_assets.settings import Settings
 
@@ -23,19 +25,14 @@ BUDGET_TAG = "embed_assets/command"
 """Runs with the same value share the budget for language models."""
 
 
-@dg.asset(
-    partitions_def=documents,
-    backfill_policy=BATCHES,
-    group_name="questions",
-    kinds={"python", "duckdb"},
-)
+@asset("synthetic_questions", kinds={"python", "duckdb"})
 def synthetic_questions(
     context: dg.AssetExecutionContext,
     chunks: pl.DataFrame,
     warehouse: Warehouse,
     answers: AnswerStore,
     settings: dg.ResourceParam[Settings],
-) -> pl.DataFrame:
+) -> Slices:
     """Questions that each chunk answers: made by the generator, or imported from people's files."""
     labelled = read_labelled(settings.labelled_files, settings.labelled_purpose)
     paths = warehouse.paths(context.partition_keys)
@@ -49,7 +46,21 @@ def synthetic_questions(
     for key in context.partition_keys:
         counts = _counts(questions.filter(pl.col("document_id") == key), Limits.of(settings))
         context.add_asset_metadata(counts, partition_key=key)
-    return questions
+    return Slices(questions, incomplete=unanswered(questions))
+
+
+def unanswered(questions: pl.DataFrame) -> dict[str, Failure]:
+    """Documents of which some chunks have no questions yet, and why: a budget before a failure."""
+    failures: dict[str, Failure] = {}
+    for status, cause in ((FAILED, Cause.CALL_FAILED), (NOT_ASKED, Cause.NOT_ASKED)):
+        rows = questions.filter(pl.col("status") == status)
+        for key, chunk_count, reason in (
+            rows.group_by("document_id")
+            .agg(pl.col("chunk_id").n_unique(), pl.col("reason").first())
+            .iter_rows()
+        ):
+            failures[key] = Failure(cause, f"{chunk_count} chunks without questions: {reason}")
+    return failures
 
 
 def keep_verdicts(

@@ -3,7 +3,7 @@
 JSONL has a row per question. Argilla's JSON is what `Dataset.records.from_json` reads and
 `to_json` writes; the dataset that takes it has the fields `question`, `chunk` and, not required,
 `answer`, and may ask for `edited_question` (a text) and `keep` (a label: `no` rejects).
-Both are formats of `labelled_files.py`.
+Both are formats of `labelled/files.py`.
 """
 
 import json
@@ -15,7 +15,7 @@ from typing import Any, Literal
 import polars as pl
 
 from embed_assets.errors import ProjectError, SettingsError
-from embed_assets.questions.labelled_files import CHUNK_BREAK
+from embed_assets.questions.labelled.files import CHUNK_BREAK
 from embed_assets.questions.statuses import CORPUS_WIDE, KEPT, TOO_VAGUE
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings

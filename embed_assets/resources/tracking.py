@@ -47,6 +47,7 @@ class Tracking(dg.ConfigurableResource):
         }
         with mlflow.start_run(run_name=name, tags=tags) as run:
             context.log.info(f"MLflow run {run.info.run_id}: {self.run_url(run.info.run_id)}")
+            mlflow.set_tag("dagster/data_version", run.info.run_id)
             yield run.info.run_id
 
     def connect(self) -> None:

@@ -15,6 +15,7 @@ from typing import Any, Generic, TypeVar
 import dagster as dg
 
 from embed_assets.errors import ProjectError, one_line
+from embed_assets.resources.ledger import Cause, Failure
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -24,11 +25,11 @@ _SPAWN = multiprocessing.get_context("spawn")
 
 @dataclass(frozen=True)
 class Outcome(Generic[Item, Result]):
-    """What became of one item: its result, or in one line why there is none."""
+    """What became of one item: its result, or why there is none."""
 
     item: Item
     result: Result | None = None
-    error: str | None = None
+    failure: Failure | None = None
 
 
 class WorkerPool(dg.ConfigurableResource):
@@ -99,8 +100,8 @@ class Workers:
             while watch and not wait([future], SECONDS_BETWEEN_LOOKS).done:
                 watch(self._done[: len(items)])
             lost = future.exception()
-            result, error = future.result() if lost is None else (None, _explain(lost, limit))
-            yield Outcome(item, result, error)
+            result, failure = future.result() if lost is None else (None, _explain(lost, limit))
+            yield Outcome(item, result, failure)
 
 
 def report(done: int) -> None:
@@ -119,10 +120,10 @@ _place = 0
 
 def _call(
     function: Callable[[Item], Result], item: Item, place: int
-) -> tuple[Result, None] | tuple[None, str]:
-    """Result or error of one item; runs in the worker.
+) -> tuple[Result, None] | tuple[None, Failure]:
+    """Result or failure of one item; runs in the worker.
 
-    Errors travel as text: one that can't be unpickled would break the pool for the items after it.
+    Errors don't travel: one that can't be unpickled would break the pool for the items after it.
     """
     global _place
     _place = place
@@ -132,20 +133,22 @@ def _call(
         return None, _describe(error)
 
 
-def _explain(error: BaseException, limit: float) -> str:
+def _explain(error: BaseException, limit: float) -> Failure:
     from pebble import ProcessExpired
 
     if isinstance(error, TimeoutError):
-        return f"took longer than {limit:.0f} s"
+        return Failure(Cause.TIME_LIMIT, f"took longer than {limit:g} s", limit)
     if isinstance(error, ProcessExpired):
-        return f"its process ended with exit code {error.exitcode}"
+        said = f"its process ended with exit code {error.exitcode}"
+        return Failure(Cause.PROCESS_ENDED, said)
     return _describe(error)
 
 
-def _describe(error: BaseException) -> str:
+def _describe(error: BaseException) -> Failure:
     if isinstance(error, MemoryError):
-        return "needs more memory than a worker may take"
-    return one_line(f"{type(error).__name__}: {error}")
+        return Failure(Cause.NO_MEMORY, "needs more memory than a worker may take")
+    said = str(error) if isinstance(error, ProjectError) else f"{type(error).__name__}: {error}"
+    return Failure(Cause.FAILED, one_line(said))
 
 
 def _initialise(limit_bytes: int | None, reports: Any) -> None:

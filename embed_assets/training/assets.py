@@ -24,8 +24,10 @@ from embed_assets.machine import this_machine
 from embed_assets.models.card import model_card, version_card
 from embed_assets.models.embeddings import CachedEncoder
 from embed_assets.models.registry import register
+from embed_assets.partitions import asset
+from embed_assets.resources.materializing import materializing
 from embed_assets.resources.tracking import Tracking, as_params
-from embed_assets.resources.warehouse import Warehouse, digest, record_materialization
+from embed_assets.resources.warehouse import Transaction, Warehouse, digest
 from embed_assets.settings import Settings
 from embed_assets.tables import TABLES
 from embed_assets.training.config import TrainingConfig, shape_of, training_config
@@ -40,11 +42,7 @@ class TrainingError(ProjectError):
     """The training process failed; the message says why."""
 
 
-@dg.asset(
-    deps=["training_pairs", "chunks"],
-    group_name="training",
-    kinds={"huggingface", "pytorch", "mlflow"},
-)
+@asset("finetuned_model", kinds={"huggingface", "pytorch", "mlflow"})
 def finetuned_model(
     context: dg.AssetExecutionContext,
     warehouse: Warehouse,
@@ -55,8 +53,6 @@ def finetuned_model(
     """The fine-tuned embedding model, registered in MLflow and as a plain folder."""
     import mlflow
 
-    input_version = warehouse.version_of("training_pairs", "chunks")
-    code_version = context.assets_def.get_asset_spec().code_version or ""
     card = model_card(settings)
     task = retrieval_task(warehouse)
     every_pair = training_pairs(warehouse)
@@ -66,12 +62,13 @@ def finetuned_model(
             f"Of {every_pair.height:,} training pairs {pairs.height:,} are trained on "
             "(EMBED_ASSETS_MAX_PAIRS)."
         )
-    folder = settings.models / f"training-{digest((input_version, code_version))}"
-    with tracking.run(context, f"finetuned_model {Path(card.name).name}") as run_id:
+    with materializing(context, warehouse, tracking, Path(card.name).name) as making:
+        run_id = making.run_id
+        made_from = digest((making.input_version, making.code_version))
+        folder = settings.models / f"training-{made_from}"
         config = training_config(folder, settings, card, tracking.uri, run_id)
         config = prepare(config, warehouse, settings, card, every_pair, task)
         mlflow.log_params(as_params(config.model_dump(exclude={"folder", "tracking_uri"})))
-        mlflow.set_tag("dagster/data_version", run_id)
         _log_dataset(pairs)
         trained_in = _train(context, pipes, config)
         result = json.loads(config.result.read_text(encoding="utf-8"))
@@ -86,25 +83,21 @@ def finetuned_model(
             "version": registered,
             "base": card.name,
             "path": str(path),
-            "input_version": input_version,
+            "input_version": making.input_version,
             "mlflow_run_id": run_id,
             "dagster_run_id": context.run.run_id,
             "trained_at": datetime.now(UTC),
             "fingerprints": encoder.fingerprints,
         }
-        _record_model(warehouse, model, pairs)
-    record_materialization(context, warehouse, input_version=input_version, data_version=run_id)
+        with making.storing() as transaction:
+            _record_model(transaction, model, pairs)
     _clear_trainings(settings.models)
-    return dg.MaterializeResult(
-        data_version=dg.DataVersion(run_id),
-        metadata={
-            **tracking.metadata(run_id),
-            "version": registered,
-            "path": dg.MetadataValue.path(path),
-            "dagster/row_count": pairs.height,
-            "ndcg_at_10": dg.MetadataValue.md(ndcg_table(evaluation.scores)),
-            **{key: value for key, value in result.items() if value is not None},
-        },
+    return making.result(
+        version=registered,
+        path=dg.MetadataValue.path(path),
+        **{"dagster/row_count": pairs.height},
+        ndcg_at_10=dg.MetadataValue.md(ndcg_table(evaluation.scores)),
+        **{key: value for key, value in result.items() if value is not None},
     )
 
 
@@ -168,7 +161,9 @@ def _clear_trainings(models: Path) -> None:
         Path(lock.lock_file).unlink(missing_ok=True)
 
 
-def _record_model(warehouse: Warehouse, model: Mapping[str, object], pairs: pl.DataFrame) -> None:
+def _record_model(
+    transaction: Transaction, model: Mapping[str, object], pairs: pl.DataFrame
+) -> None:
     """Remember which PDFs made the model, so that `lineage` can say so later.
 
     model: its row of `models`. pairs: those that it was trained on.
@@ -180,8 +175,8 @@ def _record_model(warehouse: Warehouse, model: Mapping[str, object], pairs: pl.D
         .with_columns(version=pl.lit(model["version"]))
     )
     row = pl.DataFrame([model], schema=TABLES["models"].schema)
-    warehouse.replace("models", row, where=where)
-    warehouse.replace("model_documents", documents, where=where)
+    transaction.replace("models", row, where)
+    transaction.replace("model_documents", documents, where)
 
 
 def code_versions(settings: Settings) -> dict[str, str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from embed_assets_tests.questions.llm_server import LLMServer, Response, good_reply
+from embed_assets_tests.questions.written.llm_server import LLMServer, Response, good_reply
 from embed_assets_tests.tiny_llm import QUESTION, make_tiny_chat_model
 
 SECRET = "sk-end-to-end-secret"

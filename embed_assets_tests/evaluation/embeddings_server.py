@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from embed_assets_tests.questions.llm_server import LLMServer, Request, Response
+from embed_assets_tests.questions.written.llm_server import LLMServer, Request, Response
 
 SIZE = 32
 

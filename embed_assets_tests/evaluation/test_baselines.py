@@ -31,7 +31,7 @@ from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
 from embed_assets.tables import TABLES
 from embed_assets_tests.evaluation.embeddings_server import EmbeddingsServer
-from embed_assets_tests.questions.llm_server import error
+from embed_assets_tests.questions.written.llm_server import error
 from embed_assets_tests.tiny_model import make_tiny_model
 
 CHUNKS = {

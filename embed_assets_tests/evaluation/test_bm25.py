@@ -46,3 +46,20 @@ def test_bm25_on_scifact_is_as_good_as_published():
     ndcg = found.scores.filter(metric="ndcg", k=10)["score"].item()
     # Thakur et al. 2021: 0.665 with Elasticsearch; Lù 2024: 0.67 to 0.69 by stemmer and stop words.
     assert 0.66 < ndcg < 0.70
+
+
+@pytest.mark.parametrize(
+    ("answer", "other", "query"),
+    [
+        ("打开外壳之前，请先拧松排气塞。", "电池在寒冷的夜晚会失去电量。", "排气塞在哪里"),
+        (
+            "筐体を開ける前に、排気栓を緩めてください。",
+            "電池は寒い夜に弱くなります。",
+            "排気栓とは",
+        ),
+        ("ก่อนเปิดฝาครอบให้คลายจุกระบายอากาศ", "แบตเตอรี่อ่อนลงในคืนที่หนาวเย็น", "จุกระบาย"),
+        ("बैटरी ठंड में कमज़ोर होती है।", "टर्मिनल पानी को भारी बनाता है।", "बैटरी"),
+    ],
+)
+def test_words_are_found_in_scripts_without_spaces_and_with_vowel_signs(answer, other, query):
+    assert bm25_rankings([query], {"a": other, "b": answer})[0][:1] == ["b"]

@@ -20,7 +20,7 @@ from embed_assets_tests.evaluation.embeddings_server import (
     embeddings_reply,
     good_embeddings,
 )
-from embed_assets_tests.questions.llm_server import Request, Response, error
+from embed_assets_tests.questions.written.llm_server import Request, Response, error
 
 SECRET = "sk-very-secret-key"
 TEXTS = [f"chapter {number} tells of the number {number}" for number in range(150)]

@@ -10,14 +10,14 @@ import pytest
 from embed_assets.errors import ProjectError, SettingsError
 from embed_assets.questions.export import export_questions
 from embed_assets.questions.generation import generate_questions
-from embed_assets.questions.labelled import LabelledQuestion
-from embed_assets.questions.labelled_files import read_labelled
-from embed_assets.questions.writing import Writing
+from embed_assets.questions.labelled.files import read_labelled
+from embed_assets.questions.labelled.question import LabelledQuestion
+from embed_assets.questions.written.writing import Writing
 from embed_assets.resources.answers import AnswerStore
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
 from embed_assets.tables import TABLES
-from embed_assets_tests.questions.test_labelled import asked
+from embed_assets_tests.questions.labelled.test_evidence import asked
 
 PATHS = {"rig-1": "rig.pdf", "sub-2": "sub/rig.pdf"}
 TEXTS = {

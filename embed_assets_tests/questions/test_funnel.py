@@ -9,7 +9,7 @@ from PIL import Image
 
 from embed_assets.charts import to_markdown, to_png, vega_lite_version
 from embed_assets.questions import statuses
-from embed_assets.questions.filters import FILTERS, STATUS_OF
+from embed_assets.questions.filters.names import FILTERS, STATUS_OF
 from embed_assets.questions.funnel import REASONS, funnel, funnel_chart
 
 BLUE, GREY = (0x0B, 0x62, 0xC4), (0x8F, 0x96, 0xA0)

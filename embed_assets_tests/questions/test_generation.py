@@ -8,9 +8,9 @@ import pytest
 
 from embed_assets.errors import SettingsError
 from embed_assets.questions.generation import check_generator, generate_questions
-from embed_assets.questions.labelled import LabelledQuestion
+from embed_assets.questions.labelled.question import LabelledQuestion
 from embed_assets.questions.statuses import KEPT, REJECTED_BY_REVIEWER
-from embed_assets.questions.writing import Writing
+from embed_assets.questions.written.writing import Writing
 from embed_assets.resources.answers import AnswerStore
 from embed_assets.settings import Settings
 from embed_assets.tables import TABLES

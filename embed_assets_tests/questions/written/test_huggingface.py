@@ -4,13 +4,13 @@ import polars as pl
 import pytest
 
 from embed_assets.errors import SettingsError
-from embed_assets.questions.huggingface import LocalWriter
 from embed_assets.questions.statuses import KEPT, UNREADABLE
-from embed_assets.questions.writing import Writing, written_questions
+from embed_assets.questions.written.huggingface import LocalWriter
+from embed_assets.questions.written.writing import Writing, written_questions
 from embed_assets.resources.answers import AnswerStore
 from embed_assets.settings import Settings
 from embed_assets_tests.machines import H100, PLAIN, T4, WITH_BF16, with_gpus
-from embed_assets_tests.questions.test_writing import chunks
+from embed_assets_tests.questions.written.test_writing import chunks
 from embed_assets_tests.tiny_llm import QUESTION, make_tiny_chat_model, make_tiny_doc2query
 
 
@@ -107,7 +107,7 @@ def test_a_gpu_writes_in_bf16_which_takes_half_the_memory(
         "from_pretrained",
         lambda name, **options: asked.update(options) or load(name),
     )
-    monkeypatch.setattr("embed_assets.questions.huggingface.this_machine", lambda: machine)
+    monkeypatch.setattr("embed_assets.questions.written.huggingface.this_machine", lambda: machine)
     assert LocalWriter(str(chat_model), 2, 0.0, 20, 1)._loaded[2] == "chat"
     assert (asked["device_map"], str(asked["dtype"])) == (device, f"torch.{precision}")
 

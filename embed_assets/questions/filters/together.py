@@ -1,172 +1,27 @@
-"""Which questions train: each filter names what it drops, and no row is lost.
+"""What depends on all the other questions, anew each time the pairs are made."""
 
-A filter only changes the status of a question that was KEPT, so the first reason stays. What can be
-said of a question and its chunk is decided when the question is made (`filter_each`); what depends
-on all the others, when the pairs are made (`filter_together`), anew each time.
-
-What people wrote is never judged by a machine. One thing can befall it: a question given for
-training that repeats one given for testing doesn't train, or the test would flatter the model.
-
-What training all-MiniLM-L6-v2 on the questions that each filter leaves did to NDCG@10, against
-training on all of them: the change and its standard error over 616 test questions of other pages
-(128 tokens, batches of 32, one epoch, lr 5e-5, seed 0 unless named, each trained once):
-
-    questions  filter                     pairs  384 dimensions  128 dimensions  64 dimensions
-    real       none                         360  .864            .840            .789
-    real       round_trip                   346  +.002±.003      +.002±.004      +.005±.004
-    real       pointing                     345  +.003±.004      +.001±.004      +.003±.004
-    injected   none                         516  .865            .839            .782
-    injected   unanswerable (told)          477  +.004±.004      +.002±.004      +.009±.005
-    injected   round_trip                   428  +.001±.005      +.004±.005      +.007±.006
-    injected   duplicates+near_duplicates   467  +.003±.004      +.000±.004      -.002±.005
-    injected   pointing                     458  -.001±.004      -.003±.004      +.002±.005
-    injected   verbatim                     476  -.003±.003      -.002±.004      -.001±.005
-    injected   all of these                 329  -.001±.005      -.001±.005      +.001±.006
-    injected   88 dropped by chance         428  +.003±.004      +.001±.004      +.003±.005
-    injected   none, seed 1                 516  .865            .836            .785
-    injected   unanswerable (told), seed 1  477  +.006±.004      +.006±.004      +.001±.005
-
-    python benchmarks/question_filters.py --data DIR --questions real|injected --arms ARM …
-
-`real` are questions that a language model wrote for contracts (OHR-Bench, law), curated for a
-benchmark; untrained, the model has .837, .802 and .747. `unanswerable` drops none of them, verbatim
-and duplicates 2 of 360 each: too few to train for. `injected` has dirt mixed in, 30 % of the whole,
-a quarter each: rewordings, pointers at the text, questions of a wrong chunk (`unanswerable` is told
-which, as if the model that wrote them saw through each), quotations. The loss bears such dirt
-well: to have none of it (`real`, none) is worth -.001±.005, +.001±.006 and +.007±.006, so that
-this trial can tell the filters apart only roughly.
-
-By default `unanswerable` is on. It alone was ahead by more than its error, and in both seeds:
-together +.005±.002, +.004±.003 and +.005±.004; against the chance drop of seed 0, +.002±.004,
-+.001±.004 and +.006±.004. A real model sees through fewer. `pointing`, `verbatim` and `round_trip`
-are off: within their errors, as is the chance drop. The round trip was ahead in each figure,
-though, and may help where questions are worse. Both kinds of duplicates did nothing for NDCG@10
-either; they are on for what it can't show: they keep people's test questions out of training.
-`judge` was not measured, and is off.
-"""
-
-import re
-import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
-from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from embed_assets.errors import SettingsError
-from embed_assets.questions.extractive import count_words
-from embed_assets.questions.pointing import points_at_text
-from embed_assets.questions.statuses import (
-    DUPLICATE,
-    KEPT,
-    NEAR_DUPLICATE,
-    POINTS_AT_TEXT,
-    ROUND_TRIP_FAILED,
-    UNANSWERABLE,
-    VERBATIM,
-)
-from embed_assets.settings import EXTRACTIVE, NEARLY_EQUAL, ROUND_TRIP_K
+from embed_assets.questions.filters.names import NEED_EMBEDDINGS
+from embed_assets.questions.statuses import DUPLICATE, KEPT, NEAR_DUPLICATE, ROUND_TRIP_FAILED
+from embed_assets.words import normalised_words
 
 Embeddings = NDArray[np.floating]
 
-STATUS_OF: Mapping[str, str] = {
-    "unanswerable": UNANSWERABLE,
-    "pointing": POINTS_AT_TEXT,
-    "verbatim": VERBATIM,
-    "duplicates": DUPLICATE,
-    "near_duplicates": NEAR_DUPLICATE,
-    "round_trip": ROUND_TRIP_FAILED,
-}
-"""The status that each filter gives to what it drops."""
-
-FILTERS = tuple(STATUS_OF)
-"""Every filter, in the order in which they are applied."""
-
-NEED_EMBEDDINGS = frozenset({"near_duplicates", "round_trip"})
-CORPUS_FILTERS = NEED_EMBEDDINGS | {"duplicates"}
-"""Filters that look at all questions together, when the pairs are made."""
-
-QUOTED_SHARE = 0.8
-LEAST_QUOTED_WORDS = 5
-
-# Chinese, Japanese, Thai, Lao, Burmese and Khmer put no spaces between words: there a character
-# counts as one.
-_UNSPACED = r"\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"
-_WORD = re.compile(rf"[{_UNSPACED}]|[^\W_{_UNSPACED}]+")
+NEARLY_EQUAL = 0.95
+"""Cosine. Of the 1,915 questions of two sets that a language model wrote for contracts and manuals,
+all-MiniLM-L6-v2 puts 20 pairs at .95 or above: 14 equal to the letter, 4 rewordings, 2 that differ
+in a word that matters. Of the 7 between .93 and .95, 2 are rewordings; below, hardly any."""
+ROUND_TRIP_K = 20
+"""Places among which the round trip must find a chunk of the question."""
 
 TEST, TRAINING, MACHINE = 0, 1, 2
 """Ranks: a person's question for testing, a person's for training, a machine's."""
-
-
-def enabled_filters(setting: str) -> frozenset[str]:
-    """Names of the filters in EMBED_ASSETS_FILTERS: `none`, `all`, or names separated by commas.
-
-    SettingsError names what is no filter.
-    """
-    names = [name.strip().lower() for name in setting.split(",") if name.strip()]
-    if names == ["none"]:
-        return frozenset()
-    if names == ["all"]:
-        return frozenset(FILTERS)
-    unknown = [name for name in names if name not in FILTERS]
-    if unknown or not names:
-        what = f"no filter '{unknown[0]}'" if unknown else "names no filter"
-        raise SettingsError(
-            f"EMBED_ASSETS_FILTERS: {what}. Set it to none, all, or some of {', '.join(FILTERS)}, "
-            "separated by commas."
-        )
-    return frozenset(names)
-
-
-def filter_each(
-    questions: pl.DataFrame, chunk_texts: Mapping[str, str], enabled: AbstractSet[str]
-) -> pl.DataFrame:
-    """The questions with the status that each has by itself: unanswerable, pointing, verbatim.
-
-    questions: question, chunk_id, kind, generator, status and, where the generator says so,
-    answerable (bool; null counts as answerable). chunk_texts: chunk_id -> text. Rows that are not
-    KEPT, and people's questions, stay as they are.
-    """
-    status = [
-        _status_of(row, chunk_texts.get(row["chunk_id"], ""), enabled)
-        if row["status"] == KEPT and row["kind"] != "labelled"
-        else row["status"]
-        for row in questions.iter_rows(named=True)
-    ]
-    return questions.with_columns(pl.Series("status", status, pl.String))
-
-
-def _status_of(row: Mapping[str, Any], chunk_text: str, enabled: AbstractSet[str]) -> str:
-    if "unanswerable" in enabled and row.get("answerable") is False:
-        return UNANSWERABLE
-    if "pointing" in enabled and points_at_text(row["question"]):
-        return POINTS_AT_TEXT
-    judged = "verbatim" in enabled and row["generator"] != EXTRACTIVE
-    if judged and quotes(row["question"], chunk_text):
-        return VERBATIM
-    return KEPT
-
-
-def quotes(question: str, text: str) -> bool:
-    """Whether the text holds 80 % of the question's words in one run, and the question has five.
-
-    Words are compared without case, signs and markup. Four words in five leave room for `What is`
-    before a clause that was copied, and not for a question that only names what it asks about.
-    """
-    words = normalised_words(question)
-    if count_words(question) < LEAST_QUOTED_WORDS:
-        return False
-    length = max(1, int(np.ceil(QUOTED_SHARE * len(words))))
-    within = f" {' '.join(normalised_words(text))} "
-    starts = range(len(words) - length + 1)
-    return any(f" {' '.join(words[start : start + length])} " in within for start in starts)
-
-
-def normalised_words(text: str) -> list[str]:
-    """Words in order without case and signs, letters in their compatible form (NFKC): `ﬁ` is fi."""
-    return _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
 
 
 def filter_together(

@@ -12,15 +12,15 @@ import polars as pl
 import pytest
 
 from embed_assets.errors import SettingsError
-from embed_assets.questions.openai import FAILED_IN_A_ROW, READINGS
 from embed_assets.questions.statuses import FAILED, JUDGED_POOR, KEPT, NOT_ASKED, UNREADABLE
-from embed_assets.questions.writing import Writing, judged_questions, written_questions
+from embed_assets.questions.written.openai import FAILED_IN_A_ROW, READINGS
+from embed_assets.questions.written.writing import Writing, judged_questions, written_questions
 from embed_assets.resources import openai_server
 from embed_assets.resources.answers import AnswerStore
 from embed_assets.resources.openai_server import ATTEMPTS, OpenAIServer, ServerError
 from embed_assets.settings import Settings
 from embed_assets.tables import TABLES
-from embed_assets_tests.questions.llm_server import (
+from embed_assets_tests.questions.written.llm_server import (
     INPUT_TOKENS,
     OUTPUT_TOKENS,
     LLMServer,

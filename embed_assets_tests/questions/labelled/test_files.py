@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from embed_assets.errors import SettingsError
-from embed_assets.questions.labelled import LabelledQuestion
-from embed_assets.questions.labelled_files import read_labelled
-from embed_assets_tests.questions.test_labelled import ROW, asked
+from embed_assets.questions.labelled.files import read_labelled
+from embed_assets.questions.labelled.question import LabelledQuestion
+from embed_assets_tests.questions.labelled.test_evidence import ROW, asked
 
 
 def write(file: Path, *rows: dict | str) -> Path:

@@ -2,15 +2,15 @@
 
 import polars as pl
 
-from embed_assets.questions.labelled import (
+from embed_assets.questions.labelled.evidence import labelled_questions
+from embed_assets.questions.labelled.matching import (
     MATCH_THRESHOLD,
     Document,
-    LabelledQuestion,
     Match,
-    labelled_questions,
     match_evidence,
     read_chunks,
 )
+from embed_assets.questions.labelled.question import LabelledQuestion
 from embed_assets.questions.statuses import (
     EVIDENCE_NOT_FOUND,
     KEPT,
@@ -173,6 +173,16 @@ def test_evidence_cut_by_the_end_of_a_chunk_matches_both_parts():
 def test_latex_and_breaks_in_cells_are_no_words():
     rows = chunks(("cell", "|at most<br>13 °C|", 1, 1))
     assert found(rows, 1, r"at most $13^{\circ} \mathrm{C}$").score == 1.0
+
+
+def test_evidence_is_found_by_its_words_where_they_have_no_spaces():
+    manual = chunks(
+        ("vent", "打开外壳之前，请先拧松排气塞，直到嘶嘶声停止。", 1, 1),
+        ("cold", "电池在寒冷的夜晚会失去电量，因此请把它放在室内。", 1, 1),
+    )
+
+    assert found(manual, None, "请先拧松排气塞，直至嘶嘶声停止").chunk_ids == ("vent",)
+    assert found(manual, None, "每年由潜水员检查一次橡木柱").chunk_ids == ()
 
 
 # Questions that name no file.

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from embed_assets.errors import one_line
-from embed_assets.questions.prompts import Message, Prompt
+from embed_assets.questions.written.prompts import Message, Prompt
 from embed_assets.resources.answers import Reply, reply_now
 from embed_assets.resources.openai_server import (
     Connection,

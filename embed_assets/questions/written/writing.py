@@ -14,8 +14,9 @@ from typing import Any, Protocol
 import polars as pl
 
 from embed_assets.errors import one_line
-from embed_assets.questions.huggingface import LocalWriter
-from embed_assets.questions.openai import (
+from embed_assets.questions.statuses import FAILED, JUDGED_POOR, KEPT, NOT_ASKED, UNREADABLE
+from embed_assets.questions.written.huggingface import LocalWriter
+from embed_assets.questions.written.openai import (
     Failure,
     Keep,
     Limits,
@@ -23,7 +24,7 @@ from embed_assets.questions.openai import (
     Spend,
     Spent,
 )
-from embed_assets.questions.prompts import (
+from embed_assets.questions.written.prompts import (
     AROUND,
     Passage,
     Prompt,
@@ -32,7 +33,6 @@ from embed_assets.questions.prompts import (
     read_questions,
     read_scores,
 )
-from embed_assets.questions.statuses import FAILED, JUDGED_POOR, KEPT, NOT_ASKED, UNREADABLE
 from embed_assets.resources.answers import AnswerStore, OpenAnswers, Reply
 from embed_assets.resources.openai_server import OpenAIServer
 from embed_assets.settings import Settings

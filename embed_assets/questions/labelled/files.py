@@ -7,7 +7,7 @@
 | `.json` | a list of rows, a list of Argilla records, LlamaIndex's EmbeddingQAFinetuneDataset |
 | folder | BEIR, Argilla's `Dataset.to_disk`, datasets' `save_to_disk`, a clone of a dataset |
 
-A row's columns are those of `COLUMNS`. How a row finds its chunks is in `labelled.py`.
+A row's columns are those of `COLUMNS`. How a row finds its chunks is in `evidence.py`.
 """
 
 import csv
@@ -30,7 +30,7 @@ from embed_assets.data_files import (
     read_text,
 )
 from embed_assets.errors import SettingsError
-from embed_assets.questions.labelled import LabelledQuestion
+from embed_assets.questions.labelled.question import LabelledQuestion
 from embed_assets.questions.statuses import EVIDENCE_NOT_FOUND, JUDGEMENTS, REJECTED_BY_REVIEWER
 
 Row = Mapping[str, Any]

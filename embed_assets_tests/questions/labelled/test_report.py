@@ -2,8 +2,8 @@
 
 import polars as pl
 
-from embed_assets.questions.match_report import match_report, match_table
-from embed_assets_tests.questions.test_labelled import RIG, asked
+from embed_assets.questions.labelled.report import match_report, match_table
+from embed_assets_tests.questions.labelled.test_evidence import RIG, asked
 
 PATHS = {"rig-1": "rig.pdf"}
 HALF = "the rig may run alone for five days in spring or whenever else it is wanted"

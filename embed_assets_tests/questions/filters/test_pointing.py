@@ -2,7 +2,7 @@
 
 import pytest
 
-from embed_assets.questions.pointing import points_at_text
+from embed_assets.questions.filters.pointing import points_at_text
 
 POINTING = [
     "What does this section say about fees?",

@@ -5,15 +5,14 @@ from collections.abc import Mapping, Sequence
 
 import polars as pl
 
-from embed_assets.questions.labelled import (
-    MATCH_THRESHOLD,
+from embed_assets.questions.labelled.evidence import (
     Evidence,
-    LabelledQuestion,
-    Match,
     documents_by_name,
     find_evidence,
     status_of,
 )
+from embed_assets.questions.labelled.matching import MATCH_THRESHOLD, Match
+from embed_assets.questions.labelled.question import LabelledQuestion
 from embed_assets.questions.statuses import KEPT
 from embed_assets.resources.warehouse import Warehouse
 

@@ -14,8 +14,8 @@ from typing import Any
 
 from embed_assets.errors import SettingsError, one_line
 from embed_assets.machine import this_machine
-from embed_assets.questions.openai import READINGS, Keep, Spend, Spent
-from embed_assets.questions.prompts import Prompt
+from embed_assets.questions.written.openai import READINGS, Keep, Spend, Spent
+from embed_assets.questions.written.prompts import Prompt
 from embed_assets.resources.answers import reply_now
 
 BATCHES_SORTED = 16

@@ -7,17 +7,10 @@ from collections.abc import Sequence
 import polars as pl
 import pytest
 
-from embed_assets.questions.extractive import (
-    CANDIDATES,
-    MIX,
-    SCHEMA,
-    Kind,
-    count_words,
-    extractive_questions,
-    read_passage,
-    split_sentences,
-    strip_markup,
-)
+from embed_assets.questions.extractive.kinds import CANDIDATES, Kind
+from embed_assets.questions.extractive.mix import MIX, SCHEMA, extractive_questions
+from embed_assets.questions.extractive.passages import read_passage, split_sentences, strip_markup
+from embed_assets.words import count_words
 
 MANY: dict[Kind, int] = {"heading": 2, "keywords": 2, "definition": 9, "sentence": 9}
 

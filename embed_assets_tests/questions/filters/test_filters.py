@@ -6,18 +6,16 @@ import pytest
 
 from embed_assets.errors import SettingsError
 from embed_assets.models.card import model_source
-from embed_assets.questions.filters import (
-    FILTERS,
+from embed_assets.questions.filters.each import filter_each, quotes
+from embed_assets.questions.filters.names import FILTERS, enabled_filters
+from embed_assets.questions.filters.together import (
     MACHINE,
     TEST,
     TRAINING,
     centre,
-    enabled_filters,
     exact_duplicates,
-    filter_each,
     filter_together,
     near_duplicates,
-    quotes,
     rank_questions,
     round_trip,
 )

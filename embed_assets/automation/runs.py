@@ -1,0 +1,75 @@
+"""Dagster runs of the project: which are under way, which are dead, when to ask again."""
+
+from collections.abc import Collection
+from datetime import UTC, datetime
+from itertools import takewhile
+from pathlib import Path
+
+import dagster as dg
+from filelock import FileLock, Timeout
+
+from embed_assets.automation.plan import Work
+from embed_assets.resources.ledger import PAUSES
+
+INGEST, TRAIN = "ingest", "train"
+"""Jobs: documents become questions; questions become a model."""
+BY_COMMAND = "embed_assets/by_command"
+"""Tag of the runs that a command executes itself."""
+RANGE_START = "dagster/asset_partition_range_start"
+RANGE_END = "dagster/asset_partition_range_end"
+UNFINISHED = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+
+
+def work_under_way(instance: dg.DagsterInstance) -> Work:
+    """What runs are at work."""
+    jobs = [run.job_name for run in instance.get_runs(dg.RunsFilter(statuses=UNFINISHED))]
+    return Work(ingesting=INGEST in jobs, busy=bool(jobs))
+
+
+def unfinished_run_ids(instance: dg.DagsterInstance) -> Collection[str]:
+    """Ids of the runs that are at work, or wait for it."""
+    return {run.run_id for run in instance.get_runs(dg.RunsFilter(statuses=UNFINISHED))}
+
+
+def command_lock(home: Path) -> FileLock:
+    """The lock that a command holds while it works on a home."""
+    home.mkdir(parents=True, exist_ok=True)
+    return FileLock(home / "command.lock", timeout=0, is_singleton=True)
+
+
+def end_dead_runs(instance: dg.DagsterInstance, home: Path) -> None:
+    """Report runs as failed whose command was killed: nobody else would, and they block others.
+
+    A command holds its lock as long as it lives.
+    """
+    lock = command_lock(home)
+    if lock.is_locked:  # by this very process
+        return _fail_runs(instance)
+    try:
+        with lock:
+            return _fail_runs(instance)
+    except Timeout:
+        return None
+
+
+def _fail_runs(instance: dg.DagsterInstance) -> None:
+    for run in instance.get_runs(dg.RunsFilter(statuses=UNFINISHED, tags={BY_COMMAND: "true"})):
+        instance.report_run_failed(run, "The command that ran it was killed.")
+
+
+def pause_until(instance: dg.DagsterInstance, job: str) -> datetime | None:
+    """When a job may be asked for again, if its latest runs failed: each failure waits longer."""
+    runs = instance.get_run_records(dg.RunsFilter(job_name=job), limit=len(PAUSES))
+    failed = list(
+        takewhile(lambda run: run.dagster_run.status is dg.DagsterRunStatus.FAILURE, runs)
+    )
+    if not failed:
+        return None
+    ended = failed[0].end_time or failed[0].create_timestamp.timestamp()
+    return datetime.fromtimestamp(ended, UTC) + PAUSES[len(failed) - 1]

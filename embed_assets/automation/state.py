@@ -1,0 +1,123 @@
+"""What the plan is made from, read from the folder, the warehouse and Dagster; and what follows
+from a plan for the partitions.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+import dagster as dg
+
+from embed_assets.automation.plan import Folder, Plan, Policy, Work, make_plan
+from embed_assets.automation.runs import work_under_way
+from embed_assets.comparison import assets as comparison_stage
+from embed_assets.documents import assets as documents_stage
+from embed_assets.documents.folder import (
+    FoundDocument,
+    find_moved,
+    move_documents,
+    read_loaded,
+    remove_documents,
+    scan,
+)
+from embed_assets.evaluation import assets as evaluation_stage
+from embed_assets.graph import DOCUMENT_ASSETS
+from embed_assets.pairs import assets as pairs_stage
+from embed_assets.partitions import DOCUMENTS
+from embed_assets.questions import assets as questions_stage
+from embed_assets.resources.ledger import Ledger, Records
+from embed_assets.resources.warehouse import Warehouse
+from embed_assets.settings import Settings
+from embed_assets.training import assets as training_stage
+
+STAGES = (
+    documents_stage,
+    questions_stage,
+    pairs_stage,
+    evaluation_stage,
+    training_stage,
+    comparison_stage,
+)
+
+
+def code_versions(settings: Settings) -> dict[str, str]:
+    """Code version of every asset under these settings."""
+    return {name: v for stage in STAGES for name, v in stage.code_versions(settings).items()}
+
+
+@dataclass(frozen=True)
+class State:
+    """All that a plan looks at, but for the time and the person."""
+
+    records: Records
+    folder: Folder
+    partitions: Sequence[str]
+    work: Work
+
+    @property
+    def pending(self) -> dict[str, FoundDocument]:
+        """Documents that are new, or whose files have changed since they were read."""
+        loaded = self.folder.loaded
+        return {
+            key: document
+            for key, document in self.folder.found.items()
+            if key not in loaded or not loaded[key].is_as(document)
+        }
+
+    def with_settling(self, settling: Collection[str]) -> "State":
+        """The same, but that these documents' files may still be written to."""
+        return replace(self, folder=replace(self.folder, settling=settling))
+
+    def plan(
+        self,
+        settings: Settings,
+        versions: Mapping[str, str],
+        *,
+        asked_at: datetime | None = None,
+        agreed: bool = False,
+    ) -> Plan:
+        """The plan as of now. asked_at, agreed: as in Policy."""
+        policy = Policy(versions, settings.parse_timeout, datetime.now(UTC), asked_at, agreed)
+        return make_plan(self.records, self.folder, self.partitions, self.work, policy)
+
+
+def read_state(
+    settings: Settings,
+    warehouse: Warehouse,
+    instance: dg.DagsterInstance | None,
+) -> State:
+    """The state as it is. SettingsError where the folder can't be read. Changes nothing.
+
+    instance: none where Dagster has not been used in this home.
+    """
+    found = scan(settings.pdfs)
+    loaded = read_loaded(warehouse)
+    moved = find_moved(settings.pdfs, found, loaded)
+    return State(
+        Ledger(warehouse).read(),
+        Folder(found, loaded, (), moved),
+        instance.get_dynamic_partitions(DOCUMENTS) if instance else (),
+        work_under_way(instance) if instance else Work(),
+    )
+
+
+def sync_partitions(
+    instance: dg.DagsterInstance, warehouse: Warehouse, plan: Plan, state: State
+) -> None:
+    """Bring rows and partitions in line with the folder: what moved, what left, what is new."""
+    if plan.moved:
+        move_documents(warehouse, plan.moved, state.folder.found)
+    if plan.remove:
+        remove_documents(warehouse, plan.remove)
+    add = [key for key in (*plan.moved, *plan.add) if key not in set(state.partitions)]
+    if add:
+        instance.add_dynamic_partitions(DOCUMENTS, add)
+    for key, before in plan.moved.items():
+        for asset in DOCUMENT_ASSETS:
+            instance.report_runless_asset_event(
+                dg.AssetMaterialization(
+                    asset, partition=key, description=f"The file moved; it was {before} before."
+                )
+            )
+    for key in (*plan.remove, *plan.moved.values()):
+        instance.delete_dynamic_partition(DOCUMENTS, key)

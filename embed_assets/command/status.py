@@ -1,0 +1,108 @@
+"""What `status` prints: what is due, what waits, what failed, which models there are.
+
+Reads only: it changes nothing and starts nothing.
+"""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+
+from embed_assets.automation.plan import Plan
+from embed_assets.automation.state import State, code_versions, read_state
+from embed_assets.command.summary import failed_documents
+from embed_assets.documents.parsing import document_statuses
+from embed_assets.models.registry import aliases
+from embed_assets.resources.warehouse import Warehouse
+from embed_assets.settings import Settings
+
+LISTED = 20
+
+
+def status_summary(settings: Settings) -> dict[str, Any]:
+    """What `status --json` prints. SettingsError where the folder or the model is wrong."""
+    warehouse = Warehouse(path=str(settings.warehouse))
+    state = _state(settings, warehouse)
+    plan = state.plan(settings, code_versions(settings))
+    folder = state.folder
+    pending = state.pending
+    waiting = [{"what": wait.what, "reason": wait.reason} for wait in plan.waiting]
+    if plan.refused:
+        waiting.append({"what": "ingest", "reason": f"{plan.refused}: --yes agrees"})
+    return {
+        "folder": {
+            "documents": len(folder.found),
+            "new": sum(key not in folder.loaded for key in pending if key not in folder.moved),
+            "changed": sum(key in folder.loaded for key in pending),
+            "moved": len(folder.moved),
+            "gone": len(set(folder.loaded) - set(folder.found) - set(folder.moved.values())),
+            "settling": len(folder.settling),
+        },
+        "due": [
+            {"asset": asset, "documents": len(step.documents), "reason": step.reason}
+            for step in plan.steps
+            for asset in step.assets
+        ],
+        "waiting": waiting,
+        "failed": [
+            {name: row[name] for name in ("path", "error", "attempts", "final")}
+            for row in failed_documents(settings, warehouse, document_statuses(warehouse))
+        ],
+        "models": aliases(warehouse, settings),
+        "retraining": _retraining(warehouse, plan),
+    }
+
+
+def _state(settings: Settings, warehouse: Warehouse) -> State:
+    if not (settings.dagster_home / "dagster.yaml").is_file():
+        return read_state(settings, warehouse, None)
+    os.environ["DAGSTER_HOME"] = str(settings.dagster_home)
+    with dg.DagsterInstance.get() as instance:
+        return read_state(settings, warehouse, instance)
+
+
+def _retraining(warehouse: Warehouse, plan: Plan) -> dict[str, Any]:
+    """Whether a training is due, why, and how the pairs differ from those of the newest model."""
+    step = plan.corpus_step
+    due = step is not None and "finetuned_model" in step.assets
+    reason = step.reason if step is not None and due else None
+    if not due:
+        waits = [w.reason for w in plan.waiting if w.what in ("finetuned_model", "training_pairs")]
+        reason = waits[0] if waits else "the newest model was trained on the pairs of today"
+        if step is not None:
+            reason = f"{', '.join(step.assets)} first: {step.reason}"
+    new, pairs = warehouse.read(
+        "SELECT count(*) FILTER (document_id NOT IN (SELECT document_id FROM model_documents "
+        "WHERE version = (SELECT arg_max(version, trained_at) FROM models))), count(*) "
+        "FROM training_pairs WHERE split = 'train'"
+    ).row(0)
+    return {
+        "due": due,
+        "reason": reason,
+        "new_pairs": new,
+        "new_share": round(new / pairs, 4) if pairs else 0.0,
+    }
+
+
+def status_text(summary: Mapping[str, Any]) -> str:
+    """The status for a person."""
+    folder, models = summary["folder"], summary["models"]
+    found = ", ".join(f"{folder[name]} {name}" for name in folder if name != "documents")
+    lines = [f"{folder['documents']} documents in the folder: {found}.", ""]
+    lines += ["Due:"] if summary["due"] else ["Nothing is due."]
+    for row in summary["due"]:
+        documents = f" ({row['documents']} documents)" if row["documents"] else ""
+        lines.append(f"  {row['asset']}{documents}: {row['reason']}")
+    for title, rows, shown in (
+        ("Waits", summary["waiting"], "{what}: {reason}"),
+        ("Failed", summary["failed"], "{path}: {error}"),
+    ):
+        lines += [f"{title}:"] if rows else []
+        lines += [f"  {shown.format(**row)}" for row in rows[:LISTED]]
+        lines += [f"  … and {len(rows) - LISTED} more"] if len(rows) > LISTED else []
+    named = [f"{name} v{version}" for name, version in models.items() if version]
+    lines += ["", f"Models: {', '.join(named) or 'none yet'}."]
+    retraining = summary["retraining"]
+    lines.append(f"Training: {'due' if retraining['due'] else 'not due'}, {retraining['reason']}.")
+    return "\n".join(lines)

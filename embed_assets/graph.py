@@ -1,0 +1,51 @@
+"""Every asset, once: its stage, its table and what it is made from.
+
+Definitions, the plan, summaries and deletion derive from this graph. No Dagster in here.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+TRAINING, TESTING = "training", "testing"
+"""Parts of training_pairs: what a training reads, and what an evaluation reads (the corpus too)."""
+
+
+@dataclass(frozen=True)
+class Asset:
+    """One asset. stage: its folder in the package and its group in the UI.
+
+    part: of its first upstream, the part that decides whether it is stale; all upstreams without.
+    """
+
+    name: str
+    stage: str
+    table: str
+    upstream: tuple[str, ...] = ()
+    partitioned: bool = False
+    part: str | None = None
+
+
+_ASSETS = (
+    Asset("raw_pdfs", "documents", "raw_pdfs", partitioned=True),
+    Asset("parsed_markdown", "documents", "parsed_markdown", ("raw_pdfs",), partitioned=True),
+    Asset("chunks", "documents", "chunks", ("parsed_markdown",), partitioned=True),
+    Asset("synthetic_questions", "questions", "synthetic_questions", ("chunks",), partitioned=True),
+    Asset("training_pairs", "pairs", "training_pairs", ("chunks", "synthetic_questions")),
+    Asset(
+        "base_eval", "evaluation", "evaluation_results", ("training_pairs", "chunks"), part=TESTING
+    ),
+    Asset("finetuned_model", "training", "models", ("training_pairs", "chunks"), part=TRAINING),
+    Asset("comparison", "comparison", "evaluation_results", ("base_eval", "finetuned_model")),
+)
+GRAPH: Mapping[str, Asset] = {asset.name: asset for asset in _ASSETS}
+"""By name, upstream before downstream."""
+
+DOCUMENT_ASSETS = tuple(asset.name for asset in _ASSETS if asset.partitioned)
+"""A chain: each is made from the one before it, document by document."""
+CORPUS_ASSETS = tuple(asset.name for asset in _ASSETS if not asset.partitioned)
+"""Made from all documents together."""
+
+
+def stages(*assets: str) -> tuple[str, ...]:
+    """Stages of these assets, of all without any, each once, in order."""
+    return tuple(dict.fromkeys(GRAPH[name].stage for name in assets or GRAPH))

@@ -1,0 +1,1 @@
+"""Questions taken from the chunks themselves."""

@@ -1,0 +1,174 @@
+"""Dagster's IO manager of the document-partitioned assets: one slice per document in a table.
+
+The stock IO manager of dagster-duckdb deletes and then inserts outside a transaction, inserts by
+position, makes no table for an empty frame and opens every connection for writing. Here a slice is
+replaced in one transaction, by column name, in a table made from `tables.py`, together with its
+row in the ledger.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import dagster as dg
+import polars as pl
+from dagster._core.storage.db_io_manager import DbIOManager
+from dagster_duckdb import DuckDBIOManager
+from dagster_duckdb.io_manager import DuckDbClient
+from dagster_duckdb_polars import DuckDBPolarsTypeHandler
+
+from embed_assets.resources.ledger import (
+    Attempt,
+    Failure,
+    Ledger,
+    Materialization,
+    Slice,
+    input_version,
+    next_attempt,
+    slice_version,
+    write_made,
+    write_tried,
+)
+from embed_assets.resources.warehouse import Warehouse
+from embed_assets.tables import COLUMN_SOURCES, TABLES
+
+
+@dataclass(frozen=True, eq=False)
+class Slices:
+    """What an asset made of the documents of a run.
+
+    rows: of the asset's table. not_made: documents of which nothing can be said for now, and why:
+    their slices stay as they are. incomplete: documents that were made, but not for good, and why.
+    """
+
+    rows: pl.DataFrame
+    not_made: Mapping[str, Failure] = field(default_factory=dict)
+    incomplete: Mapping[str, Failure] = field(default_factory=dict)
+
+
+class DocumentsIOManager(DuckDBIOManager):
+    """Stores the document-partitioned assets: one slice per document in the asset's table."""
+
+    warehouse: dg.ResourceDependency[Warehouse]
+
+    @staticmethod
+    def type_handlers() -> Sequence[DuckDBPolarsTypeHandler]:
+        """Frames are polars frames."""
+        return [DuckDBPolarsTypeHandler()]
+
+    def create_io_manager(self, context: dg.InitResourceContext) -> "_DocumentsIOManager":
+        """The IO manager of one run."""
+        return _DocumentsIOManager(
+            self.warehouse,
+            db_client=DuckDbClient(),
+            database=self.database,
+            schema="main",
+            type_handlers=self.type_handlers(),
+        )
+
+
+class _DocumentsIOManager(DbIOManager):
+    """Replaces the stock reading and writing of slices; what a slice is stays Dagster's."""
+
+    def __init__(self, warehouse: Warehouse, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._warehouse = warehouse
+        self._versions_read: dict[Slice, dict[str, str]] = {}
+
+    def load_input(self, context: dg.InputContext) -> pl.DataFrame:
+        upstream = context.asset_key.path[-1]
+        keys = list(context.asset_partition_keys)
+        # Versions are read before the rows: should a run change the rows in between, the slice
+        # made from them counts as stale rather than as fresh.
+        records = Ledger(self._warehouse).read(upstream)
+        versions = {key: records.data_version(upstream, key) for key in keys}
+        self._versions_read[context.op_def.name, upstream] = versions
+        table = TABLES[upstream]
+        order = ", ".join(f'"{name}"' for name in table.key)
+        rows = self._warehouse.read(
+            f"SELECT * FROM {upstream} WHERE document_id IN (SELECT unnest(?::VARCHAR[])) "
+            f"ORDER BY {order}",
+            [keys],
+        )
+        return table.conform(rows)
+
+    def handle_output(self, context: dg.OutputContext, obj: object) -> None:
+        asset = context.asset_key.path[-1]
+        made = Slices(obj) if isinstance(obj, pl.DataFrame) else obj
+        if not isinstance(made, Slices):
+            raise TypeError(f"{asset}: {type(obj)} where a polars frame belongs")
+        keys = list(context.asset_partition_keys)
+        rows = TABLES[asset].conform(made.rows)
+        stray = sorted({*rows["document_id"], *made.not_made, *made.incomplete} - set(keys))
+        if stray:
+            raise ValueError(f"{asset}: rows of documents outside this run: {', '.join(stray)}")
+        by_document = {
+            str(key[0]): part
+            for key, part in rows.partition_by("document_id", as_dict=True).items()
+        }
+        parts = {
+            key: by_document.get(key, rows.clear()) for key in keys if key not in made.not_made
+        }
+        code = context.asset_spec.code_version or ""
+        records = {
+            key: Materialization(code, self._input_version(asset, key), slice_version(asset, part))
+            for key, part in parts.items()
+        }
+        with self._warehouse.transaction() as transaction:
+            written = rows.filter(pl.col("document_id").is_in(list(parts)))
+            transaction.replace(asset, written, where={"document_id": list(parts)})
+            write_made(transaction, asset, records, context.run_id)
+            write_tried(transaction, asset, self._attempts(asset, made, code), context.run_id)
+        self._add_metadata(context, asset, parts)
+
+    def _attempts(self, asset: str, made: Slices, code: str) -> dict[str, Attempt]:
+        failures = {**made.incomplete, **made.not_made}
+        if not failures:
+            return {}
+        before, now = Ledger(self._warehouse).read(asset).tried, datetime.now(UTC)
+        return {
+            key: next_attempt(
+                before.get((asset, key)), failure, code, self._input_version(asset, key), now
+            )
+            for key, failure in failures.items()
+        }
+
+    def _input_version(self, asset: str, key: str) -> str:
+        read = {up: v for (down, up), v in self._versions_read.items() if down == asset}
+        return input_version([versions.get(key, "") for _, versions in sorted(read.items())])
+
+    def _add_metadata(
+        self, context: dg.OutputContext, asset: str, parts: Mapping[str, pl.DataFrame]
+    ) -> None:
+        step = context.step_context
+        for key, part in parts.items():
+            step.add_asset_metadata(
+                {"dagster/partition_row_count": part.height},
+                asset_key=context.asset_key,
+                partition_key=key,
+            )
+        context.add_output_metadata(
+            {"dagster/table_name": f"main.{asset}", **column_lineage(asset)}
+        )
+
+
+def warn_of_failures(context: dg.AssetExecutionContext, slices: Slices) -> None:
+    """A line in Dagster's log for every document that is to be tried again."""
+    for key, failure in {**slices.incomplete, **slices.not_made}.items():
+        context.log.warning(f"{key}: {failure.error}")
+
+
+def column_lineage(table_name: str) -> dict[str, dg.TableColumnLineage]:
+    """Metadata that says from which columns upstream an asset's columns come."""
+    sources = COLUMN_SOURCES.get(table_name)
+    if not sources:
+        return {}
+    deps = {
+        column: [
+            dg.TableColumnDep(asset_key=dg.AssetKey(table), column_name=name)
+            for table, _, name in (path.partition(".") for path in upstream)
+        ]
+        for column, upstream in sources.items()
+    }
+    return {"dagster/column_lineage": dg.TableColumnLineage(deps_by_column=deps)}

@@ -1,0 +1,234 @@
+"""The ledger: what each slice was made from, and what could not be made.
+
+A slice is what an asset holds of one document, or all that an unpartitioned asset holds. Its row in
+`materializations` is written in the transaction that writes the slice, so that no crash can part
+the two. A failure is a row in `attempts`: its cause, how often, when it is tried again.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+
+import polars as pl
+
+from embed_assets.graph import GRAPH
+from embed_assets.resources.warehouse import Transaction, Warehouse, digest
+from embed_assets.tables import TABLES
+
+UNPARTITIONED = ""
+Slice = tuple[str, str]
+"""An asset and a document_id; UNPARTITIONED stands for no document."""
+
+
+class Cause(StrEnum):
+    """What kind of thing went wrong."""
+
+    PROCESS_ENDED = "process ended"
+    """The system ended a worker process, for lack of memory most often."""
+    NO_MEMORY = "no memory"
+    UNREADABLE_FILE = "unreadable file"
+    """The file may not be read just now."""
+    TIME_LIMIT = "time limit"
+    NOT_ASKED = "not asked"
+    """The budget was spent before a language model was asked about every chunk."""
+    CALL_FAILED = "call failed"
+    """A server did not answer, or refused."""
+    FAILED = "failed"
+    """The step ended with an error."""
+
+
+PAUSES = tuple(timedelta(minutes=m) for m in (5, 30, 120, 720))
+"""Before the second try, the third and so on. There is none after the last."""
+NEVER_BY_ITSELF = frozenset({Cause.TIME_LIMIT, Cause.NOT_ASKED})
+"""Trying again would end the same: a higher limit or a new budget is needed."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What went wrong. limit: in seconds, where one was reached."""
+
+    cause: Cause
+    error: str
+    limit: float | None = None
+
+
+@dataclass(frozen=True)
+class Materialization:
+    """What a slice was made by, made from, and what it holds. parts: versions of parts by name."""
+
+    code_version: str
+    input_version: str
+    data_version: str
+    parts: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What was tried in vain: on what, how often, and when it is tried again if ever."""
+
+    failure: Failure
+    code_version: str
+    input_version: str
+    attempts: int
+    tried_at: datetime
+    next_at: datetime | None
+
+    @property
+    def is_final(self) -> bool:
+        """Whether only a change or a person starts it again."""
+        return self.next_at is None
+
+
+@dataclass(frozen=True)
+class Records:
+    """All that the ledger holds, by slice."""
+
+    made: Mapping[Slice, Materialization] = field(default_factory=dict)
+    tried: Mapping[Slice, Attempt] = field(default_factory=dict)
+
+    def data_version(self, asset: str, document_id: str = UNPARTITIONED) -> str:
+        """Version of what a slice holds; empty where there is none."""
+        known = self.made.get((asset, document_id))
+        return known.data_version if known else ""
+
+    def input_version(self, asset: str, document_id: str = UNPARTITIONED) -> str:
+        """Version of all that a slice is made from."""
+        made_from = GRAPH[asset]
+        if made_from.partitioned:
+            return input_version([self.data_version(u, document_id) for u in made_from.upstream])
+        if made_from.part:
+            known = self.made.get((made_from.upstream[0], UNPARTITIONED))
+            return known.parts.get(made_from.part, "") if known else ""
+        return digest(
+            sorted(
+                (name, key, row.data_version)
+                for (name, key), row in self.made.items()
+                if name in made_from.upstream and row.data_version
+            )
+        )
+
+
+def next_attempt(
+    before: Attempt | None, failure: Failure, code: str, inputs: str, now: datetime
+) -> Attempt:
+    """The attempt that has just failed. before: the one before it, if any."""
+    again = before is not None and (before.code_version, before.input_version) == (code, inputs)
+    count = before.attempts + 1 if before and again else 1
+    waits = count <= len(PAUSES) and failure.cause not in NEVER_BY_ITSELF
+    next_at = now + PAUSES[count - 1] if waits else None
+    return Attempt(failure, code, inputs, count, now, next_at)
+
+
+class Ledger:
+    """Reads and writes the ledger of a warehouse."""
+
+    def __init__(self, warehouse: Warehouse) -> None:
+        self._warehouse = warehouse
+
+    def read(self, *assets: str) -> Records:
+        """Records of these assets, of all without any."""
+        names = list(assets or GRAPH)
+        chosen = "WHERE asset IN (SELECT unnest(?::VARCHAR[]))"
+        made = self._warehouse.read(
+            "SELECT asset, document_id, code_version, input_version, data_version, parts "
+            f"FROM materializations {chosen}",
+            [names],
+        )
+        tried = self._warehouse.read(
+            "SELECT asset, document_id, cause, error, limit_reached, code_version, input_version, "
+            f"attempts, tried_at, next_at FROM attempts {chosen}",
+            [names],
+        )
+        return Records(
+            {
+                (asset, key): Materialization(code, inputs, data, json.loads(parts or "{}"))
+                for asset, key, code, inputs, data, parts in made.iter_rows()
+            },
+            {
+                (asset, key): Attempt(Failure(Cause(cause), error, limit), *rest)
+                for asset, key, cause, error, limit, *rest in tried.iter_rows()
+            },
+        )
+
+    def forget_attempts(self, cause: Cause) -> None:
+        """Delete attempts of a cause: what they are about is due again."""
+        with self._warehouse.transaction() as transaction:
+            transaction.delete("attempts", {"cause": [str(cause)]})
+
+
+def write_made(
+    transaction: Transaction, asset: str, made: Mapping[str, Materialization], run_id: str
+) -> None:
+    """Record slices by document_id as made, and forget what was tried in vain before."""
+    now = datetime.now(UTC)
+    rows = [
+        {
+            "asset": asset,
+            "document_id": key,
+            "code_version": row.code_version,
+            "input_version": row.input_version,
+            "data_version": row.data_version,
+            "parts": json.dumps(row.parts) if row.parts else None,
+            "dagster_run_id": run_id,
+            "materialized_at": now,
+        }
+        for key, row in made.items()
+    ]
+    table = TABLES["materializations"]
+    transaction.upsert(table.name, pl.DataFrame(rows, schema=table.schema))
+    transaction.delete("attempts", {"asset": [asset], "document_id": list(made)})
+
+
+def write_tried(
+    transaction: Transaction, asset: str, tried: Mapping[str, Attempt], run_id: str
+) -> None:
+    """Record by document_id what was tried in vain."""
+    rows = [
+        {
+            "asset": asset,
+            "document_id": key,
+            "cause": str(attempt.failure.cause),
+            "error": attempt.failure.error,
+            "limit_reached": attempt.failure.limit,
+            "code_version": attempt.code_version,
+            "input_version": attempt.input_version,
+            "attempts": attempt.attempts,
+            "tried_at": attempt.tried_at,
+            "next_at": attempt.next_at,
+            "dagster_run_id": run_id,
+        }
+        for key, attempt in tried.items()
+    ]
+    table = TABLES["attempts"]
+    transaction.upsert(table.name, pl.DataFrame(rows, schema=table.schema))
+
+
+def data_version(table_name: str, rows: pl.DataFrame) -> str:
+    """Version of what rows say, whenever and by whom they were made; empty of no rows."""
+    if rows.is_empty():
+        return ""
+    table = TABLES[table_name]
+    lasting = [name for name in table.columns if name not in table.volatile]
+    ordered = rows.select(lasting).sort(table.key)
+    return hashlib.sha256(ordered.write_ndjson().encode()).hexdigest()[:16]
+
+
+def slice_version(asset: str, rows: pl.DataFrame) -> str:
+    """A PDF's version is its sha256; of everything else, what its rows say."""
+    if asset == "raw_pdfs" and not rows.is_empty():
+        return str(rows["sha256"][0])
+    return data_version(asset, rows)
+
+
+def input_version(versions: Sequence[str]) -> str:
+    """Version of what a slice is made from: that of its input, or of its inputs together."""
+    return versions[0] if len(versions) == 1 else digest(tuple(versions))
+
+
+def document_tables() -> Iterable[str]:
+    """Tables with rows of single documents: those that a document takes along when it leaves."""
+    assets = (asset.table for asset in GRAPH.values() if asset.partitioned)
+    return (*assets, "materializations", "attempts")

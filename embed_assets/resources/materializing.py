@@ -1,0 +1,121 @@
+"""What every unpartitioned asset does around its work: versions, MLflow run, ledger, result."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import dagster as dg
+
+from embed_assets.errors import one_line
+from embed_assets.resources.io_manager import column_lineage
+from embed_assets.resources.ledger import (
+    UNPARTITIONED,
+    Attempt,
+    Cause,
+    Failure,
+    Ledger,
+    Materialization,
+    next_attempt,
+    write_made,
+    write_tried,
+)
+from embed_assets.resources.tracking import Tracking
+from embed_assets.resources.warehouse import Transaction, Warehouse
+
+
+@dataclass
+class Materializing:
+    """An unpartitioned asset that is being made.
+
+    input_version: of what it is made from, read before the work. run_id: its MLflow run; empty
+    where it has none.
+    """
+
+    context: dg.AssetExecutionContext
+    warehouse: Warehouse
+    tracking: Tracking | None
+    asset: str
+    code_version: str
+    input_version: str
+    run_id: str
+    before: Attempt | None
+    data_version: str = ""
+
+    @contextmanager
+    def storing(
+        self,
+        *,
+        data_version: str | None = None,
+        parts: Mapping[str, str] | None = None,
+        incomplete: Failure | None = None,
+    ) -> Iterator[Transaction]:
+        """A transaction in which the asset is written, and its row in the ledger with it.
+
+        data_version: the MLflow run's id without. parts: versions of its parts by name. incomplete:
+        why it is to be made again though nothing has changed.
+        """
+        self.data_version = data_version or self.run_id
+        made = Materialization(
+            self.code_version, self.input_version, self.data_version, parts or {}
+        )
+        dagster_run = self.context.run.run_id
+        with self.warehouse.transaction() as transaction:
+            yield transaction
+            write_made(transaction, self.asset, {UNPARTITIONED: made}, dagster_run)
+            if incomplete:
+                tried = {UNPARTITIONED: self._attempt(incomplete)}
+                write_tried(transaction, self.asset, tried, dagster_run)
+
+    def result(self, **metadata: Any) -> dg.MaterializeResult:
+        """The materialization for Dagster, linked to the MLflow run."""
+        links = self.tracking.metadata(self.run_id) if self.tracking else {}
+        return dg.MaterializeResult(
+            data_version=dg.DataVersion(self.data_version),
+            metadata={**links, **column_lineage(self.asset), **metadata},
+        )
+
+    def record_failure(self, error: Exception) -> None:
+        """Remember in the ledger that the asset could not be made, and why."""
+        failure = Failure(Cause.FAILED, one_line(f"{type(error).__name__}: {error}"))
+        with self.warehouse.transaction() as transaction:
+            tried = {UNPARTITIONED: self._attempt(failure)}
+            write_tried(transaction, self.asset, tried, self.context.run.run_id)
+
+    def _attempt(self, failure: Failure) -> Attempt:
+        now = datetime.now(UTC)
+        return next_attempt(self.before, failure, self.code_version, self.input_version, now)
+
+
+@contextmanager
+def materializing(
+    context: dg.AssetExecutionContext,
+    warehouse: Warehouse,
+    tracking: Tracking | None = None,
+    label: str = "",
+) -> Iterator[Materializing]:
+    """Around the work of an unpartitioned asset: what it is made from, its MLflow run, its failure.
+
+    tracking: where its MLflow run is; without, it has none. label: says in MLflow which one it is.
+    """
+    asset = context.asset_key.path[-1]
+    records = Ledger(warehouse).read()
+    with ExitStack() as stack:
+        name = f"{asset} {label}".strip()
+        run_id = stack.enter_context(tracking.run(context, name)) if tracking else ""
+        made = Materializing(
+            context=context,
+            warehouse=warehouse,
+            tracking=tracking,
+            asset=asset,
+            code_version=context.assets_def.get_asset_spec().code_version or "",
+            input_version=records.input_version(asset),
+            run_id=run_id,
+            before=records.tried.get((asset, UNPARTITIONED)),
+        )
+        try:
+            yield made
+        except Exception as error:
+            made.record_failure(error)
+            raise
