@@ -50,20 +50,16 @@ import torch
 from embed_assets.evaluation.beir import read_beir
 from embed_assets.evaluation.retrieval import evaluate
 from embed_assets.models import encoder as encoder_module
-from embed_assets.models.encoder import (
-    Encoder,
-    ModelCard,
-    Task,
-    matryoshka_dimensions,
-    model_card,
-)
+from embed_assets.models.card import ModelCard, matryoshka_dimensions, model_card
+from embed_assets.models.encoder import LocalEncoder
+from embed_assets.models.files import Task
 from embed_assets.settings import Settings
 
 ROUNDS = 3
 Transform = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
-class InTurn(Encoder):
+class InTurn(LocalEncoder):
     """Batches one after another, each on all cores."""
 
     def encode(self, texts: Sequence[str], task: Task, progress: str | None = None) -> np.ndarray:
@@ -71,7 +67,7 @@ class InTurn(Encoder):
             return super().encode(texts, task, progress)
 
 
-class ThirtyTwoAtATime(Encoder):
+class ThirtyTwoAtATime(LocalEncoder):
     """The encoder as it was: 32 texts a batch, sorted by characters."""
 
     def encode(self, texts: Sequence[str], task: Task, progress: str | None = None) -> np.ndarray:
@@ -194,12 +190,12 @@ RUNTIMES: Mapping[str, Callable[[LastHiddenState, Path], Transform]] = {
 WAYS = ("fp32", "in-turn", "before", "bf16", *RUNTIMES)
 
 
-def encoder_of(way: str, card: ModelCard, folder: Path) -> Encoder:
+def encoder_of(way: str, card: ModelCard, folder: Path) -> LocalEncoder:
     if way == "before":
-        return ThirtyTwoAtATime(card.source, card, "fp32")
+        return ThirtyTwoAtATime(card, "fp32")
     if way in ("fp32", "bf16"):
-        return Encoder(card.source, card, way)
-    encoder = InTurn(card.source, card, "fp32")
+        return LocalEncoder(card, way)
+    encoder = InTurn(card, "fp32")
     if way in RUNTIMES:
         transformer = encoder._model[0]
         run = RUNTIMES[way](LastHiddenState(transformer.auto_model.eval()), folder)
@@ -238,7 +234,7 @@ def slice_of(folder: Path, documents: int, queries: int) -> Slice:
     )
 
 
-def ndcg_at_10(encoder: Encoder, part: Slice, dimensions: Sequence[int]) -> dict[int, float]:
+def ndcg_at_10(encoder: LocalEncoder, part: Slice, dimensions: Sequence[int]) -> dict[int, float]:
     found = evaluate(
         encoder.encode_queries(list(part.queries.values())),
         encoder.encode_documents(list(part.corpus.values())),
@@ -251,7 +247,7 @@ def ndcg_at_10(encoder: Encoder, part: Slice, dimensions: Sequence[int]) -> dict
     return dict(ndcg.select("dimension", "score").iter_rows())
 
 
-def load_encoders(ways: Sequence[str], card: ModelCard) -> dict[str, tuple[Encoder, float]]:
+def load_encoders(ways: Sequence[str], card: ModelCard) -> dict[str, tuple[LocalEncoder, float]]:
     """Encoders by way, and the seconds until each was ready. A way that can't be is said."""
     ready = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -267,7 +263,9 @@ def load_encoders(ways: Sequence[str], card: ModelCard) -> dict[str, tuple[Encod
     return ready
 
 
-def texts_per_second(encoders: Mapping[str, Encoder], texts: Sequence[str]) -> dict[str, float]:
+def texts_per_second(
+    encoders: Mapping[str, LocalEncoder], texts: Sequence[str]
+) -> dict[str, float]:
     """The best of some rounds, in which the ways take turns."""
     best = dict.fromkeys(encoders, float("inf"))
     for _ in range(ROUNDS):
@@ -278,7 +276,7 @@ def texts_per_second(encoders: Mapping[str, Encoder], texts: Sequence[str]) -> d
     return {way: len(texts) / seconds for way, seconds in best.items()}
 
 
-def compare(encoders: Mapping[str, tuple[Encoder, float]], part: Slice, timed: int) -> None:
+def compare(encoders: Mapping[str, tuple[LocalEncoder, float]], part: Slice, timed: int) -> None:
     """Print a row for each way; the first way is what the others are shares of."""
     dimensions = matryoshka_dimensions(encoders["fp32"][0].size, None)
     texts = np.random.default_rng(0).permutation(list(part.corpus.values()))[:timed].tolist()

@@ -28,7 +28,8 @@ from sentence_transformers import SentenceTransformer
 
 from embed_assets.evaluation.beir import read_beir
 from embed_assets.evaluation.retrieval import evaluate, sentence_transformers_name
-from embed_assets.models.encoder import Encoder, ModelCard, load_model, model_card
+from embed_assets.models.card import ModelCard, model_card
+from embed_assets.models.encoder import LocalEncoder, load_model
 from embed_assets.settings import Settings
 
 SIZE = 768
@@ -59,7 +60,7 @@ def compare(arguments: argparse.Namespace) -> None:
     relevant = {query: ids for query, ids in relevant.items() if ids}
     queries = {query: task.queries[query] for query in relevant}
     card = model_card(Settings(model=arguments.model))
-    encoder = Encoder(card.source, card, "fp32")
+    encoder = LocalEncoder(card, "fp32")
     model = load_model(card.source, card.token_limit)
     dimensions = halvings(encoder.size, arguments.dimensions)
     for first in (encoder.encode_documents, model.encode):  # a model's first call is slow
@@ -93,7 +94,7 @@ def rounded(seconds: Sequence[float]) -> str:
 
 
 def ours_on(
-    encoder: Encoder,
+    encoder: LocalEncoder,
     queries: dict[str, str],
     corpus: dict[str, str],
     relevant: dict[str, set[str]],

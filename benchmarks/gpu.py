@@ -37,6 +37,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -50,12 +51,8 @@ from recipe import load, train_recipe
 from embed_assets.evaluation.beir import read_beir
 from embed_assets.evaluation.retrieval import evaluate
 from embed_assets.machine import GIB, peak_memory_bytes, this_machine
-from embed_assets.models.encoder import (
-    Encoder,
-    embedding_size,
-    matryoshka_dimensions,
-    model_card,
-)
+from embed_assets.models.card import embedding_size, matryoshka_dimensions, model_card
+from embed_assets.models.encoder import LocalEncoder
 from embed_assets.settings import Settings
 from embed_assets.training.config import training_config
 from embed_assets.training.launch import one_gpu, torchrun
@@ -167,7 +164,7 @@ def scored(model: str, options: argparse.Namespace, work: Path) -> dict[str, flo
     """NDCG@10 on the test questions by dimension."""
     test, corpus = (pl.read_parquet(work / f"{name}.parquet") for name in ("test", "corpus"))
     card = model_card(Settings(model=options.model))
-    encoder = Encoder(model, card, "fp32")
+    encoder = LocalEncoder(replace(card, source=model), "fp32")
     found = evaluate(
         encoder.encode_queries(test["anchor"].to_list()),
         encoder.encode_documents(corpus["chunk_text"].to_list()),
@@ -188,7 +185,7 @@ def encoding_arm(options: argparse.Namespace, work: Path) -> Figures:
     settings = Settings(model=options.model)
     card, machine = model_card(settings), this_machine()
     theirs, their_bf16 = load(card.source), load(card.source).to(dtype=torch.bfloat16)
-    ours, our_bf16 = Encoder(card.source, card, "fp32"), Encoder(card.source, card, "bf16")
+    ours, our_bf16 = LocalEncoder(card, "fp32"), LocalEncoder(card, "bf16")
     ways = {
         "encode fp32": lambda: theirs.encode(texts),
         "ours fp32": lambda: ours.encode_documents(texts),

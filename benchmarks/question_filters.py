@@ -44,7 +44,8 @@ import polars as pl
 
 from embed_assets.documents.chunking import chunk_markdown
 from embed_assets.evaluation.retrieval import evaluate
-from embed_assets.models.encoder import load_model, model_card, model_source
+from embed_assets.models.card import model_card, model_source
+from embed_assets.models.encoder import load_model
 from embed_assets.pairs.splits import position
 from embed_assets.questions.extractive.passages import read_passage
 from embed_assets.questions.filters.each import filter_each

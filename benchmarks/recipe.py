@@ -427,7 +427,7 @@ def run_recipe(
         import pymupdf4llm  # noqa: F401
         from datasets import Dataset
 
-        from embed_assets.models.encoder import embedding_size, matryoshka_dimensions
+        from embed_assets.models.card import embedding_size, matryoshka_dimensions
 
         dimensions = matryoshka_dimensions(embedding_size(source), None)
     with stages.stage("parse"):
@@ -505,7 +505,7 @@ def main() -> None:
     arguments = parser.parse_args()
     result_to = os.fdopen(os.dup(1), "w")  # libraries print: stdout is for the result
     os.dup2(2, 1)
-    from embed_assets.models.encoder import model_source
+    from embed_assets.models.card import model_source
 
     pdfs = sorted(arguments.pdfs.glob("*.pdf"))
     if not pdfs:

@@ -38,7 +38,8 @@ from recipe import BLOG, NOTEBOOK, Variant, train_recipe
 from embed_assets.evaluation.retrieval import evaluate
 from embed_assets.evaluation.scoring import RetrievalTask
 from embed_assets.evaluation.significance import compare_models
-from embed_assets.models.encoder import Encoder, ModelCard, load_model, model_card
+from embed_assets.models.card import ModelCard, model_card
+from embed_assets.models.encoder import LocalEncoder, load_model
 from embed_assets.pairs.splits import position
 from embed_assets.questions.extractive.mix import extractive_questions
 from embed_assets.resources.warehouse import Warehouse, digest
@@ -181,7 +182,7 @@ def side_of(document: str) -> str:
 
 
 def scored(
-    encoder: Encoder, task: RetrievalTask, dimensions: tuple[int, ...]
+    encoder: LocalEncoder, task: RetrievalTask, dimensions: tuple[int, ...]
 ) -> tuple[pl.DataFrame, float]:
     """NDCG@10 of each test question by dimension, and the seconds that it took."""
     start = time.perf_counter()
@@ -306,7 +307,7 @@ def measure(chosen: TrainingSet, options: argparse.Namespace, out: Path, scratch
         if {arm, *mixes} <= done(out, about | trained):
             continue
         if base is None:
-            base, _ = scored(Encoder(card.source, card, "fp32"), chosen.test, options.dimensions)
+            base, _ = scored(LocalEncoder(card, "fp32"), chosen.test, options.dimensions)
         folder = Path(tempfile.mkdtemp(dir=scratch))
         run = train_as_published if arm in RECIPES else train_ours
         model, said = run(arm, chosen, options, folder)
@@ -317,7 +318,9 @@ def measure(chosen: TrainingSet, options: argparse.Namespace, out: Path, scratch
         for name, (path, changed) in models.items():
             if name in done(out, about | trained):
                 continue
-            tuned, seconds = scored(Encoder(path, prompts, "fp32"), chosen.test, options.dimensions)
+            tuned, seconds = scored(
+                LocalEncoder(replace(prompts, source=path), "fp32"), chosen.test, options.dimensions
+            )
             line = {**about, "arm": name, **trained, **said, **changed}
             line["scoring_seconds"] = seconds
             line |= {"ndcg_at_10": compared(chosen, base, tuned), "commit": commit()}

@@ -29,7 +29,8 @@ from sentence_transformers.sentence_transformer.losses import (
 )
 
 from embed_assets.evaluation.beir import read_beir
-from embed_assets.models.encoder import load_model, model_source
+from embed_assets.models.card import model_source
+from embed_assets.models.encoder import load_model
 from embed_assets.settings import Settings
 from embed_assets.training import forward
 from embed_assets.training.weights import freeze_lowest, set_dropout

@@ -9,6 +9,14 @@ class ProjectError(Exception):
 
     status = 1
 
+    def __init__(self, reason: str, about: str = "") -> None:
+        """`about`: the setting, option or model that the reason is about, which begins the message.
+
+        Whoever knows better what the reason is about says it anew: `type(e)(e.reason, about)`.
+        """
+        super().__init__(f"{about}: {reason}" if about else reason)
+        self.reason, self.about = reason, about
+
 
 class SettingsError(ProjectError):
     """A setting is wrong: the message names it and says what to do."""

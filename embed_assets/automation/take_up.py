@@ -7,7 +7,7 @@ held every setting under one digest.
 from datetime import UTC, datetime
 
 from embed_assets.graph import TRAINING
-from embed_assets.models.encoder import model_card
+from embed_assets.models.card import model_card
 from embed_assets.pairs.parts import part_versions
 from embed_assets.questions.assets import unanswered
 from embed_assets.resources.ledger import (

@@ -33,7 +33,7 @@ from embed_assets.definitions import build_definitions
 from embed_assets.documents.folder import scan
 from embed_assets.errors import ProjectError, SettingsError, one_line
 from embed_assets.evaluation.baselines import check_baselines
-from embed_assets.models.encoder import embedding_size, matryoshka_dimensions, model_card
+from embed_assets.models.card import embedding_size, matryoshka_dimensions, model_card
 from embed_assets.partitions import DOCUMENTS
 from embed_assets.questions.assets import BUDGET_TAG
 from embed_assets.questions.generation import check_generator

@@ -19,8 +19,9 @@ from embed_assets.evaluation.retrieval import (
     evaluate,
     sentence_transformers_name,
 )
-from embed_assets.models.encoder import matryoshka_dimensions
-from embed_assets.models.encoders import AnyEncoder, find_encoder
+from embed_assets.models.card import matryoshka_dimensions
+from embed_assets.models.encoder import Encoder
+from embed_assets.models.names import find_encoder
 from embed_assets.models.registry import champion
 from embed_assets.resources.tracking import CHAMPION
 from embed_assets.resources.warehouse import Warehouse
@@ -64,13 +65,13 @@ def _champion(warehouse: Warehouse, settings: Settings) -> str:
     found = champion(warehouse, settings)
     if found is None:
         raise ProjectError(
-            f"There is no champion in {settings.home}: no version of {settings.model} has "
-            "proved better yet. Name a version, such as v1."
+            f"There is no champion in {settings.home}: no version has proved better yet. "
+            "Name a version, such as v1."
         )
-    return f"v{found[0]}"
+    return f"v{found.number}"
 
 
-def _evaluate(task: BeirTask, encoder: AnyEncoder, dimensions: str | None) -> Evaluation:
+def _evaluate(task: BeirTask, encoder: Encoder, dimensions: str | None) -> Evaluation:
     # The queries first: they are few, and a setting of dimensions that is wrong shows at once.
     queries = encoder.encode_queries(list(task.queries.values()), "Encoding queries")
     chosen = matryoshka_dimensions(queries.shape[1], dimensions)

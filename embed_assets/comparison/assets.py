@@ -31,9 +31,9 @@ from embed_assets.evaluation.baselines import (
 )
 from embed_assets.evaluation.retrieval import metric_name
 from embed_assets.graph import GRAPH
+from embed_assets.models.card import model_card
 from embed_assets.models.embeddings import CachedEncoder, forget_embeddings
-from embed_assets.models.encoder import model_card
-from embed_assets.models.encoders import is_version
+from embed_assets.models.names import is_version
 from embed_assets.models.registry import champion_before, champion_version
 from embed_assets.partitions import asset
 from embed_assets.resources.ledger import Ledger
@@ -113,7 +113,7 @@ def _forget_replaced(
     """Leave the embeddings of the base model, and of versions that are compared, now or again."""
     named = [name.removeprefix("v") for name in lasting_baselines(settings) if is_version(name)]
     card = model_card(settings)
-    base = CachedEncoder(warehouse, card.source, card, settings.precision)
+    base = CachedEncoder(warehouse, card, settings.precision)
     forget_embeddings(warehouse, [*filter(None, compared), *named], base.fingerprints)
 
 

@@ -5,7 +5,6 @@ what is still too long, measured in the embedding model's own tokens. Neither kn
 mark on a line of its own goes in front of each page, travels with the text, and is taken out again.
 """
 
-import hashlib
 import re
 from collections.abc import Callable, Iterator
 from itertools import pairwise
@@ -13,6 +12,7 @@ from typing import Any
 
 import polars as pl
 
+from embed_assets.models.identity import text_id
 from embed_assets.tables import TABLES
 
 CHUNK_SHARE = 0.9
@@ -71,7 +71,7 @@ def chunk_markdown(
         for start, end, text in _pieces(section.page_content, count_tokens, token_limit):
             page_start, page_end = finder.span(start, end)
             yield {
-                "chunk_id": hashlib.md5(text.encode(), usedforsecurity=False).hexdigest(),
+                "chunk_id": text_id(text),
                 "chunk_text": text,
                 "heading_path": heading_path,
                 "page_start": page_start,

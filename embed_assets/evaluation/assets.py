@@ -20,8 +20,9 @@ from embed_assets.evaluation.scoring import (
     score_encoder,
     store,
 )
+from embed_assets.models.card import embedding_size, matryoshka_dimensions, model_card
 from embed_assets.models.embeddings import CachedEncoder
-from embed_assets.models.encoder import embedding_size, matryoshka_dimensions, model_card
+from embed_assets.models.identity import model_shape
 from embed_assets.partitions import asset
 from embed_assets.resources.ledger import Cause, Failure
 from embed_assets.resources.materializing import materializing
@@ -59,7 +60,7 @@ def base_eval(
         }
         mlflow.log_params(as_params(params))
         evaluation = score_encoder(
-            task, CachedEncoder(warehouse, card.source, card, settings.precision), dimensions
+            task, CachedEncoder(warehouse, card, settings.precision), dimensions
         )
         mlflow.log_metrics(mlflow_metrics(evaluation.scores))
         store(warehouse, evaluation, "base", run_id)
@@ -94,6 +95,6 @@ def _incomplete(failed: Sequence[str]) -> Failure | None:
 def code_versions(settings: Settings) -> dict[str, str]:
     """Version of the evaluation and of the model and settings that it depends on."""
     shape = settings.shape(
-        "base_eval", **model_card(settings).shape, baselines=sorted(lasting_baselines(settings))
+        "base_eval", **model_shape(settings), baselines=sorted(lasting_baselines(settings))
     )
     return {"base_eval": f"{EVALUATION_VERSION}, {digest(shape)}"}

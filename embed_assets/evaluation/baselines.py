@@ -13,15 +13,13 @@ from embed_assets.errors import ProjectError, SettingsError
 from embed_assets.evaluation.bm25 import BM25, evaluate_bm25
 from embed_assets.evaluation.retrieval import Evaluation
 from embed_assets.evaluation.scoring import RetrievalTask, score_encoder, store
-from embed_assets.models.encoders import (
+from embed_assets.models.encoder import Encoder
+from embed_assets.models.names import (
     HOSTED,
-    AnyEncoder,
     find_encoder,
     hosted_name,
-    is_version,
     reason_of,
 )
-from embed_assets.models.registry import newest_model
 from embed_assets.resources.tracking import CHAMPION
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
@@ -76,8 +74,8 @@ def check_baselines(warehouse: Warehouse, settings: Settings) -> None:
             if name != BM25:
                 find_baseline(warehouse, settings, name)
         except ProjectError as error:
-            reason = str(error).removeprefix(f"{SETTING}: ")
-            raise SettingsError(f"{SETTING}: {reason}") from error
+            reason = error.reason if error.about == SETTING else str(error)
+            raise SettingsError(reason, SETTING) from error
 
 
 def score_baselines(
@@ -90,7 +88,7 @@ def score_baselines(
         try:
             evaluations[called] = _score(warehouse, settings, task, model)
         except (ProjectError, ValueError, RuntimeError, OSError) as error:
-            failed[called] = reason_of(error).removeprefix(f"{model}: ")
+            failed[called] = reason_of(error)
     return Measured(evaluations, failed)
 
 
@@ -116,10 +114,9 @@ def failed_baselines(warehouse: Warehouse, *run_ids: str) -> dict[str, str]:
     return dict(rows.iter_rows())
 
 
-def find_baseline(warehouse: Warehouse, settings: Settings, model: str) -> AnyEncoder:
+def find_baseline(warehouse: Warehouse, settings: Settings, model: str) -> Encoder:
     """What embeds texts for a baseline. Prompts that are set are the base model's, not others'."""
-    base = newest_model(warehouse, model)["base"] if is_version(model) else model
-    if base != settings.model:
+    if model != settings.model:
         settings = settings.model_copy(update={"query_prompt": None, "document_prompt": None})
     return find_encoder(warehouse, settings, model, SETTING)[1]
 

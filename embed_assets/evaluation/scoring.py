@@ -12,7 +12,7 @@ from embed_assets.evaluation.retrieval import (
     metric_name,
     sentence_transformers_name,
 )
-from embed_assets.models.encoders import AnyEncoder
+from embed_assets.models.encoder import Encoder
 from embed_assets.resources.warehouse import Warehouse
 
 
@@ -61,7 +61,7 @@ def retrieval_task(warehouse: Warehouse) -> RetrievalTask:
 
 
 def score_encoder(
-    task: RetrievalTask, encoder: AnyEncoder, dimensions: Sequence[int] | None = None
+    task: RetrievalTask, encoder: Encoder, dimensions: Sequence[int] | None = None
 ) -> Evaluation:
     """Figures of a model on a task; at its full size alone without dimensions.
 

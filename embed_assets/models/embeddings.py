@@ -1,30 +1,27 @@
 """Embeddings, kept in the warehouse so that no text is encoded twice by one model.
 
-They are kept under all that decides them: the model's weights, the prompt, the length limit and
-the precision, and the text. So filters, evaluation and search share those of the base model.
-Whoever embeds in another way (a hosted model) keeps its own by `cached_embeddings`.
+They are kept under all that decides them: the model's identity for queries or for documents, the
+precision, and the text. So filters, evaluation and search share those of the base model. Whoever
+embeds in another way (a hosted model) keeps its own by `cached_embeddings`.
 """
 
-import functools
-import hashlib
-import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import polars as pl
 
 from embed_assets.errors import ProjectError
-from embed_assets.models.encoder import Encoder, ModelCard, Task, resolved_precision
+from embed_assets.models.card import ModelCard
+from embed_assets.models.encoder import LocalEncoder, resolved_precision
+from embed_assets.models.files import Task
+from embed_assets.models.identity import model_identity, task_identity, text_id
 from embed_assets.resources.warehouse import Warehouse, digest
 from embed_assets.tables import TABLES
 
 if TYPE_CHECKING:
     import numpy as np
 
-ROUTER = "router_config.json"
-"""What sentence-transformers writes where queries and documents take different ways."""
 BLOCK = 2048
 """Texts that are encoded before they are kept: what is lost if a run is killed."""
 
@@ -35,12 +32,11 @@ class CachedEncoder:
     def __init__(
         self,
         warehouse: Warehouse,
-        source: str,
         card: ModelCard,
         precision: Literal["auto", "fp32", "bf16"],
     ) -> None:
-        """`source`: the base model or a fine-tuned folder. card: its prompts and length limit."""
-        self._warehouse, self._source, self._card = warehouse, source, card
+        """`card`: of the base model or of a version."""
+        self._warehouse, self._card = warehouse, card
         self._wanted_precision: Literal["auto", "fp32", "bf16"] = precision
 
     def encode_queries(self, texts: Sequence[str], progress: str | None = None) -> "np.ndarray":
@@ -57,14 +53,18 @@ class CachedEncoder:
         return resolved_precision(self._wanted_precision)
 
     @cached_property
-    def encoder(self) -> Encoder:
+    def encoder(self) -> LocalEncoder:
         """The model itself, for texts that need not be remembered."""
-        return Encoder(self._source, self._card, self._precision)
+        return LocalEncoder(self._card, self._precision)
+
+    @property
+    def identity(self) -> str:
+        """Digest of the model and the precision."""
+        return f"{model_identity(self._card)} {self._precision}"
 
     def fingerprint(self, task: Task) -> str:
         """What identifies embeddings of queries or of documents."""
-        weights = _weights(self._source, task)
-        return digest((weights, self._card.prompt(task), self._card.token_limit, self._precision))
+        return digest((task_identity(self._card, task), self._precision))
 
     @property
     def fingerprints(self) -> list[str]:
@@ -164,52 +164,3 @@ def forget_embeddings(
     models = [name for name in of_others["fingerprint"] if name not in in_use]
     if models:
         warehouse.replace("embeddings", TABLES["embeddings"].empty(), where={"model": models})
-
-
-def text_id(text: str) -> str:
-    """What identifies a text; a chunk's text has its chunk_id."""
-    return hashlib.md5(text.encode()).hexdigest()
-
-
-@functools.cache
-def _weights(source: str, task: Task) -> str:
-    """Digest of the weights that texts of this task pass through, in whatever files they are.
-
-    A query adapter leaves the documents' as they are in the base model, and so their embeddings.
-    """
-    folders = _modules(Path(source), task) if Path(source).is_dir() else []
-    files = [file for folder in folders for file in sorted(folder.glob("**/*.safetensors"))]
-    if not files:
-        return source
-    total = hashlib.sha256()
-    for file in files:
-        total.update(_tensors(file))
-    return total.hexdigest()
-
-
-def _modules(folder: Path, task: Task) -> list[Path]:
-    """Folders of the modules that texts of this task pass through, where a router parts them."""
-    router = folder / ROUTER
-    if not router.is_file():
-        return [folder]
-    route = json.loads(router.read_text(encoding="utf-8"))["structure"][task]
-    return [folder / module for module in route]
-
-
-def _tensors(file: Path) -> bytes:
-    """Digest of a safetensors file's tensors: names, types, shapes and bytes, by name.
-
-    Its header may hold more, such as who wrote it. The format: 8 bytes that say how long the header
-    is, the header as JSON, the bytes of the tensors.
-    """
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        length = int.from_bytes(stream.read(8), "little")
-        header = json.loads(stream.read(length))
-        header.pop("__metadata__", None)
-        for name in sorted(header):
-            start, end = header[name].pop("data_offsets")
-            stream.seek(8 + length + start)
-            digest.update(json.dumps([name, header[name]], sort_keys=True).encode())
-            digest.update(stream.read(end - start))
-    return digest.digest()

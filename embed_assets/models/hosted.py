@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from embed_assets.errors import one_line
+from embed_assets.models.card import prompts_for
 from embed_assets.models.embeddings import cached_embeddings
-from embed_assets.models.encoder import prompts_for
 from embed_assets.resources.openai_server import (
     Connection,
     OpenAIServer,
@@ -33,9 +33,9 @@ BATCH = 64
 class HostedEncoder:
     """An embedding model behind an OpenAI-compatible /v1/embeddings, asked for each text once.
 
-    Its embeddings are kept in the warehouse under the model's name, the prompt and the text,
-    wherever the server is. Raises ServerError where the server can't be used or its replies don't
-    fit what was asked; what was kept before stays.
+    Its embeddings are kept in the warehouse under the server's address, the model's name, the
+    prompt and the text. Raises ServerError where the server can't be used or its replies don't fit
+    what was asked; what was kept before stays.
     """
 
     def __init__(self, warehouse: Warehouse, model: str, settings: Settings) -> None:
@@ -47,6 +47,11 @@ class HostedEncoder:
         chosen = settings.query_prompt, settings.document_prompt
         self._query_prompt = query if chosen[0] is None else chosen[0]
         self._document_prompt = document if chosen[1] is None else chosen[1]
+
+    @property
+    def identity(self) -> str:
+        """Digest of the server, the model's name and its prompts."""
+        return digest([self._key(self._query_prompt), self._key(self._document_prompt)])
 
     def encode_queries(self, texts: Sequence[str], progress: str | None = None) -> np.ndarray:
         """Embeddings of queries, float32 (queries, size), as the server gives them."""
@@ -60,8 +65,11 @@ class HostedEncoder:
         def encode(block: Sequence[str], label: str | None) -> np.ndarray:
             return asyncio.run(self._ask([prompt + text for text in block], label))
 
-        model = digest(("openai", self._model, prompt))
-        return cached_embeddings(self._warehouse, model, texts, encode, progress)
+        return cached_embeddings(self._warehouse, self._key(prompt), texts, encode, progress)
+
+    def _key(self, prompt: str) -> str:
+        """What the cache knows embeddings with this prompt by."""
+        return digest(("openai", self._server.address, self._model, prompt))
 
     async def _ask(self, texts: Sequence[str], progress: str | None) -> np.ndarray:
         """Embeddings of texts, many batches at a time."""
@@ -150,7 +158,7 @@ class HostedEncoder:
         return self._error(f"it gave embeddings of {listed} dimensions in one run.")
 
     def _error(self, reason: str) -> ServerError:
-        return ServerError(f"openai:{self._model}: {reason}")
+        return ServerError(reason, f"openai:{self._model}")
 
 
 def _vectors(body: bytes) -> list[list[float]]:

@@ -1,5 +1,7 @@
 """The versions that this project has trained: where each is, and which one is the champion."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -7,6 +9,7 @@ from typing import Any
 import polars as pl
 
 from embed_assets.errors import ProjectError
+from embed_assets.models.card import ModelCard, version_card
 from embed_assets.models.encoder import load_model
 from embed_assets.resources.tracking import (
     CHAMPION,
@@ -32,17 +35,38 @@ def newest_model(warehouse: Warehouse, version: str | None = None) -> dict[str, 
     return rows.row(0, named=True)
 
 
-def champion(warehouse: Warehouse, settings: Settings) -> tuple[str, str] | None:
-    """Version and folder of the registry's champion, if it was fine-tuned from this base model."""
-    rows = warehouse.read(
-        "SELECT version, path FROM models WHERE base = ? ORDER BY trained_at DESC",
-        [settings.model],
-    )
+@dataclass(frozen=True)
+class Version:
+    """A version that this project has trained. base: name of the model it was fine-tuned from."""
+
+    number: str
+    base: str
+    folder: Path
+
+    @property
+    def card(self) -> ModelCard:
+        """Its own prompts and limit. ProjectError where its folder is gone."""
+        if not self.folder.is_dir():
+            raise ProjectError(f"The folder of version {self.number} is gone: {self.folder}.")
+        return version_card(f"v{self.number}", self.folder)
+
+
+def trained_version(row: Mapping[str, Any]) -> Version:
+    """The version of a row of `models`."""
+    return Version(row["version"], row["base"], Path(row["path"]))
+
+
+def champion(warehouse: Warehouse, settings: Settings) -> Version | None:
+    """The registry's champion, whatever base model it was fine-tuned from."""
+    rows = warehouse.read("SELECT version, base, path FROM models")
     if rows.is_empty():
         return None
     tracking = Tracking(uri=settings.tracking_uri, artifacts=str(settings.home / "mlartifacts"))
-    version = champion_version(tracking)
-    return next(((v, p) for v, p in rows.iter_rows() if v == version), None)
+    number = champion_version(tracking)
+    return next(
+        (trained_version(row) for row in rows.iter_rows(named=True) if row["version"] == number),
+        None,
+    )
 
 
 def champion_version(tracking: Tracking) -> str | None:

@@ -6,7 +6,7 @@ import dagster as dg
 import polars as pl
 
 from embed_assets.charts import to_markdown, to_png
-from embed_assets.models.encoder import model_card
+from embed_assets.models.identity import model_shape
 from embed_assets.pairs.parts import part_versions
 from embed_assets.pairs.selection import corpus_filter, make_pairs
 from embed_assets.pairs.splits import SPLITS, check_enough
@@ -89,7 +89,7 @@ def code_versions(settings: Settings) -> dict[str, str]:
     """Version of the rules by which splits are made, and of what filters go by."""
     enabled = enabled_filters(settings.filters) & CORPUS_FILTERS
     embeds = bool(enabled & NEED_EMBEDDINGS)
-    card = model_card(settings).shape | {"precision": settings.precision}
+    card = model_shape(settings) | {"precision": settings.precision}
     shape = settings.shape(
         "training_pairs",
         **{name: value if embeds else None for name, value in card.items()},

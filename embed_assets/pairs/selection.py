@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from embed_assets.models.card import model_card
 from embed_assets.models.embeddings import CachedEncoder
-from embed_assets.models.encoder import model_card
 from embed_assets.pairs.splits import SPLITS, TRAIN, Assignments, assign_splits
 from embed_assets.questions.filters.names import enabled_filters
 from embed_assets.questions.filters.together import filter_together
@@ -79,7 +79,7 @@ def corpus_filter(warehouse: Warehouse, settings: Settings) -> Filter:
     card = model_card(settings)
 
     def apply(questions: pl.DataFrame) -> pl.DataFrame:
-        encoder = CachedEncoder(warehouse, card.source, card, settings.precision)
+        encoder = CachedEncoder(warehouse, card, settings.precision)
         corpus = warehouse.corpus()
         texts = corpus["chunk_text"].to_list()
         return filter_together(

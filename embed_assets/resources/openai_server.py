@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 ATTEMPTS = 6
 """Calls for one request while the server is busy or broken; the waits add up to a minute."""
 LONGEST_BACKOFF, LONGEST_RETRY_AFTER = 30.0, 3600.0  # seconds
+OPENAI = "https://api.openai.com/v1"
 _HOPELESS = ("insufficient_quota", "model_not_found", "invalid_api_key")
 
 Reply = TypeVar("Reply")
@@ -43,6 +44,11 @@ class OpenAIServer(BaseSettings):
         """Secrets are often files, which end with a line break."""
         return SecretStr(key.get_secret_value().strip())
 
+    @property
+    def address(self) -> str:
+        """Where the server is: another address may have another model of the same name."""
+        return self.base_url.rstrip("/") or OPENAI
+
     def check(self, wanted_by: str) -> None:
         """SettingsError where there is no usable key, nor a server that may do without.
 
@@ -54,8 +60,9 @@ class OpenAIServer(BaseSettings):
             raise SettingsError("OPENAI_API_KEY holds spaces or signs that no key can have.")
         if not key and not self.base_url:
             raise SettingsError(
-                f"{wanted_by}: a model of OpenAI's needs OPENAI_API_KEY; one on another "
-                "server needs OPENAI_BASE_URL, for instance http://127.0.0.1:11434/v1."
+                "a model of OpenAI's needs OPENAI_API_KEY; one on another server needs "
+                "OPENAI_BASE_URL, for instance http://127.0.0.1:11434/v1.",
+                wanted_by,
             )
 
     def redact(self, text: str) -> str:
@@ -196,7 +203,7 @@ class Connection:
         # Gateways say 403 of a single prompt too, for instance one that is moderated.
         no_access = error.status_code in (403, 404) and not self._answered
         if error.status_code == 401 or no_access or error.code in _HOPELESS:
-            return ServerError(f"{self._wanted_by}: the server refuses: {reason}")
+            return ServerError(f"the server refuses: {reason}", self._wanted_by)
         if error.status_code in (408, 409, 429) or error.status_code >= 500:
             wait = _retry_after(error.response.headers)
             if wait is not None:

@@ -10,8 +10,8 @@ from embed_assets.settings import Settings
 def search_chunks(settings: Settings, text: str, k: int) -> dict[str, Any]:
     """What `search --json` prints: the k best chunks. ProjectError if nothing is ingested."""
     from embed_assets.evaluation.retrieval import top_k
+    from embed_assets.models.card import model_card
     from embed_assets.models.embeddings import CachedEncoder
-    from embed_assets.models.encoder import model_card
     from embed_assets.models.registry import champion
     from embed_assets.resources.warehouse import Warehouse
 
@@ -21,9 +21,9 @@ def search_chunks(settings: Settings, text: str, k: int) -> dict[str, Any]:
         raise ProjectError(
             f"There is nothing to search in {settings.home}. `embed-assets ingest` reads PDFs."
         )
-    card = model_card(settings)
-    version, source = champion(warehouse, settings) or (None, card.source)
-    encoder = CachedEncoder(warehouse, source, card, settings.precision)
+    version = champion(warehouse, settings)
+    card = version.card if version else model_card(settings)
+    encoder = CachedEncoder(warehouse, card, settings.precision)
     found, scores = top_k(
         encoder.encoder.encode_queries([text]),
         encoder.encode_documents(corpus["chunk_text"].to_list(), "Encoding chunks"),
@@ -37,7 +37,7 @@ def search_chunks(settings: Settings, text: str, k: int) -> dict[str, Any]:
     by_id = {row["chunk_id"]: row for row in places.iter_rows(named=True)}
     return {
         "query": text,
-        "model": f"{card.name} fine-tuned, version {version}" if version else card.name,
+        "model": f"{version.base} fine-tuned, version {version.number}" if version else card.name,
         "results": [
             {
                 **{name: value for name, value in row.items() if name != "chunk_id"},

@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 
 from embed_assets.models.encoder import load_model
+from embed_assets.models.identity import note_same
 from embed_assets.training.config import TrainingConfig
 from embed_assets.training.losses import TEMPERATURE
 from embed_assets.training.progress import Progress
@@ -156,3 +157,4 @@ def _save(config: TrainingConfig, weight: Any) -> None:
         prompts={"query": config.query_prompt, "document": config.document_prompt},
     )
     save_model(model, config.model)
+    note_same(config.model, "document", config.base)

@@ -20,8 +20,9 @@ from embed_assets.evaluation.scoring import (
     store,
 )
 from embed_assets.machine import this_machine
+from embed_assets.models.card import model_card, version_card
 from embed_assets.models.embeddings import CachedEncoder
-from embed_assets.models.encoder import model_card
+from embed_assets.models.identity import model_shape
 from embed_assets.models.registry import register
 from embed_assets.partitions import asset
 from embed_assets.resources.materializing import materializing
@@ -72,7 +73,7 @@ def finetuned_model(
         trained_in = _train(context, pipes, config)
         result = json.loads(config.result.read_text(encoding="utf-8"))
         mlflow.log_metrics({k: v for k, v in result.items() if isinstance(v, int | float)})
-        encoder = CachedEncoder(warehouse, str(config.model), card, settings.precision)
+        encoder = CachedEncoder(warehouse, version_card("tuned", config.model), settings.precision)
         evaluation = score_encoder(task, encoder, config.dimensions)
         mlflow.log_metrics(mlflow_metrics(evaluation.scores))
         registered = register(tracking, config.model, trained_in)
@@ -179,7 +180,5 @@ def _record_model(
 
 def code_versions(settings: Settings) -> dict[str, str]:
     """Version of the training and of every setting that shapes a model."""
-    shape = settings.shape(
-        "finetuned_model", **model_card(settings).shape, **without_effect(settings)
-    )
+    shape = settings.shape("finetuned_model", **model_shape(settings), **without_effect(settings))
     return {"finetuned_model": f"{TRAINING_VERSION}, {digest(shape)}"}

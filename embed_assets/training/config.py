@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from embed_assets.errors import SettingsError
 from embed_assets.machine import Machine, this_machine
-from embed_assets.models.encoder import (
+from embed_assets.models.card import (
     ModelCard,
     embedding_size,
     matryoshka_dimensions,

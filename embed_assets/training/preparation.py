@@ -5,10 +5,8 @@ import polars as pl
 
 from embed_assets.errors import ProjectError, SettingsError
 from embed_assets.evaluation.scoring import RetrievalTask
+from embed_assets.models.card import ModelCard
 from embed_assets.models.embeddings import CachedEncoder
-from embed_assets.models.encoder import (
-    ModelCard,
-)
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import EXTRACTIVE, Merge, Settings
 from embed_assets.training.config import TrainingConfig
@@ -62,7 +60,7 @@ def prepare(
     generator.
     """
     config.folder.mkdir(parents=True, exist_ok=True)
-    encoder = CachedEncoder(warehouse, card.source, card, settings.precision)
+    encoder = CachedEncoder(warehouse, card, settings.precision)
     related = with_related(pairs, neighbours(warehouse))
     selected = pairs_to_train(related, settings)
     chosen = with_negatives(

@@ -14,7 +14,7 @@ import pytest
 
 from embed_assets.command.scores import score_on_beir, scores_text
 from embed_assets.errors import ProjectError, SettingsError
-from embed_assets.models.encoder import Encoder
+from embed_assets.models.encoder import LocalEncoder
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
 from embed_assets.tables import TABLES
@@ -79,7 +79,7 @@ def test_a_second_evaluation_encodes_nothing(settings, beir, monkeypatch):
     def refuse(*_: object) -> None:
         raise AssertionError("the model was loaded again")
 
-    monkeypatch.setattr(Encoder, "__init__", refuse)
+    monkeypatch.setattr(LocalEncoder, "__init__", refuse)
     assert score_on_beir(settings, beir)["metrics"] == first["metrics"]
 
 

@@ -17,8 +17,8 @@ from embed_assets.comparison.verdict import stored_comparison
 from embed_assets.definitions import build_resources
 from embed_assets.evaluation.retrieval import evaluate_rankings
 from embed_assets.evaluation.scoring import retrieval_task, store
+from embed_assets.models.card import model_card
 from embed_assets.models.embeddings import CachedEncoder, cached_embeddings
-from embed_assets.models.encoder import model_card
 from embed_assets.models.registry import champion_version, make_champion
 from embed_assets.resources.tracking import REGISTERED_MODEL, Tracking
 from embed_assets.resources.warehouse import Warehouse
@@ -179,7 +179,7 @@ def test_embeddings_stay_of_what_is_compared_or_named_and_of_no_other_version(pr
     make_champion(project.tracking, "1")
     project.measure("tuned", "run-2", rank=1)
     card = model_card(project.settings)
-    base = CachedEncoder(project.warehouse, card.source, card, "fp32").fingerprint("document")
+    base = CachedEncoder(project.warehouse, card, "fp32").fingerprint("document")
     models = project.warehouse.read("SELECT * FROM models")
     former = models.with_columns(version=pl.concat_str(pl.lit("0"), "version"))
     own = pl.concat_str(pl.lit("of "), "version")

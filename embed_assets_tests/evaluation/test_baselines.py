@@ -1,5 +1,7 @@
 """Baselines: chosen by a setting, checked before any work, scored beside the base model."""
 
+import json
+import shutil
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,7 +24,8 @@ from embed_assets.evaluation.baselines import (
     store_baselines,
 )
 from embed_assets.evaluation.scoring import retrieval_task
-from embed_assets.models.encoder import Encoder, Task
+from embed_assets.models.encoder import LocalEncoder
+from embed_assets.models.files import Task
 from embed_assets.resources import openai_server
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
@@ -94,14 +97,14 @@ def with_baselines(settings: Settings, names: str, **others: object) -> Settings
 
 def texts_embedded(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
     """Prompts by the text that was encoded with each from now on."""
-    encode, seen = Encoder.encode, {}
+    encode, seen = LocalEncoder.encode, {}
 
-    def note(self: Encoder, texts: list[str], task: Task, *rest: Any) -> Any:
+    def note(self: LocalEncoder, texts: list[str], task: Task, *rest: Any) -> Any:
         for text in texts:
             seen.setdefault(text, []).append(self._card.prompt(task))
         return encode(self, texts, task, *rest)
 
-    monkeypatch.setattr(Encoder, "encode", note)
+    monkeypatch.setattr(LocalEncoder, "encode", note)
     return seen
 
 
@@ -143,7 +146,7 @@ def test_a_baseline_that_is_not_there_is_said_before_any_work(
 def test_baselines_that_are_there_pass_and_no_model_is_loaded(
     warehouse, settings, tiny_model, monkeypatch
 ):
-    monkeypatch.setattr(Encoder, "__init__", None)
+    monkeypatch.setattr(LocalEncoder, "__init__", None)
     add_version(warehouse, settings.model, tiny_model)
     monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
     names = f"bm25,champion,v3,openai:m,{tiny_model}"
@@ -168,17 +171,20 @@ def test_each_baseline_is_scored_once_per_question_at_its_own_full_size(
     assert ndcg == 1
 
 
-def test_the_prompts_that_are_set_are_those_of_the_base_model_and_its_versions_alone(
+def test_the_prompts_that_are_set_are_the_base_model_s_and_a_version_has_its_own(
     warehouse, settings, tmp_path, tiny_model, monkeypatch
 ):
     prompted = with_baselines(settings, "", query_prompt="mine: ")
     other = tmp_path / "e5-other"
     make_tiny_model(tmp_path / "made", size=16).rename(other)
-    add_version(warehouse, settings.model, tiny_model)
+    version = shutil.copytree(tiny_model, tmp_path / "v3")
+    prompts = {"prompts": {"query": "its own: ", "document": ""}}
+    (version / "config_sentence_transformers.json").write_text(json.dumps(prompts))
+    add_version(warehouse, settings.model, version)
     seen = texts_embedded(monkeypatch)
-    find_baseline(warehouse, prompted, "v3").encode_queries(["salt"])
-    find_baseline(warehouse, prompted, str(other)).encode_queries(["salt"])
-    assert seen == {"salt": ["mine: ", "query: "]}
+    for name in ("v3", settings.model, str(other)):
+        find_baseline(warehouse, prompted, name).encode_queries(["salt"])
+    assert seen == {"salt": ["its own: ", "mine: ", "query: "]}
 
 
 def test_a_baseline_that_fails_costs_itself_alone_and_says_why(warehouse, settings, tmp_path):

@@ -15,13 +15,8 @@ import pytest
 import torch
 
 from embed_assets.models import encoder as module
-from embed_assets.models.encoder import (
-    Encoder,
-    ModelCard,
-    batches,
-    load_model,
-    model_card,
-)
+from embed_assets.models.card import ModelCard, model_card
+from embed_assets.models.encoder import LocalEncoder, batches, load_model
 from embed_assets.settings import Settings
 from embed_assets_tests.machines import H100, PLAIN, with_gpus
 from embed_assets_tests.tiny_model import make_static_model, make_tiny_model
@@ -44,7 +39,7 @@ def texts_of_many_lengths() -> list[str]:
 def test_embeddings_are_those_of_sentence_transformers_in_the_order_of_the_texts(card: ModelCard):
     texts = texts_of_many_lengths()
 
-    ours = Encoder(card.source, card, "fp32").encode_queries(texts)
+    ours = LocalEncoder(card, "fp32").encode_queries(texts)
 
     theirs = load_model(card.source).encode(texts, prompt=card.query_prompt)
     assert ours.dtype == np.float32
@@ -62,7 +57,7 @@ def test_a_gpu_gets_large_batches_one_after_another(
     found = {}
     texts = texts_of_many_lengths() * 3
     for name, machine in (("cpu", EIGHT_CORES), ("gpu", with_gpus(H100))):
-        encoder = Encoder(card.source, card, precision, machine)
+        encoder = LocalEncoder(card, precision, machine)
         encode, caller = encoder._model.encode, current_thread()
 
         def measured(batch: list[str], name=name, encode=encode, caller=caller, **options: Any):
@@ -91,7 +86,7 @@ def test_a_cpu_encodes_batches_side_by_side_and_its_threads_stay_as_they_were(
     card: ModelCard, precision: Literal["fp32", "bf16"], monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(module, "MOST_BATCHES_AT_ONCE", 3)
-    encoder = Encoder(card.source, card, precision, EIGHT_CORES)
+    encoder = LocalEncoder(card, precision, EIGHT_CORES)
     texts = texts_of_many_lengths()
     encode, calls, meeting = encoder._model.encode, count(), Barrier(3)
     threads, low = [], set()
@@ -117,7 +112,7 @@ def test_a_cpu_encodes_batches_side_by_side_and_its_threads_stay_as_they_were(
 @pytest.mark.usefixtures("five_threads")
 @pytest.mark.parametrize("how", ["error", "Ctrl-C"])
 def test_an_encoding_that_fails_or_is_stopped_ends_at_once(card: ModelCard, how: str):
-    encoder = Encoder(card.source, card, "fp32", EIGHT_CORES)
+    encoder = LocalEncoder(card, "fp32", EIGHT_CORES)
     texts = texts_of_many_lengths() * 50
     encode, calls, encoded = encoder._model.encode, count(), []
 
@@ -151,12 +146,12 @@ def test_static_embeddings_are_a_model_as_well(tmp_path: Path):
 
     assert card.count_tokens("the valve") == 2
     texts = ["the pump", "the valve " * 500]
-    found = Encoder(card.source, card, "fp32").encode_documents(texts)
+    found = LocalEncoder(card, "fp32").encode_documents(texts)
     np.testing.assert_allclose(found, load_model(card.source).encode(texts), atol=1e-6)
 
 
 def test_no_texts_have_no_embeddings(card: ModelCard):
-    assert Encoder(card.source, card, "fp32").encode_documents([]).shape == (0, 32)
+    assert LocalEncoder(card, "fp32").encode_documents([]).shape == (0, 32)
 
 
 def test_every_text_is_in_one_batch_and_the_longest_come_first():
@@ -182,7 +177,7 @@ def test_a_text_longer_than_a_batch_may_be_is_a_batch_of_its_own():
 
 def test_texts_are_ordered_by_what_the_model_reads_and_not_by_their_characters(card: ModelCard):
     unknown, known = "xqzv xqzv xqzv", "calibration calibration"
-    encoder = Encoder(card.source, card, "fp32")
+    encoder = LocalEncoder(card, "fp32")
     read: list[list[str]] = []
     encode = encoder._model.encode
     encoder._model.encode = lambda texts, **options: read.append(texts) or encode(texts, **options)
@@ -197,7 +192,7 @@ def test_texts_are_ordered_by_what_the_model_reads_and_not_by_their_characters(c
 
 def test_a_model_that_pads_nothing_and_so_tells_no_lengths_is_encoded_too(card: ModelCard):
     texts = texts_of_many_lengths()
-    encoder = Encoder(card.source, card, "fp32")
+    encoder = LocalEncoder(card, "fp32")
     expected = encoder.encode_documents(texts)
     preprocess = encoder._model.preprocess
     answers = iter([{"input_ids": None}])  # as with flash attention: one row of all the texts

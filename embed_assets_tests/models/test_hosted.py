@@ -53,14 +53,23 @@ def test_texts_are_embedded_in_batches_and_in_their_order(server, tmp_path):
     assert server.requests[0].headers["authorization"] == f"Bearer {SECRET}"
 
 
-def test_a_text_is_sent_once_whichever_server_has_the_model(server, tmp_path, monkeypatch):
+def test_a_text_is_sent_once(server, tmp_path):
     first = encoder(tmp_path).encode_documents([*TEXTS, TEXTS[3]])
     assert len(server.texts) == len(TEXTS)
+    again = encoder(tmp_path).encode_documents([*TEXTS, TEXTS[3], "a new one"])
+    assert server.texts[len(TEXTS) :] == ["a new one"]
+    assert np.array_equal(again[:-1], first)
+
+
+def test_a_model_of_the_same_name_at_another_server_is_another_model(server, tmp_path, monkeypatch):
+    here = encoder(tmp_path)
+    here.encode_documents(["salt"])
     with EmbeddingsServer() as other:
         monkeypatch.setenv("OPENAI_BASE_URL", other.url)
-        again = encoder(tmp_path).encode_documents([*TEXTS, TEXTS[3], "a new one"])
-        assert other.texts == ["a new one"]
-    assert np.array_equal(again[:-1], first)
+        there = encoder(tmp_path)
+        there.encode_documents(["salt"])
+        assert other.texts == ["salt"]
+    assert there.identity != here.identity
 
 
 def test_another_model_or_prompt_is_asked_anew(server, tmp_path):

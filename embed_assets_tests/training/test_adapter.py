@@ -1,13 +1,15 @@
 """The adapter, really fitted, on embeddings of a tiny model."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 
+from embed_assets.models.card import ModelCard
 from embed_assets.models.embeddings import CachedEncoder
-from embed_assets.models.encoder import ModelCard, encode, load_model
+from embed_assets.models.encoder import encode, load_model
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.training.adapter import fit_adapter
 from embed_assets.training.config import TrainingConfig
@@ -84,8 +86,8 @@ def test_documents_keep_their_embeddings_and_queries_do_not(
     assert adapted.prompts == {"query": "q: ", "document": "d: "}
     warehouse = Warehouse(path=str(tmp_path / "warehouse.duckdb"))
     card = ModelCard("tiny", config.base, 64, "q: ", "d: ")
-    before = CachedEncoder(warehouse, config.base, card, "fp32")
-    after = CachedEncoder(warehouse, str(config.model), card, "fp32")
+    before = CachedEncoder(warehouse, card, "fp32")
+    after = CachedEncoder(warehouse, replace(card, source=str(config.model)), "fp32")
     assert before.fingerprint("document") == after.fingerprint("document")
     assert before.fingerprint("query") != after.fingerprint("query")
 

@@ -8,7 +8,7 @@ import dagster as dg
 import pytest
 
 from embed_assets.errors import SettingsError
-from embed_assets.models.encoder import model_card
+from embed_assets.models.card import model_card
 from embed_assets.settings import Settings
 from embed_assets.training import assets as training
 from embed_assets.training.assets import TrainingError, _keep, _train

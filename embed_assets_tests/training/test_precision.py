@@ -15,7 +15,8 @@ import polars as pl
 import pytest
 
 from embed_assets.machine import Machine
-from embed_assets.models.encoder import Encoder, ModelCard, load_model
+from embed_assets.models.card import ModelCard
+from embed_assets.models.encoder import LocalEncoder, load_model
 from embed_assets.training.adapter import fit_adapter
 from embed_assets.training.config import TrainingConfig
 from embed_assets.training.launch import training_command
@@ -123,7 +124,7 @@ def adapter_config(folder: Path, base: Path, precision: Literal["bf16", "fp32"])
     """What an adapter is fitted to, embedded in a precision."""
     path = make_config(folder, base, epochs=1, learning_rate=1e-2, precision=precision)
     config = TrainingConfig.model_validate_json(path.read_text(encoding="utf-8"))
-    encoder = Encoder(config.base, ModelCard("tiny", config.base, 64, "query: ", ""), precision)
+    encoder = LocalEncoder(ModelCard("tiny", config.base, 64, "query: ", ""), precision)
 
     def embed(frame: Path, encode: Callable[..., np.ndarray], **columns: str) -> None:
         rows = pl.read_parquet(frame)

@@ -120,7 +120,7 @@ def test_validation_searches_what_answers_and_a_part_of_the_rest() -> None:
 
 
 def test_settings_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
-    from embed_assets.models.encoder import model_card
+    from embed_assets.models.card import model_card
     from embed_assets.training.config import training_config
 
     settings = Settings(loss="gist", hard_negatives=2)
@@ -129,7 +129,7 @@ def test_settings_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
 
 
 def test_processes_share_a_batch_evenly(tmp_path: Path) -> None:
-    from embed_assets.models.encoder import model_card
+    from embed_assets.models.card import model_card
     from embed_assets.training.config import training_config
 
     settings = Settings(processes=3, batch_size=32)
@@ -167,7 +167,7 @@ def test_of_a_training_on_mostly_extractive_questions_half_the_base_is_kept() ->
 
 
 def test_a_batch_of_one_chunk_is_refused(tmp_path: Path) -> None:
-    from embed_assets.models.encoder import model_card
+    from embed_assets.models.card import model_card
     from embed_assets.training.config import training_config
 
     settings = Settings(pairs_together=8, batch_size=8)

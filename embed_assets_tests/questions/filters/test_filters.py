@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 
 from embed_assets.errors import SettingsError
-from embed_assets.models.encoder import model_source
+from embed_assets.models.card import model_source
 from embed_assets.questions.filters.each import filter_each, quotes
 from embed_assets.questions.filters.names import FILTERS, enabled_filters
 from embed_assets.questions.filters.together import (

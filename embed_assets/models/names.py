@@ -1,50 +1,45 @@
-"""What embeds texts for a model's name, whoever names it: an option or a setting."""
+"""What a model's name means, whoever names it: an option or a setting."""
 
 import re
-from pathlib import Path
 
 from embed_assets.errors import ProjectError, SettingsError, one_line
+from embed_assets.models.card import ModelCard, model_card
 from embed_assets.models.embeddings import CachedEncoder
-from embed_assets.models.encoder import ModelCard, model_card
+from embed_assets.models.encoder import Encoder
+from embed_assets.models.files import NoModelError
 from embed_assets.models.hosted import HostedEncoder
-from embed_assets.models.registry import newest_model
+from embed_assets.models.registry import newest_model, trained_version
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
 
 HOSTED = "openai:"
 _VERSION = re.compile(r"v?\d+")
 
-AnyEncoder = CachedEncoder | HostedEncoder
-
 
 def find_encoder(
     warehouse: Warehouse, settings: Settings, model: str, named_by: str
-) -> tuple[str, AnyEncoder]:
+) -> tuple[str, Encoder]:
     """Name of a model, and what embeds texts with it.
 
     model: a sentence-transformers name or folder, a version such as `v3`, or `openai:MODEL`.
     named_by: the setting or option that names it. The prompts of the settings are put before texts
-    where they are set. SettingsError where there is no such model, ProjectError where there is no
-    such version, or its folder is gone.
+    where they are set; a version has its own. SettingsError where there is no such model,
+    ProjectError where there is no such version, or its folder is gone.
     """
     if model.startswith(HOSTED):
         return model, HostedEncoder(warehouse, hosted_name(model, named_by), settings)
     if not is_version(model):
         card = _card(settings, model, named_by)
-        return model, CachedEncoder(warehouse, card.source, card, settings.precision)
-    row = newest_model(warehouse, model)
-    if not Path(row["path"]).is_dir():
-        raise ProjectError(f"The folder of version {row['version']} is gone: {row['path']}.")
-    card = _card(settings, row["base"], f"The base model of version {row['version']}")
-    encoder = CachedEncoder(warehouse, row["path"], card, settings.precision)
-    return f"v{row['version']}", encoder
+        return model, CachedEncoder(warehouse, card, settings.precision)
+    card = trained_version(newest_model(warehouse, model)).card
+    return card.name, CachedEncoder(warehouse, card, settings.precision)
 
 
 def hosted_name(model: str, named_by: str) -> str:
     """What the server calls `openai:MODEL`. SettingsError where MODEL is missing."""
     name = model.removeprefix(HOSTED)
     if not name:
-        raise SettingsError(f"{named_by}: {HOSTED} lacks the model's name, as in {HOSTED}MODEL.")
+        raise SettingsError(f"{HOSTED} lacks the model's name, as in {HOSTED}MODEL.", named_by)
     return name
 
 
@@ -54,13 +49,13 @@ def is_version(model: str) -> bool:
 
 
 def reason_of(error: Exception) -> str:
-    """Why a model can't be used, in one line, without the setting that names the base model."""
-    said = one_line(str(error)) or type(error).__name__
-    return said.removeprefix("EMBED_ASSETS_MODEL: ")
+    """Why a model can't be used, in one line, without what names the model."""
+    said = error.reason if isinstance(error, ProjectError) else str(error)
+    return one_line(said) or type(error).__name__
 
 
 def _card(settings: Settings, model: str, named_by: str) -> ModelCard:
     try:
         return model_card(settings.model_copy(update={"model": model}))
-    except SettingsError as error:
-        raise SettingsError(f"{named_by}: {reason_of(error)}") from error
+    except NoModelError as error:
+        raise NoModelError(error.reason, named_by) from error
