@@ -22,7 +22,7 @@ from embed_assets.resources.warehouse import (
 )
 from embed_assets.settings import Settings
 
-PAIRS_VERSION = "4"
+PAIRS_VERSION = "5"
 
 
 @dg.asset(deps=["chunks", "synthetic_questions"], group_name="pairs", kinds={"python", "duckdb"})
