@@ -20,7 +20,7 @@ from embed_assets.resources.materializing import materializing
 from embed_assets.resources.warehouse import Warehouse, digest
 from embed_assets.settings import Settings
 
-PAIRS_VERSION = "4"
+PAIRS_VERSION = "5"
 
 
 @asset("training_pairs", kinds={"python", "duckdb"})
