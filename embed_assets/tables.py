@@ -247,7 +247,9 @@ _TABLES = (
             "low": _number("Lower end of the difference's 95 % interval"),
             "high": _number("Upper end of it"),
             "p_value": _number("Two-sided, of a permutation test"),
-            "verdict": _text("Of the fine-tuned model: better, worse or no clear difference"),
+            "verdict": _text(
+                "Of the fine-tuned model: better, worse, no clear difference or too few to tell"
+            ),
             "questions": _integer("Questions of the split"),
             "documents": _integer("Documents that they are about"),
             "resampled": _text("What the interval is over: documents or questions"),

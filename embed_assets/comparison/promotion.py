@@ -1,8 +1,9 @@
 """Which model is the champion: clearly better than its base, and not worse than the one before."""
 
-from embed_assets.comparison.verdict import Comparison
+from embed_assets.comparison.verdict import Comparison, counted_documents
 from embed_assets.evaluation.baselines import Measured, compares_champion, score_baselines
 from embed_assets.evaluation.scoring import retrieval_task
+from embed_assets.evaluation.significance import Verdict
 from embed_assets.models.registry import champion_version, make_champion
 from embed_assets.resources.ledger import Ledger
 from embed_assets.resources.tracking import CHAMPION, REGISTERED_MODEL, Tracking
@@ -50,10 +51,13 @@ def promote(tracking: Tracking, result: Comparison, version: str, before: str | 
 
 
 def _objection(result: Comparison, before: str | None) -> str | None:
-    if result.headline["verdict"] != "better":
+    base = result.headline
+    if base["verdict"] == Verdict.TOO_FEW:
+        return f"{counted_documents(base)} too few to tell whether it is better than the base model"
+    if base["verdict"] != Verdict.BETTER:
         return "it is not clearly better than the base model"
     row = result.headline_against(champion_name(before)) if before else None
-    if row is None or row["verdict"] != "worse":
+    if row is None or row["verdict"] != Verdict.WORSE:
         return None
     return (
         f"it is better than the base model, but clearly worse than version {before} "
@@ -68,6 +72,6 @@ def _beside_champion(result: Comparison, before: str | None) -> str:
     row = result.headline_against(champion_name(before))
     if row is None:
         return f"; {the_one_before}, was not compared"
-    if row["verdict"] == "better":
+    if row["verdict"] == Verdict.BETTER:
         return f" and than {the_one_before}"
     return f", and not clearly worse than {the_one_before}"

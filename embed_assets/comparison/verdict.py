@@ -1,6 +1,6 @@
 """What base_eval and finetuned_model say side by side: figures, differences, won and lost."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,7 +11,7 @@ from embed_assets.errors import ProjectError
 from embed_assets.evaluation.baselines import COMPARED
 from embed_assets.evaluation.bm25 import BM25
 from embed_assets.evaluation.retrieval import LISTED, quality_kept
-from embed_assets.evaluation.significance import compare_models
+from embed_assets.evaluation.significance import Verdict, compare_models
 from embed_assets.pairs.splits import LABELLED, TEST_SPLITS, VALIDATION
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.tables import TABLES
@@ -54,7 +54,7 @@ class Comparison:
         return best_evidence(self.scores["split"].to_list())
 
     @property
-    def headline(self) -> dict[str, object]:
+    def headline(self) -> dict[str, Any]:
         """Row of `significance` for the headline split at the largest dimension."""
         rows = self.significance.filter(pl.col("split") == self.headline_split)
         return rows.sort("dimension", descending=True).row(0, named=True)
@@ -200,7 +200,7 @@ def _queries_side_by_side(warehouse: Warehouse, base_run: str, tuned_run: str) -
 def verdict_sentence(comparison: Comparison) -> str:
     """The outcome with the headline number and its interval."""
     row = comparison.headline
-    base, tuned = float(str(row["base"])), float(str(row["tuned"]))
+    base, tuned = row["base"], row["tuned"]
     change = f"NDCG@10 {base:.3f} → {tuned:.3f}"
     if base > 0:
         change += f" ({100 * (tuned - base) / base:+.1f} %)"
@@ -218,21 +218,22 @@ def reservations(against: pl.DataFrame) -> list[str]:
     """
     tests = against.filter(pl.col("split").is_in(TEST_SPLITS))
     sentences = []
+    headline = best_evidence(set(tests["split"])) if tests.height else None
     for row in tests.filter(pl.col("model") != "base").iter_rows(named=True):
         place, model = SPLIT_TITLES[row["split"]], row["model"]
         tuned, score = f"{row['tuned']:.3f}", f"{row['score']:.3f}"
-        if row["verdict"] == "worse":
+        if row["verdict"] == Verdict.WORSE:
             sentences.append(
                 f"{model} beats the fine-tuned model on {place}: NDCG@10 {score} against {tuned}."
             )
-        elif row["verdict"] != "better" and row["split"] == best_evidence(set(tests["split"])):
+        elif row["verdict"] != Verdict.BETTER and row["split"] == headline:
             sentences.append(
                 f"The fine-tuned model does not clearly beat {model} on {place}: "
                 f"NDCG@10 {tuned} against {score}."
             )
-    if tests.filter(pl.col("split") != LABELLED, model=BM25, verdict="worse").height:
+    if tests.filter(pl.col("split") != LABELLED, model=BM25, verdict=Verdict.WORSE).height:
         sentences.append("Questions made from the chunks share their words: they flatter bm25.")
-    worse = tests.filter(model="base", verdict="worse")
+    worse = tests.filter(model="base", verdict=Verdict.WORSE)
     for (split,), rows in worse.group_by("split", maintain_order=True):
         dimensions = ", ".join(map(str, rows["dimension"]))
         sentences.append(
@@ -246,10 +247,17 @@ def outcome(comparison: Comparison) -> str:
     """Which model is better on the headline split, if either clearly is."""
     row = comparison.headline
     said = {
-        "better": "The fine-tuned model is better than the base model",
-        "worse": "The fine-tuned model is WORSE than the base model",
-    }.get(str(row["verdict"]), "There is no clear difference between the two models")
+        Verdict.BETTER: "The fine-tuned model is better than the base model",
+        Verdict.WORSE: "The fine-tuned model is WORSE than the base model",
+        Verdict.NO_CLEAR_DIFFERENCE: "There is no clear difference between the two models",
+        Verdict.TOO_FEW: f"{counted_documents(row)} too few to tell which model is better",
+    }[row["verdict"]]
     return f"{said} on {row['questions']} {SPLIT_TITLES[comparison.headline_split]}"
+
+
+def counted_documents(row: Mapping[str, Any]) -> str:
+    """Of a row of `significance`, how many documents there are, with a verb: 3 documents are."""
+    return "1 document is" if row["documents"] == 1 else f"{row['documents']} documents are"
 
 
 def most_changed(
