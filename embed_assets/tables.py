@@ -103,7 +103,7 @@ _DOCUMENT_ID = _text("Document: slug of its path and 8 hex digits of the path's 
 _CHUNK_ID = _text("md5 of the chunk's text: equal texts are one corpus entry")
 _RELEVANT = Column(pl.List(pl.String), "VARCHAR[]", "Every chunk_id that answers the question")
 _SPLIT = _text("train, validation, test_seen_documents, test_unseen_documents or test_labelled")
-_RUN_ID = _text("MLflow run that measured this")
+_RUN_ID = _text("MLflow run that shows these figures")
 _MODEL = _text("base, tuned, or a baseline: bm25, champion v3, openai:MODEL, …")
 _DIMENSION = _integer("Matryoshka dimension; 0 where nothing is embedded (bm25)")
 
@@ -229,6 +229,22 @@ _TABLES = (
             "rank": _integer("Rank of the first relevant chunk, null beyond 100", nullable=True),
             "ndcg_at_10": _number("NDCG@10 of this question"),
             "top_ids": Column(pl.List(pl.String), "VARCHAR[]", "Ten best chunk_ids, best first"),
+        },
+    ),
+    Table(
+        "evaluations",
+        ("run_id", "model"),
+        {
+            "run_id": _RUN_ID,
+            "model": _MODEL,
+            "identity": _text("Digest of everything that decides the model's embeddings"),
+            "questions_version": _text("Version of the questions, their answers and their splits"),
+            "corpus_version": _text("Version of the chunks that were searched"),
+            "dimensions": Column(
+                pl.List(pl.Int64), "BIGINT[]", "Dimensions measured, the model's own size included"
+            ),
+            "evaluation_version": _text("Version of the code that measured"),
+            "measured_at": _time("When it was measured"),
         },
     ),
     Table(
