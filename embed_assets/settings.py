@@ -13,6 +13,8 @@ from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "EMBED_ASSETS_"
+TRACKING_URI = "MLFLOW_TRACKING_URI"
+DEFAULT_PROJECT = "embed-assets"
 LABELLED_BESIDE_PDFS = "questions.jsonl"
 EXTRACTIVE = "extractive"
 """Questions taken from the chunks themselves, rather than written by a model."""
@@ -43,6 +45,12 @@ class Settings(BaseSettings):
     home: Path = Field(
         default=Path("data/home"),
         description="Folder of all state: warehouse, MLflow, models, Dagster",
+    )
+    project: str = Field(
+        default=DEFAULT_PROJECT,
+        pattern=r"^[\w.-]+$",
+        description="Name of the experiment and the registered model in MLflow: several projects "
+        "can share a server",
     )
     model: str = Field(
         default="all-MiniLM-L6-v2",
@@ -273,7 +281,7 @@ class Settings(BaseSettings):
     @property
     def tracking_uri(self) -> str:
         """MLflow server: MLFLOW_TRACKING_URI, else SQLite in the home folder."""
-        return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.home / 'mlflow.db'}"
+        return os.environ.get(TRACKING_URI) or f"sqlite:///{self.home / 'mlflow.db'}"
 
 
 def settings_table() -> str:

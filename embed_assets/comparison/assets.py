@@ -38,7 +38,7 @@ from embed_assets.models.registry import champion_before, champion_version
 from embed_assets.partitions import asset
 from embed_assets.resources.ledger import Ledger
 from embed_assets.resources.materializing import materializing
-from embed_assets.resources.tracking import CHAMPION, REGISTERED_MODEL, Tracking
+from embed_assets.resources.tracking import CHAMPION, Tracking
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
 
@@ -71,7 +71,7 @@ def comparison(
         result = beside_baselines(warehouse, result, [base_run, run_id])
         failed = failed_baselines(warehouse, base_run, run_id)
         verdict, against = verdict_sentence(result), reservations(result.against)
-        report = make_report(warehouse, settings, result, model, failed)
+        report = make_report(warehouse, settings, result, model, failed, tracking.name)
         path = settings.reports / f"comparison-v{model['version']}.html"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(render_report(report), encoding="utf-8")
@@ -123,8 +123,12 @@ def make_report(
     result: Comparison,
     model: Mapping[str, object],
     failed: Mapping[str, str],
+    registered_as: str,
 ) -> Report:
-    """Everything that the HTML report says. failed: why baselines could not be scored."""
+    """Everything that the HTML report says. failed: why baselines could not be scored.
+
+    registered_as: the name of the registered model.
+    """
     won, lost = most_changed(warehouse, result)
     trained_on = warehouse.read(
         "SELECT coalesce(sum(questions), 0)::BIGINT FROM model_documents WHERE version = ?",
@@ -143,7 +147,7 @@ def make_report(
         reservations=reservations(result.against),
         facts={
             "Base model": str(model["base"]),
-            "Fine-tuned model": f"{REGISTERED_MODEL} version {model['version']}",
+            "Fine-tuned model": f"{registered_as} version {model['version']}",
             "Model folder": str(model["path"]),
             "Documents": str(warehouse.count("raw_pdfs")),
             "Chunks": str(warehouse.count("chunks")),

@@ -5,7 +5,7 @@ from embed_assets.evaluation.baselines import Measured, compares_champion, score
 from embed_assets.evaluation.scoring import retrieval_task
 from embed_assets.models.registry import champion_version, make_champion
 from embed_assets.resources.ledger import Ledger
-from embed_assets.resources.tracking import CHAMPION, REGISTERED_MODEL, Tracking
+from embed_assets.resources.tracking import CHAMPION, Tracking
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
 
@@ -40,7 +40,7 @@ def promote(tracking: Tracking, result: Comparison, version: str, before: str | 
     if objection is None:
         make_champion(tracking, version)
         return (
-            f"Version {version} is now the champion of {REGISTERED_MODEL}: it is clearly better "
+            f"Version {version} is now the champion of {tracking.name}: it is clearly better "
             f"than the base model{_beside_champion(result, before)}."
         )
     if champion_version(tracking) == version:

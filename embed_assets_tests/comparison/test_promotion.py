@@ -20,7 +20,7 @@ from embed_assets.evaluation.scoring import retrieval_task, store
 from embed_assets.models.card import model_card
 from embed_assets.models.embeddings import CachedEncoder, cached_embeddings
 from embed_assets.models.registry import champion_version, make_champion
-from embed_assets.resources.tracking import REGISTERED_MODEL, Tracking
+from embed_assets.resources.tracking import Tracking
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
 from embed_assets.tables import TABLES
@@ -76,11 +76,11 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """MLflow's database with two versions and no champion."""
     folder = tmp_path_factory.mktemp("registry")
-    made = Tracking(uri=f"sqlite:///{folder / 'mlflow.db'}", artifacts=str(folder / "artifacts"))
-    client = made.client()
-    client.create_registered_model(REGISTERED_MODEL)
+    made = Tracking(home=str(folder))
+    client, name = made.client(), made.connect()
+    client.create_registered_model(name)
     for _ in range(2):
-        client.create_model_version(REGISTERED_MODEL, str(folder))
+        client.create_model_version(name, str(folder))
     return folder / "mlflow.db"
 
 
