@@ -72,9 +72,7 @@ def build_resources(settings: Settings) -> dict[str, Any]:
         "answers": AnswerStore(path=str(settings.answers)),
         "io_manager": DocumentsIOManager(database=str(settings.warehouse), warehouse=warehouse),
         "pool": worker_pool(settings, this_machine()),
-        "tracking": Tracking(
-            uri=settings.tracking_uri, artifacts=str(settings.home / "mlartifacts")
-        ),
+        "tracking": Tracking(home=str(settings.home), project=settings.project),
         "pipes": dg.PipesSubprocessClient(),
     }
 

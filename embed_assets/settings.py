@@ -17,6 +17,8 @@ from pydantic import BaseModel, Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "EMBED_ASSETS_"
+TRACKING_URI = "MLFLOW_TRACKING_URI"
+DEFAULT_PROJECT = "embed-assets"
 LABELLED_BESIDE_PDFS = "questions.jsonl"
 EXTRACTIVE = "extractive"
 """Questions taken from the chunks themselves, rather than written by a model."""
@@ -66,6 +68,12 @@ class Places(Group):
     home: Annotated[Path, NOTHING] = Field(
         default=Path("data/home"),
         description="Folder of all state: warehouse, MLflow, models, Dagster",
+    )
+    project: Annotated[str, NOTHING] = Field(
+        default=DEFAULT_PROJECT,
+        pattern=r"^[\w.-]+$",
+        description="Name of the experiment and the registered model in MLflow: several projects "
+        "can share a server",
     )
 
 
@@ -343,7 +351,7 @@ class Settings(  # pyright: ignore[reportIncompatibleVariableOverride] # two kin
     @property
     def tracking_uri(self) -> str:
         """MLflow server: MLFLOW_TRACKING_URI, else SQLite in the home folder."""
-        return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.home / 'mlflow.db'}"
+        return os.environ.get(TRACKING_URI) or f"sqlite:///{self.home / 'mlflow.db'}"
 
 
 GROUPS: tuple[type[Group], ...] = (

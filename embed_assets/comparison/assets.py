@@ -19,7 +19,7 @@ from embed_assets.comparison.presentation import (
 )
 from embed_assets.comparison.promotion import promote
 from embed_assets.comparison.verdict import reservations, verdict_sentence
-from embed_assets.evaluation.baselines import compares_champion, lasting_baselines
+from embed_assets.evaluation.baselines import compares_champion, lasting_baselines, unscored
 from embed_assets.models.card import model_card
 from embed_assets.models.embeddings import CachedEncoder, forget_embeddings
 from embed_assets.models.names import is_version
@@ -46,13 +46,13 @@ def comparison(
         version = model["version"]
         before = champion_before(tracking, version)
         result, tuned, failed = measure_models(warehouse, settings, model, before, making.run_id)
-        report = write_report(warehouse, settings, result, model, failed)
+        report = write_report(warehouse, settings, result, model, failed, tracking.name)
         drawn = charts(result)
         log_comparison(version, result, report, drawn)
         not_logged = log_to_training(model, tuned)
         promotion = promote(tracking, result, version, before, failed)
         said = log_sentences(result, promotion)
-        with making.storing() as transaction:
+        with making.storing(incomplete=unscored(failed)) as transaction:
             rows = result.against.with_columns(run_id=pl.lit(making.run_id))
             transaction.replace("model_comparisons", rows, {"run_id": [making.run_id]})
     if before is None:

@@ -21,7 +21,6 @@ from embed_assets.evaluation.retrieval import Evaluation, metric_name
 from embed_assets.evaluation.scoring import mlflow_metrics
 from embed_assets.models.card import model_card
 from embed_assets.pairs.splits import LABELLED
-from embed_assets.resources.tracking import REGISTERED_MODEL
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
 
@@ -32,11 +31,15 @@ def write_report(
     result: Comparison,
     model: Mapping[str, object],
     failed: Mapping[str, str],
+    registered_as: str,
 ) -> Path:
-    """The HTML report, written; its path. failed: why baselines could not be scored."""
+    """The HTML report, written; its path.
+
+    failed: why baselines could not be scored. registered_as: name of the registered model.
+    """
     path = settings.reports / f"comparison-v{model['version']}.html"
     path.parent.mkdir(parents=True, exist_ok=True)
-    page = render_report(_make_report(warehouse, settings, result, model, failed))
+    page = render_report(_make_report(warehouse, settings, result, model, failed, registered_as))
     path.write_text(page, encoding="utf-8")
     return path
 
@@ -47,6 +50,7 @@ def _make_report(
     result: Comparison,
     model: Mapping[str, object],
     failed: Mapping[str, str],
+    registered_as: str,
 ) -> Report:
     """Everything that the HTML report says."""
     won, lost = most_changed(warehouse, result)
@@ -66,7 +70,7 @@ def _make_report(
         reservations=reservations(result.against),
         facts={
             "Base model": str(model["base"]),
-            "Fine-tuned model": f"{REGISTERED_MODEL} version {model['version']}",
+            "Fine-tuned model": f"{registered_as} version {model['version']}",
             "Model folder": str(model["path"]),
             "Documents": str(warehouse.count("raw_pdfs")),
             "Chunks": str(warehouse.count("chunks")),

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from embed_assets.comparison.verdict import Comparison, counted_documents
 from embed_assets.evaluation.significance import Verdict
 from embed_assets.models.registry import champion_version, make_champion
-from embed_assets.resources.tracking import CHAMPION, REGISTERED_MODEL, Tracking
+from embed_assets.resources.tracking import CHAMPION, Tracking
 
 
 def champion_name(version: str) -> str:
@@ -29,7 +29,7 @@ def promote(
     if objection is None:
         make_champion(tracking, version)
         return (
-            f"Version {version} is now the champion of {REGISTERED_MODEL}: it is clearly better "
+            f"Version {version} is now the champion of {tracking.name}: it is clearly better "
             f"than the base model{_beside_champion(result, before)}."
         )
     if champion_version(tracking) == version:

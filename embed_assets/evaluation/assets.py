@@ -5,8 +5,11 @@ from pathlib import Path
 
 import dagster as dg
 
-from embed_assets.errors import one_line
-from embed_assets.evaluation.baselines import Measured, lasting_baselines, measure_baselines
+from embed_assets.evaluation.baselines import (
+    lasting_baselines,
+    measure_baselines,
+    unscored,
+)
 from embed_assets.evaluation.scoring import (
     EVALUATION_VERSION,
     RetrievalTask,
@@ -21,7 +24,6 @@ from embed_assets.models.card import ModelCard, embedding_size, matryoshka_dimen
 from embed_assets.models.embeddings import CachedEncoder
 from embed_assets.models.identity import model_shape
 from embed_assets.partitions import asset
-from embed_assets.resources.ledger import Cause, Failure
 from embed_assets.resources.materializing import materializing
 from embed_assets.resources.tracking import Tracking, as_params
 from embed_assets.resources.warehouse import Warehouse, digest
@@ -51,7 +53,7 @@ def base_eval(
         mlflow.log_metrics({**mlflow_metrics(base.scores), **baseline_metrics(beside.evaluations)})
         if beside.failed:
             mlflow.set_tag("failed_baselines", "\n".join(beside.failures))
-        with making.storing(incomplete=incomplete(beside)):
+        with making.storing(incomplete=unscored(beside.failed)):
             pass
     for line in beside.failures:
         context.log.warning(f"A baseline could not be scored and is left out. {line}")
@@ -82,13 +84,6 @@ def evaluation_params(
         "corpus": task.corpus.height,
         "corpus_version": task.corpus_version,
     }
-
-
-def incomplete(beside: Measured) -> Failure | None:
-    """A baseline that could not be scored may answer next time."""
-    if not beside.failed:
-        return None
-    return Failure(Cause.CALL_FAILED, one_line("; ".join(beside.failures)))
 
 
 def code_versions(settings: Settings) -> dict[str, str]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from embed_assets.errors import ProjectError, SettingsError
+from embed_assets.errors import ProjectError, SettingsError, one_line
 from embed_assets.evaluation.bm25 import BM25, IDENTITY, evaluate_bm25
 from embed_assets.evaluation.retrieval import Evaluation
 from embed_assets.evaluation.scoring import RetrievalTask, measured, measured_by
@@ -20,6 +20,7 @@ from embed_assets.models.names import (
     hosted_name,
     reason_of,
 )
+from embed_assets.resources.ledger import Cause, Failure
 from embed_assets.resources.tracking import CHAMPION
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
@@ -42,6 +43,12 @@ class Measured:
     def failures(self) -> list[str]:
         """Which ones failed and why, a line each."""
         return [f"{called}: {reason}" for called, reason in self.failed.items()]
+
+
+def unscored(failed: Mapping[str, str]) -> Failure | None:
+    """Why a comparison is not whole: what could not be scored may answer next time."""
+    reasons = "; ".join(f"{called}: {reason}" for called, reason in failed.items())
+    return Failure(Cause.CALL_FAILED, one_line(reasons)) if failed else None
 
 
 def chosen_baselines(settings: Settings) -> tuple[str, ...]:

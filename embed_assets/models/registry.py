@@ -13,7 +13,6 @@ from embed_assets.models.card import ModelCard, version_card
 from embed_assets.models.encoder import load_model
 from embed_assets.resources.tracking import (
     CHAMPION,
-    REGISTERED_MODEL,
     REPLACED,
     TRAINED_IN,
     Tracking,
@@ -61,7 +60,7 @@ def champion(warehouse: Warehouse, settings: Settings) -> Version | None:
     rows = warehouse.read("SELECT version, base, path FROM models")
     if rows.is_empty():
         return None
-    tracking = Tracking(uri=settings.tracking_uri, artifacts=str(settings.home / "mlartifacts"))
+    tracking = Tracking(home=str(settings.home), project=settings.project)
     number = champion_version(tracking)
     return next(
         (trained_version(row) for row in rows.iter_rows(named=True) if row["version"] == number),
@@ -76,16 +75,8 @@ def champion_version(tracking: Tracking) -> str | None:
 
 def _aliases(tracking: Tracking) -> dict[str, str]:
     """Versions by alias. ProjectError if MLflow can't say."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        found = tracking.client().get_registered_model(REGISTERED_MODEL).aliases
-    except MlflowException as error:
-        if error.error_code == "RESOURCE_DOES_NOT_EXIST":  # nothing was registered yet
-            return {}
-        reason = " ".join(str(error).split())
-        raise ProjectError(f"MLflow can't say which version is champion: {reason}") from error
-    return {name: str(version) for name, version in found.items()}
+    model = tracking.registered_model()
+    return {name: str(version) for name, version in model.aliases.items()} if model else {}
 
 
 def champion_before(tracking: Tracking, version: str) -> str | None:
@@ -93,7 +84,7 @@ def champion_before(tracking: Tracking, version: str) -> str | None:
     current = champion_version(tracking)
     if current != version:
         return current
-    return tracking.client().get_model_version(REGISTERED_MODEL, version).tags.get(REPLACED)
+    return tracking.client().get_model_version(tracking.name, version).tags.get(REPLACED)
 
 
 def register(tracking: Tracking, model: Path, trained_in: str) -> str:
@@ -105,8 +96,9 @@ def register(tracking: Tracking, model: Path, trained_in: str) -> str:
     import mlflow
     from mlflow.sentence_transformers import log_model
 
+    name = tracking.connect()
     # Not every registry searches by tags.
-    for known in tracking.client().search_model_versions(f"name = '{REGISTERED_MODEL}'"):
+    for known in tracking.client().search_model_versions(f"name = '{name}'"):
         if known.tags.get(TRAINED_IN) == trained_in:
             return str(known.version)
     logged = log_model(
@@ -115,22 +107,21 @@ def register(tracking: Tracking, model: Path, trained_in: str) -> str:
         task="llm/v1/embeddings",
         # A local build (torch 2.13.0+cpu) is served by the public version of the same number.
         pip_requirements=[
-            f"{name}=={version(name).partition('+')[0]}" for name in SERVING_REQUIREMENTS
+            f"{package}=={version(package).partition('+')[0]}" for package in SERVING_REQUIREMENTS
         ],
     )
-    registered = mlflow.register_model(
-        logged.model_uri, REGISTERED_MODEL, tags={TRAINED_IN: trained_in}
-    )
+    registered = mlflow.register_model(logged.model_uri, name, tags={TRAINED_IN: trained_in})
+    tracking.connect()  # marks the registered model that this may have made
     return str(registered.version)
 
 
 def make_champion(tracking: Tracking, version: str) -> None:
     """Give this version the alias `champion`, and remember which one had it."""
-    client = tracking.client()
+    client, name = tracking.client(), tracking.name
     replaced = champion_version(tracking)
     if replaced not in (None, version):
-        client.set_model_version_tag(REGISTERED_MODEL, version, REPLACED, replaced)
-    client.set_registered_model_alias(REGISTERED_MODEL, CHAMPION, version)
+        client.set_model_version_tag(name, version, REPLACED, replaced)
+    client.set_registered_model_alias(name, CHAMPION, version)
 
 
 def aliases(warehouse: Warehouse, settings: Settings) -> dict[str, str | None]:
@@ -138,6 +129,6 @@ def aliases(warehouse: Warehouse, settings: Settings) -> dict[str, str | None]:
     names = (CHAMPION, "challenger", "previous")
     if not warehouse.count("models"):
         return dict.fromkeys(names)
-    tracking = Tracking(uri=settings.tracking_uri, artifacts=str(settings.home / "mlartifacts"))
+    tracking = Tracking(home=str(settings.home), project=settings.project)
     known = _aliases(tracking)
     return {name: known.get(name) for name in names}

@@ -1,83 +1,249 @@
-"""MLflow: one run per materialization, started and ended here.
+"""MLflow: one run per materialization, started and ended here; which models are this home's.
 
 dagster-mlflow shares one run among all assets of a Dagster run and leaves it RUNNING; here each
-materialization has its own, which ends with it, FAILED where it failed.
+materialization has its own, which ends with it: FAILED where it failed, KILLED where it was
+interrupted.
 """
 
 import os
-from collections.abc import Iterator, Mapping
+import uuid
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import dagster as dg
+from filelock import FileLock
+
+from embed_assets.errors import ProjectError, one_line
+from embed_assets.resources.warehouse import Warehouse
+from embed_assets.settings import DEFAULT_PROJECT, TRACKING_URI
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Experiment
+    from mlflow.entities.model_registry import RegisteredModel
 
-EXPERIMENT = "embed-assets"
-REGISTERED_MODEL = "embed-assets"
 CHAMPION = "champion"
 REPLACED = "replaced_champion"
 """Tag of a model version: which version was champion before it."""
 TRAINED_IN = "trained_in"
 """Tag of a model version: the MLflow run that trained it."""
+HOME = "embed_assets/home"
+"""Tag of an experiment and of a registered model: the id of the home that they belong to."""
+DAGSTER_RUN = "dagster/run_id"
+"""Tag of an MLflow run: the Dagster run that it belongs to."""
 MODEL_TRAINING = {"mlflow.experimentKind": "custom_model_development"}
 """Tag of the experiment: what it is for, which MLflow's UI would guess or ask without it."""
+HOME_ID = "home-id"
+"""File of a home: its id, made once. A copy of the home is the same project."""
 DEFAULT_UI = "http://127.0.0.1:5000"
 UI_VARIABLE = "EMBED_ASSETS_MLFLOW_UI"
 """Set by `embed-assets ui` to where it serves MLflow."""
 
 
 class Tracking(dg.ConfigurableResource):
-    """Where runs, models and reports are tracked."""
+    """Where runs, models and reports are tracked.
 
-    uri: str
-    artifacts: str
+    The address of the server may hold a password: it is no field, which Dagster would store and
+    show, but is read from the environment when it is needed.
+    """
+
+    home: str
+    project: str = DEFAULT_PROJECT
+
+    @property
+    def uri(self) -> str:
+        """MLflow server: MLFLOW_TRACKING_URI, else SQLite in the home folder. Show it to nobody."""
+        return os.environ.get(TRACKING_URI) or f"sqlite:///{self._database}"
+
+    @property
+    def _database(self) -> Path:
+        return Path(self.home, "mlflow.db")
+
+    @property
+    def _is_in_home(self) -> bool:
+        return self.uri == f"sqlite:///{self._database}"
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was ever tracked: MLflow's database would have to be made first."""
+        return self._is_in_home and not self._database.is_file()
 
     @contextmanager
     def run(self, context: dg.AssetExecutionContext, name: str) -> Iterator[str]:
         """An MLflow run for this materialization; gives its id. Ended when the block ends."""
         import mlflow
 
-        self.connect()
+        called = self.connect()
+        if called != self.project:
+            context.log.info(
+                f"'{self.project}' in MLflow belongs to another home: this one's experiment and "
+                f"registered model are '{called}'. EMBED_ASSETS_PROJECT gives them another name."
+            )
         tags = {
-            "dagster/run_id": context.run.run_id,
+            DAGSTER_RUN: context.run.run_id,
             "dagster/asset_key": context.asset_key.to_user_string(),
         }
-        with mlflow.start_run(run_name=name, tags=tags) as run:
-            context.log.info(f"MLflow run {run.info.run_id}: {self.run_url(run.info.run_id)}")
-            mlflow.set_tag("dagster/data_version", run.info.run_id)
-            yield run.info.run_id
+        run_id = mlflow.start_run(run_name=name, tags=tags).info.run_id
+        try:
+            context.log.info(f"MLflow run {run_id}: {self.run_url(run_id)}")
+            mlflow.set_tag("dagster/data_version", run_id)
+            yield run_id
+        except Exception:
+            mlflow.end_run("FAILED")
+            raise
+        except BaseException:  # Ctrl-C, a signal, Dagster's interruption
+            mlflow.end_run("KILLED")
+            raise
+        mlflow.end_run()
 
-    def connect(self) -> None:
-        """Point mlflow at this server and experiment, which is made if it is missing."""
+    def end_dead_runs(self, is_at_work: Callable[[str], bool]) -> list[str]:
+        """End, as KILLED, the MLflow runs that are RUNNING for nobody; gives their ids.
+
+        is_at_work: whether the Dagster run of an id is at work, or waits for it.
+        """
+        if self.is_empty:
+            return []
+        client = self.client()
+        experiment = client.get_experiment_by_name(self.name)
+        if experiment is None:
+            return []
+        running = client.search_runs([experiment.experiment_id], "attributes.status = 'RUNNING'")
+        dead = [
+            run.info.run_id
+            for run in running
+            if (dagster_run := run.data.tags.get(DAGSTER_RUN)) and not is_at_work(dagster_run)
+        ]
+        for run_id in dead:
+            client.set_terminated(run_id, "KILLED")
+        return dead
+
+    @property
+    def name(self) -> str:
+        """What this home's experiment and registered model are called. Changes nothing.
+
+        The project's name, unless another home on the same server has it. ProjectError if MLflow
+        can't say.
+        """
+        known = _read_id(self.home)
+        if self._is_ours(self.project, known):
+            return self.project
+        return f"{self.project}-{known[:8]}"
+
+    def connect(self) -> str:
+        """Point mlflow at this server and this home's experiment; gives the name of both.
+
+        What is missing is made, and marked with the home's id.
+        """
         import mlflow
+        from mlflow.exceptions import MlflowException
 
-        os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
-        mlflow.set_tracking_uri(self.uri)
-        mlflow.set_registry_uri(self.uri)
-        if mlflow.get_experiment_by_name(EXPERIMENT) is None:
-            artifacts = Path(self.artifacts)
-            location = artifacts.as_uri() if self.uri.startswith("sqlite:") else None
-            mlflow.create_experiment(EXPERIMENT, artifact_location=location, tags=MODEL_TRAINING)
-        mlflow.set_experiment(EXPERIMENT)
+        client, mark = self.client(), _make_id(self.home)
+        name = self.name
+        experiment = client.get_experiment_by_name(name)
+        if experiment is None:
+            artifacts = Path(self.home, "mlartifacts").as_uri()
+            location = artifacts if self.uri.startswith("sqlite:") else None
+            tags = {**MODEL_TRAINING, HOME: mark}
+            try:
+                mlflow.create_experiment(name, artifact_location=location, tags=tags)
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                    raise
+                return self.connect()  # another home was quicker
+        elif HOME not in experiment.tags:
+            client.set_experiment_tag(experiment.experiment_id, HOME, mark)
+        model = self._registered(name)
+        if model is not None and HOME not in model.tags:
+            client.set_registered_model_tag(name, HOME, mark)
+        mlflow.set_experiment(name)
+        return name
 
     def client(self) -> "MlflowClient":
         """A client of this server."""
         import mlflow
 
-        self.connect()
+        os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+        uri, before = self.uri, os.environ.get(TRACKING_URI)
+        mlflow.set_tracking_uri(uri)
+        mlflow.set_registry_uri(uri)
+        # mlflow sets the variable: a home that is used next would take it for a person's choice.
+        if before is None:
+            os.environ.pop(TRACKING_URI, None)
+        else:
+            os.environ[TRACKING_URI] = before
         return mlflow.MlflowClient()
+
+    def registered_model(self) -> "RegisteredModel | None":
+        """The home's registered model, if it has any. ProjectError if MLflow can't say."""
+        return None if self.is_empty else self._registered(self.name)
+
+    def _is_ours(self, name: str, mark: str) -> bool:
+        """Whether an experiment and a registered model of this name are this home's, or nobody's.
+
+        Older homes left no marks: theirs is the model of whose versions they know.
+        """
+        if self._is_in_home:
+            return True
+        experiment, model = self._experiment(name), self._registered(name)
+        marks = {found.tags.get(HOME) for found in (experiment, model) if found}
+        if marks == {None}:
+            return self._knows_version_of(model)
+        return marks <= {None, mark}
+
+    def _knows_version_of(self, model: "RegisteredModel | None") -> bool:
+        if model is None:
+            return False
+        trained = Warehouse(path=str(Path(self.home, "warehouse.duckdb"))).read(
+            "SELECT version, mlflow_run_id FROM models"
+        )
+        registered = {
+            (str(version.version), version.tags.get(TRAINED_IN))
+            for version in self.client().search_model_versions(f"name = '{model.name}'")
+        }
+        return any(
+            (version, run) in registered or (version, None) in registered
+            for version, run in trained.iter_rows()
+        )
+
+    def _experiment(self, name: str) -> "Experiment | None":
+        with self._explained():
+            return self.client().get_experiment_by_name(name)
+
+    def _registered(self, name: str) -> "RegisteredModel | None":
+        from mlflow.exceptions import MlflowException
+
+        with self._explained():
+            try:
+                return self.client().get_registered_model(name)
+            except MlflowException as error:
+                if error.error_code == "RESOURCE_DOES_NOT_EXIST":  # nothing was registered yet
+                    return None
+                raise
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Tell a person in one line that MLflow can't be asked, without the server's password."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            yield
+        except MlflowException as error:
+            secret = urlsplit(self.uri).password
+            reason = str(error).replace(secret, "…") if secret else str(error)
+            raise ProjectError(
+                f"MLflow can't say which models are this home's: {one_line(reason)}"
+            ) from None
 
     def run_url(self, run_id: str) -> str:
         """Page of a run. With SQLite it is served by `embed-assets ui`."""
-        import mlflow
-
-        experiment = mlflow.get_experiment_by_name(EXPERIMENT)
-        server = (
-            self.uri if self.uri.startswith("http") else os.environ.get(UI_VARIABLE, DEFAULT_UI)
-        )
+        experiment = self._experiment(self.name)
+        server = os.environ.get(UI_VARIABLE, DEFAULT_UI)
+        if self.uri.startswith("http"):
+            parts = urlsplit(self.uri)
+            server = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl().rstrip("/")
         key = experiment.experiment_id if experiment else "0"
         return f"{server}/#/experiments/{key}/runs/{run_id}?workflowType=machine_learning"
 
@@ -88,6 +254,24 @@ class Tracking(dg.ConfigurableResource):
             "mlflow_run": dg.MetadataValue.md(f"[{run_id[:8]}]({self.run_url(run_id)})"),
             "mlflow_run_id": dg.MetadataValue.text(run_id),
         }
+
+
+def _read_id(home: str) -> str:
+    """The home's id; empty of a home that has none yet."""
+    file = Path(home, HOME_ID)
+    return file.read_text(encoding="utf-8").strip() if file.is_file() else ""
+
+
+def _make_id(home: str) -> str:
+    """The home's id, made if it has none."""
+    Path(home).mkdir(parents=True, exist_ok=True)
+    file = Path(home, HOME_ID)
+    with FileLock(f"{file}.lock"):
+        if not _read_id(home):
+            unfinished = file.with_name(f"{HOME_ID}.unfinished")
+            unfinished.write_text(uuid.uuid4().hex, encoding="utf-8")
+            unfinished.replace(file)
+    return _read_id(home)
 
 
 def as_params(values: Mapping[str, Any]) -> dict[str, str]:

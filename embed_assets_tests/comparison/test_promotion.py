@@ -22,7 +22,7 @@ from embed_assets.evaluation.scoring import measured_by, retrieval_task
 from embed_assets.models.card import model_card
 from embed_assets.models.embeddings import CachedEncoder, cached_embeddings
 from embed_assets.models.registry import champion_version, make_champion, newest_model
-from embed_assets.resources.tracking import EXPERIMENT, REGISTERED_MODEL, Tracking
+from embed_assets.resources.tracking import Tracking
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
 from embed_assets.tables import TABLES
@@ -100,11 +100,11 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """MLflow's database with two versions and no champion."""
     folder = tmp_path_factory.mktemp("registry")
-    made = Tracking(uri=f"sqlite:///{folder / 'mlflow.db'}", artifacts=str(folder / "artifacts"))
-    client = made.client()
-    client.create_registered_model(REGISTERED_MODEL)
+    made = Tracking(home=str(folder))
+    client, name = made.client(), made.connect()
+    client.create_registered_model(name)
     for _ in range(2):
-        client.create_model_version(REGISTERED_MODEL, str(folder))
+        client.create_model_version(name, str(folder))
     return folder / "mlflow.db"
 
 
@@ -137,7 +137,7 @@ def project(
     write(warehouse, "chunks", chunks)
     write(warehouse, "training_pairs", pairs)
     client = project.tracking.client()
-    experiment = client.get_experiment_by_name(EXPERIMENT).experiment_id
+    experiment = client.get_experiment_by_name(project.tracking.name).experiment_id
     models = [
         {
             "version": version,

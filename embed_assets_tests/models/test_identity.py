@@ -127,7 +127,7 @@ def test_documents_of_an_adapter_are_its_base_s_until_somebody_changes_them(mode
 def test_a_version_has_its_own_prompts_and_limit(model):
     from sentence_transformers import SentenceTransformer
 
-    trained = SentenceTransformer(str(model), device="cpu")
+    trained: Any = SentenceTransformer(str(model), device="cpu")
     trained.prompts, trained.max_seq_length = {"query": "ask: ", "document": "tell: "}, 48
     folder = model.with_name("v1")
     trained.save_pretrained(str(folder))

@@ -13,8 +13,6 @@ from embed_assets.models.registry import (
 )
 from embed_assets.resources.tracking import (
     CHAMPION,
-    EXPERIMENT,
-    REGISTERED_MODEL,
     TRAINED_IN,
     Tracking,
 )
@@ -29,24 +27,24 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def tracking(home: Path) -> Tracking:
     """A registry with the versions 1, 2 and 3, and no champion."""
-    made = Tracking(uri=f"sqlite:///{home / 'mlflow.db'}", artifacts=str(home / "artifacts"))
-    client = made.client()
+    made = Tracking(home=str(home))
+    client, name = made.client(), made.connect()
     if client.search_registered_models():
-        client.delete_registered_model(REGISTERED_MODEL)
-    client.create_registered_model(REGISTERED_MODEL)
+        client.delete_registered_model(name)
+    client.create_registered_model(name)
     for _ in range(3):
-        client.create_model_version(REGISTERED_MODEL, str(home))
+        client.create_model_version(name, str(home))
     return made
 
 
 def test_before_anything_is_registered_there_is_no_champion(tmp_path):
-    empty = Tracking(uri=f"sqlite:///{tmp_path / 'mlflow.db'}", artifacts=str(tmp_path))
+    empty = Tracking(home=str(tmp_path))
     assert champion_version(empty) is None
     assert champion_before(empty, "1") is None
 
 
 def test_mlflow_is_told_that_the_experiment_trains_models(tracking):
-    experiment = tracking.client().get_experiment_by_name(EXPERIMENT)
+    experiment = tracking.client().get_experiment_by_name(tracking.name)
     assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
 
 
@@ -72,23 +70,22 @@ def test_making_the_champion_champion_again_forgets_nothing(tracking):
 
 def test_a_champion_that_a_person_chose_counts(tracking):
     make_champion(tracking, "1")
-    tracking.client().set_registered_model_alias(REGISTERED_MODEL, CHAMPION, "2")
+    tracking.client().set_registered_model_alias(tracking.name, CHAMPION, "2")
     assert champion_before(tracking, "3") == "2"
 
 
 def test_a_server_that_can_t_say_is_no_server_without_a_champion(tmp_path, free_port, monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    away = Tracking(uri=f"http://127.0.0.1:{free_port()}", artifacts=str(tmp_path))
-    with pytest.raises(ProjectError, match="MLflow can't say which version is champion"):
-        champion_version(away)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://person:secret-word@127.0.0.1:{free_port()}")
+    with pytest.raises(ProjectError, match="MLflow can't say which models are this home's") as said:
+        champion_version(Tracking(home=str(tmp_path)))
+    assert "secret-word" not in str(said.value)
 
 
 def test_a_model_is_registered_once_for_each_training(tmp_path):
-    tracking = Tracking(uri=f"sqlite:///{tmp_path / 'mlflow.db'}", artifacts=str(tmp_path / "made"))
+    tracking = Tracking(home=str(tmp_path))
     model = make_tiny_model(tmp_path / "model")
     first = register(tracking, model, "run-1")
     assert register(tracking, model, "run-1") == first  # the run was killed, and its work taken up
     assert register(tracking, model, "run-2") != first
-    assert tracking.client().get_model_version(REGISTERED_MODEL, first).tags == {
-        TRAINED_IN: "run-1"
-    }
+    assert tracking.client().get_model_version(tracking.name, first).tags == {TRAINED_IN: "run-1"}
