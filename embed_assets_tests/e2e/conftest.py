@@ -12,6 +12,7 @@ from reportlab.lib.styles import getSampleStyleSheet
 from reportlab.platypus import PageBreak, Paragraph, SimpleDocTemplate
 from selenium import webdriver
 
+from embed_assets_tests.e2e.project import Call, Project
 from embed_assets_tests.tiny_model import make_tiny_model
 
 DOCUMENTS = {
@@ -312,3 +313,18 @@ def browser(tmp_path: Path) -> Iterator[webdriver.Chrome]:
         yield driver
     finally:
         driver.quit()
+
+
+@pytest.fixture(scope="session")
+def trained(
+    five_pdfs: Callable[[Path], Path],
+    environment: dict[str, str],
+    command: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[Project, Call]:
+    """A project after its first `run --json`. Tests that change it work on a copy."""
+    folder = tmp_path_factory.mktemp("project")
+    project = Project(command, environment, five_pdfs(folder / "pdfs"), folder / "home")
+    call = project.call("run", "--json")
+    assert call.status == 0, call.err
+    return project, call
