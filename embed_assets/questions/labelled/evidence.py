@@ -7,9 +7,9 @@ in `report.py`.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import polars as pl
@@ -21,7 +21,7 @@ from embed_assets.questions.labelled.matching import (
     Words,
     match_chunk,
     match_evidence,
-    read_chunks,
+    read_documents,
 )
 from embed_assets.questions.labelled.question import LabelledQuestion
 from embed_assets.questions.statuses import (
@@ -38,12 +38,16 @@ VERSION = "labelled-3"
 
 @dataclass(frozen=True)
 class Evidence:
-    """What one document holds for a question, and what that makes of it."""
+    """What one document holds for a question, and what that makes of it.
+
+    text: of the chunk that answers best, if any does.
+    """
 
     question: LabelledQuestion
     document_id: str
     match: Match
     status: str
+    text: str | None
 
 
 def labelled_questions(
@@ -56,7 +60,7 @@ def labelled_questions(
     prompt_version, status, score.
     """
     return pl.DataFrame(
-        [_row(evidence) for evidence in find_evidence(chunks, questions, paths)],
+        [_row(evidence) for evidence in find_evidence([chunks], questions, paths)],
         schema={
             "chunk_id": pl.String,
             "relevant_chunk_ids": pl.List(pl.String),
@@ -91,27 +95,62 @@ def _row(evidence: Evidence) -> dict[str, Any]:
 
 
 def find_evidence(
-    chunks: pl.DataFrame, questions: Sequence[LabelledQuestion], paths: Mapping[str, str]
-) -> Iterator[Evidence]:
-    """What each question finds in each document that it names.
+    chunks: Iterable[pl.DataFrame],
+    questions: Sequence[LabelledQuestion],
+    paths: Mapping[str, str],
+) -> list[Evidence]:
+    """What each question finds in each document that it names; by question, then as in paths.
 
     A question that names a file is answered for each document of that name, found or not; one that
-    names none only for the documents in which its text is found.
+    names none only for the documents in which its text is found. chunks: each frame holds all those
+    of some documents; the words of one document are held at a time. paths: document_id -> path.
     """
-    read = read_chunks(chunks)
-    documents = {document_id: read.get(document_id, Document()) for document_id in paths}
+    naming = _questions_by_document(questions, paths)
+    sought = Sought(questions)
+    found: list[tuple[int, str, Evidence]] = []
+
+    def look(number: int, document_id: str, document: Document, least: float) -> None:
+        question = questions[number]
+        match = _match(document, question, least)
+        if match.chunk_ids or question.file_name is not None:
+            texts = (c.words.text for c in document.chunks if c.chunk_id in match.chunk_ids[:1])
+            status = status_of(question, match)
+            evidence = Evidence(question, document_id, match, status, next(texts, None))
+            found.append((number, document_id, evidence))
+
+    for frame in chunks:
+        for document_id, document in read_documents(frame):
+            if document_id in paths:
+                for number in naming.pop(document_id, ()):
+                    look(number, document_id, document, MATCH_THRESHOLD)
+                for number in sought.candidates(document):
+                    look(number, document_id, document, ANYWHERE_THRESHOLD)
+    for document_id, numbers in naming.items():
+        for number in numbers:
+            look(number, document_id, Document(), MATCH_THRESHOLD)
+    place = {document_id: place for place, document_id in enumerate(paths)}
+    return [evidence for *_, evidence in sorted(found, key=lambda row: (row[0], place[row[1]]))]
+
+
+def documents_asked_about(
+    questions: Sequence[LabelledQuestion], paths: Mapping[str, str]
+) -> list[str]:
+    """The documents that `find_evidence` reads: all of them where a question names no file."""
+    if any(question.file_name is None for question in questions):
+        return list(paths)
+    return list(_questions_by_document(questions, paths))
+
+
+def _questions_by_document(
+    questions: Sequence[LabelledQuestion], paths: Mapping[str, str]
+) -> dict[str, list[int]]:
+    """Places of the questions that name each document's file."""
     by_name = documents_by_name(paths)
-    holders = _Holders(documents)
-    for question in questions:
-        if question.file_name is None:
-            for document_id in holders.candidates(question.texts):
-                match = _match(documents[document_id], question, ANYWHERE_THRESHOLD)
-                if match.chunk_ids:
-                    yield Evidence(question, document_id, match, status_of(question, match))
-        else:
-            for document_id in by_name.get(question.file_name, ()):
-                match = _match(documents[document_id], question, MATCH_THRESHOLD)
-                yield Evidence(question, document_id, match, status_of(question, match))
+    naming: dict[str, list[int]] = defaultdict(list)
+    for number, question in enumerate(questions):
+        for document_id in by_name.get(question.file_name or "", ()):
+            naming[document_id].append(number)
+    return dict(naming)
 
 
 def documents_by_name(paths: Mapping[str, str]) -> dict[str, list[str]]:
@@ -138,36 +177,36 @@ def status_of(question: LabelledQuestion, match: Match) -> str:
     return KEPT if match.chunk_ids else EVIDENCE_NOT_FOUND
 
 
-class _Holders:
-    """Which documents hold enough of a text to be worth a closer look."""
+class Sought:
+    """The texts of questions that name no file, by their pairs of neighbouring words."""
 
-    def __init__(self, documents: Mapping[str, Document]) -> None:
-        self._documents = documents
+    def __init__(self, questions: Sequence[LabelledQuestion]) -> None:
+        self._question_of: list[int] = []
+        self._least: list[float] = []
+        self._with: dict[Hashable, list[tuple[int, int]]] = defaultdict(list)
+        for number, question in enumerate(questions):
+            for text in question.texts if question.file_name is None else ():
+                pairs = Words(text).pairs
+                for pair, count in pairs.items():
+                    self._with[pair].append((len(self._least), count))
+                self._question_of.append(number)
+                self._least.append((2 * ANYWHERE_THRESHOLD - 1) * pairs.total())
 
-    @cached_property
-    def _holding(self) -> dict[Hashable, list[str]]:
-        holding: dict[Hashable, list[str]] = defaultdict(list)
-        for document_id, document in self._documents.items():
-            for pair in document.pairs:
-                holding[pair].append(document_id)
-        return holding
-
-    def candidates(self, texts: Sequence[str]) -> list[str]:
-        """Documents in which one of the texts may be found.
+    def candidates(self, document: Document) -> list[int]:
+        """Places of the questions of which a text may be found in a document.
 
         Where words and pairs make half of the score each, a text found to a share t has at least
         2t - 1 of its pairs there.
         """
-        found: dict[str, None] = {}
-        for text in texts:
-            pairs = Words(text).pairs
-            held = Counter[str]()
-            for pair, count in pairs.items():
-                for document_id in self._holding.get(pair, ()):
-                    held[document_id] += count
-            least = (2 * ANYWHERE_THRESHOLD - 1) * pairs.total()
-            found.update(dict.fromkeys(key for key, count in held.items() if count >= least))
-        return [key for key in self._documents if key in found]
+        there: set[Hashable] = set()
+        for chunk in document.chunks if self._with else ():
+            there |= self._with.keys() & set(pairwise(chunk.words.list))
+        held = Counter[int]()
+        for pair in there:
+            for text, count in self._with[pair]:
+                held[text] += count
+        enough = (text for text, count in held.items() if count >= self._least[text])
+        return sorted({self._question_of[text] for text in enough})
 
 
 def _match(document: Document, question: LabelledQuestion, least: float) -> Match:

@@ -13,10 +13,13 @@ A row's columns are those of `COLUMNS`. How a row finds its chunks is in `eviden
 import csv
 import io
 import json
+import os
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -72,11 +75,35 @@ _SPLIT = re.compile(r"(?<![a-z0-9])(train(ing)?|test(ing)?|valid(ation)?|dev|eva
 
 
 def read_labelled(files: Sequence[Path], default_purpose: str) -> list[LabelledQuestion]:
-    """Questions of all files and folders. SettingsError names the file and row that is wrong."""
+    """Questions of all files and folders. SettingsError names the file and row that is wrong.
+
+    Read once, and again when a file changes: size, times and place on the disk tell.
+    """
+    return list(_read(tuple(files), default_purpose, tuple(map(_state, files))))
+
+
+@lru_cache(maxsize=2)
+def _read(
+    files: tuple[Path, ...], default_purpose: str, _states: object
+) -> tuple[LabelledQuestion, ...]:
     try:
-        return [row for file in files for row in _reader(file)(file, default_purpose)]
+        return tuple(row for file in files for row in _reader(file)(file, default_purpose))
     except DataFileError as error:
         raise SettingsError(f"EMBED_ASSETS_LABELLED: {error}") from error
+
+
+def _state(path: Path) -> tuple[object, ...]:
+    """What changes when a file does, or one in a folder. A file that is absent has no state."""
+    files = [path]
+    for folder, folders, names in os.walk(path):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        files += [Path(folder, name) for name in names]
+    found = []
+    for file in sorted(files):
+        with suppress(OSError):
+            stat = file.stat()
+            found.append((file, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns))
+    return tuple(found)
 
 
 def _reader(path: Path) -> Callable[[Path, str], Iterable[LabelledQuestion]]:

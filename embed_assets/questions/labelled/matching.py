@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -103,13 +103,16 @@ def _index(counts: Sequence[Counter[Any]]) -> Index:
     return index
 
 
-def read_chunks(chunks: pl.DataFrame) -> dict[str, Document]:
-    """Documents by id. chunks: document_id, chunk_id, chunk_text, page_start, page_end."""
-    by_document: dict[str, list[Chunk]] = defaultdict(list)
-    columns = ("document_id", "chunk_id", "chunk_text", "page_start", "page_end")
-    for document_id, chunk_id, text, start, end in chunks.select(columns).iter_rows():
-        by_document[document_id].append(Chunk(chunk_id, Words(text), start, end))
-    return {key: Document(tuple(found)) for key, found in by_document.items()}
+def read_documents(chunks: pl.DataFrame) -> Iterator[tuple[str, Document]]:
+    """Documents by id, one at a time. chunks: document_id, chunk_id, chunk_text, page_start, _end.
+
+    What is read of a document's words goes when the document does.
+    """
+    columns = ("chunk_id", "chunk_text", "page_start", "page_end")
+    for (document_id,), rows in chunks.group_by("document_id", maintain_order=True):
+        found = rows.select(columns).iter_rows()
+        read = (Chunk(chunk_id, Words(text), start, end) for chunk_id, text, start, end in found)
+        yield str(document_id), Document(tuple(read))
 
 
 def match_chunk(document: Document, page: int | None, text: str, least: float) -> Match:

@@ -1,12 +1,13 @@
 """What became of every row of people's questions: whether it matched, how well, and why not."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import polars as pl
 
 from embed_assets.questions.labelled.evidence import (
     Evidence,
+    documents_asked_about,
     documents_by_name,
     find_evidence,
     status_of,
@@ -22,6 +23,7 @@ BUCKETS: Mapping[str, float] = {"exact": 0.95, "good": 0.7, "weak": MATCH_THRESH
 BY_PLACE = "by place"
 """A match by file or page alone, where there are no words to compare."""
 WORST = 10
+DOCUMENTS_AT_A_TIME = 200
 
 _SCHEMA = {
     "source": pl.String,
@@ -36,11 +38,13 @@ _SCHEMA = {
 
 
 def match_report(
-    questions: Sequence[LabelledQuestion], chunks: pl.DataFrame, paths: Mapping[str, str]
+    questions: Sequence[LabelledQuestion],
+    chunks: Iterable[pl.DataFrame],
+    paths: Mapping[str, str],
 ) -> pl.DataFrame:
     """One row for every labelled question, in their order.
 
-    chunks: document_id, chunk_id, chunk_text, page_start, page_end. paths: document_id -> path.
+    chunks, paths: as `find_evidence` takes them, of the documents that are asked about.
     Returns source, file_name, question, evidence, chunk_text (the best), match (a name in BUCKETS
     or BY_PLACE, null where there is none), score, and reason: null, or why it can't be used.
     """
@@ -48,11 +52,10 @@ def match_report(
     for evidence in find_evidence(chunks, questions, paths):
         found[evidence.question].append(evidence)
     names = documents_by_name(paths)
-    texts = dict(chunks.select("chunk_id", "chunk_text").iter_rows())
     rows = []
     for question in questions:
-        matches = [evidence.match for evidence in found[question]]
-        best = max(matches, key=lambda match: match.score, default=Match((), 0.0))
+        first = max(found[question], key=lambda evidence: evidence.match.score, default=None)
+        best = first.match if first else Match((), 0.0)
         status = status_of(question, best)
         known = question.file_name is None or question.file_name in names
         rows.append(
@@ -61,7 +64,7 @@ def match_report(
                 "file_name": question.file_name,
                 "question": question.question,
                 "evidence": next(iter(question.texts), None),
-                "chunk_text": texts[best.chunk_ids[0]] if best.chunk_ids else None,
+                "chunk_text": first.text if first else None,
                 "match": _bucket(question, best) if best.chunk_ids else None,
                 "score": best.score,
                 "reason": None if status == KEPT else status if known else NO_SUCH_FILE,
@@ -72,9 +75,19 @@ def match_report(
 
 def report_matches(warehouse: Warehouse, questions: Sequence[LabelledQuestion]) -> pl.DataFrame:
     """The report of these questions on what the warehouse holds."""
-    columns = "document_id, chunk_id, chunk_text, page_start, page_end"
-    chunks = warehouse.read(f"SELECT {columns} FROM chunks" + ("" if questions else " LIMIT 0"))
-    return match_report(questions, chunks, warehouse.paths())
+    paths = warehouse.paths()
+    chunks = _read_chunks(warehouse, documents_asked_about(questions, paths))
+    return match_report(questions, chunks, paths)
+
+
+def _read_chunks(warehouse: Warehouse, document_ids: Sequence[str]) -> Iterator[pl.DataFrame]:
+    """Chunks of a few documents at a time, so that the whole corpus is never in memory."""
+    for start in range(0, len(document_ids), DOCUMENTS_AT_A_TIME):
+        yield warehouse.read(
+            "SELECT document_id, chunk_id, chunk_text, page_start, page_end FROM chunks "
+            "WHERE document_id IN (SELECT unnest(?::VARCHAR[])) ORDER BY document_id, chunk_index",
+            [document_ids[start : start + DOCUMENTS_AT_A_TIME]],
+        )
 
 
 def _bucket(question: LabelledQuestion, match: Match) -> str:

@@ -1,14 +1,20 @@
 """People's questions find the chunks that answer them, and none is dropped in silence."""
 
+import tracemalloc
+
 import polars as pl
 
-from embed_assets.questions.labelled.evidence import labelled_questions
+from embed_assets.questions.labelled.evidence import (
+    documents_asked_about,
+    find_evidence,
+    labelled_questions,
+)
 from embed_assets.questions.labelled.matching import (
     MATCH_THRESHOLD,
     Document,
     Match,
     match_evidence,
-    read_chunks,
+    read_documents,
 )
 from embed_assets.questions.labelled.question import LabelledQuestion
 from embed_assets.questions.statuses import (
@@ -60,7 +66,7 @@ RIG = chunks(
 
 
 def found(rows: pl.DataFrame, page: int | None, evidence: str | None) -> Match:
-    return match_evidence(read_chunks(rows).get("rig-1", Document()), page, evidence)
+    return match_evidence(dict(read_documents(rows)).get("rig-1", Document()), page, evidence)
 
 
 # Finding the evidence.
@@ -311,3 +317,38 @@ def test_what_a_reviewer_said_of_a_question_stays_its_status():
         RIG, [asked(dropped=REJECTED_BY_REVIEWER)], {"rig-1": "rig.pdf"}
     ).to_dicts()
     assert row["status"] == REJECTED_BY_REVIEWER
+
+
+# What it takes.
+
+
+def test_the_words_of_one_document_are_in_memory_at_a_time():
+    question = asked(file_name=None, evidence_text="5x6 5x7 5x8 5x9")
+
+    def document(number: int) -> pl.DataFrame:
+        text = " ".join(f"{number}x{word}" for word in range(2000))
+        return chunks(("3", text, 1, 1), document_id=f"rig-{number}")
+
+    def peak(documents: int) -> int:
+        """Bytes, where the chunks are made as they are read."""
+        paths = {f"rig-{number}": f"rig-{number}.pdf" for number in range(documents)}
+        tracemalloc.start()
+        try:
+            [found] = find_evidence(map(document, range(documents)), [question], paths)
+            assert found.document_id == "rig-5"
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    assert peak(60) < 2 * peak(10)
+
+
+def test_documents_that_no_question_names_are_not_read():
+    paths = {"rig-1": "rig.pdf", "sub-2": "sub/rig.pdf", "buoy-3": "buoy.pdf"}
+    assert documents_asked_about([asked(), asked(file_name="gone.pdf")], paths) == [
+        "rig-1",
+        "sub-2",
+    ]
+    nameless = asked(file_name=None, evidence_text="Bloom takes hold")
+    assert documents_asked_about([asked(), nameless], paths) == list(paths)
+    assert documents_asked_about([], paths) == []

@@ -1,6 +1,7 @@
 """People's questions are read from the formats in which people keep them."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -442,3 +443,39 @@ def test_argillas_folder_and_its_dataset_are_read_like_its_records(tmp_path):
     assert (folder.question, folder.file_name, folder.source) == ("Why?", "rig.pdf", "reviewed")
     assert (edited.question, edited.chunk_texts) == ("Why, then?", ("Because.",))
     assert (edited.dropped, dropped.dropped) == (None, "REJECTED_BY_REVIEWER")
+
+
+# Reading once.
+
+
+def test_a_file_is_read_once_and_again_when_it_changes(tmp_path):
+    file = write(tmp_path / "q.jsonl", ROW)
+    [first] = read_labelled([file], "test")
+    assert read_labelled([file], "test")[0] is first
+    assert read_labelled([file], "train")[0].purpose == "train"
+
+    times = file.stat()
+    write(file, ROW | {"question": ROW["question"].replace("How", "HOW")})
+    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))  # neither size nor time tell
+    [changed] = read_labelled([file], "test")
+    assert changed.question.startswith("HOW")
+
+    file.unlink()
+    with pytest.raises(SettingsError):
+        read_labelled([file], "test")
+
+
+def test_a_folder_is_read_again_when_a_file_in_it_changes(tmp_path):
+    folder = tmp_path / "set"
+    (folder / "data").mkdir(parents=True)
+    write(folder / "data" / "train.jsonl", ROW)
+    [first] = read_labelled([folder], "test")
+    assert read_labelled([folder], "test")[0] is first
+    write(folder / "data" / "more.jsonl", ROW | {"question": "Why?"})
+    assert sorted(q.question for q in read_labelled([folder], "test")) == [ROW["question"], "Why?"]
+
+
+def test_what_was_read_is_not_changed_by_who_asked_for_it(tmp_path):
+    file = write(tmp_path / "q.jsonl", ROW)
+    read_labelled([file], "test").clear()
+    assert read_labelled([file], "test")

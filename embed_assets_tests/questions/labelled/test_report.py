@@ -21,7 +21,7 @@ QUESTIONS = [
 
 
 def test_every_row_is_reported_once_in_its_order_with_what_became_of_it():
-    report = match_report(QUESTIONS, RIG, PATHS)
+    report = match_report(QUESTIONS, [RIG], PATHS)
     assert report.select("match", "reason").rows() == [
         ("exact", None),
         ("weak", None),
@@ -39,17 +39,19 @@ def test_every_row_is_reported_once_in_its_order_with_what_became_of_it():
 
 def test_a_row_that_stands_in_the_file_twice_is_reported_twice():
     lost = asked(evidence_text="the treasurer keeps the wine in the cellar")
-    assert match_report([lost, lost], RIG, PATHS)["reason"].to_list() == ["EVIDENCE_NOT_FOUND"] * 2
+    assert (
+        match_report([lost, lost], [RIG], PATHS)["reason"].to_list() == ["EVIDENCE_NOT_FOUND"] * 2
+    )
 
 
 def test_a_row_found_in_one_of_two_documents_has_matched():
     paths = {"empty-2": "sub/rig.pdf", **PATHS}
-    report = match_report([asked(evidence_text="alone for five days in a row")], RIG, paths)
+    report = match_report([asked(evidence_text="alone for five days in a row")], [RIG], paths)
     assert report.select("match", "reason").rows() == [("exact", None)]
 
 
 def test_the_table_counts_by_source_and_shows_the_worst_that_matched():
-    lines = match_table(match_report(QUESTIONS, RIG, PATHS)).splitlines()
+    lines = match_table(match_report(QUESTIONS, [RIG], PATHS)).splitlines()
     assert lines[0] == ("| source | came | matched | exact | good | weak | by place | failed |")
     assert lines[2:4] == [
         "| q.jsonl | 4 | 3 | 1 | 0 | 1 | 1 | 1 |",
@@ -60,7 +62,7 @@ def test_the_table_counts_by_source_and_shows_the_worst_that_matched():
 
 
 def test_without_questions_there_is_nothing_to_report():
-    report = match_report([], RIG, PATHS)
+    report = match_report([], [RIG], PATHS)
     assert report.is_empty()
     assert report.schema["score"] == pl.Float64
     assert "came" in match_table(report)
