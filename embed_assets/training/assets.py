@@ -18,14 +18,19 @@ from embed_assets.models.embeddings import CachedEncoder
 from embed_assets.models.identity import model_shape
 from embed_assets.models.registry import register
 from embed_assets.partitions import asset
-from embed_assets.resources.materializing import materializing
+from embed_assets.resources.materializing import Materializing, materializing
 from embed_assets.resources.tracking import Tracking, as_params
 from embed_assets.resources.warehouse import Warehouse, digest
 from embed_assets.settings import Settings, Training
 from embed_assets.training.claims import claimed, clear_trainings
 from embed_assets.training.config import TrainingConfig, training_config, without_effect
 from embed_assets.training.launch import training_command, training_environment
-from embed_assets.training.preparation import pairs_to_train, prepare, read_training_input
+from embed_assets.training.preparation import (
+    TrainingInput,
+    pairs_to_train,
+    prepare,
+    read_training_input,
+)
 from embed_assets.training.record import PAIRS, keep_version, model_row, record_version
 
 TRAINING_VERSION = "4"
@@ -66,38 +71,19 @@ def finetuned_model(
     settings: dg.ResourceParam[Settings],
 ) -> dg.MaterializeResult:
     """The fine-tuned embedding model, registered in MLflow and as a plain folder."""
-    import mlflow
-
     settings = settings.changed(config.given)
-    card = model_card(settings)
     given = read_training_input(warehouse)
     pairs = pairs_to_train(given.pairs, settings)
-    with materializing(context, warehouse, tracking, Path(card.name).name) as making:
+    with materializing(context, warehouse, tracking, Path(settings.model).name) as making:
         folder = training_folder(settings, making.input_version, pairs)
         with claimed(folder):
-            encoder = CachedEncoder(warehouse, card, settings.precision)
-            training = training_config(folder, settings, card, making.run_id)
-            training = prepare(training, settings, encoder, given)
+            training = _prepare(making, settings, folder, given)
             _log_beginning(context, training, pairs, given.pairs.height)
             trained_in = _train(context, pipes, training, tracking.uri)
-            result = json.loads(training.result.read_text(encoding="utf-8"))
-            mlflow.log_metrics({k: v for k, v in result.items() if isinstance(v, int | float)})
+            result = _log_result(training)
             version = register(tracking, training.model, trained_in)
             path = keep_version(training.model, pairs, settings.models / f"v{version}")
-            tuned = CachedEncoder(warehouse, version_card("tuned", path), settings.precision)
-            row = model_row(
-                training,
-                version=version,
-                base=card.name,
-                path=str(path),
-                pairs=(path / PAIRS).relative_to(settings.home).as_posix(),
-                machine=result["machine"],
-                input_version=making.input_version,
-                mlflow_run_id=making.run_id,
-                dagster_run_id=context.run.run_id,
-                trained_at=datetime.now(UTC),
-                fingerprints=tuned.fingerprints,
-            )
+            row = _row(making, settings, training, version, path, result["machine"])
             with making.storing() as transaction:
                 record_version(transaction, row, pairs)
     clear_trainings(settings.models)
@@ -116,6 +102,15 @@ def training_folder(settings: Settings, input_version: str, pairs: pl.DataFrame)
     """
     made_from = (input_version, code_versions(settings), pairs["question_id"].to_list())
     return settings.models / f"training-{digest(made_from)}"
+
+
+def _prepare(
+    making: Materializing, settings: Settings, folder: Path, given: TrainingInput
+) -> TrainingConfig:
+    card = model_card(settings)
+    config = training_config(folder, settings, card, making.run_id)
+    encoder = CachedEncoder(making.warehouse, card, settings.precision)
+    return prepare(config, settings, encoder, given)
 
 
 def _log_beginning(
@@ -166,6 +161,40 @@ def _why(config: TrainingConfig, error: str) -> str:
             "smaller EMBED_ASSETS_BATCH_SIZE needs less."
         )
     return f"The training ended without saying why ({error}). Its output is in the run's logs."
+
+
+def _log_result(config: TrainingConfig) -> dict[str, Any]:
+    """What the training returned."""
+    import mlflow
+
+    result = json.loads(config.result.read_text(encoding="utf-8"))
+    mlflow.log_metrics({k: v for k, v in result.items() if isinstance(v, int | float)})
+    return result
+
+
+def _row(
+    making: Materializing,
+    settings: Settings,
+    config: TrainingConfig,
+    version: str,
+    path: Path,
+    machine: str,
+) -> pl.DataFrame:
+    """The version's row of `models`. path: its folder. machine: that it was trained on."""
+    encoder = CachedEncoder(making.warehouse, version_card("tuned", path), settings.precision)
+    return model_row(
+        config,
+        version=version,
+        base=settings.model,
+        path=str(path),
+        pairs=(path / PAIRS).relative_to(settings.home).as_posix(),
+        machine=machine,
+        input_version=making.input_version,
+        mlflow_run_id=making.run_id,
+        dagster_run_id=making.context.run.run_id,
+        trained_at=datetime.now(UTC),
+        fingerprints=encoder.fingerprints,
+    )
 
 
 def code_versions(settings: Settings) -> dict[str, str]:
