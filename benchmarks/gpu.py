@@ -144,7 +144,7 @@ def train_arm(options: argparse.Namespace, work: Path) -> Figures:
         pairs_per_second, best_epoch = said.pairs_per_second, said.best_epoch
         model = folder / "model"
     else:
-        config = training_config(folder, settings, card, "", "")
+        config = training_config(folder, settings, card, "")
         for name in ("pairs", "validation", "corpus"):
             shutil.copy(work / f"{name}.parquet", folder)
         result = train(config, Silent())

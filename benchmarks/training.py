@@ -39,6 +39,7 @@ from embed_assets.evaluation.retrieval import evaluate
 from embed_assets.evaluation.scoring import RetrievalTask
 from embed_assets.evaluation.significance import compare_models
 from embed_assets.models.card import ModelCard, model_card
+from embed_assets.models.embeddings import CachedEncoder
 from embed_assets.models.encoder import LocalEncoder, load_model
 from embed_assets.pairs.splits import position
 from embed_assets.questions.extractive.mix import extractive_questions
@@ -47,7 +48,7 @@ from embed_assets.settings import EXTRACTIVE, Settings
 from embed_assets.tables import TABLES
 from embed_assets.training.adapter import fit_adapter
 from embed_assets.training.config import training_config
-from embed_assets.training.preparation import prepare, select_pairs
+from embed_assets.training.preparation import prepare, select_pairs, training_input
 from embed_assets.training.progress import Silent
 from embed_assets.training.trainer import train
 from embed_assets.training.weights import interpolate, put_weights, save_model
@@ -63,6 +64,7 @@ class TrainingSet:
     name: str
     warehouse: Warehouse
     pairs: pl.DataFrame
+    validation: pl.DataFrame
     task: RetrievalTask
     documents: dict[str, str]
 
@@ -101,7 +103,7 @@ def read_set(name: str, source: Path, options: argparse.Namespace, scratch: Path
         corpus.head(max(options.chunks, len(answering)) if options.chunks else corpus.height),
     )
     documents = dict(questions.select("question_id", "document_id").iter_rows())
-    return TrainingSet(name, warehouse, pairs, task, documents)
+    return TrainingSet(name, warehouse, pairs, validation, task, documents)
 
 
 def fill_from_beir(warehouse: Warehouse, folder: Path, extractive: bool) -> None:
@@ -211,8 +213,11 @@ def train_ours(
     """Where the trained model is, and what the training says."""
     settings = settings_of(arm, options)
     card = limited(model_card(settings), options.tokens)
-    config = training_config(folder, settings, card, "", "")
-    config = prepare(config, chosen.warehouse, settings, card, chosen.pairs, chosen.task)
+    config = training_config(folder, settings, card, "")
+    places = chosen.warehouse.read("SELECT document_id, chunk_index, chunk_id FROM chunks")
+    given = training_input(pl.concat([chosen.pairs, chosen.validation]), places)
+    encoder = CachedEncoder(chosen.warehouse, card, settings.precision)
+    config = prepare(config, settings, encoder, given)
     result = (fit_adapter if config.method == "adapter" else train)(config, Silent())
     kept = ("pairs", "steps", "pairs_per_second", "best_epoch", "tuned_share")
     return str(config.model), {name: result[name] for name in kept}

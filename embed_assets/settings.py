@@ -9,12 +9,15 @@ their code versions are made from the marks (`Settings.shape`).
 """
 
 import os
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, field_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from embed_assets.errors import SettingsError
 
 PREFIX = "EMBED_ASSETS_"
 TRACKING_URI = "MLFLOW_TRACKING_URI"
@@ -302,6 +305,20 @@ class Settings(  # pyright: ignore[reportIncompatibleVariableOverride] # two kin
     def _absolute(cls, path: Path | None) -> Path | None:
         return path and Path(os.path.abspath(path.expanduser()))
 
+    def group(self, group: type[Group]) -> dict[str, Any]:
+        """Name and value of every setting of a group."""
+        return {name: getattr(self, name) for name in group.model_fields}
+
+    def changed(self, changes: Mapping[str, object]) -> "Settings":
+        """These settings with others in their place, read as from the environment.
+
+        SettingsError in one line where a value is wrong.
+        """
+        try:
+            return type(self).model_validate({**self.model_dump(), **changes})
+        except ValidationError as error:
+            raise wrong_setting(error) from error
+
     def shape(self, asset: str, **meant: object) -> tuple[tuple[str, object], ...]:
         """Name and value of every setting that is marked to shape an asset, by name.
 
@@ -366,6 +383,13 @@ def shaped_by(name: str) -> frozenset[str]:
     if mark is None:
         raise LookupError(f"the setting {name} doesn't say which assets it shapes")
     return mark.assets
+
+
+def wrong_setting(error: ValidationError) -> SettingsError:
+    """The first wrong setting in one line: its variable, what it must be, and what it was."""
+    first = error.errors()[0]
+    name = PREFIX + str(first["loc"][0]).upper()
+    return SettingsError(f"{name}: {first['msg']}, not {first['input']!r}.")
 
 
 def settings_table() -> str:

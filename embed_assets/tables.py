@@ -356,6 +356,16 @@ _TABLES = (
                 "What its embeddings are kept under; null where an older version made the row",
                 nullable=True,
             ),
+            "settings": _text(
+                "Settings that it was trained with, as JSON; null in rows of before this was kept",
+                nullable=True,
+            ),
+            "code": _text("Version of the package that trained it, and its commit", nullable=True),
+            "machine": _text("Machine that it was trained on", nullable=True),
+            "pairs": _text(
+                "Parquet file of the pairs that it was trained on, relative to the home",
+                nullable=True,
+            ),
         },
     ),
     Table(

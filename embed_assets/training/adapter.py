@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from embed_assets.machine import this_machine
 from embed_assets.models.encoder import load_model
 from embed_assets.models.identity import note_same
 from embed_assets.training.config import TrainingConfig
@@ -93,6 +94,7 @@ def fit_adapter(config: TrainingConfig, progress: Progress) -> dict[str, Any]:
         "tuned_share": 1.0,
         "resumed_from": None,
         "precision": "fp32",
+        "machine": str(this_machine()),
     }
 
 

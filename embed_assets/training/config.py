@@ -4,8 +4,9 @@ Imported where there is neither Dagster nor a warehouse: nothing of them belongs
 """
 
 from pathlib import Path
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import ConfigDict
 
 from embed_assets.errors import SettingsError
 from embed_assets.machine import Machine, this_machine
@@ -15,7 +16,7 @@ from embed_assets.models.card import (
     matryoshka_dimensions,
     starts_with_transformer,
 )
-from embed_assets.settings import Loss, Merge, Method, Precision, Settings
+from embed_assets.settings import Merge, Precision, Settings, Training
 
 LEARNING_RATES = {"full": 6e-5, "lora": 1e-3, "adapter": 1e-3}
 """Peak learning rate of each method, where none is set."""
@@ -26,40 +27,39 @@ NOT_OF_ADAPTERS = (
 """Settings that have no effect on an adapter: it has steps and a loss of its own."""
 
 
-class TrainingConfig(BaseModel):
-    """All that the child needs to know. Frames are parquet files in `folder`.
+class TrainingConfig(Training):
+    """All that the child needs to know: the training settings, and what follows from them.
 
-    frozen_share: of the layers, the lowest, that stay as they are. batch_size: pairs over all
-    processes. pairs_together: of a chunk in one batch, at most. merge: share of the tuned weights
-    that is kept, the rest being the base's, or `best`, by validation. seconds_between_checkpoints:
-    what a killed run loses, at most.
-    base_ndcg_at_10: the base model's on the validation questions.
+    Frames are parquet files in `folder`. batch_size: pairs over all processes. merge: share of the
+    tuned weights that is kept, the rest being the base's, or `best`, by validation.
+    base_ndcg_at_10: the base model's on the validation questions. seconds_between_checkpoints: what
+    a killed run loses, at most.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     folder: Path
+    mlflow_run_id: str
     base: str
     token_limit: int
     query_prompt: str
     document_prompt: str
     dimensions: tuple[int, ...]
-    method: Method = "full"
-    loss: Loss = "mnrl"
-    frozen_share: float = 0.0
-    epochs: int
-    batch_size: int
-    pairs_together: int = 1
-    learning_rate: float
-    warmup_share: float = 0.1
-    merge: Merge = 1.0
-    processes: int = 1
-    base_ndcg_at_10: float | None = None
-    seed: int
     precision: Precision
+    # Set by now: pyright calls a narrower type another one.
+    learning_rate: float  # pyright: ignore[reportIncompatibleVariableOverride, reportGeneralTypeIssues]
+    merge: Merge = 1.0  # pyright: ignore[reportIncompatibleVariableOverride]
+    processes: int = 1
+    warmup_share: float = 0.1
+    base_ndcg_at_10: float | None = None
     seconds_between_checkpoints: float = 300.0
-    tracking_uri: str
-    mlflow_run_id: str
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """What shapes the model, for those who ask later: no folder, no run."""
+        return self.model_dump(
+            mode="json", exclude={"folder", "mlflow_run_id", "seconds_between_checkpoints"}
+        )
 
     @property
     def path(self) -> Path:
@@ -114,7 +114,6 @@ def training_config(
     folder: Path,
     settings: Settings,
     card: ModelCard,
-    tracking_uri: str,
     run_id: str,
     machine: Machine | None = None,
 ) -> TrainingConfig:
@@ -136,26 +135,23 @@ def training_config(
                     "doesn't begin with one."
                 )
     processes = process_count(settings, machine or this_machine())
+    decided = {
+        "learning_rate": settings.learning_rate or LEARNING_RATES[settings.method],
+        # Each process has its share of every batch.
+        "batch_size": -(-settings.batch_size // processes) * processes,
+        "processes": processes,
+        "merge": 1.0,
+    }
     return TrainingConfig(
+        **settings.group(Training) | decided,
         folder=folder,
+        mlflow_run_id=run_id,
         base=card.source,
         token_limit=card.token_limit,
         query_prompt=card.query_prompt,
         document_prompt=card.document_prompt,
         dimensions=matryoshka_dimensions(embedding_size(card.source), settings.dimensions),
-        method=settings.method,
-        loss=settings.loss,
-        frozen_share=settings.frozen_share,
-        epochs=settings.epochs,
-        # Each process has its share of every batch.
-        batch_size=-(-settings.batch_size // processes) * processes,
-        pairs_together=settings.pairs_together,
-        learning_rate=settings.learning_rate or LEARNING_RATES[settings.method],
-        processes=processes,
-        seed=settings.seed,
         precision=settings.precision,
-        tracking_uri=tracking_uri,
-        mlflow_run_id=run_id,
     )
 
 

@@ -11,6 +11,8 @@ from embed_assets.training.config import TrainingConfig
 
 LOOPBACK = "127.0.0.1"
 GPUS = "CUDA_VISIBLE_DEVICES"
+TRACKING = "MLFLOW_TRACKING_URI"
+"""MLflow's own variable: its clients read it where nothing else is said."""
 
 
 def training_command(config: TrainingConfig) -> list[str]:
@@ -34,14 +36,17 @@ def torchrun(processes: int) -> list[str]:
     ]
 
 
-def training_environment(processes: int, machine: Machine) -> dict[str, str]:
+def training_environment(processes: int, machine: Machine, tracking_uri: str) -> dict[str, str]:
     """What so many training processes find in their environment beside what this one has.
 
+    Where MLflow is they find here alone: its address may hold a password, which a file would keep
+    and a command line would show to everybody on the machine.
     Several on CPUs share the cores; one alone sees one GPU. A file or folder of the working
     directory never passes for a module, though `python -m` looks there first.
     """
     share = {"OMP_NUM_THREADS": str(max(1, machine.cores // processes))}
-    return {"PYTHONSAFEPATH": "1", **(share if processes > 1 else one_gpu(machine))}
+    always = {"PYTHONSAFEPATH": "1", TRACKING: tracking_uri}
+    return {**always, **(share if processes > 1 else one_gpu(machine))}
 
 
 def one_gpu(machine: Machine) -> dict[str, str]:

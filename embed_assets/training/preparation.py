@@ -1,12 +1,14 @@
 """What a training reads: pairs with their hard negatives, and what it is validated on."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import polars as pl
 
 from embed_assets.errors import ProjectError, SettingsError
-from embed_assets.evaluation.scoring import RetrievalTask
-from embed_assets.models.card import ModelCard
 from embed_assets.models.embeddings import CachedEncoder
+from embed_assets.pairs.parts import adjacent
+from embed_assets.pairs.splits import TRAIN, VALIDATION
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import EXTRACTIVE, Merge, Settings
 from embed_assets.training.config import TrainingConfig
@@ -25,52 +27,77 @@ VALIDATION_CHUNKS = 2000
 """Chunks that validation searches while training: those that answer, and others up to so many."""
 
 
-def training_pairs(warehouse: Warehouse) -> pl.DataFrame:
-    """Every pair that may be trained on, with the PDF that its chunk is from.
+@dataclass(frozen=True, eq=False)
+class TrainingInput:
+    """All that a training reads from the warehouse; nothing of it is held out for a test.
 
-    question_id, anchor, positive, global_chunk_id, relevant_chunk_ids, document_id, generator,
-    path, sha256. ProjectError where they were made before a pair said who wrote it.
+    pairs: question_id, anchor, positive, global_chunk_id, relevant_chunk_ids, document_id,
+    generator and more, of questions that train. validation: question_id, anchor,
+    relevant_chunk_ids. corpus: chunk_id and chunk_text of the chunks of both. neighbours: chunk_id
+    and neighbour_id of those that stand before or after one another in any document.
+    """
+
+    pairs: pl.DataFrame
+    validation: pl.DataFrame
+    corpus: pl.DataFrame
+    neighbours: pl.DataFrame
+
+
+def read_training_input(warehouse: Warehouse) -> TrainingInput:
+    """What there is to train on, each pair with the path and sha256 of its PDF.
+
+    ProjectError where the pairs were made before a pair said who wrote it.
     """
     pairs = warehouse.read(
         "SELECT p.question_id, p.anchor, p.positive, p.global_chunk_id, p.relevant_chunk_ids, "
-        "p.document_id, p.generator, r.path, r.sha256 FROM training_pairs p "
-        "JOIN raw_pdfs r USING (document_id) WHERE p.split = 'train' ORDER BY p.question_id"
+        "p.document_id, p.generator, p.split, r.path, r.sha256 FROM training_pairs p "
+        "JOIN raw_pdfs r USING (document_id) WHERE p.split IN (?, ?) ORDER BY p.question_id",
+        [TRAIN, VALIDATION],
     )
     if pairs["generator"].has_nulls():
         raise ProjectError(
             "training_pairs doesn't say who wrote its questions: an older version made it. "
             "Materialize training_pairs again first."
         )
-    return pairs
+    return training_input(
+        pairs, warehouse.read("SELECT document_id, chunk_index, chunk_id FROM chunks")
+    )
+
+
+def training_input(pairs: pl.DataFrame, places: pl.DataFrame) -> TrainingInput:
+    """What follows from the pairs that train and validate.
+
+    pairs: as of TrainingInput, with positive and split. places: document_id, chunk_index, chunk_id.
+    """
+    corpus = pairs.select(chunk_id="global_chunk_id", chunk_text="positive").unique(
+        "chunk_id", maintain_order=True
+    )
+    known = corpus["chunk_id"].implode()
+    relevant = pl.col("relevant_chunk_ids").list.set_intersection(known).list.sort()
+    pairs = pairs.with_columns(relevant_chunk_ids=relevant)
+    return TrainingInput(
+        pairs.filter(split=TRAIN).drop("split"),
+        pairs.filter(split=VALIDATION).select("question_id", "anchor", "relevant_chunk_ids"),
+        corpus.sort("chunk_id"),
+        neighbours(places, corpus["chunk_id"]),
+    )
 
 
 def prepare(
-    config: TrainingConfig,
-    warehouse: Warehouse,
-    settings: Settings,
-    card: ModelCard,
-    pairs: pl.DataFrame,
-    task: RetrievalTask,
+    config: TrainingConfig, settings: Settings, encoder: CachedEncoder, given: TrainingInput
 ) -> TrainingConfig:
     """Write the frames that the config names; gives it with what follows from them.
 
-    That is the base model's score on validation, and the share of the tuned weights.
-
-    pairs: every training pair: question_id, anchor, positive, global_chunk_id, relevant_chunk_ids,
-    generator.
+    That is the base model's score on validation, and the share of the tuned weights. encoder: of
+    the base model.
     """
     config.folder.mkdir(parents=True, exist_ok=True)
-    encoder = CachedEncoder(warehouse, card, settings.precision)
-    related = with_related(pairs, neighbours(warehouse))
+    related = with_related(given.pairs, given.neighbours)
     selected = pairs_to_train(related, settings)
-    chosen = with_negatives(
-        selected,
-        related,
-        encoder,
-        0 if config.method == "adapter" else settings.hard_negatives,
-    )
-    questions = task.questions.filter(pl.col("split") == "validation").drop("split")
-    corpus = validation_corpus(task.corpus, questions, VALIDATION_CHUNKS)
+    count = 0 if config.method == "adapter" else settings.hard_negatives
+    chosen = with_negatives(selected, related, encoder, count)
+    questions = given.validation
+    corpus = validation_corpus(given.corpus, questions, VALIDATION_CHUNKS)
     # base_eval needs these too, and finds them kept.
     queries = encoder.encode_queries(questions["anchor"].to_list(), "Encoding questions")
     documents = encoder.encode_documents(corpus["chunk_text"].to_list(), "Encoding chunks")
@@ -124,13 +151,15 @@ def select_pairs(pairs: pl.DataFrame, most: int) -> pl.DataFrame:
     return ordered
 
 
-def neighbours(warehouse: Warehouse) -> pl.DataFrame:
-    """Chunks and those that stand before or after them in any document: chunk_id, neighbour_id."""
-    return warehouse.read(
-        "SELECT DISTINCT a.chunk_id, b.chunk_id AS neighbour_id FROM chunks a JOIN chunks b "
-        "ON a.document_id = b.document_id AND abs(a.chunk_index - b.chunk_index) = 1 "
-        "WHERE a.chunk_id <> b.chunk_id ORDER BY ALL"
-    )
+def neighbours(places: pl.DataFrame, among: pl.Series) -> pl.DataFrame:
+    """Chunks and those that stand before or after them in any document: chunk_id, neighbour_id.
+
+    places: document_id, chunk_index, chunk_id. among: chunk_ids; others are left out.
+    """
+    beside = adjacent(places, among).filter(pl.col("chunk_id") != pl.col("next_id"))
+    before = beside.select("chunk_id", neighbour_id="next_id")
+    after = beside.select(chunk_id="next_id", neighbour_id="chunk_id")
+    return pl.concat([before, after]).unique().sort(pl.all())
 
 
 def with_related(pairs: pl.DataFrame, neighbours: pl.DataFrame) -> pl.DataFrame:

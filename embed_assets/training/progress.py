@@ -1,17 +1,13 @@
 """Where a training says how it goes: Dagster's log through Pipes, MLflow, and a progress bar."""
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, Protocol
 
-from embed_assets.evaluation.retrieval import metric_name
 from embed_assets.machine import GIB, Machine, peak_memory_bytes
 from embed_assets.terminal import progress_bar
 from embed_assets.training.config import TrainingConfig
-from embed_assets.training.validation import BEST_METRIC
-from embed_assets.training.weights import save_weights
 
 SECONDS_BETWEEN_REPORTS = 10.0
 METRICS_AT_ONCE = 1000
@@ -29,13 +25,13 @@ class Progress(Protocol):
 
 
 class PipesAndMlflow:
-    """The lines go to Dagster's log, the metrics to the MLflow run."""
+    """The lines go to Dagster's log, the metrics to the MLflow run. MLflow is where it says."""
 
     def __init__(self, pipes: Any, config: TrainingConfig) -> None:
         from mlflow import MlflowClient
 
         self._pipes = pipes
-        self._client = MlflowClient(config.tracking_uri)
+        self._client = MlflowClient()  # of MLFLOW_TRACKING_URI: `launch.py`
         self._run_id = config.mlflow_run_id
         self._lost = False
 
@@ -73,32 +69,6 @@ class Silent:
         """Nothing."""
 
 
-@dataclass(frozen=True)
-class Validated:
-    """NDCG@10 of the model at a step."""
-
-    step: int
-    epoch: float
-    ndcg: float
-
-
-class Validations:
-    """What the model scored on validation so far, in the order of the steps."""
-
-    def __init__(self, log_history: Iterable[Mapping[str, Any]] = ()) -> None:
-        """log_history: the trainer's, of a run that was killed."""
-        self.rows = [
-            Validated(row["step"], round(row["epoch"], 2), row[f"eval_{BEST_METRIC}"])
-            for row in log_history
-            if f"eval_{BEST_METRIC}" in row
-        ]
-
-    @property
-    def best(self) -> Validated:
-        """The best, the first of equals. ValueError where there is none yet."""
-        return max(self.rows, key=lambda row: row.ndcg)
-
-
 class Clock:
     """Seconds of training alone, and the pairs trained on in them."""
 
@@ -134,129 +104,50 @@ class Clock:
         return self.pairs / max(self.seconds, 1e-9)
 
 
-def watch(
-    config: TrainingConfig, progress: Progress, clock: Clock, pairs: int, machine: Machine
-) -> Any:
-    """A trainer callback: reports what is measured, keeps the best weights."""
-    from transformers import TrainerCallback
+class StepReport:
+    """What each step measures: on the bar at once, to the others every few seconds."""
 
-    class Watch(TrainerCallback):
-        def __init__(self) -> None:
-            self.validations = Validations()
-            self.first_step = 0
-            self._reported = 0.0
-            self._saved = 0.0
-            self._pending: dict[int, dict[str, float]] = {}
-            self._bar: Any = None
+    def __init__(self, progress: Progress, clock: Clock, machine: Machine) -> None:
+        self._progress, self._clock, self._machine = progress, clock, machine
+        self._pending: dict[int, dict[str, float]] = {}
+        self._said = 0.0
+        self._first = self._steps = 0
+        self._bar: Any = None
 
-        def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            self.first_step = state.global_step
-            self._recall(state.log_history)
-            self._bar = progress_bar(
-                "Training" if state.is_world_process_zero else None,
-                state.max_steps,
-                "batch",
-                initial=state.global_step,
-            )
-            self._saved = time.monotonic()
-            clock.start()
-            progress.say(f"Training on {pairs} pairs: {state.max_steps} steps")
+    def begin(self, first: int, steps: int, *, shown: bool) -> None:
+        """Steps are taken from `first` on until there are `steps`; without a bar unless shown."""
+        self._first, self._steps = first, steps
+        self._bar = progress_bar("Training" if shown else None, steps, "batch", initial=first)
 
-        def _recall(self, log_history: Sequence[Mapping[str, Any]]) -> None:
-            """What a run that was killed had measured."""
-            self.validations = Validations(log_history)
-            measured: dict[int, dict[str, float]] = {}
-            for row in log_history:
-                figures = measured.setdefault(row["step"], {})
-                if f"eval_{BEST_METRIC}" in row:
-                    figures |= _validation_figures(row)
-                elif "loss" in row:
-                    figures |= {name: row[name] for name in ("loss", "learning_rate")}
-            progress.measure(measured)
+    def advance(self, step: int) -> None:
+        """Show the step that was taken."""
+        self._bar.update(step - self._bar.n)
 
-        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            self._bar.update(state.global_step - self._bar.n)
-            if _agreed(time.monotonic() - self._saved >= config.seconds_between_checkpoints):
-                control.should_save = True
-
-        def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            self._saved = time.monotonic()
-
-        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kw: Any) -> None:
-            if not logs or "loss" not in logs:
-                return
-            step = state.global_step
-            left = (state.max_steps - step) * clock.seconds / max(1, step - self.first_step)
-            memory = peak_memory_bytes(machine) / GIB
-            self._pending[step] = {
-                "loss": logs["loss"],
-                "learning_rate": logs["learning_rate"],
-                "pairs_per_second": clock.pairs_per_second,
-                "memory_gib": memory,
-                "seconds_left": left,
-            }
-            self._bar.set_postfix_str(f"loss {logs['loss']:.3f}", refresh=False)
-            if time.monotonic() - self._reported >= SECONDS_BETWEEN_REPORTS:
-                self._reported = time.monotonic()
-                progress.say(
-                    f"Step {step} of {state.max_steps}: loss {logs['loss']:.4f}, "
-                    f"{clock.pairs_per_second:.1f} pairs/s, {memory:.1f} GiB, {left:.0f} s left"
-                )
-                self._flush()
-
-        def on_evaluate(
-            self,
-            args: Any,
-            state: Any,
-            control: Any,
-            metrics: Any = None,
-            model: Any = None,
-            **kwargs: Any,
-        ) -> None:
-            now = Validated(
-                state.global_step, round(state.epoch, 2), metrics[f"eval_{BEST_METRIC}"]
-            )
-            before = self.validations.best if self.validations.rows else None
-            self.validations.rows.append(now)
-            if state.is_world_process_zero and (before is None or now.ndcg > before.ndcg):
-                save_weights(model, config.best(now.step))
-                # The one before stays until a checkpoint knows of this one.
-                _forget_best(config, {now.step, before.step if before else now.step})
-            progress.measure({now.step: _validation_figures(metrics | {"epoch": now.epoch})})
-            progress.say(f"Epoch {now.epoch:g}: validation NDCG@10 {now.ndcg:.4f}")
-
-        def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            clock.stop()
-            self._flush()
-            self._bar.close()
-
-        def _flush(self) -> None:
-            progress.measure(self._pending)
-            self._pending.clear()
-
-    def _validation_figures(measured: Mapping[str, Any]) -> dict[str, float]:
-        # Not `validation`: that is of the model as it is kept, and of all chunks.
-        figures = {
-            metric_name("validation_in_training", name.removeprefix("eval_")): value
-            for name, value in measured.items()
-            if name.startswith("eval_dim_")
+    def add(self, step: int, loss: float, learning_rate: float) -> None:
+        """Take in what a step measured, and say it if that is due."""
+        left = (self._steps - step) * self._clock.seconds / max(1, step - self._first)
+        rate, memory = self._clock.pairs_per_second, peak_memory_bytes(self._machine) / GIB
+        self._pending[step] = {
+            "loss": loss,
+            "learning_rate": learning_rate,
+            "pairs_per_second": rate,
+            "memory_gib": memory,
+            "seconds_left": left,
         }
-        return figures | {"epoch": measured["epoch"]}
+        self._bar.set_postfix_str(f"loss {loss:.3f}", refresh=False)
+        if time.monotonic() - self._said >= SECONDS_BETWEEN_REPORTS:
+            self._said = time.monotonic()
+            self._progress.say(
+                f"Step {step} of {self._steps}: loss {loss:.4f}, "
+                f"{rate:.1f} pairs/s, {memory:.1f} GiB, {left:.0f} s left"
+            )
+            self._flush()
 
-    def _agreed(wish: bool) -> bool:
-        """The first process's wish: all save together, or none."""
-        if config.processes == 1:
-            return wish
-        from accelerate.utils import broadcast_object_list
+    def end(self) -> None:
+        """Say what was not said yet."""
+        self._flush()
+        self._bar.close()
 
-        return bool(broadcast_object_list([wish])[0])
-
-    return Watch()
-
-
-def _forget_best(config: TrainingConfig, steps: Iterable[int]) -> None:
-    """Delete all but these steps' weights."""
-    kept = {config.best(step) for step in steps}
-    for path in config.folder.glob("best-*.safetensors"):
-        if path not in kept:
-            path.unlink()
+    def _flush(self) -> None:
+        self._progress.measure(self._pending)
+        self._pending.clear()

@@ -6,36 +6,33 @@ up where a killed run stopped, and leaves a plain model folder (safetensors, no 
 """
 
 import json
-import math
 import os
 import shutil
 import sys
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import polars as pl
-from filelock import FileLock, Timeout
 
 from embed_assets.errors import ProjectError, one_line
 from embed_assets.machine import Machine, this_machine
 from embed_assets.models.encoder import load_model, resolved_precision
 from embed_assets.training.adapter import fit_adapter
-from embed_assets.training.batches import Place, batch_sampler
+from embed_assets.training.claims import training_in
 from embed_assets.training.config import TrainingConfig
 from embed_assets.training.forward import forward_once
 from embed_assets.training.losses import cached_texts, make_loss
 from embed_assets.training.memory import room_for
-from embed_assets.training.progress import (
-    Clock,
-    PipesAndMlflow,
-    Progress,
-    Silent,
-    Validations,
-    watch,
+from embed_assets.training.pair_trainer import (
+    places_of,
+    trainer_arguments,
+    trainer_class,
+    training_dataset,
 )
+from embed_assets.training.progress import Clock, PipesAndMlflow, Progress, Silent
 from embed_assets.training.validation import BEST_METRIC, Validation, evaluator
+from embed_assets.training.watch import Validations, Watch, callback
 from embed_assets.training.weights import (
     RATIOS,
     add_lora,
@@ -45,20 +42,10 @@ from embed_assets.training.weights import (
     load_weights,
     put_weights,
     save_model,
-    save_weights,
     set_dropout,
 )
 
-if TYPE_CHECKING:
-    from datasets import Dataset
-
-WEIGHTS = "weights.safetensors"
 STATE = "trainer_state.json"
-CHECKPOINTING: dict[str, Any] = {
-    "activation_checkpointing": True,
-    "activation_checkpointing_kwargs": {"use_reentrant": False},
-}
-"""Given only where it is on: transformers had another name for it not long ago (5.17)."""
 
 
 def train(
@@ -67,8 +54,8 @@ def train(
     """Fine-tune the base model on the pairs and save what is best on validation.
 
     Returns pairs, epochs, seconds, pairs_per_second (of training alone), best_epoch and its NDCG@10
-    on validation and the base's, the share of tuned weights, resumed_from (step or null) and
-    precision. What is measured of time and pairs is of this process, since it was resumed.
+    on validation and the base's, the share of tuned weights, resumed_from (step or null), precision
+    and machine. What is measured of time and pairs is of this process, since it was resumed.
     ValueError where the pairs make no batch.
     """
     from transformers import PrinterCallback, TrainerState, set_seed
@@ -85,9 +72,9 @@ def train(
         freeze_lowest(model, config.frozen_share)
     forward_once(model, machine)
     pairs = pl.read_parquet(config.pairs)
-    dataset = _training_dataset(pairs)
+    dataset = training_dataset(pairs)
     clock = Clock()
-    watcher = watch(config, progress, clock, pairs.height, machine)
+    watch = Watch(config, progress, clock, pairs.height, machine)
     validation = Validation(config, precision, machine)
     room = room_for(
         model,
@@ -100,26 +87,28 @@ def train(
         progress.say("Activations are computed twice: those of one text don't fit in memory.")
     if cached is not None:
         progress.say(f"Gradients are cached, {cached} texts at a time.")
-    trainer = _trainer_class(config, clock)(
+    trainer = trainer_class(config, clock)(
         model=model,
-        args=_arguments(config, dataset, precision, machine, room.checkpointing),
+        args=trainer_arguments(
+            config, dataset, precision, machine, checkpointing=room.checkpointing
+        ),
         train_dataset=dataset,
-        places=_places(pairs),
+        places=places_of(pairs),
         loss=make_loss(model, config, cached, machine),
         evaluator=evaluator(validation, clock.pause),
-        callbacks=[watcher],
+        callbacks=[callback(watch)],
     )
     trainer.remove_callback(PrinterCallback)  # the watch says it
     checkpoint = last_checkpoint(config)
     if checkpoint is not None and _is_finished(checkpoint, config):
         trainer.state = TrainerState.load_from_json(str(checkpoint / STATE))
-        watcher.validations = Validations(trainer.state.log_history)
+        watch.validations = Validations(trainer.state.log_history)
         progress.say(f"The training was over at {checkpoint.name}: its best epoch is taken up.")
     else:
         if checkpoint is not None:
             progress.say(f"Resuming from {checkpoint.name}")
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    best = watcher.validations.best
+    best = watch.validations.best
     result = {
         "pairs": pairs.height,
         "epochs": config.epochs,
@@ -132,6 +121,7 @@ def train(
         "tuned_share": 1.0,
         "resumed_from": checkpoint.name if checkpoint else None,
         "precision": precision,
+        "machine": str(machine),
     }
     if not trainer.is_world_process_zero():
         return result
@@ -148,11 +138,6 @@ def train(
         )
     save_model(model, config.model)
     return result
-
-
-def training_lock(folder: Path) -> FileLock:
-    """Held by the process that trains in a folder. filelock.Timeout if another one does."""
-    return FileLock(f"{folder}.lock", timeout=0)
 
 
 def last_checkpoint(config: TrainingConfig) -> Path | None:
@@ -182,116 +167,6 @@ def _model(config: TrainingConfig, machine: Machine) -> Any:
     model = load_model(config.base, config.token_limit, machine)
     model.prompts = {"query": config.query_prompt, "document": config.document_prompt}
     return model
-
-
-def _training_dataset(pairs: pl.DataFrame) -> "Dataset":
-    """Anchor first: sentence-transformers goes by the order of columns, not by their names."""
-    from datasets import Dataset
-
-    columns = {name: pairs[name].to_list() for name in ("anchor", "positive")}
-    for place, texts in enumerate(zip(*pairs["negatives"], strict=True)):
-        columns[f"negative_{place + 1}"] = list(texts)
-    return Dataset.from_dict(columns)
-
-
-def _places(pairs: pl.DataFrame) -> list[Place]:
-    return [
-        Place(
-            anchor=row["anchor"],
-            positive=row["chunk_id"],
-            shown=frozenset([row["chunk_id"], *row["negative_ids"]]),
-            related=frozenset([row["chunk_id"], *row["related_chunk_ids"]]),
-            length=max(len(text) for text in [row["positive"], *row["negatives"]]),
-        )
-        for row in pairs.iter_rows(named=True)
-    ]
-
-
-def _trainer_class(config: TrainingConfig, clock: Clock) -> Any:
-    """sentence-transformers' trainer with our batches, and light checkpoints."""
-    from sentence_transformers import SentenceTransformerTrainer
-
-    class PairTrainer(SentenceTransformerTrainer):
-        def __init__(self, *, places: Sequence[Place], **options: Any) -> None:
-            self._places = places
-            super().__init__(**options)
-
-        def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
-            """Nothing: no card is written, and what fills one shows a bar of its own."""
-
-        def get_batch_sampler(self, dataset: Any, batch_size: int, *args: Any, **kw: Any) -> Any:
-            self.sampler = batch_sampler(
-                dataset,
-                self._places,
-                batch_size=batch_size * self.args.world_size,
-                seed=self.args.seed,
-                epochs=config.epochs,
-                together=config.pairs_together,
-                processes=self.args.world_size,
-            )
-            return self.sampler
-
-        def _run_epoch(self, *args: Any, **kwargs: Any) -> Any:
-            # transformers tells the sampler its epoch only where no other process has a share.
-            self.sampler.set_epoch(self.state.global_step // len(self.sampler))
-            return super()._run_epoch(*args, **kwargs)
-
-        def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-            loss = super().training_step(model, inputs, *args, **kwargs)
-            texts = inputs.get("anchor_offsets", inputs["anchor_input_ids"])
-            clock.pairs += len(texts) * self.args.world_size
-            return loss
-
-        def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-            folder = Path(output_dir or config.checkpoints)
-            folder.mkdir(parents=True, exist_ok=True)
-            if self.is_world_process_zero():
-                save_weights(self.model, folder / WEIGHTS)
-
-        def _load_from_checkpoint(self, checkpoint_path: str) -> None:
-            load_weights(self.model, Path(checkpoint_path) / WEIGHTS)
-
-    return PairTrainer
-
-
-def _arguments(
-    config: TrainingConfig,
-    dataset: "Dataset",
-    precision: str,
-    machine: Machine,
-    checkpointing: bool,
-) -> Any:
-    from sentence_transformers import SentenceTransformerTrainingArguments
-
-    steps = math.ceil(len(dataset) / config.batch_size) * config.epochs
-    prompts = dict.fromkeys(dataset.column_names, config.document_prompt)
-    return SentenceTransformerTrainingArguments(
-        output_dir=str(config.checkpoints),
-        num_train_epochs=config.epochs,
-        per_device_train_batch_size=config.batch_size // config.processes,
-        learning_rate=config.learning_rate,
-        warmup_steps=round(steps * config.warmup_share),
-        lr_scheduler_type="cosine",
-        bf16=precision == "bf16",
-        accelerator_config={"split_batches": True},
-        # Without it transformers asks for a GPU before it computes in bf16, and several processes
-        # on CPUs (gloo) would not know of each other.
-        use_cpu=not machine.gpus,
-        prompts=prompts | {"anchor": config.query_prompt},
-        eval_strategy="epoch",
-        save_strategy="epoch",
-        save_total_limit=1,
-        logging_strategy="steps",
-        logging_steps=1,
-        logging_first_step=True,
-        disable_tqdm=True,
-        report_to="none",
-        seed=config.seed,
-        data_seed=config.seed,
-        dataloader_num_workers=0,
-        dataloader_pin_memory=bool(machine.gpus),
-        **(CHECKPOINTING if checkpointing else {}),
-    )
 
 
 def _merge(
@@ -339,7 +214,7 @@ def _train_and_report(config: TrainingConfig) -> None:
     from dagster_pipes import open_dagster_pipes
 
     run = fit_adapter if config.method == "adapter" else train
-    with training_lock(config.folder), open_dagster_pipes() as pipes:
+    with training_in(config.folder), open_dagster_pipes() as pipes:
         result = run(config, PipesAndMlflow(pipes, config))
         unfinished = config.result.with_suffix(".unfinished")
         unfinished.write_text(json.dumps(result), encoding="utf-8")
@@ -351,9 +226,6 @@ def _reason(error: Exception) -> str:
     """Why a training failed, in one line."""
     if isinstance(error, ProjectError):
         return one_line(str(error))
-    if isinstance(error, Timeout):
-        folder = Path(error.lock_file).with_suffix("")
-        return f"Another process still trains in {folder}. Wait for it, or end it."
     return one_line(f"The training failed: {type(error).__name__}: {error}")
 
 

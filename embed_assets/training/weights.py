@@ -29,6 +29,10 @@ def save_model(model: Any, folder: Path) -> None:
     unfinished = folder.with_name(folder.name + ".unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     model.save_pretrained(str(unfinished), create_model_card=False)
+    # safetensors writes files that nobody else may read, whatever the umask says of all others.
+    usual = (unfinished / "modules.json").stat().st_mode
+    for file in filter(Path.is_file, unfinished.rglob("*")):
+        file.chmod(usual)
     shutil.rmtree(folder, ignore_errors=True)
     unfinished.rename(folder)
 

@@ -39,7 +39,6 @@ def config(tmp_path: Path) -> TrainingConfig:
         learning_rate=1e-2,
         seed=0,
         precision="fp32",
-        tracking_uri="",
         mlflow_run_id="",
     )
     ids = [f"c{i}" for i in range(120)]

@@ -1,20 +1,33 @@
 """What a training leaves, and what the next run takes up of one that was cut off."""
 
+import json
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import polars as pl
 import pytest
 
+from embed_assets.definitions import build_definitions
 from embed_assets.errors import SettingsError
+from embed_assets.machine import this_machine
 from embed_assets.models.card import model_card
-from embed_assets.settings import Settings
+from embed_assets.resources.ledger import Ledger
+from embed_assets.resources.tracking import Tracking
+from embed_assets.resources.warehouse import Warehouse
+from embed_assets.settings import Settings, Training
+from embed_assets.tables import TABLES
 from embed_assets.training import assets as training
-from embed_assets.training.assets import TrainingError, _keep, _train
+from embed_assets.training.assets import TrainingError, TrainingOptions, _train
+from embed_assets.training.claims import training_in
 from embed_assets.training.config import TrainingConfig, training_config
-from embed_assets.training.trainer import training_lock
+from embed_assets.training.launch import training_environment
+from embed_assets.training.record import PAIR_COLUMNS, keep_version
 from embed_assets_tests.tiny_model import make_static_model, make_tiny_model
+from embed_assets_tests.training.test_preparation import pdfs
+from embed_assets_tests.training.trainings import tracking_of
 
 
 class Log:
@@ -44,28 +57,27 @@ def settings(tmp_path: Path) -> Settings:
 
 def config_of(settings: Settings, folder: Path, run_id: str) -> TrainingConfig:
     folder.mkdir(exist_ok=True)
-    tracking = f"sqlite:///{folder / 'mlflow.db'}"
-    return training_config(folder, settings, model_card(settings), tracking, run_id)
+    return training_config(folder, settings, model_card(settings), run_id)
 
 
 def test_a_model_whose_recording_was_cut_off_is_that_of_the_run_that_trained_it(tmp_path, settings):
     log, pipes = Log(), Pipes()
     first = config_of(settings, tmp_path / "training", "first")
-    assert _train(log, pipes, first) == "first"  # pyright: ignore[reportArgumentType]
+    assert _train(log, pipes, first, "") == "first"  # pyright: ignore[reportArgumentType]
     assert len(pipes.commands) == 1
     (first.folder / "model").mkdir()
     first.result.write_text("{}")
     second = config_of(settings, tmp_path / "training", "second")
-    assert _train(log, pipes, second) == "first"  # pyright: ignore[reportArgumentType]
+    assert _train(log, pipes, second, "") == "first"  # pyright: ignore[reportArgumentType]
     assert len(pipes.commands) == 1
     assert "taken up" in log.said[-1]
 
 
 def test_a_training_that_was_cut_off_is_that_of_the_run_that_ends_it(tmp_path, settings):
     log, pipes = Log(), Pipes()
-    _train(log, pipes, config_of(settings, tmp_path / "training", "first"))  # pyright: ignore[reportArgumentType]
+    _train(log, pipes, config_of(settings, tmp_path / "training", "first"), "")  # pyright: ignore[reportArgumentType]
     second = config_of(settings, tmp_path / "training", "second")
-    assert _train(log, pipes, second) == "second"  # pyright: ignore[reportArgumentType]
+    assert _train(log, pipes, second, "") == "second"  # pyright: ignore[reportArgumentType]
     assert TrainingConfig.model_validate_json(second.path.read_text()).mlflow_run_id == "second"
     assert len(pipes.commands) == 2
 
@@ -78,7 +90,7 @@ def failure_of(config: TrainingConfig) -> str:
         context: dg.AssetExecutionContext, pipes: dg.PipesSubprocessClient
     ) -> dg.MaterializeResult:
         with pytest.raises(TrainingError) as raised:
-            _train(context, pipes, config)
+            _train(context, pipes, config, tracking_of(config.folder))
         said.append(str(raised.value))
         return dg.MaterializeResult()
 
@@ -118,16 +130,26 @@ def test_a_folder_of_the_working_directory_never_passes_for_this_package(
 
 def test_a_training_in_a_folder_where_another_trains_says_so(tmp_path, settings):
     config = config_of(settings, tmp_path / "training", "first")
-    with training_lock(config.folder):
+    with training_in(config.folder):
         assert f"still trains in {config.folder}" in failure_of(config)
 
 
-def test_a_training_that_is_killed_says_that_memory_may_have_lacked(
-    tmp_path, settings, monkeypatch
+@pytest.mark.parametrize(
+    ("death", "said"),
+    [
+        ("kill -9 $$", "code -9.*lack of memory.*EMBED_ASSETS_BATCH_SIZE"),
+        ("exit 137", "code 137.*lack of memory"),
+        ("kill -11 $$", r"without saying why \(.*code -11\)"),
+        ("exit 3", r"without saying why \(.*code 3\)"),
+    ],
+)
+def test_memory_is_blamed_only_where_the_process_was_killed(
+    tmp_path, settings, monkeypatch, death, said
 ):
-    monkeypatch.setattr(training, "training_command", lambda config: ["sh", "-c", "kill -9 $$"])
-    said = failure_of(config_of(settings, tmp_path / "training", "first"))
-    assert re.search("code -9.*lack of memory.*EMBED_ASSETS_BATCH_SIZE", said)
+    monkeypatch.setattr(training, "training_command", lambda config: ["sh", "-c", death])
+    message = failure_of(config_of(settings, tmp_path / "training", "first"))
+    assert re.search(said, message)
+    assert ("memory" in message) == ("memory" in said)
 
 
 @pytest.mark.parametrize(("name", "value"), [("method", "lora"), ("loss", "gist")])
@@ -144,6 +166,152 @@ def test_a_version_is_kept_whole_whatever_was_there(tmp_path):
     (model / "weights").write_text("new")
     (kept / "old").write_text("of another registry")
     (tmp_path / "training" / "copy" / "half").write_text("cut off")
-    assert _keep(model, kept) == kept
-    assert [path.name for path in kept.iterdir()] == ["weights"]
+    pairs = pl.DataFrame({name: ["x"] for name in PAIR_COLUMNS.values()})
+    assert keep_version(model, pairs, kept) == kept
+    assert sorted(path.name for path in kept.iterdir()) == ["pairs.parquet", "weights"]
+    assert pl.read_parquet(kept / "pairs.parquet").columns == list(PAIR_COLUMNS)
     assert [path.name for path in model.parent.iterdir()] == ["model"]
+
+
+# The asset itself, with a real training of a tiny model.
+
+TOPICS = ("valve", "pump", "brine", "tape", "winch", "engine", "wing", "dose")
+PASSWORD = "s3cret-word"
+
+
+def fill(warehouse: Warehouse) -> None:
+    """Two documents of eight chunks, each with a question; the last of each validates."""
+    rows = [
+        (name, index, f"{name} says how the {topic} is read")
+        for name in ("one", "two")
+        for index, topic in enumerate(TOPICS)
+    ]
+    warehouse.replace("raw_pdfs", pdfs("one", "two"))
+    same = dict.fromkeys(("page_start", "page_end", "token_count"), 1) | {"heading_path": ""}
+    chunks = [
+        {
+            **same,
+            "document_id": name,
+            "chunk_index": index,
+            "chunk_id": f"{name}-{index}",
+            "chunk_text": text,
+            "file_name": f"{name}.pdf",
+        }
+        for name, index, text in rows
+    ]
+    warehouse.replace("chunks", pl.DataFrame(chunks, schema=TABLES["chunks"].schema))
+    pairs = [
+        {
+            "question_id": f"q-{name}-{index}",
+            "anchor": f"how is the {TOPICS[index]} of {name} read",
+            "positive": text,
+            "global_chunk_id": f"{name}-{index}",
+            "relevant_chunk_ids": [f"{name}-{index}"],
+            "document_id": name,
+            "generator": "openai:any",
+            "split": "train" if index < 7 else "validation",
+        }
+        for name, index, text in rows
+    ]
+    warehouse.replace("training_pairs", pl.DataFrame(pairs, schema=TABLES["training_pairs"].schema))
+
+
+class Listening(dg.PipesSubprocessClient):
+    """Starts processes, and remembers what they are told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told = ""
+
+    def run(self, *, command: Any, **options: Any) -> Any:
+        self.told += f"{command} {Path(command[-1]).read_text()}"
+        return super().run(command=command, **options)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A home in which a version was trained. told: what its process was, but in its environment."""
+
+    settings: Settings
+    warehouse: Warehouse
+    told: str
+
+    @property
+    def model(self) -> dict[str, Any]:
+        return self.warehouse.read("SELECT * FROM models").row(0, named=True)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """With other settings than the environment's, as from Dagster's Launchpad."""
+    home, pipes = tmp_path_factory.mktemp("home"), Listening()
+    base = make_tiny_model(tmp_path_factory.mktemp("model"))
+    settings = Settings(model=str(base), home=home, seed=5)
+    warehouse = Warehouse(path=str(settings.warehouse))
+    fill(warehouse)
+    uri = f"sqlite:///{home / 'mlflow.db'}?password={PASSWORD}"
+    tracking = Tracking(uri=uri, artifacts=str(home / "artifacts"))
+    options = {"epochs": 1, "batch_size": 4, "merge": "0.75"}
+    others = {"tracking": tracking, "pipes": pipes, "io_manager": dg.mem_io_manager}
+    definitions = build_definitions(settings, others)
+    with dg.DagsterInstance.ephemeral() as instance:
+        done = definitions.resolve_job_def("train").execute_in_process(
+            run_config={"ops": {"finetuned_model": {"config": options}}},
+            asset_selection=[dg.AssetKey("finetuned_model")],
+            instance=instance,
+        )
+    assert done.success
+    return Trained(settings, warehouse, pipes.told)
+
+
+def test_a_version_says_what_it_was_trained_with(trained: Trained) -> None:
+    used = json.loads(trained.model["settings"])
+    assert (used["epochs"], used["batch_size"], used["merge"], used["seed"]) == (1, 4, 0.75, 5)
+    assert used["learning_rate"] == 6e-5, "what it was, where none was set"
+    assert trained.model["code"].startswith("embed-assets ")
+    assert trained.model["machine"] == str(this_machine())
+
+
+def test_a_version_keeps_the_very_pairs_that_it_was_trained_on(trained: Trained) -> None:
+    assert trained.model["pairs"] == "models/v1/pairs.parquet"
+    pairs = pl.read_parquet(trained.settings.home / trained.model["pairs"])
+    asked = [f"q-{name}-{index}" for name in ("one", "two") for index in range(7)]
+    assert pairs["question_id"].to_list() == asked
+    first = pairs.row(0, named=True)
+    assert first["positive"] == "one says how the valve is read"
+    assert [first[name] for name in ("chunk_id", "path", "sha256", "generator")] == [
+        *("one-0", "one.pdf", "5a", "openai:any")
+    ]
+
+
+def test_settings_of_one_run_leave_a_model_that_is_not_stale(trained: Trained) -> None:
+    """The ledger holds the version of the environment's settings: those that a plan goes by."""
+    made = Ledger(trained.warehouse).read().made["finetuned_model", ""]
+    assert made.code_version == training.code_versions(trained.settings)["finetuned_model"]
+    changed = trained.settings.changed({"epochs": 1})
+    assert made.code_version != training.code_versions(changed)["finetuned_model"]
+
+
+def test_a_password_is_told_to_the_process_in_its_environment_alone(trained: Trained) -> None:
+    assert '"mlflow_run_id"' in trained.told, "its command line, and the config that it reads"
+    assert PASSWORD not in trained.told
+    assert PASSWORD in training_environment(1, this_machine(), PASSWORD).values()
+
+
+def test_nothing_of_the_training_is_left_beside_the_version(trained: Trained) -> None:
+    assert [path.name for path in trained.settings.models.iterdir()] == ["v1"]
+
+
+def test_the_trained_model_is_scored_on_no_test_question(trained: Trained) -> None:
+    assert trained.warehouse.count("evaluation_results") == 0
+
+
+def test_a_wrong_setting_of_a_run_is_told_as_one_of_the_environment_is() -> None:
+    options = TrainingOptions.model_validate({"method": "guess"})
+    with pytest.raises(SettingsError, match=r"EMBED_ASSETS_METHOD: .*not 'guess'"):
+        Settings().changed(options.given)
+
+
+def test_every_setting_of_the_training_can_be_set_for_a_run() -> None:
+    assert set(TrainingOptions.model_fields) == set(Training.model_fields)
+    assert TrainingOptions().given == {}

@@ -15,7 +15,7 @@ from embed_assets_tests.machines import H100, PLAIN, with_gpus
 def test_processes_that_train_together_share_the_cores(
     processes: int, cores: int, threads: str | None
 ) -> None:
-    environment = training_environment(processes, replace(PLAIN, cores=cores))
+    environment = training_environment(processes, replace(PLAIN, cores=cores), "")
     assert environment.get("OMP_NUM_THREADS") == threads
 
 
@@ -40,4 +40,4 @@ def test_a_process_that_trains_alone_sees_one_gpu(
     monkeypatch.delenv(GPUS, raising=False)
     if visible is not None:
         monkeypatch.setenv(GPUS, visible)
-    assert training_environment(processes, machine).get(GPUS) == seen
+    assert training_environment(processes, machine, "").get(GPUS) == seen

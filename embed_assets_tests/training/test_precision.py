@@ -29,7 +29,9 @@ from embed_assets_tests.training.trainings import (
     kill_at,
     largest_difference,
     make_config,
+    run_process,
     step_of,
+    tracking_of,
     train_here,
     weights_of,
 )
@@ -164,14 +166,12 @@ def test_two_processes_train_in_bf16_as_one_does_in_fp32(tmp_path: Path, base: P
     (tmp_path / "shared").mkdir()
     path = make_config(tmp_path / "shared", base, **UNTIL_LEARNT, processes=2, precision="bf16")
     config = TrainingConfig.model_validate_json(path.read_text(encoding="utf-8"))
-    done = subprocess.run(
-        training_command(config), capture_output=True, text=True, timeout=500, check=False
-    )
+    done = run_process(training_command(config), config)
     assert done.returncode == 0, done.stderr
     result = json.loads(config.result.read_text(encoding="utf-8"))
     assert (result["precision"], result["steps"]) == ("bf16", full["steps"])
     assert result[NDCG] == pytest.approx(full[NDCG], abs=0.01)
-    client = mlflow.MlflowClient(config.tracking_uri)
+    client = mlflow.MlflowClient(tracking_of(config.folder))
     losses = client.get_metric_history(config.mlflow_run_id, "loss")
     assert len(losses) == result["steps"]
     assert all(math.isfinite(loss.value) for loss in losses)
@@ -189,8 +189,7 @@ def test_processes_find_each_other_on_a_machine_whose_name_leads_nowhere(
 ) -> None:
     path = make_config(tmp_path, base, epochs=1, batch_size=8, processes=2)
     config = TrainingConfig.model_validate_json(path.read_text(encoding="utf-8"))
-    torchrun = [*NAMELESS, *training_command(config)]
-    done = subprocess.run(torchrun, capture_output=True, text=True, timeout=120, check=False)
+    done = run_process([*NAMELESS, *training_command(config)], config)
     assert done.returncode == 0, done.stderr
 
 

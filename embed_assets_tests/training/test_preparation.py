@@ -5,8 +5,11 @@ import duckdb
 import numpy as np
 import polars as pl
 import pytest
+from polars.testing import assert_frame_equal
 
 from embed_assets.errors import ProjectError, SettingsError
+from embed_assets.graph import TRAINING
+from embed_assets.pairs.parts import part_versions
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
 from embed_assets.tables import TABLES
@@ -14,8 +17,8 @@ from embed_assets.training.preparation import (
     merge,
     neighbours,
     pairs_to_train,
+    read_training_input,
     select_pairs,
-    training_pairs,
     validation_corpus,
     with_negatives,
     with_related,
@@ -65,23 +68,37 @@ def warehouse(tmp_path: Path) -> Warehouse:
     return warehouse
 
 
-def test_neighbours_are_those_in_any_document(warehouse: Warehouse) -> None:
-    found = neighbours(warehouse)
+@pytest.fixture
+def places(warehouse: Warehouse) -> pl.DataFrame:
+    return warehouse.read("SELECT document_id, chunk_index, chunk_id FROM chunks")
+
+
+def related_pairs(places: pl.DataFrame) -> pl.DataFrame:
+    return with_related(PAIRS, neighbours(places, places["chunk_id"]))
+
+
+def test_neighbours_are_those_in_any_document(places: pl.DataFrame) -> None:
+    found = neighbours(places, places["chunk_id"])
     assert set(found.filter(chunk_id="a")["neighbour_id"]) == {"b", "g"}
     assert set(found.filter(chunk_id="d")["neighbour_id"]) == {"c", "e"}
 
 
+def test_neighbours_are_looked_for_among_some_chunks_alone(places: pl.DataFrame) -> None:
+    found = neighbours(places, pl.Series(["a", "c", "d", "g"]))
+    assert found.rows() == [("a", "g"), ("c", "d"), ("d", "c"), ("g", "a")]
+
+
 def test_related_are_all_that_answer_the_question_and_their_neighbours(
-    warehouse: Warehouse,
+    places: pl.DataFrame,
 ) -> None:
-    related = with_related(PAIRS, neighbours(warehouse))["related_chunk_ids"].to_list()
+    related = related_pairs(places)["related_chunk_ids"].to_list()
     assert related[0] == ["a", "b", "d", "e", "f", "g"]  # asked of two chunks
     assert related[1] == ["b", "c", "d", "e"]
     assert related[3] == ["a", "f", "g"]
 
 
-def test_hard_negatives_are_chunks_that_are_trained_on(warehouse: Warehouse) -> None:
-    related = with_related(PAIRS, neighbours(warehouse))
+def test_hard_negatives_are_chunks_that_are_trained_on(places: pl.DataFrame) -> None:
+    related = related_pairs(places)
     found = with_negatives(related.head(2), related, OneHot(), 1)  # type: ignore[arg-type]
     assert found["negative_ids"].to_list() == [["c"], ["a"]] or found["negative_ids"].to_list() == [
         ["c"],
@@ -91,8 +108,8 @@ def test_hard_negatives_are_chunks_that_are_trained_on(warehouse: Warehouse) -> 
     assert found.columns[:2] == ["anchor", "positive"]
 
 
-def test_more_hard_negatives_than_chunks_is_a_wrong_setting(warehouse: Warehouse) -> None:
-    related = with_related(PAIRS, neighbours(warehouse))
+def test_more_hard_negatives_than_chunks_is_a_wrong_setting(places: pl.DataFrame) -> None:
+    related = related_pairs(places)
     with pytest.raises(SettingsError, match="EMBED_ASSETS_HARD_NEGATIVES: 3 hard negatives"):
         with_negatives(related, related, OneHot(), 3)  # type: ignore[arg-type]
 
@@ -125,7 +142,7 @@ def test_settings_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
 
     settings = Settings(loss="gist", hard_negatives=2)
     with pytest.raises(SettingsError, match="EMBED_ASSETS_HARD_NEGATIVES"):
-        training_config(tmp_path, settings, model_card(settings), "", "")
+        training_config(tmp_path, settings, model_card(settings), "")
 
 
 def test_processes_share_a_batch_evenly(tmp_path: Path) -> None:
@@ -133,7 +150,7 @@ def test_processes_share_a_batch_evenly(tmp_path: Path) -> None:
     from embed_assets.training.config import training_config
 
     settings = Settings(processes=3, batch_size=32)
-    config = training_config(tmp_path, settings, model_card(settings), "", "")
+    config = training_config(tmp_path, settings, model_card(settings), "")
     assert (config.processes, config.batch_size) == (3, 33)
 
 
@@ -172,23 +189,92 @@ def test_a_batch_of_one_chunk_is_refused(tmp_path: Path) -> None:
 
     settings = Settings(pairs_together=8, batch_size=8)
     with pytest.raises(SettingsError, match="EMBED_ASSETS_PAIRS_TOGETHER"):
-        training_config(tmp_path, settings, model_card(settings), "", "")
+        training_config(tmp_path, settings, model_card(settings), "")
 
 
-def test_pairs_that_an_older_version_made_are_not_trained_on(warehouse):
-    """They don't say which questions are extractive: more of them, and otherwise, would train."""
-    pdf = dict.fromkeys(TABLES["raw_pdfs"].columns, "") | {"document_id": "one"}
-    pdf |= dict.fromkeys(["modified_at", "loaded_at"], datetime.now(UTC))
-    pdf |= {"content": b"", "size_bytes": 0, "sha256": "5a"}
-    warehouse.replace("raw_pdfs", pl.DataFrame([pdf], schema=TABLES["raw_pdfs"].schema))
-    pairs = PAIRS.with_columns(
-        document_id=pl.lit("one"), generator=pl.lit("extractive"), split=pl.lit("train")
+def pdfs(*document_ids: str) -> pl.DataFrame:
+    """Rows of raw_pdfs."""
+    empty = dict.fromkeys(TABLES["raw_pdfs"].columns, "")
+    empty |= dict.fromkeys(["modified_at", "loaded_at"], datetime.now(UTC))
+    empty |= {"content": b"", "size_bytes": 0, "sha256": "5a"}
+    rows = [empty | {"document_id": name, "path": f"{name}.pdf"} for name in document_ids]
+    return pl.DataFrame(rows, schema=TABLES["raw_pdfs"].schema)
+
+
+SPLIT_PAIRS = PAIRS.with_columns(
+    document_id=pl.lit("one"),
+    generator=pl.lit("extractive"),
+    split=pl.Series(["train", "train", "validation", "test_seen_documents"]),
+)
+
+
+def trained_on(warehouse: Warehouse) -> tuple[pl.DataFrame, ...]:
+    """What a training reads, without the names of questions and files, and its version."""
+    given = read_training_input(warehouse)
+    tables = ("training_pairs", "chunks")
+    pairs, places = (warehouse.read(f"SELECT * FROM {name}") for name in tables)
+    version = pl.DataFrame({"version": part_versions(pairs, places)[TRAINING]})
+    names = ("question_id", "document_id", "path")
+    frames = (given.pairs, given.validation, given.corpus, given.neighbours, version)
+    return tuple(
+        frame.drop(names, strict=False).sort(pl.all().exclude("relevant_chunk_ids"))
+        for frame in frames
     )
-    warehouse.replace("training_pairs", pairs)
-    assert training_pairs(warehouse)["generator", "sha256"].unique().rows() == [
-        ("extractive", "5a")
+
+
+def test_a_training_reads_the_chunks_that_train_or_validate_and_no_others(
+    warehouse: Warehouse,
+) -> None:
+    warehouse.replace("raw_pdfs", pdfs("one", "two"))
+    warehouse.replace("training_pairs", SPLIT_PAIRS)
+    given = read_training_input(warehouse)
+    assert given.corpus.rows() == [("a", "text a"), ("c", "text c"), ("e", "text e")]
+    assert given.pairs["relevant_chunk_ids"].to_list() == [["a"], ["c"]], "d is nobody's positive"
+    assert given.validation["question_id"].to_list() == ["q3"]
+    assert given.neighbours.is_empty(), "b, d and g stand between them"
+
+
+def test_a_test_question_and_a_held_out_pdf_change_nothing_that_is_trained_on(
+    warehouse: Warehouse,
+) -> None:
+    warehouse.replace("raw_pdfs", pdfs("one"))
+    warehouse.replace("training_pairs", SPLIT_PAIRS)
+    before = trained_on(warehouse)
+    chunks = warehouse.read("SELECT * FROM chunks WHERE chunk_id IN ('b', 'd')")
+    held_out = chunks.with_columns(document_id=pl.lit("held-out"), chunk_id=pl.lit("new"))
+    held_out = held_out.unique("chunk_id")
+    pair = SPLIT_PAIRS.tail(1).with_columns(
+        question_id=pl.lit("q0"), document_id=pl.lit("held-out"), global_chunk_id=pl.lit("new")
+    )
+    warehouse.replace("raw_pdfs", pdfs("one", "held-out"))
+    warehouse.replace("chunks", held_out, {"document_id": ["held-out"]})
+    warehouse.replace("training_pairs", pl.concat([pair, SPLIT_PAIRS]))
+    for old, new in zip(before, trained_on(warehouse), strict=True):
+        assert_frame_equal(old, new)
+
+
+def test_a_new_name_of_a_file_changes_nothing_that_is_trained_on(warehouse: Warehouse) -> None:
+    warehouse.replace("raw_pdfs", pdfs("one", "two"))
+    warehouse.replace("training_pairs", SPLIT_PAIRS)
+    before = trained_on(warehouse)
+    new_name = pl.col("document_id").replace("one", "uno")
+    chunks = warehouse.read("SELECT * FROM chunks").with_columns(document_id=new_name)
+    moved = SPLIT_PAIRS.with_columns(document_id=new_name, question_id=pl.Series(list("9142")))
+    warehouse.replace("raw_pdfs", pdfs("uno", "two"))
+    warehouse.replace("chunks", chunks)
+    warehouse.replace("training_pairs", moved)
+    for old, new in zip(before, trained_on(warehouse), strict=True):
+        assert_frame_equal(old, new)
+
+
+def test_pairs_that_an_older_version_made_are_not_trained_on(warehouse: Warehouse) -> None:
+    """They don't say which questions are extractive: more of them, and otherwise, would train."""
+    warehouse.replace("raw_pdfs", pdfs("one"))
+    warehouse.replace("training_pairs", SPLIT_PAIRS)
+    assert read_training_input(warehouse).pairs["path", "sha256"].unique().rows() == [
+        ("one.pdf", "5a")
     ]
     with duckdb.connect(warehouse.path) as connection:
         connection.execute("ALTER TABLE training_pairs DROP COLUMN generator")
     with pytest.raises(ProjectError, match="Materialize training_pairs again"):
-        training_pairs(warehouse)
+        read_training_input(warehouse)

@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,9 @@ from embed_assets.machine import Machine
 from embed_assets.models.encoder import load_model
 from embed_assets.training.config import TrainingConfig
 from embed_assets.training.launch import training_command
+from embed_assets.training.pair_trainer import training_dataset
 from embed_assets.training.progress import Silent
-from embed_assets.training.trainer import _training_dataset, last_checkpoint, train
+from embed_assets.training.trainer import last_checkpoint, train
 from embed_assets.training.validation import BEST_METRIC, Validation
 from embed_assets.training.weights import add_lora
 from embed_assets_tests.machines import NARROW, PLAIN, SMALL
@@ -26,7 +26,9 @@ from embed_assets_tests.training.trainings import (
     kill_at,
     largest_difference,
     make_config,
+    run_process,
     step_of,
+    tracking_of,
     train_here,
     weights_of,
 )
@@ -44,9 +46,9 @@ def test_the_process_leaves_a_plain_model_and_says_what_it_measured(
     from sentence_transformers import SentenceTransformer
 
     path = make_config(tmp_path, tiny_model, epochs=2)
-    done = subprocess.run(command(path), capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
     config = TrainingConfig.model_validate_json(path.read_text())
+    done = run_process(command(path), config)
+    assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / "result.json").read_text())
     assert result["pairs"] == 40
     assert result["steps"] == 16
@@ -55,8 +57,10 @@ def test_the_process_leaves_a_plain_model_and_says_what_it_measured(
     suffixes = {file.suffix for file in config.model.rglob("*") if file.is_file()}
     assert ".safetensors" in suffixes
     assert not suffixes & {".bin", ".pt", ".pkl"}
+    modes = {file.stat().st_mode for file in config.model.rglob("*") if file.is_file()}
+    assert modes == {path.stat().st_mode}, "those of any file that is written here"
     assert SentenceTransformer(str(config.model)).prompts["query"] == "query: "
-    client = mlflow.MlflowClient(config.tracking_uri)
+    client = mlflow.MlflowClient(tracking_of(config.folder))
     losses = client.get_metric_history(config.mlflow_run_id, "loss")
     assert [metric.step for metric in losses] == list(range(1, 17))
     ndcg = "validation_in_training/dim_16_cosine_ndcg_at_10"
@@ -104,7 +108,7 @@ def test_two_processes_train_as_one_on_the_batch_that_they_share(
     config = TrainingConfig.model_validate_json(path.read_text())
     torchrun = training_command(config)
     kill_at(torchrun, config, step=7)
-    done = subprocess.run(torchrun, capture_output=True, text=True, timeout=500, check=False)
+    done = run_process(torchrun, config)
     assert done.returncode == 0, done.stderr
     result = json.loads(config.result.read_text())
     assert result["steps"] == 10
@@ -269,4 +273,4 @@ def test_the_anchor_comes_first_since_the_loss_goes_by_order(
     path = make_config(tmp_path, tiny_model, epochs=1)
     config = TrainingConfig.model_validate_json(path.read_text())
     pairs = pl.read_parquet(config.pairs).select("negatives", "positive", "anchor")
-    assert _training_dataset(pairs).column_names == ["anchor", "positive"]
+    assert training_dataset(pairs).column_names == ["anchor", "positive"]

@@ -1,5 +1,6 @@
 """Trainings of a second on a tiny model: what they read, and ways to run, kill and compare them."""
 
+import os
 import subprocess
 import sys
 import time
@@ -12,10 +13,20 @@ import psutil
 
 from embed_assets.machine import Machine
 from embed_assets.training.config import TrainingConfig
+from embed_assets.training.launch import training_environment
 from embed_assets.training.progress import Progress, Silent
 from embed_assets.training.trainer import last_checkpoint, train
+from embed_assets_tests.machines import PLAIN
 
 TOPICS = ("valve", "pump", "brine", "tape", "winch", "engine", "wing", "dose", "token", "contract")
+
+
+WAY = {"batch_size": 5, "learning_rate": 1e-3, "precision": "fp32", "frozen_share": 0.0}
+
+
+def tracking_of(folder: Path) -> str:
+    """Where MLflow is for a training in this folder."""
+    return f"sqlite:///{folder / 'mlflow.db'}"
 
 
 def make_config(
@@ -24,8 +35,7 @@ def make_config(
     """Write what the child reads; gives the path of its configuration."""
     import mlflow
 
-    uri = f"sqlite:///{folder / 'mlflow.db'}"
-    client = mlflow.MlflowClient(uri)
+    client = mlflow.MlflowClient(tracking_of(folder))
     run = client.create_run(client.create_experiment("test", (folder / "artifacts").as_uri()))
     config = TrainingConfig(
         folder=folder,
@@ -35,9 +45,8 @@ def make_config(
         document_prompt="page: ",
         dimensions=(32, 16),
         epochs=epochs,
-        **{"batch_size": 5, "learning_rate": 1e-3, "precision": "fp32"} | options,
+        **WAY | options,
         seed=1,
-        tracking_uri=uri,
         mlflow_run_id=run.info.run_id,
     )
     asked = [
@@ -78,6 +87,23 @@ def command(config: Path) -> list[str]:
     return [sys.executable, "-m", "embed_assets.training.trainer", str(config)]
 
 
+def run_process(command: list[str], config: TrainingConfig) -> subprocess.CompletedProcess[str]:
+    """A training process, from its start to its end."""
+    return subprocess.run(
+        command,
+        env=environment(config),
+        capture_output=True,
+        text=True,
+        timeout=500,
+        check=False,
+    )
+
+
+def environment(config: TrainingConfig) -> dict[str, str]:
+    """That of a training process."""
+    return {**os.environ, **training_environment(1, PLAIN, tracking_of(config.folder))}
+
+
 class Measured(Silent):
     """Keeps the loss of each step, and what is said."""
 
@@ -100,7 +126,7 @@ def kill_at(command: list[str], config: TrainingConfig, step: int) -> None:
     """Start a training, and kill all its processes once it has a checkpoint of this step."""
     log_path = config.folder / "killed.log"
     with log_path.open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log)
+        process = subprocess.Popen(command, env=environment(config), stdout=log, stderr=log)
         deadline = time.monotonic() + 300
         while step_of(last_checkpoint(config)) < step:
             assert process.poll() is None, log_path.read_text(encoding="utf-8")

@@ -1,0 +1,71 @@
+"""Whose the folder of a training is: two locks, which the system opens where a process is killed.
+
+One is held by the run that prepares, trains and records, the other by the process that trains: it
+outlives a run that is killed.
+"""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from embed_assets.errors import ProjectError
+
+
+class FolderClaimedError(ProjectError):
+    """Another run, or the process that a killed one left behind, trains in the folder."""
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """The folder is this run's until the block ends, whether it is there or not.
+
+    FolderClaimedError where it is another's, or where a process still trains there.
+    """
+    with _held(_claim(folder), folder):
+        with training_in(folder):  # a process that was left behind would read what is written next
+            pass
+        yield
+
+
+@contextmanager
+def training_in(folder: Path) -> Iterator[None]:
+    """The process trains in the folder until the block ends. FolderClaimedError if one does."""
+    with _held(_process(folder), folder):
+        yield
+
+
+def clear_trainings(models: Path) -> None:
+    """Delete the folders of trainings that are over, or that nothing will take up."""
+    for folder in models.glob("training-*"):
+        if not folder.is_dir():
+            continue
+        with suppress(FolderClaimedError), claimed(folder):
+            shutil.rmtree(folder)
+            for lock in (_claim(folder), _process(folder)):
+                lock.unlink(missing_ok=True)
+
+
+def _claim(folder: Path) -> Path:
+    return Path(f"{folder}.lock")
+
+
+def _process(folder: Path) -> Path:
+    return Path(f"{folder}.process.lock")
+
+
+@contextmanager
+def _held(path: Path, folder: Path) -> Iterator[None]:
+    lock = FileLock(path, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise FolderClaimedError(
+            f"Another process still trains in {folder}. Wait for it, or end it."
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
