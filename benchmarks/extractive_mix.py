@@ -39,7 +39,6 @@ from sentence_transformers.sentence_transformer.losses import (
 
 from embed_assets.questions.extractive.mix import extractive_questions
 from embed_assets.questions.extractive.passages import strip_markup
-from embed_assets.settings import Settings
 from embed_assets.training.weights import set_dropout
 
 DIMENSIONS = [384, 256, 128, 64]
@@ -286,7 +285,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--chunks", type=int, default=0, help="at most, all that answer among them")
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--warmup", type=float, default=0.1, help="share of the steps")
-    parser.add_argument("--dropout", type=float, default=Settings().dropout)
+    parser.add_argument("--dropout", type=float, default=0.0)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--max-length", type=int, default=128)
     parser.add_argument("--seed", type=int, default=0)

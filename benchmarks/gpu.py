@@ -22,9 +22,10 @@ with its weights in bf16, ours is autocast. NDCG@10 is that of the trained model
 queries, encoded in fp32. Memory is the peak that a GPU, or a whole process on a CPU, held in an
 arm; for encoding, what a GPU held beyond the models.
 
-What to expect, before any GPU was at hand: training 1.5 times the recipe's pairs/s, since lower
-layers stay as they are and texts of like lengths share a batch; encoding 1.5 times `encode`, by
-large batches without padding. `--report FILE` prints the tables of --out again.
+Expected before any GPU was at hand: training at 1.5 times the recipe's pairs/s, since lower layers
+stay as they are and texts of like lengths share a batch; encoding at 1.5 times `encode`, by large
+batches without padding. Found on an H100 (docs/results.md): 1.2 and .65 times, since a model as
+small as MiniLM waits for the processor. `--report FILE` prints the tables of --out again.
 """
 
 import argparse

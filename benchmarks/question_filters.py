@@ -141,6 +141,7 @@ def place_in_chunks(
                         "answerable": True,
                         "status": KEPT,
                         "may_train": True,
+                        "turn": 1,
                         "origin": "real",
                     }
                 )
@@ -341,8 +342,7 @@ class Benchmark:
             filter_each(questions, self.texts, enabled),
             enabled,
             lambda texts: self.encode(tuple(texts)),
-            self.chunk_ids,
-            lambda: self.chunk_embeddings,
+            lambda ids: self.chunk_embeddings[[self.chunk_ids.index(key) for key in ids]],
         )
         return judged.filter(status=KEPT)
 

@@ -46,7 +46,7 @@ from embed_assets.resources.warehouse import Warehouse, digest
 from embed_assets.settings import EXTRACTIVE, Settings
 from embed_assets.tables import TABLES
 from embed_assets.training.adapter import fit_adapter
-from embed_assets.training.config import shape_of, training_config
+from embed_assets.training.config import training_config
 from embed_assets.training.preparation import prepare, select_pairs
 from embed_assets.training.progress import Silent
 from embed_assets.training.trainer import train
@@ -299,7 +299,9 @@ def measure(chosen: TrainingSet, options: argparse.Namespace, out: Path, scratch
         trained = {
             "epochs": options.recipe_epochs if arm in RECIPES else options.epochs,
             # Which settings an arm means, when defaults change.
-            "shape": "" if arm in RECIPES else digest(shape_of(settings_of(arm, options))),
+            "shape": ""
+            if arm in RECIPES
+            else digest(settings_of(arm, options).shape("finetuned_model")),
         }
         mixes = {} if arm in RECIPES or "adapter" in arm else shares_of(arm, options)
         if {arm, *mixes} <= done(out, about | trained):

@@ -3,8 +3,9 @@
 Estimated before it was built: a batch of 32 pairs is padded to its longest text, a fifth to a third
 of it for nothing, and its activations (32 x 256 tokens) leave the cache at each layer; parts of a
 few texts of like length save both, so 1.3 to 1.5 times the speed, at the same loss. Attention has a
-fast path on CPUs that knows no dropout: without it another fifth. Found (RESULTS.md): 1.5 times
-where lengths differ, 1.1 where texts fill 256 tokens, 1 where they fill 128; without dropout 1.2.
+fast path on CPUs that knows no dropout: without it another fifth. Found (docs/results.md): 1.5
+times where lengths differ, 1.1 where texts fill 256 tokens, 1 where they fill 128; without dropout
+1.2.
 
     python benchmarks/training_step.py --beir DIR [--parts 0 512 1024 2048] [--frozen 0 0.34]
         [--dropout 0 0.1] [--tokens 128]

@@ -1,7 +1,11 @@
-"""Every setting, once: its name, type, default and one line of help.
+"""Every setting, once: its name, type, default, one line of help, and the assets that it shapes.
 
 A setting `name` is read from the environment variable `EMBED_ASSETS_NAME`, then from `.env` in the
 working directory, then from its default here. The README's table is made from this file.
+
+Settings stand in groups, and `Settings` is all of them: flat names, whatever the group. Each is
+marked in its declaration with the assets that it shapes: another value makes these stale, since
+their code versions are made from the marks (`Settings.shape`).
 """
 
 import os
@@ -9,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import BaseModel, Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "EMBED_ASSETS_"
@@ -23,11 +27,265 @@ NEARLY_EQUAL = 0.95
 all-MiniLM-L6-v2 puts 20 pairs at .95 or above: 14 equal to the letter, 4 rewordings, 2 that differ
 in a word that matters. Of the 7 between .93 and .95, 2 are rewordings; below, hardly any."""
 ROUND_TRIP_K = 20
+Precision = Literal["auto", "fp32", "bf16"]
+Method = Literal["full", "lora", "adapter"]
+Loss = Literal["mnrl", "cached_mnrl", "gist"]
 LabelledPurpose = Literal["train", "test"]
 Merge = Literal["best"] | Annotated[float, Field(gt=0, le=1)]
 
 
-class Settings(BaseSettings):
+class Shapes:
+    """Mark of a setting: the assets that it shapes. `Shapes()`: none, it may change without effect.
+
+    Such a setting says where things lie, how many work on them, how long they may take or what they
+    may cost.
+    """
+
+    def __init__(self, *assets: str) -> None:
+        self.assets = frozenset(assets)
+
+
+NOTHING = Shapes()
+TOKENS = Shapes("chunks", "training_pairs", "base_eval", "finetuned_model")
+EMBEDDINGS = Shapes("training_pairs", "base_eval", "finetuned_model")
+DIMENSIONS = Shapes("base_eval", "finetuned_model")
+QUESTIONS = Shapes("synthetic_questions")
+QUESTIONS_AND_PAIRS = Shapes("synthetic_questions", "training_pairs")
+FINETUNED_MODEL = Shapes("finetuned_model")
+COMPARED = Shapes("base_eval", "comparison")
+
+
+class Group(BaseModel):
+    """Settings that belong together."""
+
+
+class Places(Group):
+    """Where everything lies."""
+
+    pdfs: Annotated[Path, NOTHING] = Field(
+        default=Path("data/sample"), description="Folder of PDFs, searched recursively"
+    )
+    home: Annotated[Path, NOTHING] = Field(
+        default=Path("data/home"),
+        description="Folder of all state: warehouse, MLflow, models, Dagster",
+    )
+    project: Annotated[str, NOTHING] = Field(
+        default=DEFAULT_PROJECT,
+        pattern=r"^[\w.-]+$",
+        description="Name of the experiment and the registered model in MLflow. A home leaves a "
+        "name alone that another home on the same server has",
+    )
+
+
+class Model(Group):
+    """The base model, and how texts are embedded."""
+
+    model: Annotated[str, TOKENS] = Field(
+        default="all-MiniLM-L6-v2",
+        description="Base model: a sentence-transformers hub name or a local folder. "
+        "`all-MiniLM-L6-v2` is installed with the package and needs no network",
+    )
+    query_prompt: Annotated[str | None, EMBEDDINGS] = Field(
+        default=None, description="Put before each query. Unset: what the model's family needs"
+    )
+    document_prompt: Annotated[str | None, EMBEDDINGS] = Field(
+        default=None, description="Put before each chunk. Unset: what the model's family needs"
+    )
+    dimensions: Annotated[str | None, DIMENSIONS] = Field(
+        default=None,
+        description="Matryoshka dimensions, separated by commas. Unset: those of "
+        "768, 512, 256, 128, 64 below the model's size, and its size",
+    )
+    precision: Annotated[Precision, EMBEDDINGS] = Field(
+        default="auto", description="`auto`: bf16 on GPUs and CPUs that compute in it, else fp32"
+    )
+    max_chunk_tokens: Annotated[int, TOKENS] = Field(
+        default=512,
+        ge=32,
+        description="Upper bound of a chunk for models that take very long texts",
+    )
+
+
+class Documents(Group):
+    """How PDFs are read."""
+
+    workers: Annotated[int, NOTHING] = Field(
+        default=0, ge=0, description="Processes that parse PDFs. 0: one per core, at most 8"
+    )
+    parse_timeout: Annotated[float, NOTHING] = Field(
+        default=600.0, gt=0, description="Seconds that parsing one document may take"
+    )
+
+
+class Questions(Group):
+    """Who asks what about the documents."""
+
+    questions: Annotated[str, QUESTIONS] = Field(
+        default=EXTRACTIVE,
+        description="Who writes the training questions: `extractive` (no model needed), "
+        "`openai:MODEL` (any OpenAI-compatible server: OPENAI_BASE_URL, OPENAI_API_KEY), "
+        "`huggingface:MODEL` (a model on this machine) or `none`",
+    )
+    questions_per_chunk: Annotated[int, QUESTIONS] = Field(
+        default=2, ge=1, le=10, description="Questions that a language model writes for a chunk"
+    )
+    question_domain: Annotated[str, QUESTIONS] = Field(
+        default="",
+        description="What the documents are, told to the model that writes questions: "
+        "`tenancy contracts in Scotland`",
+    )
+    question_prompt: Annotated[Path | None, QUESTIONS] = Field(
+        default=None,
+        description="Jinja file of your own instructions to that model. "
+        "Unset: `embed_assets/questions/written/instructions.jinja`",
+    )
+    labelled: Annotated[str, QUESTIONS_AND_PAIRS] = Field(
+        default="",
+        description="Files or folders of people's questions (JSONL, CSV, datasets, Argilla, "
+        "LlamaIndex, BEIR), separated as in PATH. "
+        f"Unset: `{LABELLED_BESIDE_PDFS}` in the PDF folder, where there is one",
+    )
+    labelled_purpose: Annotated[LabelledPurpose, QUESTIONS_AND_PAIRS] = Field(
+        default="test",
+        description="What a labelled question is for when its row doesn't say: train, test",
+    )
+
+
+class Llm(Group):
+    """Calls of language models."""
+
+    llm_temperature: Annotated[float, QUESTIONS] = Field(
+        default=0.7, ge=0, le=2, description="Temperature of the model that writes questions"
+    )
+    llm_max_tokens: Annotated[int, QUESTIONS] = Field(
+        default=1024, ge=16, description="Tokens of one reply, at most"
+    )
+    llm_concurrency: Annotated[int, NOTHING] = Field(
+        default=8, ge=1, description="Calls at a time; a local model's batch size"
+    )
+    llm_timeout: Annotated[float, NOTHING] = Field(
+        default=120.0, gt=0, description="Seconds that one call may take"
+    )
+    llm_requests_per_minute: Annotated[int, NOTHING] = Field(
+        default=0, ge=0, description="Calls a minute. 0: no limit"
+    )
+    llm_token_budget: Annotated[int, NOTHING] = Field(
+        default=0,
+        ge=0,
+        description="Tokens that one command may use on a server, calls in flight reckoned by the "
+        "largest so far. What is left over is asked by the next command. 0: no limit",
+    )
+    llm_cost_budget: Annotated[float, NOTHING] = Field(
+        default=0.0, ge=0, description="Money that one command may spend, by the prices below"
+    )
+    llm_input_price: Annotated[float, NOTHING] = Field(
+        default=0.0, ge=0, description="Price of a million input tokens, in any currency"
+    )
+    llm_output_price: Annotated[float, NOTHING] = Field(
+        default=0.0, ge=0, description="Price of a million output tokens"
+    )
+
+
+class Filters(Group):
+    """Which of a machine's questions are kept."""
+
+    filters: Annotated[str, QUESTIONS_AND_PAIRS] = Field(
+        default="unanswerable,duplicates,near_duplicates",
+        description="What drops a machine's questions: `all`, `none`, or some of `unanswerable`, "
+        "`pointing` (at 'the text', a figure, …), `verbatim`, `duplicates`, `near_duplicates`, "
+        "`round_trip` (the base model doesn't find the chunk)",
+    )
+    judge: Annotated[str, QUESTIONS] = Field(
+        default="",
+        description="Model that scores written questions from 1 to 5, as `openai:MODEL`. "
+        "Unset: none does",
+    )
+    judge_threshold: Annotated[float, QUESTIONS] = Field(
+        default=3.0, ge=1, le=5, description="Least score of a question that trains"
+    )
+
+
+class Training(Group):
+    """How the model is fine-tuned: Dagster's Launchpad offers these for one run."""
+
+    method: Annotated[Method, FINETUNED_MODEL] = Field(
+        default="full",
+        description="What is trained: `full`, the weights; `lora`, low-rank changes of them; "
+        "`adapter`, a matrix behind the queries: chunks keep their embeddings",
+    )
+    loss: Annotated[Loss, FINETUNED_MODEL] = Field(
+        default="mnrl",
+        description="Loss at each dimension: `mnrl`, in-batch negatives; `cached_mnrl`, the same "
+        "for batches larger than memory; `gist`, the base model says which are no negatives",
+    )
+    epochs: Annotated[int, FINETUNED_MODEL] = Field(
+        default=2,
+        ge=1,
+        description="Passes over the training pairs, at most. An adapter makes as many as it needs",
+    )
+    max_pairs: Annotated[int | None, FINETUNED_MODEL] = Field(
+        default=None,
+        ge=0,
+        description="Pairs to train on at most, spread over all chunks. 0: every pair. "
+        "Unset: every pair, but 512 extractive ones. Without a GPU some 200 pairs take a minute",
+    )
+    batch_size: Annotated[int, FINETUNED_MODEL] = Field(
+        default=32,
+        ge=2,
+        description="Pairs per batch; each is a negative to others. Where it doesn't fit in memory "
+        "its gradients are cached",
+    )
+    pairs_together: Annotated[int, FINETUNED_MODEL] = Field(
+        default=1,
+        ge=1,
+        description="Pairs of a chunk that may share a batch, and the work of embedding its text",
+    )
+    learning_rate: Annotated[float | None, FINETUNED_MODEL] = Field(
+        default=None,
+        gt=0,
+        description="Peak learning rate. Unset: 6e-5 for `full`, 1e-3 for `lora` and `adapter`",
+    )
+    frozen_share: Annotated[float, FINETUNED_MODEL] = Field(
+        default=0.34,
+        ge=0,
+        lt=1,
+        description="Share of the layers, the lowest, that stay as they are in `full` and `lora` "
+        "training, rounded down. 0: all are trained",
+    )
+    hard_negatives: Annotated[int, FINETUNED_MODEL] = Field(
+        default=0,
+        ge=0,
+        le=8,
+        description="Chunks per pair that the base model takes for the answer and that are none",
+    )
+    merge: Annotated[Merge | None, FINETUNED_MODEL] = Field(
+        default=None,
+        description="Share of the tuned weights in the model, the rest being the base's: a guard "
+        "against forgetting. `best`: the one of four that is best on validation. Unset: 1, and 0.5 "
+        "where most questions are extractive",
+    )
+    processes: Annotated[int, FINETUNED_MODEL] = Field(
+        default=0, ge=0, description="Processes that train together, by torchrun. 0: one per GPU"
+    )
+    seed: Annotated[int, FINETUNED_MODEL] = Field(
+        default=42, description="Seed of the training's order and initialisation"
+    )
+
+
+class Evaluation(Group):
+    """What the model is compared with."""
+
+    baselines: Annotated[str, COMPARED] = Field(
+        default="bm25,champion",
+        description="What the fine-tuned model is compared with beside its base, separated by "
+        "commas: `bm25`, `champion` (the one before it), `openai:MODEL` (any OpenAI-compatible "
+        "server's embeddings), any sentence-transformers model, a version (`v3`). `none`: nothing",
+    )
+
+
+class Settings(  # pyright: ignore[reportIncompatibleVariableOverride] # two kinds of model_config
+    Places, Model, Documents, Questions, Llm, Filters, Training, Evaluation, BaseSettings
+):
     """What a person can turn. Paths are made absolute, so that child processes agree on them."""
 
     model_config = SettingsConfigDict(
@@ -39,210 +297,22 @@ class Settings(BaseSettings):
         validate_default=True,
     )
 
-    pdfs: Path = Field(
-        default=Path("data/sample"), description="Folder of PDFs, searched recursively"
-    )
-    home: Path = Field(
-        default=Path("data/home"),
-        description="Folder of all state: warehouse, MLflow, models, Dagster",
-    )
-    project: str = Field(
-        default=DEFAULT_PROJECT,
-        pattern=r"^[\w.-]+$",
-        description="Name of the experiment and the registered model in MLflow: several projects "
-        "can share a server",
-    )
-    model: str = Field(
-        default="all-MiniLM-L6-v2",
-        description="Base model: a sentence-transformers hub name or a local folder. "
-        "`all-MiniLM-L6-v2` is installed with the package and needs no network",
-    )
-    query_prompt: str | None = Field(
-        default=None, description="Put before each query. Unset: what the model's family needs"
-    )
-    document_prompt: str | None = Field(
-        default=None, description="Put before each chunk. Unset: what the model's family needs"
-    )
-    dimensions: str | None = Field(
-        default=None,
-        description="Matryoshka dimensions, separated by commas. Unset: those of "
-        "768, 512, 256, 128, 64 below the model's size, and its size",
-    )
-    baselines: str = Field(
-        default="bm25,champion",
-        description="What the fine-tuned model is compared with beside its base, separated by "
-        "commas: `bm25`, `champion` (the one before it), `openai:MODEL` (any OpenAI-compatible "
-        "server's embeddings), any sentence-transformers model, a version (`v3`). `none`: nothing",
-    )
-    questions: str = Field(
-        default=EXTRACTIVE,
-        description="Who writes the training questions: `extractive` (no model needed), "
-        "`openai:MODEL` (any OpenAI-compatible server: OPENAI_BASE_URL, OPENAI_API_KEY), "
-        "`huggingface:MODEL` (a model on this machine) or `none`",
-    )
-    questions_per_chunk: int = Field(
-        default=2, ge=1, le=10, description="Questions that a language model writes for a chunk"
-    )
-    question_domain: str = Field(
-        default="",
-        description="What the documents are, told to the model that writes questions: "
-        "`tenancy contracts in Scotland`",
-    )
-    question_prompt: Path | None = Field(
-        default=None,
-        description="Jinja file of your own instructions to that model. "
-        "Unset: `embed_assets/questions/written/instructions.jinja`",
-    )
-    llm_temperature: float = Field(
-        default=0.7, ge=0, le=2, description="Temperature of the model that writes questions"
-    )
-    llm_max_tokens: int = Field(default=1024, ge=16, description="Tokens of one reply, at most")
-    llm_concurrency: int = Field(
-        default=8, ge=1, description="Calls at a time; a local model's batch size"
-    )
-    llm_timeout: float = Field(default=120.0, gt=0, description="Seconds that one call may take")
-    llm_requests_per_minute: int = Field(default=0, ge=0, description="Calls a minute. 0: no limit")
-    llm_token_budget: int = Field(
-        default=0,
-        ge=0,
-        description="Tokens that one command may use on a server, calls in flight reckoned by the "
-        "largest so far. What is left over is asked by the next command. 0: no limit",
-    )
-    llm_cost_budget: float = Field(
-        default=0.0, ge=0, description="Money that one command may spend, by the prices below"
-    )
-    llm_input_price: float = Field(
-        default=0.0, ge=0, description="Price of a million input tokens, in any currency"
-    )
-    llm_output_price: float = Field(
-        default=0.0, ge=0, description="Price of a million output tokens"
-    )
-    judge: str = Field(
-        default="",
-        description="Model that scores written questions from 1 to 5, as `openai:MODEL`. "
-        "Unset: none does",
-    )
-    judge_threshold: float = Field(
-        default=3.0, ge=1, le=5, description="Least score of a question that trains"
-    )
-    labelled: str = Field(
-        default="",
-        description="Files or folders of people's questions (JSONL, CSV, datasets, Argilla, "
-        "LlamaIndex, BEIR), separated as in PATH. "
-        f"Unset: `{LABELLED_BESIDE_PDFS}` in the PDF folder, where there is one",
-    )
-    labelled_purpose: LabelledPurpose = Field(
-        default="test",
-        description="What a labelled question is for when its row doesn't say: train, test",
-    )
-    filters: str = Field(
-        default="unanswerable,duplicates,near_duplicates",
-        description="What drops a machine's questions: `all`, `none`, or some of `unanswerable`, "
-        "`pointing` (at 'the text', a figure, …), `verbatim`, `duplicates`, `near_duplicates`, "
-        "`round_trip` (the base model doesn't find the chunk)",
-    )
-    near_duplicate: float = Field(
-        default=NEARLY_EQUAL,
-        gt=0,
-        le=1,
-        description="Cosine, less what all questions share, from which two are nearly the same",
-    )
-    round_trip_k: int = Field(
-        default=ROUND_TRIP_K,
-        ge=1,
-        description="Places among which the round trip must find the chunk",
-    )
-    max_chunk_tokens: int = Field(
-        default=512,
-        ge=32,
-        description="Upper bound of a chunk for models that take very long texts",
-    )
-    workers: int = Field(
-        default=0, ge=0, description="Processes that parse PDFs. 0: one per core, at most 8"
-    )
-    parse_timeout: float = Field(
-        default=600.0, gt=0, description="Seconds that parsing one document may take"
-    )
-    precision: Literal["auto", "fp32", "bf16"] = Field(
-        default="auto", description="`auto`: bf16 on GPUs and CPUs that compute in it, else fp32"
-    )
-    epochs: int = Field(
-        default=2,
-        ge=1,
-        description="Passes over the training pairs, at most. An adapter makes as many as it needs",
-    )
-    max_pairs: int | None = Field(
-        default=None,
-        ge=0,
-        description="Pairs to train on at most, spread over all chunks. 0: every pair. "
-        "Unset: every pair, but 512 extractive ones. Without a GPU some 200 pairs take a minute",
-    )
-    batch_size: int = Field(
-        default=32,
-        ge=2,
-        description="Pairs per batch; each is a negative to others. Where it doesn't fit in memory "
-        "its gradients are cached",
-    )
-    pairs_together: int = Field(
-        default=1,
-        ge=1,
-        description="Pairs of a chunk that may share a batch, and the work of embedding its text",
-    )
-    method: Literal["full", "lora", "adapter"] = Field(
-        default="full",
-        description="What is trained: `full`, the weights; `lora`, low-rank changes of them; "
-        "`adapter`, a matrix behind the queries: chunks keep their embeddings",
-    )
-    loss: Literal["mnrl", "cached_mnrl", "gist"] = Field(
-        default="mnrl",
-        description="Loss at each dimension: `mnrl`, in-batch negatives; `cached_mnrl`, the same "
-        "for batches larger than memory; `gist`, the base model says which are no negatives",
-    )
-    hard_negatives: int = Field(
-        default=0,
-        ge=0,
-        le=8,
-        description="Chunks per pair that the base model takes for the answer and that are none",
-    )
-    frozen_share: float = Field(
-        default=0.34,
-        ge=0,
-        lt=1,
-        description="Share of the layers, the lowest, that stay as they are in `full` and `lora` "
-        "training, rounded down. 0: all are trained",
-    )
-    dropout: float = Field(
-        default=0.0,
-        ge=0,
-        lt=1,
-        description="Share of the activations left out at random in `full` and `lora` training",
-    )
-    learning_rate: float | None = Field(
-        default=None,
-        gt=0,
-        description="Peak learning rate. Unset: 6e-5 for `full`, 1e-3 for `lora` and `adapter`",
-    )
-    patience: int = Field(
-        default=0, ge=0, description="Epochs without a gain on validation that end it. 0: none do"
-    )
-    merge: Merge | None = Field(
-        default=None,
-        description="Share of the tuned weights in the model, the rest being the base's: a guard "
-        "against forgetting. `best`: the one of four that is best on validation. Unset: 1, and 0.5 "
-        "where most questions are extractive",
-    )
-    gradient_checkpointing: bool = Field(
-        default=False, description="Compute activations twice, to train in less memory"
-    )
-    processes: int = Field(
-        default=0, ge=0, description="Processes that train together, by torchrun. 0: one per GPU"
-    )
-    seed: int = Field(default=42, description="Seed of the training's order and initialisation")
-
     @field_validator("pdfs", "home", "question_prompt")
     @classmethod
     def _absolute(cls, path: Path | None) -> Path | None:
         return path and Path(os.path.abspath(path.expanduser()))
+
+    def shape(self, asset: str, **meant: object) -> tuple[tuple[str, object], ...]:
+        """Name and value of every setting that is marked to shape an asset, by name.
+
+        meant: by name, what stands in place of a setting's value where something else decides: the
+        prompt of a model's family where none is set, the rows of a file, None where the setting has
+        no effect beside another. ValueError for a setting that isn't marked.
+        """
+        marked = {name for name in type(self).model_fields if asset in shaped_by(name)}
+        if unmarked := sorted(set(meant) - marked):
+            raise ValueError(f"not marked to shape {asset}: {', '.join(unmarked)}")
+        return tuple((name, meant.get(name, getattr(self, name))) for name in sorted(marked))
 
     @cached_property
     def labelled_files(self) -> tuple[Path, ...]:
@@ -284,10 +354,24 @@ class Settings(BaseSettings):
         return os.environ.get(TRACKING_URI) or f"sqlite:///{self.home / 'mlflow.db'}"
 
 
+GROUPS: tuple[type[Group], ...] = (
+    *(Places, Model, Documents, Questions, Llm, Filters, Training, Evaluation),
+)
+
+
+def shaped_by(name: str) -> frozenset[str]:
+    """Assets that a setting is marked to shape. LookupError where it has no mark."""
+    marks = (mark for mark in Settings.model_fields[name].metadata if isinstance(mark, Shapes))
+    mark = next(marks, None)
+    if mark is None:
+        raise LookupError(f"the setting {name} doesn't say which assets it shapes")
+    return mark.assets
+
+
 def settings_table() -> str:
     """The README's table of settings, in markdown."""
     lines = ["| variable | default | meaning |", "| --- | --- | --- |"]
-    for name, field in Settings.model_fields.items():
+    for name, field in (row for group in GROUPS for row in group.model_fields.items()):
         default = "" if field.default in (None, "") else f"`{field.default}`"
         lines.append(f"| `{PREFIX}{name.upper()}` | {default} | {field.description} |")
     return "\n".join(lines)

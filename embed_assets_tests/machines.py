@@ -18,6 +18,8 @@ WITH_BF16 = replace(PLAIN, processor_flags=PLAIN.processor_flags | {"avx512_bf16
 WITH_AMX = replace(PLAIN, processor_flags=PLAIN.processor_flags | {"amx_bf16"})
 SMALL = replace(PLAIN, memory_bytes=2**20)
 """Into which no batch fits, of whatever model: gradients are cached."""
+NARROW = replace(PLAIN, memory_bytes=2**10)
+"""Into which the activations of not even one text fit: they are computed twice."""
 MAC = replace(PLAIN, platform="darwin", processor="Apple M3", processor_flags=frozenset())
 WINDOWS = replace(PLAIN, platform="win32")
 

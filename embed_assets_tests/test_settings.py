@@ -1,14 +1,20 @@
 """Settings come from the environment, then from `.env`, then from their defaults."""
 
+import json
 import os
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from embed_assets.command.cli import load_settings
+from embed_assets.definitions import code_versions
 from embed_assets.errors import SettingsError
-from embed_assets.settings import PREFIX, Settings
+from embed_assets.settings import PREFIX, Settings, shaped_by
+from embed_assets.training.config import NOT_OF_ADAPTERS
+from embed_assets_tests.tiny_model import make_tiny_model
 
 
 @pytest.fixture(autouse=True)
@@ -112,3 +118,138 @@ def test_a_wrong_setting_is_one_line_that_names_it_and_what_it_was(monkeypatch, 
     assert message.endswith(f"not '{value}'.")
     assert "\n" not in message
     assert error.value.status == 2
+
+
+# Which assets a setting shapes.
+
+WRITTEN = {"questions": "openai:m", "judge": "openai:j", "filters": "all"}
+"""Under which every setting of the questions has an effect."""
+WITNESSES: dict[str, Any] = {
+    "pdfs": "elsewhere",
+    "project": "manuals",
+    "home": "elsewhere",
+    "model": "MODEL",
+    "query_prompt": "q: ",
+    "document_prompt": "d: ",
+    "dimensions": "64",
+    "precision": "fp32",
+    "max_chunk_tokens": 100,
+    "workers": 3,
+    "parse_timeout": 9,
+    "questions": "openai:another",
+    "questions_per_chunk": 3,
+    "question_domain": "bees",
+    "question_prompt": "prompt.jinja",
+    "labelled": "q.jsonl",
+    "labelled_purpose": "train",
+    "llm_temperature": 0.1,
+    "llm_max_tokens": 99,
+    "llm_concurrency": 3,
+    "llm_timeout": 9,
+    "llm_requests_per_minute": 9,
+    "llm_token_budget": 9,
+    "llm_cost_budget": 9,
+    "llm_input_price": 9,
+    "llm_output_price": 9,
+    "filters": "pointing,duplicates",
+    "judge": "openai:another",
+    "judge_threshold": 4,
+    "baselines": "none",
+    "method": "lora",
+    "loss": "gist",
+    "epochs": 7,
+    "max_pairs": 7,
+    "batch_size": 7,
+    "pairs_together": 2,
+    "learning_rate": 0.5,
+    "frozen_share": 0.5,
+    "hard_negatives": 1,
+    "merge": "best",
+    "processes": 7,
+    "seed": 7,
+}
+"""Another value of each setting."""
+
+
+def test_every_setting_says_which_assets_it_shapes():
+    stages = {asset for name in Settings.model_fields for asset in shaped_by(name)}
+    assert stages < set(code_versions(Settings())), "names of assets"
+    assert set(WITNESSES) == set(Settings.model_fields), "a new setting needs another value here"
+
+
+def test_a_setting_without_a_mark_is_an_error(monkeypatch):
+    monkeypatch.setitem(Settings.model_fields, "epochs", Field(default=1))
+    with pytest.raises(LookupError, match="epochs doesn't say which assets it shapes"):
+        Settings().shape("chunks")
+
+
+@pytest.mark.parametrize("name", WITNESSES)
+def test_a_setting_changes_the_versions_of_the_assets_that_it_shapes_and_no_others(
+    folder, name, tmp_path_factory
+):
+    (folder / "prompt.jinja").write_text("Ask {{ n }} questions.")
+    rows = [{"question": "Why?", "file_name": "a.pdf"}]
+    (folder / "q.jsonl").write_text(json.dumps(rows[0]))
+    given = dict(WRITTEN)
+    if name == "labelled_purpose":
+        given["labelled"] = "q.jsonl"
+    value = WITNESSES[name]
+    if value == "MODEL":
+        value = str(make_tiny_model(tmp_path_factory.mktemp("model"), limit=64))
+    before = code_versions(Settings.model_validate(given))
+    after = code_versions(Settings.model_validate(given | {name: value}))
+    assert {asset for asset in before if before[asset] != after[asset]} == shaped_by(name)
+
+
+def test_what_has_no_effect_beside_another_setting_shapes_nothing():
+    adapter = Settings(method="adapter")
+    for name in NOT_OF_ADAPTERS:
+        changed = adapter.model_copy(update={name: WITNESSES[name]})
+        assert code_versions(changed) == code_versions(adapter)
+
+
+def test_a_value_that_stands_for_an_unmarked_setting_is_an_error():
+    with pytest.raises(ValueError, match="not marked to shape chunks: epochs"):
+        Settings().shape("chunks", epochs=None)
+
+
+@pytest.mark.parametrize(
+    ("given", "versions"),
+    [
+        ({}, {}),
+        ({"max_chunk_tokens": 128}, {"chunks": "1, all-MiniLM-L6-v2 tokens, limit 128"}),
+        ({"questions": "none"}, {"synthetic_questions": "none"}),
+        (
+            {"filters": "all"},
+            {
+                "synthetic_questions": "extractive extractive-2, "
+                "filters pointing,unanswerable,verbatim"
+            },
+        ),
+        (
+            {"questions": "openai:gpt-4o-mini", "judge": "openai:gpt-4o"},
+            {
+                "synthetic_questions": 'openai:gpt-4o-mini llm-1+394c1480 {"n": 2, "temperature": '
+                '0.7, "max_tokens": 1024, "domain": ""}, filters unanswerable, '
+                "judge-1 openai:gpt-4o 3"
+            },
+        ),
+        (
+            {"questions": "huggingface:m", "question_domain": "bees", "questions_per_chunk": 3},
+            {
+                "synthetic_questions": 'huggingface:m llm-1+394c1480 {"n": 3, "temperature": 0.7, '
+                '"max_tokens": 1024, "domain": "bees"}, filters unanswerable'
+            },
+        ),
+    ],
+)
+def test_what_older_homes_hold_of_documents_and_questions_is_not_made_anew(given, versions):
+    """Their versions, to the letter: another one asks a language model again for every chunk."""
+    kept = {
+        "raw_pdfs": "1",
+        "parsed_markdown": f"pymupdf4llm-layout {version('pymupdf')}",
+        "chunks": "1, all-MiniLM-L6-v2 tokens, limit 256",
+        "synthetic_questions": "extractive extractive-2, filters unanswerable",
+    }
+    made = code_versions(Settings.model_validate(given))
+    assert {asset: made[asset] for asset in kept} == kept | versions

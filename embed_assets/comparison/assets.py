@@ -38,8 +38,8 @@ from embed_assets.models.registry import champion_before, champion_version
 from embed_assets.partitions import asset
 from embed_assets.resources.ledger import Ledger
 from embed_assets.resources.materializing import materializing
-from embed_assets.resources.tracking import CHAMPION, Tracking
-from embed_assets.resources.warehouse import Warehouse
+from embed_assets.resources.tracking import Tracking
+from embed_assets.resources.warehouse import Warehouse, digest
 from embed_assets.settings import Settings
 
 COMPARISON_VERSION = "2"
@@ -261,5 +261,5 @@ def _differences(result: Comparison) -> dict[str, float]:
 
 def code_versions(settings: Settings) -> dict[str, str]:
     """Version of the comparison, and whether the champion before takes part."""
-    champion = f", {CHAMPION}" if compares_champion(settings) else ""
-    return {"comparison": f"{COMPARISON_VERSION}{champion}"}
+    shape = settings.shape("comparison", baselines=compares_champion(settings))
+    return {"comparison": f"{COMPARISON_VERSION}, {digest(shape)}"}

@@ -7,6 +7,7 @@ from embed_assets.documents.chunking import CHUNKER, chunk_documents
 from embed_assets.documents.folder import load_documents
 from embed_assets.documents.parsing import PARSER, parse_documents
 from embed_assets.models.card import model_card
+from embed_assets.models.identity import tokenizer_name
 from embed_assets.partitions import asset
 from embed_assets.resources.io_manager import Slices, warn_of_failures
 from embed_assets.resources.warehouse import Warehouse, digest
@@ -56,9 +57,8 @@ def chunks(
 
 def code_versions(settings: Settings) -> dict[str, str]:
     """Version of each asset's code and of the settings that shape it."""
-    card = model_card(settings)
     return {
         "raw_pdfs": "1",
         "parsed_markdown": PARSER,
-        "chunks": f"{CHUNKER}, {card.name} tokens, limit {card.token_limit}",
+        "chunks": f"{CHUNKER}, {tokenizer_name(settings)}",
     }

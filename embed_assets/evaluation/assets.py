@@ -22,11 +22,12 @@ from embed_assets.evaluation.scoring import (
 )
 from embed_assets.models.card import embedding_size, matryoshka_dimensions, model_card
 from embed_assets.models.embeddings import CachedEncoder
+from embed_assets.models.identity import model_shape
 from embed_assets.partitions import asset
 from embed_assets.resources.ledger import Cause, Failure
 from embed_assets.resources.materializing import materializing
 from embed_assets.resources.tracking import Tracking, as_params
-from embed_assets.resources.warehouse import Warehouse
+from embed_assets.resources.warehouse import Warehouse, digest
 from embed_assets.settings import Settings
 
 EVALUATION_VERSION = "1"
@@ -93,13 +94,7 @@ def _incomplete(failed: Sequence[str]) -> Failure | None:
 
 def code_versions(settings: Settings) -> dict[str, str]:
     """Version of the evaluation and of the model and settings that it depends on."""
-    card = model_card(settings)
-    shape = (
-        card.name,
-        card.query_prompt,
-        card.document_prompt,
-        settings.dimensions or "default",
-        settings.precision,
-        *sorted(lasting_baselines(settings)),
+    shape = settings.shape(
+        "base_eval", **model_shape(settings), baselines=sorted(lasting_baselines(settings))
     )
-    return {"base_eval": f"{EVALUATION_VERSION}, {', '.join(shape)}"}
+    return {"base_eval": f"{EVALUATION_VERSION}, {digest(shape)}"}

@@ -6,7 +6,6 @@ Nothing here loads a model: identities are asked for whenever a plan is made.
 import functools
 import hashlib
 import json
-from dataclasses import dataclass
 from pathlib import Path
 
 from embed_assets.models.card import ModelCard, model_card
@@ -32,36 +31,30 @@ NOT_READ = (SAME_AS, MODULES, "config_sentence_transformers.json", "data_config.
 READ = (".json", ".txt", ".model", ".jinja", ".py", ".safetensors", ".bin")
 
 
-@dataclass(frozen=True)
-class BaseIdentity:
-    """model: of all that decides the base model's vectors. tokenizer: of how it cuts texts."""
+def model_shape(settings: Settings) -> dict[str, object]:
+    """What stands for the settings of the base model in a code version: see `Settings.shape`.
 
-    model: str
-    tokenizer: str
-
-
-UNKNOWN = BaseIdentity("unknown", "unknown")
-
-
-def base_identity(settings: Settings) -> BaseIdentity:
-    """Identity of the base model, its tokenizer's apart. NoModelError where it can't be known.
-
-    A base folder is read once in a process, until a file of it changes.
+    Where nobody can say now what the model is, the settings stand for themselves.
     """
-    card = model_card(settings)
-    return BaseIdentity(model_identity(card), tokenizer_identity(card))
-
-
-def base_identity_if_known(settings: Settings) -> BaseIdentity:
-    """Identity of the base model; UNKNOWN where nobody can say now what it is."""
     try:
-        return base_identity(settings)
+        card = model_card(settings)
+        identity = model_identity(card)
     except NoModelError:
-        return UNKNOWN
+        return {"model": (settings.model, "unknown")}
+    return {
+        "model": (card.name, identity),
+        "query_prompt": card.query_prompt,
+        "document_prompt": card.document_prompt,
+        "max_chunk_tokens": card.token_limit,
+    }
 
 
 def model_identity(card: ModelCard) -> str:
-    """Digest of all that decides a model's vectors, precision left out: equal, if all that is."""
+    """Digest of all that decides a model's vectors, but for the precision.
+
+    A folder is read once in a process, until a file of it changes. NoModelError where nobody can
+    say now what a hub model is.
+    """
     return _digest(task_identity(card, "query"), task_identity(card, "document"))
 
 
@@ -76,6 +69,20 @@ def task_identity(card: ModelCard, task: Task) -> str:
 def tokenizer_identity(card: ModelCard) -> str:
     """Digest of all that decides how a text is cut into chunks: the tokenizer and the limit."""
     return _digest(_file_digest(tokenizer_file(card.source)), str(card.token_limit))
+
+
+def tokenizer_name(settings: Settings) -> str:
+    """What chunks are measured with, for a person: the model and its limit.
+
+    A person's own folder may hold another tokenizer tomorrow: its digest is part of the name.
+    """
+    try:
+        card = model_card(settings)
+    except NoModelError:
+        return f"{settings.model} tokens, unknown"
+    name = f"{card.name} tokens, limit {card.token_limit}"
+    own_folder = Path(card.name).expanduser().is_dir()
+    return f"{name}, tokenizer {tokenizer_identity(card)}" if own_folder else name
 
 
 def files_digest(source: str, task: Task) -> str:

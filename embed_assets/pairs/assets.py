@@ -6,7 +6,7 @@ import dagster as dg
 import polars as pl
 
 from embed_assets.charts import to_markdown, to_png
-from embed_assets.models.card import model_card
+from embed_assets.models.identity import model_shape
 from embed_assets.pairs.parts import part_versions
 from embed_assets.pairs.selection import corpus_filter, make_pairs
 from embed_assets.pairs.splits import SPLITS, check_enough
@@ -20,7 +20,7 @@ from embed_assets.resources.materializing import materializing
 from embed_assets.resources.warehouse import Warehouse, digest
 from embed_assets.settings import Settings
 
-PAIRS_VERSION = "4"
+PAIRS_VERSION = "5"
 
 
 @asset("training_pairs", kinds={"python", "duckdb"})
@@ -88,10 +88,14 @@ def _cell(text: str, limit: int) -> str:
 def code_versions(settings: Settings) -> dict[str, str]:
     """Version of the rules by which splits are made, and of what filters go by."""
     enabled = enabled_filters(settings.filters) & CORPUS_FILTERS
-    shape: list[object] = [sorted(enabled)]
-    if enabled & NEED_EMBEDDINGS:
-        card = model_card(settings)
-        shape += [card.name, card.query_prompt, card.document_prompt, settings.precision]
-    # The report of people's questions names rows that no document has.
-    shape.append(read_labelled(settings.labelled_files, settings.labelled_purpose))
+    embeds = bool(enabled & NEED_EMBEDDINGS)
+    card = model_shape(settings) | {"precision": settings.precision}
+    shape = settings.shape(
+        "training_pairs",
+        **{name: value if embeds else None for name, value in card.items()},
+        filters=sorted(enabled),
+        # The report of people's questions names rows that no document has.
+        labelled=read_labelled(settings.labelled_files, settings.labelled_purpose),
+        labelled_purpose=None,  # each row says its own
+    )
     return {"training_pairs": f"{PAIRS_VERSION}, {digest(shape)}"}

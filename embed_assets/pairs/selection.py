@@ -1,4 +1,10 @@
-"""Which questions become pairs: what the corpus-wide filters keep, each with its split."""
+"""Which questions become pairs: what the filters over all questions keep, each with its split.
+
+What trains and what validates a training is decided by the questions and chunks of these two splits
+alone: a held-out document that arrives, whatever it asks, changes neither. So a machine's question
+that tests yields to a like one that trains. People's tests are the exception, and the point of it:
+what repeats one of them never trains.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,9 +13,17 @@ import polars as pl
 
 from embed_assets.models.card import model_card
 from embed_assets.models.embeddings import CachedEncoder
-from embed_assets.pairs.splits import SPLITS, TRAIN, Assignments, assign_splits
+from embed_assets.pairs.splits import (
+    LABELLED,
+    SEEN,
+    TRAIN,
+    UNSEEN,
+    VALIDATION,
+    Assignments,
+    assign_splits,
+)
 from embed_assets.questions.filters.names import enabled_filters
-from embed_assets.questions.filters.together import filter_together
+from embed_assets.questions.filters.together import filter_together, may_join
 from embed_assets.questions.statuses import CORPUS_WIDE, DUPLICATE, KEPT
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
@@ -27,8 +41,12 @@ class Pairs:
 
 
 Filter = Callable[[pl.DataFrame], pl.DataFrame]
-"""Sets `status`. Given question_id, question, kind, purpose, relevant_chunk_ids, status, may_train.
-"""
+"""Sets `status` and adds to relevant_chunk_ids. Given what `filter_together` is, and `positive`."""
+
+FIRST_KEPT = (LABELLED, VALIDATION, TRAIN, UNSEEN, SEEN)
+"""Of two splits that hold the same text, the one that keeps it stands first."""
+TURNS = {LABELLED: 0, VALIDATION: 1, TRAIN: 1, UNSEEN: 2, SEEN: 2}
+"""People's tests; what decides a training; a machine's tests."""
 
 
 def make_pairs(warehouse: Warehouse, filter_questions: Filter) -> Pairs:
@@ -50,7 +68,9 @@ def make_pairs(warehouse: Warehouse, filter_questions: Filter) -> Pairs:
     )
     filtered = filter_questions(
         drop_leaks(split).with_columns(
-            question=pl.col("anchor"), may_train=pl.col("split") == TRAIN
+            question=pl.col("anchor"),
+            turn=pl.col("split").replace_strict(TURNS, return_dtype=pl.Int64),
+            may_train=pl.col("split") == TRAIN,
         )
     )
     kept = merge_test_questions(filtered.filter(pl.col("status") == KEPT))
@@ -74,39 +94,50 @@ def make_pairs(warehouse: Warehouse, filter_questions: Filter) -> Pairs:
 
 
 def corpus_filter(warehouse: Warehouse, settings: Settings) -> Filter:
-    """The filters that look at the whole corpus, through the base model's eyes."""
+    """The filters that look at all questions together, through the base model's eyes."""
     enabled = enabled_filters(settings.filters)
     card = model_card(settings)
 
     def apply(questions: pl.DataFrame) -> pl.DataFrame:
         encoder = CachedEncoder(warehouse, card, settings.precision)
-        corpus = warehouse.corpus()
-        texts = corpus["chunk_text"].to_list()
+        texts = dict(questions.select("chunk_id", "positive").iter_rows())
         return filter_together(
             questions,
             enabled,
             lambda asked: encoder.encode_queries(asked, "Encoding questions"),
-            corpus["chunk_id"].to_list(),
-            lambda: encoder.encode_documents(texts, "Encoding chunks"),
+            lambda ids: encoder.encode_documents([texts[key] for key in ids], "Encoding chunks"),
         )
 
     return apply
 
 
 def drop_leaks(questions: pl.DataFrame) -> pl.DataFrame:
-    """The questions with a status: DUPLICATE where the same text stands in a stricter split.
+    """The questions with a status: DUPLICATE where another split keeps the same text.
 
-    questions: anchor, split. A question asked of two documents, or written by a person and by a
-    machine, would otherwise be trained on in one split and tested in another. Case and signs don't
-    count. It is no filter that can be turned off.
+    questions: anchor, split, relevant_chunk_ids. A question asked of two documents, or written by a
+    person and by a machine, would otherwise be trained on in one split and tested in another. Case
+    and signs don't count. FIRST_KEPT says which split keeps it; the question kept takes over the
+    chunks of those dropped, where `may_join` lets it. It is no filter that can be turned off.
     """
-    strictness = pl.col("split").replace_strict({s: i for i, s in enumerate(SPLITS)})
+    place = {split: place for place, split in enumerate(FIRST_KEPT)}
     words = [" ".join(normalised_words(text)) or text for text in questions["anchor"]]
-    leaks = strictness < strictness.max().over("words")
-    return (
-        questions.with_columns(words=pl.Series(words, dtype=pl.String))
-        .with_columns(status=pl.when(leaks).then(pl.lit(DUPLICATE)).otherwise(pl.lit(KEPT)))
-        .drop("words")
+    first: dict[str, str] = {}
+    splits = questions["split"].to_list()
+    for key, split in zip(words, splits, strict=True):
+        first[key] = min(first.get(key, split), split, key=place.__getitem__)
+    leaks = [split != first[key] for key, split in zip(words, splits, strict=True)]
+    relevant = questions["relevant_chunk_ids"].to_list()
+    left: dict[str, list[str]] = {}
+    for key, split, leak, chunks in zip(words, splits, leaks, relevant, strict=True):
+        if leak and may_join(TURNS[split], TURNS[first[key]], into_tests=True):
+            left.setdefault(key, []).extend(chunks)
+    joined = [
+        chunks if leak or key not in left else list(dict.fromkeys([*chunks, *left[key]]))
+        for key, leak, chunks in zip(words, leaks, relevant, strict=True)
+    ]
+    return questions.with_columns(
+        pl.Series("relevant_chunk_ids", joined, pl.List(pl.String)),
+        pl.Series("status", [DUPLICATE if leak else KEPT for leak in leaks], pl.String),
     )
 
 

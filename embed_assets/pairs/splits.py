@@ -50,26 +50,23 @@ def assign_splits(
 
     questions: question_id, chunk_id, document_id, purpose. occurrences: chunk_id, document_id of
     every place where a chunk's text stands. content_hashes: sha256 of the PDF by document_id.
-    Returns questions with a column `split`. Those of a chunk that was trained on and now stands in
-    a held-out document too belong nowhere and are left out; so are those that ask a document that
-    isn't held out about a chunk that one which is, or was, holds too.
+    Returns questions with a column `split`. A chunk whose text stands in a held-out document too is
+    held out with it, unless it had a split before: then it stays there, since a held-out document
+    that arrives must change no training. Either way it is asked about on one side alone. Left out
+    are the questions that a held-out document asks about a chunk that isn't held out, and those
+    that another document asks about one that is, or was.
     """
     trainable = questions.filter(pl.col("purpose") == "train")
     documents = _assign_documents(trainable, content_hashes, stored.documents)
     held_out = {key for key, split in documents.items() if split == UNSEEN}
     in_held_out = set(occurrences.filter(pl.col("document_id").is_in(held_out))["chunk_id"])
     chunks = _assign_chunks(set(trainable["chunk_id"]), in_held_out, stored.chunks)
-    usable = {
-        chunk: split
-        for chunk, split in chunks.items()
-        if chunk not in in_held_out or split == UNSEEN
-    }
     split_of_chunk = pl.DataFrame(
-        {"chunk_id": list(usable), "split": list(usable.values())},
+        {"chunk_id": list(chunks), "split": list(chunks.values())},
         schema={"chunk_id": pl.String, "split": pl.String},
     )
     made = trainable.join(split_of_chunk, on="chunk_id", how="inner").filter(
-        (pl.col("split") != UNSEEN) | pl.col("document_id").is_in(held_out)
+        (pl.col("split") == UNSEEN) == pl.col("document_id").is_in(held_out)
     )
     labelled = questions.filter(pl.col("purpose") == "test").with_columns(split=pl.lit(LABELLED))
     return pl.concat([made, labelled]), Assignments(documents, chunks)
@@ -105,7 +102,7 @@ def _assign_chunks(
     new = sorted((c for c in chunk_ids if c not in stored and c not in in_held_out), key=position)
     chunks.update({c: UNSEEN for c in chunk_ids if c not in stored and c in in_held_out})
     chunks.update({c: _chunk_split(c) for c in new})
-    present = [c for c in chunk_ids if c not in in_held_out]
+    present = [c for c in chunk_ids if chunks[c] != UNSEEN]
     for split, least in LEAST_CHUNKS.items():
         missing = least - sum(chunks[c] == split for c in present)
         movable = [c for c in new if chunks[c] == TRAIN]

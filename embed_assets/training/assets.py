@@ -12,7 +12,6 @@ from dagster._core.errors import DagsterPipesExecutionError  # Dagster doesn't e
 from filelock import Timeout
 
 from embed_assets.errors import ProjectError
-from embed_assets.evaluation.assets import EVALUATION_VERSION
 from embed_assets.evaluation.scoring import (
     mlflow_metrics,
     ndcg_table,
@@ -23,6 +22,7 @@ from embed_assets.evaluation.scoring import (
 from embed_assets.machine import this_machine
 from embed_assets.models.card import model_card, version_card
 from embed_assets.models.embeddings import CachedEncoder
+from embed_assets.models.identity import model_shape
 from embed_assets.models.registry import register
 from embed_assets.partitions import asset
 from embed_assets.resources.materializing import materializing
@@ -30,12 +30,12 @@ from embed_assets.resources.tracking import Tracking, as_params
 from embed_assets.resources.warehouse import Transaction, Warehouse, digest
 from embed_assets.settings import Settings
 from embed_assets.tables import TABLES
-from embed_assets.training.config import TrainingConfig, shape_of, training_config
+from embed_assets.training.config import TrainingConfig, training_config, without_effect
 from embed_assets.training.launch import training_command, training_environment
 from embed_assets.training.preparation import pairs_to_train, prepare, training_pairs
 from embed_assets.training.trainer import training_lock
 
-TRAINING_VERSION = "3"
+TRAINING_VERSION = "4"
 
 
 class TrainingError(ProjectError):
@@ -121,8 +121,7 @@ def _train(
         raise TrainingError(
             said
             or f"The training ended without saying why ({error}). If the system ended it for lack "
-            "of memory: a smaller EMBED_ASSETS_BATCH_SIZE needs less, and so does "
-            "EMBED_ASSETS_GRADIENT_CHECKPOINTING=true."
+            "of memory: a smaller EMBED_ASSETS_BATCH_SIZE needs less."
         ) from error
     return config.mlflow_run_id
 
@@ -181,14 +180,5 @@ def _record_model(
 
 def code_versions(settings: Settings) -> dict[str, str]:
     """Version of the training and of every setting that shapes a model."""
-    card = model_card(settings)
-    shape = (
-        card.name,
-        card.query_prompt,
-        card.document_prompt,
-        card.token_limit,
-        settings.dimensions,
-        shape_of(settings),
-        settings.precision,
-    )
-    return {"finetuned_model": f"{TRAINING_VERSION}.{EVALUATION_VERSION}, {digest(shape)}"}
+    shape = settings.shape("finetuned_model", **model_shape(settings), **without_effect(settings))
+    return {"finetuned_model": f"{TRAINING_VERSION}, {digest(shape)}"}

@@ -4,7 +4,6 @@ Imported where there is neither Dagster nor a warehouse: nothing of them belongs
 """
 
 from pathlib import Path
-from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -16,22 +15,24 @@ from embed_assets.models.card import (
     matryoshka_dimensions,
     starts_with_transformer,
 )
-from embed_assets.settings import Merge, Settings
+from embed_assets.settings import Loss, Merge, Method, Precision, Settings
 
 LEARNING_RATES = {"full": 6e-5, "lora": 1e-3, "adapter": 1e-3}
 """Peak learning rate of each method, where none is set."""
-Method = Literal["full", "lora", "adapter"]
-Loss = Literal["mnrl", "cached_mnrl", "gist"]
+NOT_OF_ADAPTERS = (
+    *("epochs", "batch_size", "pairs_together", "loss", "hard_negatives", "frozen_share"),
+    *("merge", "processes"),
+)
+"""Settings that have no effect on an adapter: it has steps and a loss of its own."""
 
 
 class TrainingConfig(BaseModel):
     """All that the child needs to know. Frames are parquet files in `folder`.
 
-    frozen_share: of the layers, the lowest, that stay as they are. dropout: of the activations, at
-    random, whatever the base model was trained with. batch_size: pairs over all processes.
-    pairs_together: of a chunk in one batch, at most. patience: validations without a gain after
-    which it stops; 0: never. merge: share of the tuned weights that is kept, the rest being the
-    base's, or `best`, by validation. seconds_between_checkpoints: what a killed run loses, at most.
+    frozen_share: of the layers, the lowest, that stay as they are. batch_size: pairs over all
+    processes. pairs_together: of a chunk in one batch, at most. merge: share of the tuned weights
+    that is kept, the rest being the base's, or `best`, by validation. seconds_between_checkpoints:
+    what a killed run loses, at most.
     base_ndcg_at_10: the base model's on the validation questions.
     """
 
@@ -46,19 +47,16 @@ class TrainingConfig(BaseModel):
     method: Method = "full"
     loss: Loss = "mnrl"
     frozen_share: float = 0.0
-    dropout: float = 0.0
     epochs: int
     batch_size: int
     pairs_together: int = 1
     learning_rate: float
     warmup_share: float = 0.1
-    patience: int = 0
     merge: Merge = 1.0
-    gradient_checkpointing: bool = False
     processes: int = 1
     base_ndcg_at_10: float | None = None
     seed: int
-    precision: Literal["auto", "fp32", "bf16"]
+    precision: Precision
     seconds_between_checkpoints: float = 300.0
     tracking_uri: str
     mlflow_run_id: str
@@ -148,14 +146,11 @@ def training_config(
         method=settings.method,
         loss=settings.loss,
         frozen_share=settings.frozen_share,
-        dropout=settings.dropout,
         epochs=settings.epochs,
         # Each process has its share of every batch.
         batch_size=-(-settings.batch_size // processes) * processes,
         pairs_together=settings.pairs_together,
         learning_rate=settings.learning_rate or LEARNING_RATES[settings.method],
-        patience=settings.patience,
-        gradient_checkpointing=settings.gradient_checkpointing,
         processes=processes,
         seed=settings.seed,
         precision=settings.precision,
@@ -164,27 +159,9 @@ def training_config(
     )
 
 
-def shape_of(settings: Settings) -> tuple[object, ...]:
-    """The settings that shape a model trained by its method: others may change without effect.
-
-    As they were set: who writes the questions changes the pairs, and the model by these.
-    """
-    always = (settings.method, settings.max_pairs, settings.learning_rate, settings.seed)
-    if settings.method == "adapter":
-        return always
-    return (
-        *always,
-        settings.epochs,
-        settings.batch_size,
-        settings.pairs_together,
-        settings.loss,
-        settings.hard_negatives,
-        settings.frozen_share,
-        settings.dropout,
-        settings.patience,
-        settings.merge,
-        settings.processes,
-    )
+def without_effect(settings: Settings) -> dict[str, None]:
+    """The training settings that have no effect by the method that is set, each as None."""
+    return dict.fromkeys(NOT_OF_ADAPTERS) if settings.method == "adapter" else {}
 
 
 def process_count(settings: Settings, machine: Machine) -> int:

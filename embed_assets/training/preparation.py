@@ -19,7 +19,7 @@ EXTRACTIVE_SHARE = 0.5
 """Share of the tuned weights that is kept of a training on extractive questions, where none is set.
 
 They share their chunks' words, and people ask in others: what the base knows of these must not be
-lost. Both were chosen on people's questions, with all weights trained (`benchmarks/RESULTS.md`):
+lost. Both were chosen on people's questions, with all weights trained (`docs/results.md`):
 four times the updates undid what these gain on one set."""
 VALIDATION_CHUNKS = 2000
 """Chunks that validation searches while training: those that answer, and others up to so many."""

@@ -98,10 +98,6 @@ class Validations:
         """The best, the first of equals. ValueError where there is none yet."""
         return max(self.rows, key=lambda row: row.ndcg)
 
-    def without_gain(self) -> int:
-        """Validations since the best one."""
-        return len(self.rows) - 1 - self.rows.index(self.best) if self.rows else 0
-
 
 class Clock:
     """Seconds of training alone, and the pairs trained on in them."""
@@ -141,7 +137,7 @@ class Clock:
 def watch(
     config: TrainingConfig, progress: Progress, clock: Clock, pairs: int, machine: Machine
 ) -> Any:
-    """A trainer callback: reports what is measured, keeps the best weights, stops when it may."""
+    """A trainer callback: reports what is measured, keeps the best weights."""
     from transformers import TrainerCallback
 
     class Watch(TrainerCallback):
@@ -228,9 +224,6 @@ def watch(
                 _forget_best(config, {now.step, before.step if before else now.step})
             progress.measure({now.step: _validation_figures(metrics | {"epoch": now.epoch})})
             progress.say(f"Epoch {now.epoch:g}: validation NDCG@10 {now.ndcg:.4f}")
-            if config.patience and self.validations.without_gain() >= config.patience:
-                progress.say(f"No gain in {config.patience} validations: stopping.")
-                control.should_training_stop = True
 
         def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             clock.stop()

@@ -26,7 +26,7 @@ from embed_assets.training.batches import Place, batch_sampler
 from embed_assets.training.config import TrainingConfig
 from embed_assets.training.forward import forward_once
 from embed_assets.training.losses import cached_texts, make_loss
-from embed_assets.training.memory import texts_that_fit
+from embed_assets.training.memory import room_for
 from embed_assets.training.progress import (
     Clock,
     PipesAndMlflow,
@@ -78,9 +78,9 @@ def train(
     progress.say(f"Training in {precision} on {machine}")
     set_seed(config.seed)
     model = _model(config, machine)
-    set_dropout(model, config.dropout)
+    set_dropout(model, 0.0)
     if config.method == "lora":
-        add_lora(model, config.dropout, config.frozen_share)
+        add_lora(model, config.frozen_share)
     else:
         freeze_lowest(model, config.frozen_share)
     forward_once(model, machine)
@@ -89,19 +89,20 @@ def train(
     clock = Clock()
     watcher = watch(config, progress, clock, pairs.height, machine)
     validation = Validation(config, precision, machine)
-    fit = texts_that_fit(
+    room = room_for(
         model,
         config.token_limit,
         memory_bytes=machine.model_memory_bytes // (1 if machine.gpus else config.processes),
         bf16=precision == "bf16",
-        checkpointing=config.gradient_checkpointing,
     )
-    cached = cached_texts(config, len(dataset.column_names), fit)
+    cached = cached_texts(config, len(dataset.column_names), room.texts)
+    if room.checkpointing:
+        progress.say("Activations are computed twice: those of one text don't fit in memory.")
     if cached is not None:
         progress.say(f"Gradients are cached, {cached} texts at a time.")
     trainer = _trainer_class(config, clock)(
         model=model,
-        args=_arguments(config, dataset, precision, machine),
+        args=_arguments(config, dataset, precision, machine, room.checkpointing),
         train_dataset=dataset,
         places=_places(pairs),
         loss=make_loss(model, config, cached, machine),
@@ -169,13 +170,12 @@ def _is_whole(checkpoint: Path, config: TrainingConfig) -> bool:
 
 
 def _is_finished(checkpoint: Path, config: TrainingConfig) -> bool:
-    """Whether it was made after the last validation that the config lets happen."""
+    """Whether it was made after the last validation."""
     state = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
     validations = Validations(state["log_history"])
     if not validations.rows or validations.rows[-1].step != state["global_step"]:
         return False
-    stopped = config.patience and validations.without_gain() >= config.patience
-    return bool(stopped) or state["global_step"] >= state["max_steps"]
+    return state["global_step"] >= state["max_steps"]
 
 
 def _model(config: TrainingConfig, machine: Machine) -> Any:
@@ -254,7 +254,13 @@ def _trainer_class(config: TrainingConfig, clock: Clock) -> Any:
     return PairTrainer
 
 
-def _arguments(config: TrainingConfig, dataset: "Dataset", precision: str, machine: Machine) -> Any:
+def _arguments(
+    config: TrainingConfig,
+    dataset: "Dataset",
+    precision: str,
+    machine: Machine,
+    checkpointing: bool,
+) -> Any:
     from sentence_transformers import SentenceTransformerTrainingArguments
 
     steps = math.ceil(len(dataset) / config.batch_size) * config.epochs
@@ -284,7 +290,7 @@ def _arguments(config: TrainingConfig, dataset: "Dataset", precision: str, machi
         data_seed=config.seed,
         dataloader_num_workers=0,
         dataloader_pin_memory=bool(machine.gpus),
-        **(CHECKPOINTING if config.gradient_checkpointing else {}),
+        **(CHECKPOINTING if checkpointing else {}),
     )
 
 

@@ -92,7 +92,7 @@ def set_dropout(model: Any, share: float) -> None:
                 setattr(module, name, share)
 
 
-def add_lora(model: Any, dropout: float, frozen_share: float) -> None:
+def add_lora(model: Any, frozen_share: float) -> None:
     """Freeze the model, and train low-rank changes of its transformer's linear layers.
 
     Hu et al. 2021, 'LoRA'. frozen_share: of the layers, the lowest, that stay as they are.
@@ -108,7 +108,7 @@ def add_lora(model: Any, dropout: float, frozen_share: float) -> None:
         LoraConfig(
             r=LORA_RANK,
             lora_alpha=2 * LORA_RANK,
-            lora_dropout=dropout,
+            lora_dropout=0.0,
             target_modules="all-linear",
             exclude_modules=names or None,
         )

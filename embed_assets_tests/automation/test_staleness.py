@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-
 from embed_assets.automation.staleness import (
     DOCUMENT_ASSETS,
     UPSTREAM,
@@ -13,6 +12,7 @@ from embed_assets.automation.staleness import (
     stale_document_assets,
     stale_training_assets,
 )
+
 from embed_assets.resources.warehouse import Warehouse, input_version, materialization_rows
 from embed_assets.tables import TABLES
 

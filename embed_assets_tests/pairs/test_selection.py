@@ -1,14 +1,22 @@
 """Corpus-wide filters: what they drop stays on record, and is decided anew each time."""
 
+import random
+from collections.abc import Sequence
+
+import numpy as np
 import polars as pl
 import pytest
 
-from embed_assets.pairs.selection import corpus_filter, make_pairs
+from embed_assets.pairs.selection import Pairs, corpus_filter, make_pairs
+from embed_assets.pairs.splits import HELD_OUT_DOCUMENTS, UNSEEN, position
+from embed_assets.questions.filters.names import FILTERS
+from embed_assets.questions.filters.together import filter_together
+from embed_assets.questions.statuses import CORPUS_WIDE, KEPT
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
 from embed_assets.tables import TABLES
-from embed_assets_tests.pairs.test_splits import Corpus, keep_all, stock
-from embed_assets_tests.tiny_model import make_tiny_model
+from embed_assets_tests.pairs.test_splits import Corpus, keep_all, sha, stock
+from embed_assets_tests.tiny_model import WORDS, make_tiny_model
 
 
 @pytest.fixture
@@ -55,6 +63,80 @@ def test_the_round_trip_looks_at_training_questions_alone(warehouse):
     assert seen.pop("train") is True
     assert seen
     assert set(seen.values()) == {False}
+
+
+def embed(texts: Sequence[str]) -> np.ndarray:
+    """The sum of a random vector for each word: texts that share words are alike."""
+    seeds = [[int(sha(word)[:8], 16) for word in f"{text} ".split()] or [0] for text in texts]
+    return np.stack(
+        [sum(np.random.default_rng(seed).normal(size=32) for seed in row) for row in seeds]
+    )
+
+
+def filter_all(questions: pl.DataFrame) -> pl.DataFrame:
+    texts = dict(questions.select("chunk_id", "positive").iter_rows())
+    return filter_together(
+        questions, set(FILTERS), embed, lambda ids: embed([texts[key] for key in ids]), near=0.65
+    )
+
+
+def test_a_held_out_document_changes_no_training_whatever_it_asks(warehouse):
+    known = Corpus.of(documents=3, chunks=30)
+    shuffle = random.Random(1)
+    texts = [" ".join(shuffle.sample(WORDS.split()[20:50], 4)) for _ in range(150)]
+
+    def asked(rows: pl.DataFrame) -> pl.DataFrame:
+        return rows.with_columns(question=pl.Series(shuffle.choices(texts, k=rows.height)))
+
+    def questions() -> pl.DataFrame:
+        return warehouse.read("SELECT * FROM synthetic_questions ORDER BY question_id")
+
+    def trained(made: Pairs) -> pl.DataFrame:
+        return made.pairs.filter(pl.col("split").is_in(["train", "validation"])).sort("question_id")
+
+    stock(warehouse, known)
+    first = asked(questions())
+    warehouse.replace("synthetic_questions", first)
+    before = make_pairs(warehouse, filter_all)
+    assert set(before.statuses["status"]) == {KEPT, *CORPUS_WIDE}
+    warehouse.replace("split_assignments", before.assignments)
+
+    held = next(f"new-{n}" for n in range(99) if position(sha(f"new-{n}")) < HELD_OUT_DOCUMENTS)
+    shared = [text for texts in known.documents.values() for text in texts[:10]]
+    stock(warehouse, known.with_documents({held: [*shared, *(f"own {c}" for c in range(50))]}))
+    by_people = pl.when(pl.int_range(pl.len()) % 5 == 0).then(pl.lit("labelled"))
+    theirs = asked(questions().filter(document_id=held)).with_columns(
+        kind=by_people.otherwise("kind")
+    )
+    warehouse.replace("synthetic_questions", pl.concat([first, theirs]))
+    after = make_pairs(warehouse, filter_all)
+
+    assert dict(after.assignments.select("id", "split").iter_rows())[held] == UNSEEN
+    assert after.pairs.filter(document_id=held).height
+    assert trained(after).equals(trained(before))
+
+
+def test_what_repeats_a_test_of_people_does_not_train_and_leaves_its_chunk_to_it(warehouse):
+    corpus = Corpus.of(documents=3, chunks=10)
+    stock(warehouse, corpus)
+    before = make_pairs(warehouse, keep_all).pairs
+    pair = before.filter(split="train").row(0, named=True)
+    rows = warehouse.read("SELECT * FROM synthetic_questions")
+    other = before.filter(split="train").row(-1, named=True)["global_chunk_id"]
+    test = rows.filter(question_id=pair["question_id"]).with_columns(
+        question_id=pl.lit("test"),
+        kind=pl.lit("labelled"),
+        purpose=pl.lit("test"),
+        chunk_id=pl.lit(other),
+        relevant_chunk_ids=pl.lit([other]),
+    )
+    warehouse.replace("synthetic_questions", pl.concat([rows, test]))
+
+    pairs = make_pairs(warehouse, keep_all).pairs
+
+    assert set(before["question_id"]) - set(pairs["question_id"]) == {pair["question_id"]}
+    [tested] = pairs.filter(question_id="test").to_dicts()
+    assert tested["relevant_chunk_ids"] == [other, pair["global_chunk_id"]]
 
 
 def test_the_filters_of_the_settings_are_applied_with_the_base_models_embeddings(

@@ -21,7 +21,7 @@ from embed_assets.training.adapter import fit_adapter
 from embed_assets.training.config import TrainingConfig
 from embed_assets.training.launch import training_command
 from embed_assets.training.trainer import last_checkpoint, train
-from embed_assets_tests.machines import H100, PLAIN, SMALL, WITH_BF16, with_gpus
+from embed_assets_tests.machines import H100, NARROW, PLAIN, SMALL, WITH_BF16, with_gpus
 from embed_assets_tests.tiny_model import make_tiny_model
 from embed_assets_tests.training.trainings import (
     Measured,
@@ -76,7 +76,7 @@ def computed_in(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     [
         ({}, WITH_BF16),
         ({"method": "lora", "learning_rate": 2e-3, "epochs": 40}, WITH_BF16),
-        ({"gradient_checkpointing": True}, WITH_BF16),
+        ({}, replace(NARROW, processor_flags=WITH_BF16.processor_flags)),
         ({"loss": "cached_mnrl"}, WITH_BF16),
         ({}, replace(SMALL, processor_flags=WITH_BF16.processor_flags)),
     ],

@@ -10,6 +10,7 @@ from typing import Any
 import polars as pl
 import pytest
 
+from embed_assets.machine import Machine
 from embed_assets.models.encoder import load_model
 from embed_assets.training.config import TrainingConfig
 from embed_assets.training.launch import training_command
@@ -17,7 +18,7 @@ from embed_assets.training.progress import Silent
 from embed_assets.training.trainer import _training_dataset, last_checkpoint, train
 from embed_assets.training.validation import BEST_METRIC, Validation
 from embed_assets.training.weights import add_lora
-from embed_assets_tests.machines import PLAIN, SMALL
+from embed_assets_tests.machines import NARROW, PLAIN, SMALL
 from embed_assets_tests.tiny_model import make_static_model, make_tiny_model
 from embed_assets_tests.training.trainings import (
     Measured,
@@ -67,8 +68,8 @@ def test_the_process_leaves_a_plain_model_and_says_what_it_measured(
 def test_a_killed_training_ends_as_an_unbroken_one(
     tmp_path: Path, tiny_model: Path, method: str
 ) -> None:
-    """Kill -9 inside an epoch, with dropout and a schedule: the same weights to 1e-6."""
-    options = {"method": method, "epochs": 3, "negatives": 1, "dropout": 0.1}
+    """Kill -9 inside an epoch, with a schedule: the same weights to 1e-6."""
+    options = {"method": method, "epochs": 3, "negatives": 1}
     unbroken, said = train_here(tmp_path / "unbroken", tiny_model, **options)
     (tmp_path / "killed").mkdir()
     options["seconds_between_checkpoints"] = 0
@@ -112,19 +113,24 @@ def test_two_processes_train_as_one_on_the_batch_that_they_share(
     assert largest_difference(weights_of(config), weights_of(alone)) < 1e-5
 
 
-@pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.parametrize(
+    ("method", "machine"), [("full", SMALL), ("lora", SMALL), ("full", NARROW), ("lora", NARROW)]
+)
 def test_a_batch_larger_than_memory_is_trained_on_as_if_it_fitted(
     tmp_path: Path,
     tmp_path_factory: pytest.TempPathFactory,
     method: str,
+    machine: Machine,
 ) -> None:
     base = make_tiny_model(tmp_path_factory.mktemp("still"), dropout=0.0)
     options = {"batch_size": 8, "method": method}
     large, small = Measured(), Measured()
     whole, _ = train_here(tmp_path / "whole", base, progress=large, machine=PLAIN, **options)
-    parts, _ = train_here(tmp_path / "parts", base, progress=small, machine=SMALL, **options)
-    assert not [line for line in large.said if "cached" in line]
-    assert re.search(r"Gradients are cached, [1-7] texts at a time", " ".join(small.said))
+    parts, _ = train_here(tmp_path / "parts", base, progress=small, machine=machine, **options)
+    assert not [line for line in large.said if "cached" in line or "twice" in line]
+    said = " ".join(small.said)
+    assert re.search(r"Gradients are cached, [1-7] texts at a time", said)
+    assert ("Activations are computed twice" in said) == (machine is NARROW)
     assert largest_difference(weights_of(parts), weights_of(whole)) < 1e-5
 
 
@@ -133,7 +139,7 @@ def test_a_batch_larger_than_memory_is_trained_on_as_if_it_fitted(
     [
         {"loss": "cached_mnrl", "negatives": 2},
         {"loss": "gist", "negatives": 1},
-        {"method": "lora", "learning_rate": 3e-3, "gradient_checkpointing": True},
+        {"method": "lora", "learning_rate": 3e-3, "machine": NARROW},
     ],
     ids=["cached, hard negatives", "gist, a hard negative", "lora, checkpointed"],
 )
@@ -172,7 +178,7 @@ def test_lora_trains_nothing_but_low_rank_changes_of_the_transformer(tiny_model:
     from sentence_transformers.sentence_transformer.modules import Dense
 
     model = SentenceTransformer(modules=[*load_model(str(tiny_model)), Dense(32, 16)])
-    add_lora(model, dropout=0.0, frozen_share=0.0)
+    add_lora(model, frozen_share=0.0)
     trained = {name for name, weight in model.named_parameters() if weight.requires_grad}
     assert trained
     assert all(name.startswith("0.") and ".lora_" in name for name in trained)
@@ -239,12 +245,22 @@ def test_the_model_is_the_mix_of_base_and_tuned_weights_that_was_asked_for(
     assert score == pytest.approx(result["best_validation_ndcg_at_10"], abs=1e-6)
 
 
-def test_training_stops_when_validation_no_longer_gains(tmp_path: Path, tiny_model: Path) -> None:
-    options = {"epochs": 50, "patience": 2, "learning_rate": 1e-9}
-    config, result = train_here(tmp_path / "a", tiny_model, **options)
-    assert result["steps"] < 50 * 8
-    again = train(config, Silent())
-    assert again["steps"] == result["steps"], "what is over is not trained on"
+def test_dropout_is_left_out_whatever_the_base_was_trained_with(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    still = make_tiny_model(tmp_path_factory.mktemp("still"), dropout=0.0)
+    dropping = make_tiny_model(tmp_path_factory.mktemp("dropping"), dropout=0.5)
+    one, other = (
+        weights_of(train_here(tmp_path / base.parent.name, base)[0]) for base in (still, dropping)
+    )
+    assert largest_difference(one, other) == 0
+
+
+def test_what_is_over_is_not_trained_on(tmp_path: Path, tiny_model: Path) -> None:
+    config, result = train_here(tmp_path / "a", tiny_model)
+    again = train(config, measured := Measured())
+    assert again["steps"] == result["steps"]
+    assert not measured.losses
 
 
 def test_the_anchor_comes_first_since_the_loss_goes_by_order(

@@ -14,7 +14,7 @@ A question that several chunks of a document would answer alike is noise for a c
 which takes the other chunk as a negative: it is dropped from all of them. What counts as salient is
 counted in each document alone, so that a document's questions don't change when others arrive.
 
-Which of them to ask was decided on people's questions of three corpora, in `benchmarks/RESULTS.md`
+Which of them to ask was decided on people's questions of three corpora, in `docs/results.md`
 ("Extractive questions alone"). Keywords and definitions: sentences lie in their chunks word for
 word, where they are among the questions one corpus loses, and no corpus gains clearly. Headings are
 left out too: in a corpus whose chunks begin with them they lowered NDCG@10.

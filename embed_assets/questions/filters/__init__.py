@@ -11,5 +11,5 @@ By default `unanswerable` is on: it alone did better than its error, in both see
 `verbatim` and `round_trip` are off: their changes lie within their errors. Both kinds of duplicates
 did nothing for NDCG@10 either; they are on for what it can't show: they keep people's test
 questions out of training. `judge` was not measured, and is off. The figures are in
-`benchmarks/RESULTS.md` ("Filters of questions").
+`docs/results.md` ("Filters of questions").
 """

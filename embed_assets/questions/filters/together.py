@@ -28,45 +28,86 @@ def filter_together(
     questions: pl.DataFrame,
     enabled: AbstractSet[str],
     embed_questions: Callable[[Sequence[str]], Embeddings],
-    chunk_ids: Sequence[str],
-    embed_chunks: Callable[[], Embeddings],
+    embed_chunks: Callable[[Sequence[str]], Embeddings],
     near: float = NEARLY_EQUAL,
     k: int = ROUND_TRIP_K,
 ) -> pl.DataFrame:
-    """The questions with the status that the whole corpus gives them, rows in their order.
+    """The questions with the status that the others give them, rows in their order.
 
-    questions: question_id, question, kind, purpose, relevant_chunk_ids, status and may_train (bool:
-    false for what tests or validates, which the round trip leaves alone, since it would favour the
-    base model). The base model's embeddings, of texts as queries (texts, D) and of chunk_ids
-    (chunks, D), are asked for once, and only if a filter needs them.
+    A question that is dropped as a repetition leaves its chunks to the one that is kept: they join
+    the relevant_chunk_ids of that one (see `may_join`). Otherwise the chunk would count as a miss
+    in a test, and as a negative in a training.
+
+    What trains is decided by what trains alone. Of questions that are alike the one of the earlier
+    turn is kept; what all questions share is taken from those that train; and the round trip
+    searches the chunks that are trained on. So a held-out document changes no training.
+
+    Args:
+        questions: question_id, question, kind, purpose, chunk_id, relevant_chunk_ids, status, turn
+            (int: of questions that are alike the lower is kept; 0 are people's tests) and
+            may_train (bool; the round trip judges no other, since it would favour the base model).
+        enabled: names of filters.
+        embed_questions: the base model's embeddings of texts as queries, (texts, D).
+        embed_chunks: the same of chunks by their ids, (ids, D). Both are called at most once, and
+            only if a filter needs them.
+        near: cosine from which two questions are nearly the same.
+        k: places among which the round trip must find the chunk.
+
     """
     status = questions["status"].to_numpy().astype(object)
+    relevant = questions["relevant_chunk_ids"].to_list()
     ranks = rank_questions(questions)
-    may_train = questions["may_train"].to_numpy()
+    turns, may_train = questions["turn"].to_numpy(), questions["may_train"].to_numpy()
     kept = np.flatnonzero(status == KEPT)
-    # Of equals the first is kept: one that tests before one that trains, or a PDF that arrives
-    # could take questions from the test; and the same one whatever the order of the rows.
-    order = np.lexsort((questions["question_id"].to_numpy()[kept], may_train[kept]))
-    kept = kept[order]
+    # The same one of the alike is kept whatever the order of the rows.
+    ids = questions["question_id"].to_numpy()
+    kept = kept[np.lexsort((ids[kept], may_train[kept], ranks[kept], turns[kept]))]
+
+    def drop(repeats: NDArray[np.int64], reason: str, *, into_tests: bool) -> NDArray[np.bool_]:
+        """Status and chunks of what repeats another; which of `kept` do."""
+        for place in np.flatnonzero(repeats >= 0):
+            row, other = kept[place], kept[repeats[place]]
+            status[row] = reason
+            if may_join(int(turns[row]), int(turns[other]), into_tests=into_tests):
+                relevant[other] = list(dict.fromkeys([*relevant[other], *relevant[row]]))
+        return repeats >= 0
 
     if "duplicates" in enabled:
-        repeated = exact_duplicates(questions["question"].gather(kept).to_list(), ranks[kept])
-        status[kept[repeated]] = DUPLICATE
-        kept = kept[~repeated]
+        repeats = exact_duplicates(questions["question"].gather(kept).to_list(), ranks[kept])
+        kept = kept[~drop(repeats, DUPLICATE, into_tests=True)]
     if enabled & NEED_EMBEDDINGS and len(kept):
         embeddings = embed_questions(questions["question"].gather(kept).to_list())
         if "near_duplicates" in enabled:
-            repeated = near_duplicates(centre(embeddings), ranks[kept], near)
-            status[kept[repeated]] = NEAR_DUPLICATE
+            centred = centre(embeddings, may_train[kept])
+            repeated = drop(
+                near_duplicates(centred, ranks[kept], near), NEAR_DUPLICATE, into_tests=False
+            )
             kept, embeddings = kept[~repeated], embeddings[~repeated]
         checked = may_train[kept] & (ranks[kept] == MACHINE)
         if "round_trip" in enabled and checked.any():
-            place = {chunk_id: place for place, chunk_id in enumerate(chunk_ids)}
-            relevant = questions["relevant_chunk_ids"].gather(kept[checked]).to_list()
-            places = [[place[c] for c in chunks if c in place] for chunks in relevant]
-            found = round_trip(embeddings[checked], embed_chunks(), places, k)
+            trained = sorted(set(questions.filter("may_train")["chunk_id"]))
+            place_of = {chunk_id: place for place, chunk_id in enumerate(trained)}
+            places = [
+                [place_of[chunk] for chunk in relevant[row] if chunk in place_of]
+                for row in kept[checked]
+            ]
+            found = round_trip(embeddings[checked], embed_chunks(trained), places, k)
             status[kept[checked][~found]] = ROUND_TRIP_FAILED
-    return questions.with_columns(pl.Series("status", status, pl.String))
+    return questions.with_columns(
+        pl.Series("status", status, pl.String),
+        pl.Series("relevant_chunk_ids", relevant, pl.List(pl.String)),
+    )
+
+
+def may_join(dropped: int, kept: int, *, into_tests: bool) -> bool:
+    """Whether the chunks of a question that is dropped are added to those of the one that is kept.
+
+    dropped, kept: the turns of both. A machine's test leaves nothing to what trains: its chunk is
+    none of those that are trained on, and what trains must not change with it. into_tests: whether
+    people's tests take chunks, which they do from the very same words only. That two questions are
+    nearly the same is a model's opinion, and no ground for another answer to a person's question.
+    """
+    return dropped == kept or (kept == 0 and into_tests)
 
 
 def rank_questions(questions: pl.DataFrame) -> NDArray[np.int64]:
@@ -81,20 +122,20 @@ def rank_questions(questions: pl.DataFrame) -> NDArray[np.int64]:
     return questions.select(rank.cast(pl.Int64).alias("rank"))["rank"].to_numpy()
 
 
-def exact_duplicates(questions: Sequence[str], ranks: NDArray[np.integer]) -> NDArray[np.bool_]:
-    """Which questions repeat the words of one that is kept, signs and case aside: (n,) bool.
+def exact_duplicates(questions: Sequence[str], ranks: NDArray[np.integer]) -> NDArray[np.int64]:
+    """The place of the kept question whose words each repeats, signs and case aside: (n,), or -1.
 
-    The lower rank is kept and, among a machine's, the earlier row; people's questions of one rank
-    are all kept, since two documents may be asked the same.
+    questions: the first of the alike is kept. A machine's yields to any before it; a person's only
+    to a test, since two documents may be asked the same.
     """
-    keys = [" ".join(normalised_words(question)) or question for question in questions]
-    repeated = np.zeros(len(keys), dtype=bool)
+    repeats = np.full(len(questions), -1)
     first: dict[str, int] = {}
-    for row in np.argsort(ranks, kind="stable"):
-        earlier = first.setdefault(keys[row], int(row))
-        compared = ranks[row] == MACHINE or ranks[earlier] < ranks[row]
-        repeated[row] = earlier != row and compared
-    return repeated
+    for row, question in enumerate(questions):
+        key = " ".join(normalised_words(question)) or question
+        earlier = first.setdefault(key, row)
+        if earlier != row and _compared(ranks[[row]], ranks[[earlier]]).item():
+            repeats[row] = earlier
+    return repeats
 
 
 def near_duplicates(
@@ -102,30 +143,28 @@ def near_duplicates(
     ranks: NDArray[np.integer],
     threshold: float = NEARLY_EQUAL,
     block_size: int = 1024,
-) -> NDArray[np.bool_]:
-    """Which questions are nearly one that is kept, by cosine: (n,) bool.
+) -> NDArray[np.int64]:
+    """The place of the first kept question that each is nearly equal to, by cosine: (n,), or -1.
 
-    embeddings: (n, D), not necessarily normalised. Greedy, in order of rank and then of row: each
-    is compared with those kept before it, so of a chain of likes every second one may stay. As in
-    `exact_duplicates`, people's questions of one rank are not compared. Takes memory for n x D and
-    block_size², never n²; the answer does not depend on the block size.
+    embeddings: (n, D), not necessarily normalised. Greedy: each is compared with those kept before
+    it, as in `exact_duplicates`, so of a chain of likes every second one may stay. Takes memory for
+    n x D and block_size², never n²; the answer does not depend on the block size.
     """
-    order = np.argsort(ranks, kind="stable")
-    vectors, ranks = _normalise(embeddings)[order], np.asarray(ranks)[order]
-    kept = np.ones(len(vectors), dtype=bool)
+    vectors, ranks = _normalise(embeddings), np.asarray(ranks)
+    repeats = np.full(len(vectors), -1)
     for start in range(0, len(vectors), block_size):
-        rows = slice(start, min(start + block_size, len(vectors)))
+        rows = np.arange(start, min(start + block_size, len(vectors)))
         for before in range(0, start, block_size):
-            columns = before + np.flatnonzero(kept[before : before + block_size])
-            alike = _alike(vectors, ranks, np.arange(rows.start, rows.stop), columns, threshold)
-            kept[rows] &= ~alike.any(axis=1)
-        within = np.arange(rows.start, rows.stop)
-        alike = np.tril(_alike(vectors, ranks, within, within, threshold), k=-1)
-        for row in np.flatnonzero(alike.any(axis=1)):
-            kept[start + row] &= not (alike[row] & kept[rows]).any()
-    dropped = np.empty(len(vectors), dtype=bool)
-    dropped[order] = ~kept
-    return dropped
+            columns = before + np.flatnonzero(repeats[before : before + block_size] < 0)
+            alike = _alike(vectors, ranks, rows, columns, threshold)
+            for row in np.flatnonzero(alike.any(axis=1) & (repeats[rows] < 0)):
+                repeats[start + row] = columns[alike[row].argmax()]
+        alike = np.tril(_alike(vectors, ranks, rows, rows, threshold), k=-1)
+        for row in np.flatnonzero(alike.any(axis=1) & (repeats[rows] < 0)):
+            kept = np.flatnonzero(alike[row] & (repeats[rows] < 0))
+            if len(kept):
+                repeats[start + row] = start + kept[0]
+    return repeats
 
 
 def _alike(
@@ -138,18 +177,23 @@ def _alike(
     """(rows, columns) bool: near enough, and of ranks that are compared."""
     # Rounded, so that equal vectors have equal cosines wherever they stand in a block.
     near = (vectors[rows] @ vectors[columns].T).astype(np.float32) >= np.float32(threshold)
-    return near & ((ranks[rows] == MACHINE)[:, None] | (ranks[columns] < ranks[rows][:, None]))
+    return near & _compared(ranks[rows], ranks[columns])
 
 
-def centre(embeddings: Embeddings) -> NDArray[np.float64]:
-    """Unit vectors less their mean: (n, D).
+def _compared(ranks: NDArray[np.integer], before: NDArray[np.integer]) -> NDArray[np.bool_]:
+    """(ranks, before) bool: whether the one yields to the other where they are alike."""
+    return (ranks == MACHINE)[:, None] | ((ranks != TEST)[:, None] & (before == TEST))
+
+
+def centre(embeddings: Embeddings, training: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Unit vectors less the mean of those that train (of all, where none does): (n, D).
 
     Models put all texts into a cone of their own width: two questions that have nothing in common
     have a cosine of .1 by one model, .8 by another and .99 by a poor one. What they share says
     nothing, and without it one threshold does for all. (Mu & Viswanath, All-but-the-Top, 2018.)
     """
     unit = _normalise(embeddings)
-    return unit - unit.mean(axis=0)
+    return unit - (unit[training] if training.any() else unit).mean(axis=0)
 
 
 def round_trip(
