@@ -72,8 +72,8 @@ class Places(Group):
     project: Annotated[str, NOTHING] = Field(
         default=DEFAULT_PROJECT,
         pattern=r"^[\w.-]+$",
-        description="Name of the experiment and the registered model in MLflow. A home leaves a "
-        "name alone that another home on the same server has",
+        description="Name of the experiment and the registered model in MLflow: several projects "
+        "can share a server",
     )
 
 

@@ -103,7 +103,7 @@ _DOCUMENT_ID = _text("Document: slug of its path and 8 hex digits of the path's 
 _CHUNK_ID = _text("md5 of the chunk's text: equal texts are one corpus entry")
 _RELEVANT = Column(pl.List(pl.String), "VARCHAR[]", "Every chunk_id that answers the question")
 _SPLIT = _text("train, validation, test_seen_documents, test_unseen_documents or test_labelled")
-_RUN_ID = _text("MLflow run that measured this")
+_RUN_ID = _text("MLflow run that shows these figures")
 _MODEL = _text("base, tuned, or a baseline: bm25, champion v3, openai:MODEL, …")
 _DIMENSION = _integer("Matryoshka dimension; 0 where nothing is embedded (bm25)")
 
@@ -232,6 +232,22 @@ _TABLES = (
         },
     ),
     Table(
+        "evaluations",
+        ("run_id", "model"),
+        {
+            "run_id": _RUN_ID,
+            "model": _MODEL,
+            "identity": _text("Digest of everything that decides the model's embeddings"),
+            "questions_version": _text("Version of the questions, their answers and their splits"),
+            "corpus_version": _text("Version of the chunks that were searched"),
+            "dimensions": Column(
+                pl.List(pl.Int64), "BIGINT[]", "Dimensions measured, the model's own size included"
+            ),
+            "evaluation_version": _text("Version of the code that measured"),
+            "measured_at": _time("When it was measured"),
+        },
+    ),
+    Table(
         "model_comparisons",
         ("run_id", "model", "split", "dimension"),
         {
@@ -247,7 +263,9 @@ _TABLES = (
             "low": _number("Lower end of the difference's 95 % interval"),
             "high": _number("Upper end of it"),
             "p_value": _number("Two-sided, of a permutation test"),
-            "verdict": _text("Of the fine-tuned model: better, worse or no clear difference"),
+            "verdict": _text(
+                "Of the fine-tuned model: better, worse, no clear difference or too few to tell"
+            ),
             "questions": _integer("Questions of the split"),
             "documents": _integer("Documents that they are about"),
             "resampled": _text("What the interval is over: documents or questions"),

@@ -26,6 +26,7 @@ from embed_assets.automation.runs import (
     TRAIN,
     command_lock,
     end_dead_runs,
+    unfinished_run_ids,
 )
 from embed_assets.automation.state import code_versions, read_state, sync_partitions
 from embed_assets.automation.take_up import take_up
@@ -38,6 +39,7 @@ from embed_assets.partitions import DOCUMENTS
 from embed_assets.questions.assets import BUDGET_TAG
 from embed_assets.questions.generation import check_generator
 from embed_assets.questions.labelled.files import read_labelled
+from embed_assets.resources.tracking import Tracking
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
 from embed_assets.terminal import terminal_kept
@@ -82,6 +84,7 @@ def bring_up_to_date(settings: Settings, *, train: bool, agreed: bool = False) -
     prepare_home(settings)
     warehouse = Warehouse(path=str(settings.warehouse))
     check_baselines(warehouse, settings)
+    tracking = Tracking(home=str(settings.home), project=settings.project)
     versions = code_versions(settings)
     runs = _Runs(build_definitions(settings), uuid.uuid4().hex)
     asked_at = datetime.now(UTC)
@@ -89,6 +92,9 @@ def bring_up_to_date(settings: Settings, *, train: bool, agreed: bool = False) -
     left = 0
     with _alone(settings), dg.DagsterInstance.get() as instance:
         take_up(warehouse, settings)
+        end_dead_runs(instance, settings.home)
+        at_work = unfinished_run_ids(instance)
+        tracking.end_dead_runs(lambda run_id: run_id in at_work)
         _let_settle(settings)
         while True:
             end_dead_runs(instance, settings.home)

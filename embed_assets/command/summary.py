@@ -90,17 +90,16 @@ def run_summary(settings: Settings, warehouse: Warehouse, done: Done) -> dict[st
     """What `run --json` prints."""
     model = newest_model(warehouse)
     records = Ledger(warehouse).read()
-    runs = [records.data_version(name) for name in GRAPH["comparison"].upstream]
+    compared = records.data_version("comparison")
     rows = warehouse.read(
         "SELECT b.split, b.dimension, b.metric, b.k, b.score AS base, t.score AS tuned "
         "FROM evaluation_results b JOIN evaluation_results t USING (split, dimension, metric, k) "
         "WHERE b.run_id = ? AND b.model = 'base' AND t.run_id = ? AND t.model = 'tuned' "
         "ORDER BY split, dimension DESC, metric, k",
-        runs,
+        [compared, model["mlflow_run_id"]],
     )
-    compared = records.data_version("comparison")
     against = stored_comparison(warehouse, compared)
-    failed = failed_baselines(warehouse, runs[0], compared)
+    failed = failed_baselines(warehouse, compared)
     report = settings.reports / f"comparison-v{model['version']}.html"
     return {
         **ingest_summary(settings, warehouse, done),

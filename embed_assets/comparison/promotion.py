@@ -1,29 +1,11 @@
 """Which model is the champion: clearly better than its base, and not worse than the one before."""
 
-from embed_assets.comparison.verdict import Comparison
-from embed_assets.evaluation.baselines import Measured, compares_champion, score_baselines
-from embed_assets.evaluation.scoring import retrieval_task
+from collections.abc import Mapping
+
+from embed_assets.comparison.verdict import Comparison, counted_documents
+from embed_assets.evaluation.significance import Verdict
 from embed_assets.models.registry import champion_version, make_champion
-from embed_assets.resources.ledger import Ledger
 from embed_assets.resources.tracking import CHAMPION, Tracking
-from embed_assets.resources.warehouse import Warehouse
-from embed_assets.settings import Settings
-
-
-def score_champion(
-    warehouse: Warehouse, settings: Settings, version: str | None, input_version: str
-) -> Measured:
-    """Figures of the champion before, where there is one and the settings ask for it.
-
-    input_version: of the pairs and chunks that base and tuned were measured on.
-    """
-    if version is None or not compares_champion(settings):
-        return Measured({}, {})
-    called = champion_name(version)
-    if Ledger(warehouse).read().input_version("finetuned_model") != input_version:
-        reason = "the pairs or chunks have changed since the new model was trained on them."
-        return Measured({}, {called: reason})
-    return score_baselines(warehouse, settings, retrieval_task(warehouse), {called: f"v{version}"})
 
 
 def champion_name(version: str) -> str:
@@ -31,12 +13,19 @@ def champion_name(version: str) -> str:
     return f"{CHAMPION} v{version}"
 
 
-def promote(tracking: Tracking, result: Comparison, version: str, before: str | None) -> str:
+def promote(
+    tracking: Tracking,
+    result: Comparison,
+    version: str,
+    before: str | None,
+    failed: Mapping[str, str],
+) -> str:
     """Make the model the champion if nothing speaks against it. Says what was done, and why.
 
-    before: the version that was champion before this one.
+    before: the version that was champion before this one. failed: why models could not be scored,
+    by what they are called.
     """
-    objection = _objection(result, before)
+    objection = _objection(result, before, failed)
     if objection is None:
         make_champion(tracking, version)
         return (
@@ -49,11 +38,24 @@ def promote(tracking: Tracking, result: Comparison, version: str, before: str | 
     return f"Version {version} was not made champion: {objection}.{stays}"
 
 
-def _objection(result: Comparison, before: str | None) -> str | None:
-    if result.headline["verdict"] != "better":
+def _objection(result: Comparison, before: str | None, failed: Mapping[str, str]) -> str | None:
+    """Why the model may not be champion, if anything speaks against it."""
+    base = result.headline
+    if base["verdict"] == Verdict.TOO_FEW:
+        return f"{counted_documents(base)} too few to tell whether it is better than the base model"
+    if base["verdict"] != Verdict.BETTER:
         return "it is not clearly better than the base model"
-    row = result.headline_against(champion_name(before)) if before else None
-    if row is None or row["verdict"] != "worse":
+    if before is None:
+        return None
+    called = champion_name(before)
+    if called in failed:
+        return (
+            f"it is better than the base model, but version {before}, the champion before it, "
+            f"could not be scored ({failed[called].rstrip('.')}). Without `{CHAMPION}` in "
+            "EMBED_ASSETS_BASELINES it need not be"
+        )
+    row = result.headline_against(called)
+    if row is None or row["verdict"] != Verdict.WORSE:
         return None
     return (
         f"it is better than the base model, but clearly worse than version {before} "
@@ -68,6 +70,6 @@ def _beside_champion(result: Comparison, before: str | None) -> str:
     row = result.headline_against(champion_name(before))
     if row is None:
         return f"; {the_one_before}, was not compared"
-    if row["verdict"] == "better":
+    if row["verdict"] == Verdict.BETTER:
         return f" and than {the_one_before}"
     return f", and not clearly worse than {the_one_before}"

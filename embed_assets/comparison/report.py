@@ -20,6 +20,7 @@ import polars as pl
 
 from embed_assets.charts import vega_lite_version
 from embed_assets.comparison import plots
+from embed_assets.evaluation.significance import FEWEST_DOCUMENTS, LARGEST_P_VALUE
 
 SPLITS = {
     "test_labelled": "Questions that people wrote. They are never trained on.",
@@ -118,6 +119,8 @@ def render_report(report: Report) -> str:
         metric_tables={split: _metric_table(report.scores, split) for split in splits},
         charts=[_chart_specs(report, split) for split in splits],
         vega=_chart_library(),
+        largest_p_value=LARGEST_P_VALUE,
+        fewest_documents=FEWEST_DOCUMENTS,
     )
 
 

@@ -1,23 +1,20 @@
-"""What base_eval and finetuned_model say side by side: figures, differences, won and lost."""
+"""Models side by side on the same questions and corpus: figures, differences, and what they say."""
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
 
-from embed_assets.comparison.report import Example, Retrieved
 from embed_assets.errors import ProjectError
-from embed_assets.evaluation.baselines import COMPARED
 from embed_assets.evaluation.bm25 import BM25
-from embed_assets.evaluation.retrieval import LISTED, quality_kept
-from embed_assets.evaluation.significance import compare_models
+from embed_assets.evaluation.retrieval import LISTED, Evaluation, quality_kept
+from embed_assets.evaluation.scoring import RetrievalTask
+from embed_assets.evaluation.significance import FEWEST_DOCUMENTS, Verdict, compare_models
 from embed_assets.pairs.splits import LABELLED, TEST_SPLITS, VALIDATION
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.tables import TABLES
 
-EXAMPLES = 5
-SHOWN = 5
 SPLIT_TITLES = {
     "test_labelled": "questions that people wrote",
     "test_unseen_documents": "questions on held-out documents",
@@ -26,10 +23,6 @@ SPLIT_TITLES = {
 
 
 _AGAINST = pl.Schema({k: v for k, v in TABLES["model_comparisons"].schema.items() if k != "run_id"})
-
-
-class IncomparableError(ProjectError):
-    """The two models were measured on different questions or chunks."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,11 +43,11 @@ class Comparison:
 
     @property
     def headline_split(self) -> str:
-        """The best evidence there is: people's questions, else held-out documents."""
-        return best_evidence(self.scores["split"].to_list())
+        """The split with the best evidence there is."""
+        return best_evidence(self.significance)
 
     @property
-    def headline(self) -> dict[str, object]:
+    def headline(self) -> dict[str, Any]:
         """Row of `significance` for the headline split at the largest dimension."""
         rows = self.significance.filter(pl.col("split") == self.headline_split)
         return rows.sort("dimension", descending=True).row(0, named=True)
@@ -70,69 +63,67 @@ class Comparison:
         return None if rows.is_empty() else rows.row(0, named=True)
 
 
-def compare(warehouse: Warehouse, base_run: str, tuned_run: str) -> Comparison:
-    """Put two MLflow runs' stored results side by side. IncomparableError if they don't fit."""
-    runs = [base_run, tuned_run]
-    results = warehouse.read(
-        "SELECT model, split, dimension, metric, k, score FROM evaluation_results "
-        "WHERE run_id IN (SELECT unnest(?::VARCHAR[])) AND model IN (SELECT unnest(?::VARCHAR[]))",
-        [runs, list(COMPARED)],
+def compare(
+    task: RetrievalTask, base: Evaluation, tuned: Evaluation, others: Mapping[str, Evaluation]
+) -> Comparison:
+    """Put models side by side that were all measured on this task.
+
+    base, tuned: at the same dimensions. others: baselines by what they are called, each at its full
+    size, which is put beside the tuned model at its own. ProjectError if no question tests.
+    """
+    if not any(split in TEST_SPLITS for split in task.splits):
+        raise ProjectError(
+            "No question is held out for testing. Add PDFs, or questions that people wrote "
+            "(EMBED_ASSETS_LABELLED)."
+        )
+    results = pl.concat(
+        found.scores.select(pl.lit(model).alias("model"), pl.all())
+        for model, found in (("base", base), ("tuned", tuned))
     )
     scores = results.pivot(on="model", index=["split", "dimension", "metric", "k"], values="score")
-    queries = _queries_side_by_side(warehouse, base_run, tuned_run)
-    if scores.null_count().sum_horizontal().item() or queries.height == 0:
-        raise IncomparableError(
-            "base_eval and finetuned_model were measured on different splits or dimensions: "
-            "materialize both again."
-        )
     difference = 100 * (pl.col("tuned") - pl.col("base")) / pl.col("base")
+    queries = _queries_side_by_side(task, base, tuned)
+    at_full_size = queries.filter(pl.col("dimension") == pl.col("dimension").max())
+    baselines = [
+        _against(model, _differences(at_full_size, others[model])) for model in sorted(others)
+    ]
     return Comparison(
         scores=scores.with_columns(
             difference_percent=pl.when(pl.col("base") > 0).then(difference)
         ).sort(
-            pl.col("split").cast(pl.Enum(_split_order(scores))),
+            pl.col("split").cast(pl.Enum([*TEST_SPLITS, VALIDATION])),
             pl.col("dimension") * -1,
             "metric",
             "k",
         ),
         kept=quality_kept(results),
-        significance=compare_models(
-            queries.select(
-                "split",
-                "dimension",
-                "question_id",
-                "document_id",
-                "base_ndcg_at_10",
-                "tuned_ndcg_at_10",
-            )
-        ),
+        significance=compare_models(queries),
         queries=queries,
-        baselines=_AGAINST.to_frame(),
+        baselines=pl.concat([_AGAINST.to_frame(), *baselines]),
     )
 
 
-def beside_baselines(
-    warehouse: Warehouse, comparison: Comparison, run_ids: Sequence[str]
-) -> Comparison:
-    """The comparison with the baselines that these MLflow runs have measured.
+def _queries_side_by_side(task: RetrievalTask, base: Evaluation, tuned: Evaluation) -> pl.DataFrame:
+    """What both models found for each question, at each dimension."""
+    key = ("split", "dimension", "question_id")
+    of_base, of_tuned = (
+        found.queries.rename(
+            {"rank": f"{name}_rank", "ndcg_at_10": f"{name}_ndcg_at_10", "top_ids": f"{name}_top"}
+        )
+        for name, found in (("base", base), ("tuned", tuned))
+    )
+    return of_base.join(of_tuned, on=key, how="inner").join(
+        task.questions.drop("split"), on="question_id", how="inner"
+    )
 
-    Each at its full size, beside the tuned model at its own.
-    """
-    measured = warehouse.read(
-        "SELECT model, split, dimension, question_id, ndcg_at_10 AS base_ndcg_at_10 "
-        "FROM query_results WHERE run_id IN (SELECT unnest(?::VARCHAR[])) "
-        "AND model NOT IN (SELECT unnest(?::VARCHAR[])) ORDER BY model",
-        [list(run_ids), list(COMPARED)],
+
+def _differences(tuned: pl.DataFrame, other: Evaluation) -> pl.DataFrame:
+    """What compare_models says of another model. tuned: rows of `queries` at its full size."""
+    questions = tuned.select("split", "question_id", "document_id", "tuned_ndcg_at_10")
+    of_other = other.queries.select(
+        "split", "dimension", "question_id", pl.col("ndcg_at_10").alias("base_ndcg_at_10")
     )
-    tuned = comparison.queries.filter(pl.col("dimension") == pl.col("dimension").max()).select(
-        "split", "question_id", "document_id", "tuned_ndcg_at_10"
-    )
-    rows = [_AGAINST.to_frame()]
-    for (model,), of_model in measured.group_by("model", maintain_order=True):
-        # Every question of the tuned model: one that the baseline lacks is an error.
-        questions = tuned.join(of_model, on=["split", "question_id"], how="left")
-        rows.append(_against(str(model), compare_models(questions)))
-    return replace(comparison, baselines=pl.concat(rows))
+    return compare_models(questions.join(of_other, on=["split", "question_id"], how="left"))
 
 
 def stored_comparison(warehouse: Warehouse, run_id: str) -> pl.DataFrame:
@@ -164,43 +155,22 @@ def full_size(against: pl.DataFrame) -> pl.DataFrame:
     return against.filter(pl.col("dimension") == pl.col("dimension").max().over("model", "split"))
 
 
-def best_evidence(splits: Collection[str]) -> str:
-    """The split that is the headline."""
-    return next(split for split in TEST_SPLITS if split in splits)
+def best_evidence(rows: pl.DataFrame) -> str:
+    """The split that is the headline. rows: split, documents.
 
-
-def _split_order(scores: pl.DataFrame) -> list[str]:
-    present = scores["split"].unique().to_list()
-    return [s for s in (*TEST_SPLITS, VALIDATION) if s in present]
-
-
-def _queries_side_by_side(warehouse: Warehouse, base_run: str, tuned_run: str) -> pl.DataFrame:
-    rows = warehouse.read(
-        "SELECT b.split, b.dimension, b.question_id, p.document_id, p.anchor, "
-        "p.relevant_chunk_ids, b.rank AS base_rank, t.rank AS tuned_rank, "
-        "b.ndcg_at_10 AS base_ndcg_at_10, t.ndcg_at_10 AS tuned_ndcg_at_10, "
-        "b.top_ids AS base_top, t.top_ids AS tuned_top "
-        "FROM (SELECT * FROM query_results WHERE run_id = ? AND model = 'base') b "
-        "FULL JOIN (SELECT * FROM query_results WHERE run_id = ? AND model = 'tuned') t "
-        "USING (split, dimension, question_id) LEFT JOIN training_pairs p USING (question_id)",
-        [base_run, tuned_run],
-    )
-    lost = rows.filter(
-        pl.any_horizontal(pl.col(c).is_null() for c in ("base_ndcg_at_10", "tuned_ndcg_at_10"))
-        | pl.col("anchor").is_null()
-    )
-    if lost.height:
-        raise IncomparableError(
-            f"base_eval and finetuned_model were measured on different questions ({lost.height} "
-            "don't match): materialize both again."
-        )
-    return rows
+    People's questions, else those on held-out documents, else the rest: the first with documents
+    enough to tell, or where none has, the first there is.
+    """
+    documents = dict(rows.select("split", "documents").iter_rows())
+    tests = [split for split in TEST_SPLITS if split in documents]
+    enough = [split for split in tests if documents[split] >= FEWEST_DOCUMENTS]
+    return (enough or tests)[0]
 
 
 def verdict_sentence(comparison: Comparison) -> str:
     """The outcome with the headline number and its interval."""
     row = comparison.headline
-    base, tuned = float(str(row["base"])), float(str(row["tuned"]))
+    base, tuned = row["base"], row["tuned"]
     change = f"NDCG@10 {base:.3f} → {tuned:.3f}"
     if base > 0:
         change += f" ({100 * (tuned - base) / base:+.1f} %)"
@@ -218,21 +188,22 @@ def reservations(against: pl.DataFrame) -> list[str]:
     """
     tests = against.filter(pl.col("split").is_in(TEST_SPLITS))
     sentences = []
+    headline = best_evidence(tests) if tests.height else None
     for row in tests.filter(pl.col("model") != "base").iter_rows(named=True):
         place, model = SPLIT_TITLES[row["split"]], row["model"]
         tuned, score = f"{row['tuned']:.3f}", f"{row['score']:.3f}"
-        if row["verdict"] == "worse":
+        if row["verdict"] == Verdict.WORSE:
             sentences.append(
                 f"{model} beats the fine-tuned model on {place}: NDCG@10 {score} against {tuned}."
             )
-        elif row["verdict"] != "better" and row["split"] == best_evidence(set(tests["split"])):
+        elif row["verdict"] != Verdict.BETTER and row["split"] == headline:
             sentences.append(
                 f"The fine-tuned model does not clearly beat {model} on {place}: "
                 f"NDCG@10 {tuned} against {score}."
             )
-    if tests.filter(pl.col("split") != LABELLED, model=BM25, verdict="worse").height:
+    if tests.filter(pl.col("split") != LABELLED, model=BM25, verdict=Verdict.WORSE).height:
         sentences.append("Questions made from the chunks share their words: they flatter bm25.")
-    worse = tests.filter(model="base", verdict="worse")
+    worse = tests.filter(model="base", verdict=Verdict.WORSE)
     for (split,), rows in worse.group_by("split", maintain_order=True):
         dimensions = ", ".join(map(str, rows["dimension"]))
         sentences.append(
@@ -246,65 +217,14 @@ def outcome(comparison: Comparison) -> str:
     """Which model is better on the headline split, if either clearly is."""
     row = comparison.headline
     said = {
-        "better": "The fine-tuned model is better than the base model",
-        "worse": "The fine-tuned model is WORSE than the base model",
-    }.get(str(row["verdict"]), "There is no clear difference between the two models")
+        Verdict.BETTER: "The fine-tuned model is better than the base model",
+        Verdict.WORSE: "The fine-tuned model is WORSE than the base model",
+        Verdict.NO_CLEAR_DIFFERENCE: "There is no clear difference between the two models",
+        Verdict.TOO_FEW: f"{counted_documents(row)} too few to tell which model is better",
+    }[row["verdict"]]
     return f"{said} on {row['questions']} {SPLIT_TITLES[comparison.headline_split]}"
 
 
-def most_changed(
-    warehouse: Warehouse, comparison: Comparison
-) -> tuple[list[Example], list[Example]]:
-    """Questions of the headline split that the tuned model won most, and lost most."""
-    largest = comparison.queries["dimension"].max()
-    gain = pl.col("tuned_ndcg_at_10") - pl.col("base_ndcg_at_10")
-    rows = comparison.queries.filter(
-        (pl.col("split") == comparison.headline_split) & (pl.col("dimension") == largest)
-    ).with_columns(gain=gain)
-    won = rows.filter(pl.col("gain") > 0).sort("gain", "question_id", descending=[True, False])
-    lost = rows.filter(pl.col("gain") < 0).sort("gain", "question_id")
-    shown = pl.concat([won.head(EXAMPLES), lost.head(EXAMPLES)])
-    chunks = _chunks(warehouse, shown)
-    return (
-        [_example(row, chunks) for row in won.head(EXAMPLES).iter_rows(named=True)],
-        [_example(row, chunks) for row in lost.head(EXAMPLES).iter_rows(named=True)],
-    )
-
-
-def _chunks(warehouse: Warehouse, rows: pl.DataFrame) -> dict[str, dict[str, object]]:
-    ids = {c for column in ("base_top", "tuned_top") for top in rows[column] for c in top[:SHOWN]}
-    found = warehouse.read(
-        "SELECT chunk_id, any_value(file_name) AS file_name, any_value(page_start) AS page_start, "
-        "any_value(page_end) AS page_end, any_value(chunk_text) AS chunk_text FROM chunks "
-        "WHERE chunk_id IN (SELECT unnest(?::VARCHAR[])) GROUP BY chunk_id",
-        [sorted(ids)],
-    )
-    return {row["chunk_id"]: row for row in found.iter_rows(named=True)}
-
-
-def _example(row: dict[str, object], chunks: dict[str, dict[str, object]]) -> Example:
-    relevant = set(row["relevant_chunk_ids"])  # type: ignore[arg-type]
-    return Example(
-        question=str(row["anchor"]),
-        split=str(row["split"]),
-        base_rank=row["base_rank"],  # type: ignore[arg-type]
-        tuned_rank=row["tuned_rank"],  # type: ignore[arg-type]
-        base_retrieved=_retrieved(row["base_top"], relevant, chunks),  # type: ignore[arg-type]
-        tuned_retrieved=_retrieved(row["tuned_top"], relevant, chunks),  # type: ignore[arg-type]
-    )
-
-
-def _retrieved(
-    top: Sequence[str], relevant: set[str], chunks: dict[str, dict[str, object]]
-) -> tuple[Retrieved, ...]:
-    return tuple(
-        Retrieved(
-            file_name=str(chunk["file_name"]),
-            page_start=int(str(chunk["page_start"])),
-            page_end=int(str(chunk["page_end"])),
-            text=str(chunk["chunk_text"]),
-            relevant=chunk_id in relevant,
-        )
-        for chunk_id in top[:SHOWN]
-        if (chunk := chunks.get(chunk_id))
-    )
+def counted_documents(row: Mapping[str, Any]) -> str:
+    """Of a row of `significance`, how many documents there are, with a verb: 3 documents are."""
+    return "1 document is" if row["documents"] == 1 else f"{row['documents']} documents are"

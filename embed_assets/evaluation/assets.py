@@ -5,32 +5,29 @@ from pathlib import Path
 
 import dagster as dg
 
-from embed_assets.errors import one_line
 from embed_assets.evaluation.baselines import (
     lasting_baselines,
-    score_baselines,
-    store_baselines,
+    measure_baselines,
+    unscored,
 )
 from embed_assets.evaluation.scoring import (
+    EVALUATION_VERSION,
+    RetrievalTask,
     baseline_metrics,
+    measured,
     mlflow_metrics,
     ndcg_by_model,
     ndcg_table,
     retrieval_task,
-    score_encoder,
-    store,
 )
-from embed_assets.models.card import embedding_size, matryoshka_dimensions, model_card
+from embed_assets.models.card import ModelCard, embedding_size, matryoshka_dimensions, model_card
 from embed_assets.models.embeddings import CachedEncoder
 from embed_assets.models.identity import model_shape
 from embed_assets.partitions import asset
-from embed_assets.resources.ledger import Cause, Failure
 from embed_assets.resources.materializing import materializing
 from embed_assets.resources.tracking import Tracking, as_params
 from embed_assets.resources.warehouse import Warehouse, digest
 from embed_assets.settings import Settings
-
-EVALUATION_VERSION = "1"
 
 
 @asset("base_eval", kinds={"huggingface", "mlflow", "duckdb"})
@@ -43,53 +40,50 @@ def base_eval(
     """What the base model and the baselines retrieve for every held-out question."""
     import mlflow
 
-    task = retrieval_task(warehouse)
     card = model_card(settings)
     dimensions = matryoshka_dimensions(embedding_size(card.source), settings.dimensions)
-    baselines = lasting_baselines(settings)
+    named = {name: name for name in lasting_baselines(settings)}
     with materializing(context, warehouse, tracking, Path(card.name).name) as making:
         run_id = making.run_id
-        params = {
-            "model": card.name,
-            "query_prompt": card.query_prompt,
-            "document_prompt": card.document_prompt,
-            "dimensions": dimensions,
-            "baselines": ", ".join(baselines),
-            "questions": task.questions.height,
-            "corpus": task.corpus.height,
-        }
-        mlflow.log_params(as_params(params))
-        evaluation = score_encoder(
-            task, CachedEncoder(warehouse, card, settings.precision), dimensions
-        )
-        mlflow.log_metrics(mlflow_metrics(evaluation.scores))
-        store(warehouse, evaluation, "base", run_id)
-        measured = score_baselines(warehouse, settings, task, {name: name for name in baselines})
-        store_baselines(warehouse, measured, run_id)
-        beside = {name: found.scores for name, found in measured.evaluations.items()}
-        mlflow.log_metrics(baseline_metrics(beside))
-        failed = [f"{name}: {reason}" for name, reason in measured.failed.items()]
-        if failed:
-            mlflow.set_tag("failed_baselines", "\n".join(failed))
-        with making.storing(incomplete=_incomplete(failed)):
+        task = retrieval_task(warehouse)
+        mlflow.log_params(as_params(evaluation_params(task, card, dimensions, tuple(named))))
+        encoder = CachedEncoder(warehouse, card, settings.precision)
+        base = measured(warehouse, task, encoder, dimensions, run_id=run_id, model="base")
+        beside = measure_baselines(warehouse, settings, task, named, run_id)
+        mlflow.log_metrics({**mlflow_metrics(base.scores), **baseline_metrics(beside.evaluations)})
+        if beside.failed:
+            mlflow.set_tag("failed_baselines", "\n".join(beside.failures))
+        with making.storing(incomplete=unscored(beside.failed)):
             pass
-    for line in failed:
+    for line in beside.failures:
         context.log.warning(f"A baseline could not be scored and is left out. {line}")
     return making.result(
-        **{"dagster/row_count": evaluation.scores.height},
+        **{"dagster/row_count": base.scores.height},
         questions=task.questions.height,
         corpus=task.corpus.height,
-        ndcg_at_10=dg.MetadataValue.md(ndcg_table(evaluation.scores)),
+        ndcg_at_10=dg.MetadataValue.md(ndcg_table(base.scores)),
         ndcg_at_10_by_model=dg.MetadataValue.md(
-            ndcg_by_model({"base": evaluation.scores, **beside})
+            ndcg_by_model({"base": base, **beside.evaluations})
         ),
-        **({"failed_baselines": "\n".join(failed)} if failed else {}),
+        **({"failed_baselines": "\n".join(beside.failures)} if beside.failed else {}),
     )
 
 
-def _incomplete(failed: Sequence[str]) -> Failure | None:
-    """A baseline that could not be scored may answer next time."""
-    return Failure(Cause.CALL_FAILED, one_line("; ".join(failed))) if failed else None
+def evaluation_params(
+    task: RetrievalTask, card: ModelCard, dimensions: Sequence[int], baselines: Sequence[str]
+) -> dict[str, object]:
+    """What an evaluation was made with, for MLflow."""
+    return {
+        "model": card.name,
+        "query_prompt": card.query_prompt,
+        "document_prompt": card.document_prompt,
+        "dimensions": dimensions,
+        "baselines": ", ".join(baselines),
+        "questions": task.questions.height,
+        "questions_version": task.questions_version,
+        "corpus": task.corpus.height,
+        "corpus_version": task.corpus_version,
+    }
 
 
 def code_versions(settings: Settings) -> dict[str, str]:

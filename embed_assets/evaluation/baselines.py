@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from embed_assets.errors import ProjectError, SettingsError
-from embed_assets.evaluation.bm25 import BM25, evaluate_bm25
+from embed_assets.errors import ProjectError, SettingsError, one_line
+from embed_assets.evaluation.bm25 import BM25, IDENTITY, evaluate_bm25
 from embed_assets.evaluation.retrieval import Evaluation
-from embed_assets.evaluation.scoring import RetrievalTask, score_encoder, store
+from embed_assets.evaluation.scoring import RetrievalTask, measured, measured_by
 from embed_assets.models.encoder import Encoder
 from embed_assets.models.names import (
     HOSTED,
@@ -20,6 +20,7 @@ from embed_assets.models.names import (
     hosted_name,
     reason_of,
 )
+from embed_assets.resources.ledger import Cause, Failure
 from embed_assets.resources.tracking import CHAMPION
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
@@ -37,6 +38,17 @@ class Measured:
 
     evaluations: Mapping[str, Evaluation]
     failed: Mapping[str, str]
+
+    @property
+    def failures(self) -> list[str]:
+        """Which ones failed and why, a line each."""
+        return [f"{called}: {reason}" for called, reason in self.failed.items()]
+
+
+def unscored(failed: Mapping[str, str]) -> Failure | None:
+    """Why a comparison is not whole: what could not be scored may answer next time."""
+    reasons = "; ".join(f"{called}: {reason}" for called, reason in failed.items())
+    return Failure(Cause.CALL_FAILED, one_line(reasons)) if failed else None
 
 
 def chosen_baselines(settings: Settings) -> tuple[str, ...]:
@@ -78,50 +90,69 @@ def check_baselines(warehouse: Warehouse, settings: Settings) -> None:
             raise SettingsError(reason, SETTING) from error
 
 
-def score_baselines(
-    warehouse: Warehouse, settings: Settings, task: RetrievalTask, models: Mapping[str, str]
+def measure_baselines(
+    warehouse: Warehouse,
+    settings: Settings,
+    task: RetrievalTask,
+    models: Mapping[str, str],
+    run_id: str,
 ) -> Measured:
-    """Figures of baselines on a task. models: the name of each by what it is called."""
+    """Figures of baselines on a task, stored as those of an MLflow run; and which ones failed.
+
+    models: the name of each by what it is called.
+    """
     evaluations: dict[str, Evaluation] = {}
     failed: dict[str, str] = {}
     for called, model in models.items():
         try:
-            evaluations[called] = _score(warehouse, settings, task, model)
+            evaluations[called] = _measure(warehouse, settings, task, model, called, run_id)
         except (ProjectError, ValueError, RuntimeError, OSError) as error:
             failed[called] = reason_of(error)
-    return Measured(evaluations, failed)
-
-
-def store_baselines(warehouse: Warehouse, measured: Measured, run_id: str) -> None:
-    """Write what baselines achieve, and which failed, as measured by an MLflow run."""
-    for called, evaluation in measured.evaluations.items():
-        store(warehouse, evaluation, called, run_id)
-    failed = pl.DataFrame(
-        [(run_id, called, error) for called, error in measured.failed.items()],
+    rows = pl.DataFrame(
+        [(run_id, called, error) for called, error in failed.items()],
         schema=TABLES["failed_baselines"].schema,
         orient="row",
     )
-    warehouse.replace("failed_baselines", failed, where={"run_id": [run_id]})
+    warehouse.replace("failed_baselines", rows, where={"run_id": [run_id]})
+    return Measured(evaluations, failed)
 
 
-def failed_baselines(warehouse: Warehouse, *run_ids: str) -> dict[str, str]:
-    """Why baselines could not be scored by these runs, by what they are called."""
+def failed_baselines(warehouse: Warehouse, run_id: str) -> dict[str, str]:
+    """Why baselines could not be scored by an MLflow run, by what they are called."""
     rows = warehouse.read(
-        "SELECT model, error FROM failed_baselines "
-        "WHERE run_id IN (SELECT unnest(?::VARCHAR[])) ORDER BY model",
-        [list(run_ids)],
+        "SELECT model, error FROM failed_baselines WHERE run_id = ? ORDER BY model", [run_id]
     )
     return dict(rows.iter_rows())
 
 
-def find_baseline(warehouse: Warehouse, settings: Settings, model: str) -> Encoder:
-    """What embeds texts for a baseline. Prompts that are set are the base model's, not others'."""
+def find_baseline(
+    warehouse: Warehouse, settings: Settings, model: str, named_by: str = SETTING
+) -> Encoder:
+    """What embeds texts for a model. Prompts that are set are the base model's, not others'.
+
+    named_by: the setting, or in words what names it, for the error where it is not there.
+    """
     if model != settings.model:
         settings = settings.model_copy(update={"query_prompt": None, "document_prompt": None})
-    return find_encoder(warehouse, settings, model, SETTING)[1]
+    return find_encoder(warehouse, settings, model, named_by)[1]
 
 
-def _score(warehouse: Warehouse, settings: Settings, task: RetrievalTask, model: str) -> Evaluation:
+def _measure(
+    warehouse: Warehouse,
+    settings: Settings,
+    task: RetrievalTask,
+    model: str,
+    called: str,
+    run_id: str,
+) -> Evaluation:
     if model == BM25:
-        return evaluate_bm25(task.queries, task.texts, task.relevant, task.splits)
-    return score_encoder(task, find_baseline(warehouse, settings, model))
+        return measured_by(
+            lambda: evaluate_bm25(task.queries, task.texts, task.relevant, task.splits),
+            IDENTITY,
+            warehouse,
+            task,
+            run_id=run_id,
+            model=called,
+        )
+    encoder = find_baseline(warehouse, settings, model)
+    return measured(warehouse, task, encoder, run_id=run_id, model=called)

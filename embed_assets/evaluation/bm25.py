@@ -11,6 +11,8 @@ from embed_assets.evaluation.retrieval import NO_DIMENSION, Evaluation, evaluate
 from embed_assets.words import search_words
 
 BM25 = "bm25"
+IDENTITY = "bm25 1"
+"""What identifies these rankings; to be counted up where they change."""
 
 
 def bm25_rankings(

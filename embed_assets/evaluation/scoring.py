@@ -1,27 +1,48 @@
-"""Scores a model on every held-out question of the warehouse, against all chunks."""
+"""Scores models on every held-out question of the warehouse, against all chunks.
 
-from collections.abc import Mapping, Sequence
+A figure knows what it was measured on: which model, by its identity, and which questions and
+corpus, by their versions. What was measured once is read back, and never measured again.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cached_property
 
 import polars as pl
 
 from embed_assets.evaluation.retrieval import (
+    QUERIES_SCHEMA,
+    SCORES_SCHEMA,
     Evaluation,
     evaluate,
     metric_name,
     sentence_transformers_name,
 )
 from embed_assets.models.encoder import Encoder
-from embed_assets.resources.warehouse import Warehouse
+from embed_assets.resources.warehouse import Warehouse, digest
+from embed_assets.tables import TABLES
+
+EVALUATION_VERSION = "1"
+
+_SNAPSHOT = """
+SELECT 'chunk' AS kind, chunk_id AS id, any_value(chunk_text) AS text,
+    NULL AS relevant_chunk_ids, NULL AS split, NULL AS document_id
+FROM chunks GROUP BY chunk_id
+UNION ALL
+SELECT 'question', question_id, anchor, relevant_chunk_ids, split, document_id
+FROM training_pairs WHERE split <> 'train'
+ORDER BY kind, split, id
+"""
+"""Questions and corpus in one statement: nothing is written between the two."""
 
 
 @dataclass(frozen=True, eq=False)
 class RetrievalTask:
     """Questions to score and the corpus to search.
 
-    questions: question_id, anchor, relevant_chunk_ids, split. corpus: chunk_id, chunk_text, one
-    row per distinct text.
+    questions: question_id, anchor, relevant_chunk_ids, split, document_id. corpus: chunk_id,
+    chunk_text, one row per distinct text.
     """
 
     questions: pl.DataFrame
@@ -48,15 +69,31 @@ class RetrievalTask:
         """Split of each question."""
         return self.questions["split"].to_list()
 
+    @cached_property
+    def questions_version(self) -> str:
+        """Version of what is asked: the questions, the chunks that answer them, the splits."""
+        asked = self.questions.select(
+            "question_id", "anchor", pl.col("relevant_chunk_ids").list.sort(), "split"
+        )
+        return digest(asked.sort("question_id").rows())
+
+    @cached_property
+    def corpus_version(self) -> str:
+        """Version of what is searched: a chunk's id is the digest of its text."""
+        return digest(self.corpus["chunk_id"].sort().to_list())
+
 
 def retrieval_task(warehouse: Warehouse) -> RetrievalTask:
-    """Every question that isn't trained on, and all chunks."""
+    """Every question that isn't trained on, and all chunks, as they stand together."""
+    rows = warehouse.read(_SNAPSHOT)
+    chunks, questions = rows.filter(kind="chunk"), rows.filter(kind="question")
     return RetrievalTask(
-        questions=warehouse.read(
-            "SELECT question_id, anchor, relevant_chunk_ids, split FROM training_pairs "
-            "WHERE split <> 'train' ORDER BY split, question_id"
+        questions=questions.select(
+            pl.col("id").alias("question_id"),
+            pl.col("text").alias("anchor"),
+            *("relevant_chunk_ids", "split", "document_id"),
         ),
-        corpus=warehouse.corpus(),
+        corpus=chunks.select(pl.col("id").alias("chunk_id"), pl.col("text").alias("chunk_text")),
     )
 
 
@@ -80,15 +117,105 @@ def score_encoder(
     )
 
 
-def store(warehouse: Warehouse, evaluation: Evaluation, model: str, run_id: str) -> None:
-    """Write a model's figures and its results by question. model: what the tables call it."""
+def measured(
+    warehouse: Warehouse,
+    task: RetrievalTask,
+    encoder: Encoder,
+    dimensions: Sequence[int] | None = None,
+    *,
+    run_id: str,
+    model: str,
+) -> Evaluation:
+    """Figures of a model on a task, at its full size alone without dimensions, and stored.
+
+    Read back where this model was measured on these questions and this corpus before. dimensions:
+    the model's own size among them. run_id: MLflow run that shows the figures. model: what the
+    tables call it.
+    """
+    return measured_by(
+        lambda: score_encoder(task, encoder, dimensions),
+        encoder.identity,
+        warehouse,
+        task,
+        dimensions,
+        run_id=run_id,
+        model=model,
+    )
+
+
+def measured_by(
+    measure: Callable[[], Evaluation],
+    identity: str,
+    warehouse: Warehouse,
+    task: RetrievalTask,
+    dimensions: Sequence[int] | None = None,
+    *,
+    run_id: str,
+    model: str,
+) -> Evaluation:
+    """Like `measured`, for whatever has this identity: `measure` gives its figures."""
+    key = {
+        "identity": identity,
+        "questions_version": task.questions_version,
+        "corpus_version": task.corpus_version,
+        "evaluation_version": EVALUATION_VERSION,
+    }
+    evaluation = _read_back(warehouse, key, dimensions) or measure()
+    store(warehouse, evaluation, model, run_id, key)
+    return evaluation
+
+
+def store(
+    warehouse: Warehouse,
+    evaluation: Evaluation,
+    model: str,
+    run_id: str,
+    measured_on: Mapping[str, str] | None = None,
+) -> None:
+    """Write a model's figures and its results by question. model: what the tables call it.
+
+    measured_on: what they are of, as columns of `evaluations`. Without it they are not read back.
+    """
     labels = (pl.lit(run_id).alias("run_id"), pl.lit(model).alias("model"))
-    slice_of_run = {"run_id": [run_id], "model": [model]}
-    for table, frame in (
-        ("evaluation_results", evaluation.scores),
-        ("query_results", evaluation.queries),
-    ):
-        warehouse.replace(table, frame.with_columns(*labels), where=slice_of_run)
+    largest_first = evaluation.scores["dimension"].unique().sort(descending=True).to_list()
+    what = {"run_id": run_id, "model": model, "dimensions": largest_first}
+    rows = [{**measured_on, **what, "measured_at": datetime.now(UTC)}] if measured_on else []
+    with warehouse.transaction() as transaction:
+        for table, frame in (
+            ("evaluations", pl.DataFrame(rows, schema=TABLES["evaluations"].schema)),
+            ("evaluation_results", evaluation.scores.with_columns(*labels)),
+            ("query_results", evaluation.queries.with_columns(*labels)),
+        ):
+            transaction.replace(table, frame, {"run_id": [run_id], "model": [model]})
+
+
+def _read_back(
+    warehouse: Warehouse, key: Mapping[str, str], dimensions: Sequence[int] | None
+) -> Evaluation | None:
+    """The evaluation of this key at these dimensions, or at the largest; None if there is none."""
+    conditions = " AND ".join(f"{column} = ?" for column in key)
+    found = warehouse.read(
+        "SELECT run_id, model, dimensions FROM evaluations "
+        f"WHERE {conditions} AND list_has_all(dimensions, ?::BIGINT[]) "
+        "ORDER BY measured_at DESC LIMIT 1",
+        [*key.values(), list(dimensions or ())],
+    )
+    if found.is_empty():
+        return None
+    run_id, model, largest_first = found.row(0)
+
+    def rows(table: str, schema: pl.Schema) -> pl.DataFrame:
+        stored = warehouse.read(
+            f"SELECT {', '.join(schema)} FROM {table} WHERE run_id = ? AND model = ? "
+            "AND dimension IN (SELECT unnest(?::BIGINT[]))",
+            [run_id, model, list(dimensions or largest_first[:1])],
+        )
+        return stored.sort(-pl.col("dimension"), *list(schema)[:-1]).cast(schema)
+
+    return Evaluation(
+        scores=rows("evaluation_results", SCORES_SCHEMA),
+        queries=rows("query_results", QUERIES_SCHEMA),
+    )
 
 
 def mlflow_metrics(scores: pl.DataFrame) -> dict[str, float]:
@@ -114,9 +241,9 @@ def ndcg_table(scores: pl.DataFrame) -> str:
     return "\n".join(lines)
 
 
-def ndcg_by_model(scores: Mapping[str, pl.DataFrame]) -> str:
+def ndcg_by_model(evaluations: Mapping[str, Evaluation]) -> str:
     """NDCG@10 of models at their full size, by split, as a markdown table."""
-    ndcg = {model: _full_ndcg(frame) for model, frame in scores.items()}
+    ndcg = {model: _full_ndcg(found.scores) for model, found in evaluations.items()}
     splits = sorted({split for of_model in ndcg.values() for split in of_model})
     lines = [f"| model | {' | '.join(splits)} |", "| --- |" + " ---: |" * len(splits)]
     lines += [
@@ -126,12 +253,12 @@ def ndcg_by_model(scores: Mapping[str, pl.DataFrame]) -> str:
     return "\n".join(lines)
 
 
-def baseline_metrics(scores: Mapping[str, pl.DataFrame]) -> dict[str, float]:
+def baseline_metrics(evaluations: Mapping[str, Evaluation]) -> dict[str, float]:
     """NDCG@10 of baselines by its name in MLflow."""
     return {
         metric_name(split, f"{model}_ndcg@10"): score
-        for model, frame in scores.items()
-        for split, score in _full_ndcg(frame).items()
+        for model, found in evaluations.items()
+        for split, score in _full_ndcg(found.scores).items()
     }
 
 

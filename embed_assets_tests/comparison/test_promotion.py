@@ -1,7 +1,7 @@
 """The champion: better than its base, not worse than the one before, and never its own rival."""
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,11 +15,13 @@ import pytest
 from embed_assets.comparison.assets import comparison
 from embed_assets.comparison.verdict import stored_comparison
 from embed_assets.definitions import build_resources
-from embed_assets.evaluation.retrieval import evaluate_rankings
-from embed_assets.evaluation.scoring import retrieval_task, store
+from embed_assets.evaluation.baselines import find_baseline
+from embed_assets.evaluation.bm25 import BM25, IDENTITY
+from embed_assets.evaluation.retrieval import NO_DIMENSION, evaluate_rankings
+from embed_assets.evaluation.scoring import measured_by, retrieval_task
 from embed_assets.models.card import model_card
 from embed_assets.models.embeddings import CachedEncoder, cached_embeddings
-from embed_assets.models.registry import champion_version, make_champion
+from embed_assets.models.registry import champion_version, make_champion, newest_model
 from embed_assets.resources.tracking import Tracking
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
@@ -45,15 +47,33 @@ class Project:
     def tracking(self) -> Tracking:
         return build_resources(self.settings)["tracking"]
 
-    def measure(self, model: str, run_id: str, rank: int) -> None:
-        """Figures of a model that finds every answer at this rank."""
+    def measure(self, model: str, rank: int) -> None:
+        """Have measured, before any comparison, that a model finds every answer at this rank."""
         task = retrieval_task(self.warehouse)
         rankings = [
             [*[other for other in task.texts if other != answer][: rank - 1], answer]
             for [answer] in task.relevant.values()
         ]
-        found = evaluate_rankings(rankings, list(task.queries), task.relevant, SIZE, task.splits)
-        store(self.warehouse, found, model, run_id)
+        if model == BM25:
+            identity, size = IDENTITY, NO_DIMENSION
+        else:
+            name = self.settings.model if model == "base" else model
+            identity = find_baseline(self.warehouse, self.settings, name).identity
+            size = SIZE
+        measured_by(
+            lambda: evaluate_rankings(
+                rankings, list(task.queries), task.relevant, size, task.splits
+            ),
+            identity,
+            self.warehouse,
+            task,
+            run_id="before",
+            model=model,
+        )
+
+    def trained_in(self, version: str) -> str:
+        """MLflow run that trained a version."""
+        return newest_model(self.warehouse, version)["mlflow_run_id"]
 
     def compare(self, **settings: Any) -> tuple[Mapping[str, Any], dict[str, str]]:
         """Metadata of `comparison`, and the verdict on each model of the headline split."""
@@ -68,8 +88,12 @@ class Project:
 
 
 @pytest.fixture(scope="module")
-def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tiny_model(tmp_path_factory.mktemp("model"))
+def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
+    """Folders of the base model and of two versions, each with weights of its own."""
+    base, first, second = (
+        make_tiny_model(tmp_path_factory.mktemp("model"), layers=layers) for layers in (1, 2, 3)
+    )
+    return base, first, second
 
 
 @pytest.fixture(scope="module")
@@ -85,11 +109,16 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def project(tmp_path: Path, tiny_model: Path, registry: Path) -> Project:
+def project(
+    tmp_path: Path,
+    folders: tuple[Path, Path, Path],
+    registry: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Project:
     """Twelve documents of one chunk, each asked for in its own words: version 1 finds them all."""
-    settings = Settings(
-        pdfs=tmp_path, home=tmp_path / "home", model=str(tiny_model), precision="fp32"
-    )
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)  # mlflow sets it where it was last
+    base, *versions = folders
+    settings = Settings(pdfs=tmp_path, home=tmp_path / "home", model=str(base), precision="fp32")
     settings.home.mkdir()
     shutil.copy(registry, settings.home / "mlflow.db")
     project = Project(settings)
@@ -107,25 +136,21 @@ def project(tmp_path: Path, tiny_model: Path, registry: Path) -> Project:
     ]
     write(warehouse, "chunks", chunks)
     write(warehouse, "training_pairs", pairs)
-    for asset in ("chunks", "training_pairs"):
-        record(warehouse, asset, asset)
-    made_from = warehouse.version_of("training_pairs", "chunks")
+    client = project.tracking.client()
+    experiment = client.get_experiment_by_name(project.tracking.name).experiment_id
     models = [
         {
             "version": version,
             "base": settings.model,
-            "path": str(tiny_model),
-            "input_version": made_from,
-            "mlflow_run_id": run,
+            "path": str(folder),
+            "mlflow_run_id": client.create_run(experiment).info.run_id,
             "trained_at": datetime.now(UTC),
         }
-        for version, run in (("1", "run-1"), ("2", "run-2"))
+        for version, folder in zip(("1", "2"), versions, strict=True)
     ]
     write(warehouse, "models", models)
-    record(warehouse, "base_eval", "run-base")
-    record(warehouse, "finetuned_model", "run-2")
-    project.measure("base", "run-base", rank=10)
-    project.measure("bm25", "run-base", rank=2)
+    project.measure("base", rank=10)
+    project.measure(BM25, rank=2)
     return project
 
 
@@ -139,10 +164,6 @@ def write(warehouse: Warehouse, table: str, values: list[dict[str, Any]]) -> Non
     warehouse.replace(table, pl.DataFrame([blank | value for value in values], schema=schema))
 
 
-def record(warehouse: Warehouse, asset: str, holds: str) -> None:
-    warehouse.record(asset, code_version="1", input_version="1", data_version=holds, run_id="run")
-
-
 def ones(block: Sequence[str], _: str | None) -> np.ndarray:
     return np.ones((len(block), 2))
 
@@ -152,7 +173,7 @@ def champion(project: Project) -> str | None:
 
 
 def test_the_first_model_that_is_better_than_its_base_is_champion(project):
-    project.measure("tuned", "run-2", rank=1)
+    project.measure("v2", rank=1)
     metadata, verdicts = project.compare()
     assert champion(project) == "2"
     assert verdicts == {"base": "better", "bm25": "better"}
@@ -162,7 +183,7 @@ def test_the_first_model_that_is_better_than_its_base_is_champion(project):
 
 def test_a_model_as_good_as_the_champion_replaces_it_and_is_never_compared_with_itself(project):
     make_champion(project.tracking, "1")
-    project.measure("tuned", "run-2", rank=1)
+    project.measure("v2", rank=1)
     expected = {"base": "better", "bm25": "better", "champion v1": "no clear difference"}
 
     metadata, verdicts = project.compare()
@@ -177,7 +198,7 @@ def test_a_model_as_good_as_the_champion_replaces_it_and_is_never_compared_with_
 
 def test_embeddings_stay_of_what_is_compared_or_named_and_of_no_other_version(project):
     make_champion(project.tracking, "1")
-    project.measure("tuned", "run-2", rank=1)
+    project.measure("v2", rank=1)
     card = model_card(project.settings)
     base = CachedEncoder(project.warehouse, card, "fp32").fingerprint("document")
     models = project.warehouse.read("SELECT * FROM models")
@@ -201,7 +222,7 @@ def test_a_model_clearly_worse_than_the_champion_is_not_promoted_though_it_beats
     import mlflow
 
     make_champion(project.tracking, "1")
-    project.measure("tuned", "run-2", rank=4)
+    project.measure("v2", rank=4)
     metadata, verdicts = project.compare()
     assert champion(project) == "1"
     assert verdicts == {"base": "better", "bm25": "worse", "champion v1": "worse"}
@@ -217,34 +238,119 @@ def test_a_model_clearly_worse_than_the_champion_is_not_promoted_though_it_beats
     assert run.data.metrics["test_labelled/bm25_ndcg_at_10_high"] < 0
 
 
-@pytest.mark.parametrize(
-    ("spoil", "said"),
-    [
-        (lambda p: shutil.rmtree(p.settings.models / "v1"), "The folder of version 1 is gone"),
-        (lambda p: record(p.warehouse, "chunks", "others"), "chunks have changed"),
-    ],
-)
-def test_a_champion_that_can_t_be_scored_is_left_out_and_it_is_said(
-    project, tiny_model, spoil: Callable[[Project], None], said
-):
+def test_a_champion_that_can_t_be_scored_is_not_beaten_and_it_is_said_why(project):
     make_champion(project.tracking, "1")
-    folder = project.settings.models / "v1"
-    shutil.copytree(tiny_model, folder)
-    old = pl.DataFrame({"version": ["1"], "path": [str(folder)]})
-    project.warehouse.update("models", old)
-    project.measure("tuned", "run-2", rank=1)
-    spoil(project)
+    gone = pl.DataFrame({"version": ["1"], "path": ["/nowhere"]})
+    with project.warehouse.transaction() as transaction:
+        transaction.update("models", gone)
+    project.measure("v2", rank=1)
     metadata, verdicts = project.compare()
-    assert champion(project) == "2"
+    assert champion(project) == "1"
     assert "champion v1" not in verdicts
-    assert "version 1, the champion before it, was not compared" in metadata["promotion"]
+    said = "The folder of version 1 is gone"
+    assert (
+        f"version 1, the champion before it, could not be scored ({said}" in (metadata["promotion"])
+    )
+    assert metadata["promotion"].endswith("Version 1 stays champion.")
     assert said in metadata["baselines"]
     assert said in Path(metadata["report"]).read_text(encoding="utf-8")
 
 
+def test_a_model_that_wins_on_few_documents_alone_is_not_promoted(project):
+    pairs = project.warehouse.read("SELECT * FROM training_pairs ORDER BY document_id").head(6)
+    project.warehouse.replace("training_pairs", pairs)
+    project.measure("base", rank=10)
+    project.measure("v2", rank=1)
+    metadata, verdicts = project.compare(baselines="none")
+    assert verdicts == {"base": "too few to tell"}
+    assert champion(project) is None
+    assert metadata["verdict"].startswith(
+        "6 documents are too few to tell which model is better on 6 questions that people wrote:"
+    )
+    assert metadata["promotion"] == (
+        "Version 2 was not made champion: 6 documents are too few to tell whether it is better "
+        "than the base model."
+    )
+
+
+# What is compared was measured on the same questions and corpus.
+
+
+def ingest(warehouse: Warehouse, *texts: str) -> None:
+    """One more document, of these chunks."""
+    blank = TABLES["chunks"].schema
+    rows = [
+        {name: n if dtype == pl.Int64 else "" for name, dtype in blank.items()}
+        | {"document_id": "new", "chunk_id": f"new{n}", "chunk_text": text}
+        for n, text in enumerate(texts)
+    ]
+    frame = pl.DataFrame(rows, schema=blank)
+    warehouse.replace("chunks", frame, where={"document_id": ["new"]})
+
+
+def test_models_alike_are_no_better_though_an_ingest_changes_the_corpus_in_between(project):
+    alike = pl.DataFrame({"version": ["2"], "path": [project.settings.model]})
+    with project.warehouse.transaction() as transaction:
+        transaction.update("models", alike)
+    ingest(project.warehouse, *(f"{text} value" for text in TEXTS))
+    metadata, verdicts = project.compare()
+    assert verdicts["base"] == "no clear difference"
+    assert champion(project) is None
+    scores = project.warehouse.read(
+        "SELECT DISTINCT model, score FROM evaluation_results WHERE metric = 'ndcg' "
+        "AND (run_id, model) IN ((?, 'base'), (?, 'tuned'))",
+        [metadata["mlflow_run_id"], project.trained_in("2")],
+    )
+    assert scores["model"].n_unique() == 2
+    assert scores["score"].n_unique() == 1
+
+
+def test_every_model_of_a_comparison_is_measured_on_the_same_questions_and_corpus(project):
+    make_champion(project.tracking, "1")
+    project.measure("v2", rank=1)
+    ingest(project.warehouse, "a chunk more")
+    metadata, _ = project.compare()
+    kept = project.warehouse.read(
+        "SELECT model, questions_version, corpus_version FROM evaluations WHERE run_id IN (?, ?)",
+        [metadata["mlflow_run_id"], project.trained_in("2")],
+    )
+    assert set(kept["model"]) == {"base", "tuned", "bm25", "champion v1"}
+    task = retrieval_task(project.warehouse)
+    assert set(kept.drop("model").rows()) == {(task.questions_version, task.corpus_version)}
+
+
+def test_the_figures_of_the_model_are_found_at_the_run_that_trained_it(project):
+    project.measure("v2", rank=1)
+    project.compare()
+    run = project.tracking.client().get_run(project.trained_in("2"))
+    assert run.data.metrics["test_labelled/dim_32_cosine_ndcg_at_10"] == 1
+
+
+def test_a_training_whose_mlflow_run_was_deleted_is_compared_all_the_same(project):
+    project.measure("v2", rank=1)
+    project.tracking.client().delete_run(project.trained_in("2"))
+    project.compare()
+    assert champion(project) == "2"
+
+
+def test_people_s_questions_that_are_too_few_leave_the_headline_to_those_that_can_tell(project):
+    few = [f"q{n}" for n in range(3)]
+    seen = pl.when(pl.col("question_id").is_in(few)).then(pl.lit("test_labelled"))
+    pairs = project.warehouse.read("SELECT * FROM training_pairs")
+    project.warehouse.replace(
+        "training_pairs", pairs.with_columns(split=seen.otherwise(pl.lit("test_seen_documents")))
+    )
+    project.measure("base", rank=10)
+    project.measure("v2", rank=1)
+    metadata, _ = project.compare(baselines="none")
+    assert "better than the base model on 9 questions on other chunks" in metadata["verdict"]
+    assert "Too few questions written by people" in Path(metadata["report"]).read_text("utf-8")
+    assert champion(project) == "2"
+
+
 def test_without_champion_among_the_baselines_none_is_scored(project):
     make_champion(project.tracking, "1")
-    project.measure("tuned", "run-2", rank=4)
+    project.measure("v2", rank=4)
     _, verdicts = project.compare(baselines="bm25")
     assert set(verdicts) == {"base", "bm25"}
     assert champion(project) == "2"
@@ -252,7 +358,7 @@ def test_without_champion_among_the_baselines_none_is_scored(project):
 
 def test_a_champion_that_would_not_be_made_so_now_stays_until_a_person_decides(project):
     make_champion(project.tracking, "2")
-    project.measure("tuned", "run-2", rank=10)
+    project.measure("v2", rank=10)
     metadata, _ = project.compare()
     assert champion(project) == "2"
     assert metadata["promotion"] == (

@@ -20,8 +20,7 @@ from embed_assets.evaluation.baselines import (
     failed_baselines,
     find_baseline,
     lasting_baselines,
-    score_baselines,
-    store_baselines,
+    measure_baselines,
 )
 from embed_assets.evaluation.scoring import retrieval_task
 from embed_assets.models.encoder import LocalEncoder
@@ -161,8 +160,8 @@ def test_each_baseline_is_scored_once_per_question_at_its_own_full_size(
 ):
     other = make_tiny_model(tmp_path / "other", size=16)
     task = retrieval_task(warehouse)
-    measured = score_baselines(warehouse, settings, task, {"bm25": "bm25", "other": str(other)})
-    store_baselines(warehouse, measured, "run")
+    named = {"bm25": "bm25", "other": str(other)}
+    measured = measure_baselines(warehouse, settings, task, named, "run")
     found = warehouse.read(
         "SELECT model, dimension, count(*) AS n FROM query_results GROUP BY ALL ORDER BY model"
     )
@@ -190,9 +189,11 @@ def test_the_prompts_that_are_set_are_the_base_model_s_and_a_version_has_its_own
 def test_a_baseline_that_fails_costs_itself_alone_and_says_why(warehouse, settings, tmp_path):
     add_version(warehouse, settings.model, tmp_path / "gone")
     task = retrieval_task(warehouse)
-    measured = score_baselines(warehouse, settings, task, {"champion v3": "v3", "bm25": "bm25"})
+    named = {"champion v3": "v3", "bm25": "bm25"}
+    measured = measure_baselines(warehouse, settings, task, named, "run")
     assert set(measured.evaluations) == {"bm25"}
     assert measured.failed["champion v3"].startswith("The folder of version 3 is gone")
+    assert failed_baselines(warehouse, "run") == measured.failed
 
 
 # base_eval, with a real MLflow.

@@ -1,0 +1,70 @@
+"""The questions that the fine-tuned model won most, and lost most, and what both models found."""
+
+from collections.abc import Sequence
+
+import polars as pl
+
+from embed_assets.comparison.report import Example, Retrieved
+from embed_assets.comparison.verdict import Comparison
+from embed_assets.resources.warehouse import Warehouse
+
+EXAMPLES = 5
+SHOWN = 5
+
+
+def most_changed(
+    warehouse: Warehouse, comparison: Comparison
+) -> tuple[list[Example], list[Example]]:
+    """Questions of the headline split that the tuned model won most, and lost most."""
+    largest = comparison.queries["dimension"].max()
+    gain = pl.col("tuned_ndcg_at_10") - pl.col("base_ndcg_at_10")
+    rows = comparison.queries.filter(
+        (pl.col("split") == comparison.headline_split) & (pl.col("dimension") == largest)
+    ).with_columns(gain=gain)
+    won = rows.filter(pl.col("gain") > 0).sort("gain", "question_id", descending=[True, False])
+    lost = rows.filter(pl.col("gain") < 0).sort("gain", "question_id")
+    shown = pl.concat([won.head(EXAMPLES), lost.head(EXAMPLES)])
+    chunks = _chunks(warehouse, shown)
+    return (
+        [_example(row, chunks) for row in won.head(EXAMPLES).iter_rows(named=True)],
+        [_example(row, chunks) for row in lost.head(EXAMPLES).iter_rows(named=True)],
+    )
+
+
+def _chunks(warehouse: Warehouse, rows: pl.DataFrame) -> dict[str, dict[str, object]]:
+    ids = {c for column in ("base_top", "tuned_top") for top in rows[column] for c in top[:SHOWN]}
+    found = warehouse.read(
+        "SELECT chunk_id, any_value(file_name) AS file_name, any_value(page_start) AS page_start, "
+        "any_value(page_end) AS page_end, any_value(chunk_text) AS chunk_text FROM chunks "
+        "WHERE chunk_id IN (SELECT unnest(?::VARCHAR[])) GROUP BY chunk_id",
+        [sorted(ids)],
+    )
+    return {row["chunk_id"]: row for row in found.iter_rows(named=True)}
+
+
+def _example(row: dict[str, object], chunks: dict[str, dict[str, object]]) -> Example:
+    relevant = set(row["relevant_chunk_ids"])  # type: ignore[arg-type]
+    return Example(
+        question=str(row["anchor"]),
+        split=str(row["split"]),
+        base_rank=row["base_rank"],  # type: ignore[arg-type]
+        tuned_rank=row["tuned_rank"],  # type: ignore[arg-type]
+        base_retrieved=_retrieved(row["base_top"], relevant, chunks),  # type: ignore[arg-type]
+        tuned_retrieved=_retrieved(row["tuned_top"], relevant, chunks),  # type: ignore[arg-type]
+    )
+
+
+def _retrieved(
+    top: Sequence[str], relevant: set[str], chunks: dict[str, dict[str, object]]
+) -> tuple[Retrieved, ...]:
+    return tuple(
+        Retrieved(
+            file_name=str(chunk["file_name"]),
+            page_start=int(str(chunk["page_start"])),
+            page_end=int(str(chunk["page_end"])),
+            text=str(chunk["chunk_text"]),
+            relevant=chunk_id in relevant,
+        )
+        for chunk_id in top[:SHOWN]
+        if (chunk := chunks.get(chunk_id))
+    )

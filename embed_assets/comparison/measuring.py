@@ -1,0 +1,56 @@
+"""The figures of a comparison: every model on one snapshot of the questions and the corpus."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from embed_assets.comparison.promotion import champion_name
+from embed_assets.comparison.verdict import Comparison, compare
+from embed_assets.evaluation.baselines import (
+    compares_champion,
+    find_baseline,
+    lasting_baselines,
+    measure_baselines,
+)
+from embed_assets.evaluation.retrieval import Evaluation
+from embed_assets.evaluation.scoring import measured, retrieval_task
+from embed_assets.models.card import embedding_size, matryoshka_dimensions, model_card
+from embed_assets.resources.warehouse import Warehouse
+from embed_assets.settings import Settings
+
+
+def measure_models(
+    warehouse: Warehouse,
+    settings: Settings,
+    model: Mapping[str, Any],
+    before: str | None,
+    run_id: str,
+) -> tuple[Comparison, Evaluation, Mapping[str, str]]:
+    """The comparison, the tuned model's figures, and why baselines could not be scored.
+
+    model: row of `models` that is compared. before: version that was champion before it. The
+    figures are stored as those of the MLflow run, the tuned model's as those of its training.
+    ProjectError where base or tuned can't be scored.
+    """
+    task = retrieval_task(warehouse)
+    version, base_name = f"v{model['version']}", model["base"]
+    card = model_card(settings.model_copy(update={"model": base_name}))
+    dimensions = matryoshka_dimensions(embedding_size(card.source), settings.dimensions)
+    base, tuned = (
+        measured(
+            warehouse,
+            task,
+            find_baseline(warehouse, settings, name, named_by),
+            dimensions,
+            run_id=shown_by,
+            model=called,
+        )
+        for called, name, named_by, shown_by in (
+            ("base", base_name, f"The base model of {version}", run_id),
+            ("tuned", version, "The fine-tuned model", model["mlflow_run_id"]),
+        )
+    )
+    others = {name: name for name in lasting_baselines(settings)}
+    if before is not None and compares_champion(settings):
+        others[champion_name(before)] = f"v{before}"
+    beside = measure_baselines(warehouse, settings, task, others, run_id)
+    return compare(task, base, tuned, beside.evaluations), tuned, beside.failed
