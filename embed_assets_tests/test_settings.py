@@ -126,6 +126,7 @@ WRITTEN = {"questions": "openai:m", "judge": "openai:j", "filters": "all"}
 """Under which every setting of the questions has an effect."""
 WITNESSES: dict[str, Any] = {
     "pdfs": "elsewhere",
+    "project": "manuals",
     "home": "elsewhere",
     "model": "MODEL",
     "query_prompt": "q: ",

@@ -6,7 +6,6 @@ Nothing here loads a model: identities are asked for whenever a plan is made.
 import functools
 import hashlib
 import json
-from dataclasses import dataclass
 from pathlib import Path
 
 from embed_assets.models.card import ModelCard, model_card
@@ -32,34 +31,6 @@ NOT_READ = (SAME_AS, MODULES, "config_sentence_transformers.json", "data_config.
 READ = (".json", ".txt", ".model", ".jinja", ".py", ".safetensors", ".bin")
 
 
-@dataclass(frozen=True)
-class BaseIdentity:
-    """model: of all that decides the base model's vectors. tokenizer: of how it cuts texts."""
-
-    model: str
-    tokenizer: str
-
-
-UNKNOWN = BaseIdentity("unknown", "unknown")
-
-
-def base_identity(settings: Settings) -> BaseIdentity:
-    """Identity of the base model, its tokenizer's apart. NoModelError where it can't be known.
-
-    A base folder is read once in a process, until a file of it changes.
-    """
-    card = model_card(settings)
-    return BaseIdentity(model_identity(card), tokenizer_identity(card))
-
-
-def base_identity_if_known(settings: Settings) -> BaseIdentity:
-    """Identity of the base model; UNKNOWN where nobody can say now what it is."""
-    try:
-        return base_identity(settings)
-    except NoModelError:
-        return UNKNOWN
-
-
 def model_shape(settings: Settings) -> dict[str, object]:
     """What stands for the settings of the base model in a code version: see `Settings.shape`.
 
@@ -79,7 +50,11 @@ def model_shape(settings: Settings) -> dict[str, object]:
 
 
 def model_identity(card: ModelCard) -> str:
-    """Digest of all that decides a model's vectors, precision left out: equal, if all that is."""
+    """Digest of all that decides a model's vectors, but for the precision.
+
+    A folder is read once in a process, until a file of it changes. NoModelError where nobody can
+    say now what a hub model is.
+    """
     return _digest(task_identity(card, "query"), task_identity(card, "document"))
 
 

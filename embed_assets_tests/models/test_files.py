@@ -11,7 +11,7 @@ from embed_assets.errors import SettingsError
 from embed_assets.models import files
 from embed_assets.models.card import model_card
 from embed_assets.models.files import NoModelError, find_file, hub_commit
-from embed_assets.models.identity import UNKNOWN, base_identity, base_identity_if_known
+from embed_assets.models.identity import model_identity, model_shape, tokenizer_identity
 from embed_assets.settings import Settings
 from embed_assets_tests.models.hub_cache import COMMIT, make_hub_cache
 from embed_assets_tests.tiny_model import make_tiny_model
@@ -60,20 +60,20 @@ def test_a_file_that_nobody_asked_the_hub_for_is_unknown(cache, model):
 def test_a_model_that_was_never_downloaded_is_unknown_and_not_absent(cache):
     settings = Settings(model=NAME)
     with pytest.raises(SettingsError, match=r"^EMBED_ASSETS_MODEL: no folder and no hub model"):
-        base_identity(settings)
-    assert base_identity_if_known(settings) == UNKNOWN
+        model_card(settings)
+    assert model_shape(settings) == {"model": (NAME, "unknown")}
 
 
 def test_a_hub_model_is_known_by_its_commit(cache, model):
     snapshot = make_hub_cache(cache, NAME, model)
     assert hub_commit(NAME) == COMMIT
-    before = base_identity(Settings(model=NAME))
+    card = model_card(Settings(model=NAME))
+    before = model_identity(card), tokenizer_identity(card)
     files._hub_file.cache_clear()
     snapshot.rename(snapshot.with_name(COMMIT[::-1]))
     (snapshot.parent.parent / "refs" / "main").write_text(COMMIT[::-1])
-    after = base_identity(Settings(model=NAME))
-    assert after.model != before.model
-    assert after.tokenizer == before.tokenizer
+    assert model_identity(card) != before[0]
+    assert tokenizer_identity(card) == before[1]
 
 
 def test_a_hub_model_embeds_offline_in_a_process_of_its_own(tmp_path: Path, model: Path):

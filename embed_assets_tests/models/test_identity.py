@@ -13,7 +13,12 @@ from typing import Any
 import pytest
 
 from embed_assets.models.card import embedding_size, model_card, version_card
-from embed_assets.models.identity import base_identity, model_identity, note_same, task_identity
+from embed_assets.models.identity import (
+    model_identity,
+    note_same,
+    task_identity,
+    tokenizer_identity,
+)
 from embed_assets.settings import Settings
 from embed_assets_tests.tiny_model import make_static_model, make_tiny_model
 
@@ -29,7 +34,11 @@ def model(original: Path, tmp_path: Path) -> Path:
 
 
 def identity(model: Path, **settings: Any) -> str:
-    return base_identity(Settings(model=str(model), **settings)).model
+    return model_identity(model_card(Settings(model=str(model), **settings)))
+
+
+def tokenizer(model: Path, **settings: Any) -> str:
+    return tokenizer_identity(model_card(Settings(model=str(model), **settings)))
 
 
 def edit(file: Path, **changes: Any) -> None:
@@ -65,11 +74,10 @@ def test_another_pooling_tokenizer_limit_or_prompt_is_another_model(model, file,
 
 
 def test_other_weights_in_the_same_folder_are_another_model(model):
-    before = base_identity(Settings(model=str(model)))
+    before = identity(model), tokenizer(model)
     rewrite_weights(model, lambda tensor: tensor + 1)
-    after = base_identity(Settings(model=str(model)))
-    assert after.model != before.model
-    assert after.tokenizer == before.tokenizer
+    assert identity(model) != before[0]
+    assert tokenizer(model) == before[1]
 
 
 def test_the_same_model_elsewhere_is_the_same_whoever_wrote_its_files(model, tmp_path):
@@ -92,17 +100,11 @@ def test_prompts_and_limit_of_the_settings_are_part_of_the_base_model(model):
 
 
 def test_chunks_depend_on_the_tokenizer_and_the_limit(model):
-    of = {
-        name: base_identity(Settings.model_validate({"model": str(model), **settings})).tokenizer
-        for name, settings in {
-            "plain": {},
-            "prompt": {"query_prompt": "find: "},
-            "limit": {"max_chunk_tokens": 64},
-        }.items()
-    }
-    assert of["plain"] == of["prompt"] != of["limit"]
+    before = tokenizer(model)
+    assert tokenizer(model, query_prompt="find: ") == before
+    assert tokenizer(model, max_chunk_tokens=64) != before
     edit(model / "tokenizer.json", normalizer=None)
-    assert base_identity(Settings(model=str(model))).tokenizer != of["plain"]
+    assert tokenizer(model) != before
 
 
 def test_what_was_read_is_not_read_again(model, monkeypatch):
@@ -148,9 +150,9 @@ def test_the_length_of_embeddings_is_read_from_the_files(model, tmp_path):
 def test_no_model_is_loaded_to_know_what_it_is():
     program = (
         "import sys\n"
-        "from embed_assets.models.identity import base_identity\n"
+        "from embed_assets.models.identity import model_shape\n"
         "from embed_assets.settings import Settings\n"
-        "base_identity(Settings())\n"
+        "model_shape(Settings())\n"
         "print({'torch', 'transformers', 'sentence_transformers'} & set(sys.modules))\n"
     )
     done = subprocess.run(
