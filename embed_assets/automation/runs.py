@@ -43,10 +43,10 @@ def command_lock(home: Path) -> FileLock:
     return FileLock(home / "command.lock", timeout=0, is_singleton=True)
 
 
-def end_dead_runs(instance: dg.DagsterInstance, home: Path) -> None:
+def end_dead_runs(instance: dg.DagsterInstance, home: Path) -> int:
     """Report runs as failed whose command was killed: nobody else would, and they block others.
 
-    A command holds its lock as long as it lives.
+    A command holds its lock as long as it lives. Gives how many there were.
     """
     lock = command_lock(home)
     if lock.is_locked:  # by this very process
@@ -55,12 +55,14 @@ def end_dead_runs(instance: dg.DagsterInstance, home: Path) -> None:
         with lock:
             return _fail_runs(instance)
     except Timeout:
-        return None
+        return 0
 
 
-def _fail_runs(instance: dg.DagsterInstance) -> None:
-    for run in instance.get_runs(dg.RunsFilter(statuses=UNFINISHED, tags={BY_COMMAND: "true"})):
+def _fail_runs(instance: dg.DagsterInstance) -> int:
+    dead = instance.get_runs(dg.RunsFilter(statuses=UNFINISHED, tags={BY_COMMAND: "true"}))
+    for run in dead:
         instance.report_run_failed(run, "The command that ran it was killed.")
+    return len(dead)
 
 
 def pause_until(instance: dg.DagsterInstance, job: str) -> datetime | None:

@@ -12,12 +12,14 @@ from embed_assets.automation.runs import (
     RANGE_START,
     end_dead_runs,
     pause_until,
+    unfinished_run_ids,
 )
 from embed_assets.automation.state import code_versions, read_state, sync_partitions
 from embed_assets.automation.take_up import take_up
 from embed_assets.documents.folder import fingerprint
 from embed_assets.errors import ProjectError
 from embed_assets.partitions import DOCUMENTS
+from embed_assets.resources.tracking import Tracking
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
 
@@ -50,7 +52,10 @@ def _tick(
     context: dg.SensorEvaluationContext, warehouse: Warehouse, settings: Settings
 ) -> dg.SensorResult | dg.SkipReason:
     instance = context.instance
-    end_dead_runs(instance, settings.home)
+    if end_dead_runs(instance, settings.home):
+        at_work = unfinished_run_ids(instance)
+        tracking = Tracking(home=str(settings.home), project=settings.project)
+        tracking.end_dead_runs(lambda run_id: run_id in at_work)
     take_up(warehouse, settings)
     state = read_state(settings, warehouse, instance)
     if state.work.ingesting:

@@ -127,7 +127,7 @@ def lineage(
 ) -> None:
     """List the PDFs and questions that made a model."""
     with _session(pdfs, home, as_json) as (settings, emit):
-        from embed_assets.command.summary import lineage_summary, lineage_text
+        from embed_assets.command.lineage import lineage_summary, lineage_text
 
         summary = lineage_summary(settings, version)
         emit(summary, lineage_text(summary))

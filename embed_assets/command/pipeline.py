@@ -213,6 +213,8 @@ def prepare_home(settings: Settings) -> None:
                 file.write_text(text, encoding="utf-8")
     except OSError as error:
         raise SettingsError(f"EMBED_ASSETS_HOME: {error.filename}: {error.strerror}.") from error
+    if not os.access(settings.home, os.W_OK):
+        raise SettingsError(f"EMBED_ASSETS_HOME: {settings.home} may not be written to.")
     os.environ["DAGSTER_HOME"] = str(settings.dagster_home)
     for name in ("alembic", "mlflow"):
         logging.getLogger(name).setLevel(logging.WARNING)

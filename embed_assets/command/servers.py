@@ -16,7 +16,7 @@ import typer
 from embed_assets.command.pipeline import prepare_home
 from embed_assets.errors import ProjectError, SettingsError
 from embed_assets.machine import Machine, this_machine
-from embed_assets.resources.tracking import UI_VARIABLE
+from embed_assets.resources.tracking import UI_VARIABLE, without_password
 from embed_assets.settings import Settings
 
 HOST = "127.0.0.1"
@@ -40,7 +40,7 @@ def serve(
     commands = {"Dagster": (_dagster_command(settings, port), f"http://{HOST}:{port}")}
     tracking = settings.tracking_uri
     if tracking.startswith("http"):
-        mlflow_url = tracking
+        mlflow_url = without_password(tracking)
     else:
         mlflow_url = f"http://{HOST}:{mlflow_port}"
         commands["MLflow"] = (_mlflow_command(settings, mlflow_port), mlflow_url)
@@ -53,6 +53,8 @@ def serve(
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         **os.environ,
         UI_VARIABLE: mlflow_url,
+        # Not on the command line: `ps` shows that, and the address may hold a password.
+        "MLFLOW_BACKEND_STORE_URI": tracking,
     }
     processes: dict[str, subprocess.Popen[bytes]] = {}
     try:
@@ -91,10 +93,9 @@ def _dagster_command(settings: Settings, port: int) -> list[str]:
 
 
 def _mlflow_command(settings: Settings, port: int) -> list[str]:
-    store = ["--backend-store-uri", settings.tracking_uri]
     artifacts = ["--default-artifact-root", (settings.home / "mlartifacts").as_uri()]
     where = ["--host", HOST, "--port", str(port), "--workers", "1"]
-    return [sys.executable, "-m", "mlflow", "server", *store, *artifacts, *where]
+    return [sys.executable, "-m", "mlflow", "server", *artifacts, *where]
 
 
 def _check_free(name: str, port: int) -> None:

@@ -119,36 +119,6 @@ def run_summary(settings: Settings, warehouse: Warehouse, done: Done) -> dict[st
     }
 
 
-def lineage_summary(settings: Settings, version: str | None) -> dict[str, Any]:
-    """What `lineage --json` prints. ProjectError if there is no such version."""
-    warehouse = Warehouse(path=str(settings.warehouse))
-    model = newest_model(warehouse, version)
-    documents = warehouse.read(
-        "SELECT document_id, path, sha256, questions FROM model_documents WHERE version = ? "
-        "ORDER BY path",
-        [model["version"]],
-    )
-    metrics = warehouse.read(
-        "SELECT split, dimension, metric, k, score FROM evaluation_results "
-        "WHERE run_id = ? AND model = 'tuned' ORDER BY ALL",
-        [model["mlflow_run_id"]],
-    )
-    from embed_assets.evaluation.retrieval import sentence_transformers_name
-
-    return {
-        "version": model["version"],
-        "base": model["base"],
-        "documents": documents.drop("questions").to_dicts(),
-        "questions": int(documents["questions"].sum()),
-        "dagster_run_id": model["dagster_run_id"],
-        "mlflow_run_id": model["mlflow_run_id"],
-        "metrics": {
-            f"{split}/{sentence_transformers_name(dimension, metric, k)}": score
-            for split, dimension, metric, k, score in metrics.iter_rows()
-        },
-    }
-
-
 def ingest_text(summary: Mapping[str, Any]) -> str:
     """The summary of an ingest for a person."""
     documents = summary["documents"]
@@ -236,16 +206,6 @@ def _baseline_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         for row in rows
     ]
     return lines
-
-
-def lineage_text(summary: Mapping[str, Any]) -> str:
-    """The lineage for a person."""
-    lines = [
-        f"Version {summary['version']}, fine-tuned from {summary['base']} on "
-        f"{summary['questions']} questions about {len(summary['documents'])} documents",
-        f"Dagster run {summary['dagster_run_id']}, MLflow run {summary['mlflow_run_id']}",
-    ]
-    return "\n".join([*lines, *(f"{d['sha256'][:12]}  {d['path']}" for d in summary["documents"])])
 
 
 def _chunks_without_questions(warehouse: Warehouse, *statuses: str) -> int:

@@ -242,8 +242,7 @@ class Tracking(dg.ConfigurableResource):
         experiment = self._experiment(self.name)
         server = os.environ.get(UI_VARIABLE, DEFAULT_UI)
         if self.uri.startswith("http"):
-            parts = urlsplit(self.uri)
-            server = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl().rstrip("/")
+            server = without_password(self.uri).rstrip("/")
         key = experiment.experiment_id if experiment else "0"
         return f"{server}/#/experiments/{key}/runs/{run_id}?workflowType=machine_learning"
 
@@ -272,6 +271,12 @@ def _make_id(home: str) -> str:
             unfinished.write_text(uuid.uuid4().hex, encoding="utf-8")
             unfinished.replace(file)
     return _read_id(home)
+
+
+def without_password(address: str) -> str:
+    """The address of a server without the name and password in it."""
+    parts = urlsplit(address)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 def as_params(values: Mapping[str, Any]) -> dict[str, str]:

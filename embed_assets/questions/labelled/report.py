@@ -13,6 +13,7 @@ from embed_assets.questions.labelled.evidence import (
     status_of,
 )
 from embed_assets.questions.labelled.matching import MATCH_THRESHOLD, Match
+from embed_assets.questions.labelled.moves import follow_moves
 from embed_assets.questions.labelled.question import LabelledQuestion
 from embed_assets.questions.statuses import KEPT
 from embed_assets.resources.warehouse import Warehouse
@@ -75,7 +76,7 @@ def match_report(
 
 def report_matches(warehouse: Warehouse, questions: Sequence[LabelledQuestion]) -> pl.DataFrame:
     """The report of these questions on what the warehouse holds."""
-    paths = warehouse.paths()
+    questions, paths = follow_moves(questions, warehouse), warehouse.paths()
     chunks = _read_chunks(warehouse, documents_asked_about(questions, paths))
     return match_report(questions, chunks, paths)
 

@@ -1,0 +1,34 @@
+"""Labelled questions follow the PDFs that moved: a row may name a file as it was called before."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from embed_assets.questions.labelled.evidence import documents_by_name
+from embed_assets.questions.labelled.question import LabelledQuestion
+from embed_assets.resources.warehouse import Warehouse
+
+
+def follow_moves(
+    questions: Sequence[LabelledQuestion], warehouse: Warehouse
+) -> list[LabelledQuestion]:
+    """The questions, those that name a file by a former path with the path that it has now.
+
+    A name that a document has today means that document.
+    """
+    moved = warehouse.read(
+        "SELECT f.path, r.path FROM former_paths f JOIN raw_pdfs r USING (document_id) ORDER BY ALL"
+    )
+    if moved.is_empty():
+        return list(questions)
+    names = documents_by_name(warehouse.paths())
+    now: dict[str, str] = {}
+    for before, path in moved.iter_rows():
+        for name in (before, f"./{before}", before.rpartition("/")[2]):
+            if name not in names:
+                now.setdefault(name, f"./{path}")
+    return [
+        replace(question, file_name=now.get(question.file_name, question.file_name))
+        if question.file_name
+        else question
+        for question in questions
+    ]
