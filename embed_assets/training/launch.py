@@ -7,12 +7,11 @@ import os
 import sys
 
 from embed_assets.machine import Machine
+from embed_assets.settings import TRACKING_URI
 from embed_assets.training.config import TrainingConfig
 
 LOOPBACK = "127.0.0.1"
 GPUS = "CUDA_VISIBLE_DEVICES"
-TRACKING = "MLFLOW_TRACKING_URI"
-"""MLflow's own variable: its clients read it where nothing else is said."""
 
 
 def training_command(config: TrainingConfig) -> list[str]:
@@ -45,7 +44,7 @@ def training_environment(processes: int, machine: Machine, tracking_uri: str) ->
     directory never passes for a module, though `python -m` looks there first.
     """
     share = {"OMP_NUM_THREADS": str(max(1, machine.cores // processes))}
-    always = {"PYTHONSAFEPATH": "1", TRACKING: tracking_uri}
+    always = {"PYTHONSAFEPATH": "1", TRACKING_URI: tracking_uri}
     return {**always, **(share if processes > 1 else one_gpu(machine))}
 
 

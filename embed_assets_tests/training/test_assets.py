@@ -15,7 +15,6 @@ from embed_assets.errors import SettingsError
 from embed_assets.machine import this_machine
 from embed_assets.models.card import model_card
 from embed_assets.resources.ledger import Ledger
-from embed_assets.resources.tracking import Tracking
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings, Training
 from embed_assets.tables import TABLES
@@ -250,11 +249,11 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     warehouse = Warehouse(path=str(settings.warehouse))
     fill(warehouse)
     uri = f"sqlite:///{home / 'mlflow.db'}?password={PASSWORD}"
-    tracking = Tracking(uri=uri, artifacts=str(home / "artifacts"))
     options = {"epochs": 1, "batch_size": 4, "merge": "0.75"}
-    others = {"tracking": tracking, "pipes": pipes, "io_manager": dg.mem_io_manager}
+    others = {"pipes": pipes, "io_manager": dg.mem_io_manager}
     definitions = build_definitions(settings, others)
-    with dg.DagsterInstance.ephemeral() as instance:
+    with dg.DagsterInstance.ephemeral() as instance, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", uri)
         done = definitions.resolve_job_def("train").execute_in_process(
             run_config={"ops": {"finetuned_model": {"config": options}}},
             asset_selection=[dg.AssetKey("finetuned_model")],
