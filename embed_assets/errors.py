@@ -1,5 +1,7 @@
 """Errors that are written for a person: what happened, to what, and what to do."""
 
+from urllib.parse import urlsplit
+
 
 class ProjectError(Exception):
     """Its message tells a person what happened and what to do, in one line: no traceback needed.
@@ -28,3 +30,9 @@ def one_line(text: str, limit: int = 300) -> str:
     """Text on one line, shortened to a limit in characters."""
     line = " ".join(text.split())
     return line if len(line) <= limit else f"{line[: limit - 1]}…"
+
+
+def without_password(text: str, address: str) -> str:
+    """Text without the password that an address holds, if it holds one."""
+    password = urlsplit(address).password
+    return text.replace(password, "…") if password else text

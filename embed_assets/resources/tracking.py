@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import dagster as dg
 from filelock import FileLock
 
-from embed_assets.errors import ProjectError, one_line
+from embed_assets.errors import ProjectError, one_line, without_password
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import DEFAULT_PROJECT, TRACKING_URI
 
@@ -231,11 +231,8 @@ class Tracking(dg.ConfigurableResource):
         try:
             yield
         except MlflowException as error:
-            secret = urlsplit(self.uri).password
-            reason = str(error).replace(secret, "…") if secret else str(error)
-            raise ProjectError(
-                f"MLflow can't say which models are this home's: {one_line(reason)}"
-            ) from None
+            reason = one_line(without_password(str(error), self.uri))
+            raise ProjectError(f"MLflow can't say which models are this home's: {reason}") from None
 
     def run_url(self, run_id: str) -> str:
         """Page of a run. With SQLite it is served by `embed-assets ui`."""

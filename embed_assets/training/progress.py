@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol
 
+from embed_assets.errors import one_line, without_password
 from embed_assets.machine import GIB, Machine, peak_memory_bytes
 from embed_assets.terminal import progress_bar
 from embed_assets.training.config import TrainingConfig
@@ -41,6 +42,7 @@ class PipesAndMlflow:
 
     def measure(self, metrics: Mapping[int, Mapping[str, float]]) -> None:
         """Metrics by step, for MLflow. Where it can't be reached, training goes on without."""
+        from mlflow import get_tracking_uri
         from mlflow.entities import Metric
         from mlflow.exceptions import MlflowException
 
@@ -56,7 +58,8 @@ class PipesAndMlflow:
         except MlflowException as error:
             if not self._lost:
                 self._lost = True
-                self._pipes.log.warning(f"MLflow takes no metrics, training goes on: {error}")
+                reason = one_line(without_password(str(error), get_tracking_uri()))
+                self._pipes.log.warning(f"MLflow takes no metrics, training goes on: {reason}")
 
 
 class Silent:
