@@ -32,7 +32,7 @@ def one_line(text: str, limit: int = 300) -> str:
     return line if len(line) <= limit else f"{line[: limit - 1]}…"
 
 
-def without_password(text: str, address: str) -> str:
+def hide_password(text: str, address: str) -> str:
     """Text without the password that an address holds, if it holds one."""
     password = urlsplit(address).password
     return text.replace(password, "…") if password else text

@@ -128,7 +128,6 @@ WITNESSES: dict[str, Any] = {
     "pdfs": "elsewhere",
     "project": "manuals",
     "home": "elsewhere",
-    "project": "another",
     "model": "MODEL",
     "query_prompt": "q: ",
     "document_prompt": "d: ",

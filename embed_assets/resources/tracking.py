@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import dagster as dg
 from filelock import FileLock
 
-from embed_assets.errors import ProjectError, one_line, without_password
+from embed_assets.errors import ProjectError, hide_password, one_line
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import DEFAULT_PROJECT, TRACKING_URI
 
@@ -231,7 +231,7 @@ class Tracking(dg.ConfigurableResource):
         try:
             yield
         except MlflowException as error:
-            reason = one_line(without_password(str(error), self.uri))
+            reason = one_line(hide_password(str(error), self.uri))
             raise ProjectError(f"MLflow can't say which models are this home's: {reason}") from None
 
     def run_url(self, run_id: str) -> str:

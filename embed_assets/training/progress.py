@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-from embed_assets.errors import one_line, without_password
+from embed_assets.errors import hide_password, one_line
 from embed_assets.machine import GIB, Machine, peak_memory_bytes
 from embed_assets.terminal import progress_bar
 from embed_assets.training.config import TrainingConfig
@@ -58,7 +58,7 @@ class PipesAndMlflow:
         except MlflowException as error:
             if not self._lost:
                 self._lost = True
-                reason = one_line(without_password(str(error), get_tracking_uri()))
+                reason = one_line(hide_password(str(error), get_tracking_uri()))
                 self._pipes.log.warning(f"MLflow takes no metrics, training goes on: {reason}")
 
 
