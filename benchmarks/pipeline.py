@@ -233,14 +233,15 @@ def run_before_training() -> None:
     """What `embed-assets run` does, up to the training. In a process of its own."""
     import dagster as dg
 
-    from embed_assets.command.pipeline import Pipeline
-    from embed_assets.definitions import TRAIN
+    from embed_assets.automation.runs import TRAIN
+    from embed_assets.command.pipeline import bring_up_to_date
+    from embed_assets.definitions import build_definitions
     from embed_assets.settings import Settings
 
-    pipeline = Pipeline(Settings())
-    pipeline.ingest()
+    settings = Settings()
+    bring_up_to_date(settings, train=False)
     with dg.DagsterInstance.get() as instance:
-        pipeline.definitions.resolve_job_def(TRAIN).execute_in_process(
+        build_definitions(settings).resolve_job_def(TRAIN).execute_in_process(
             instance=instance,
             asset_selection=[dg.AssetKey("training_pairs"), dg.AssetKey("base_eval")],
             run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},

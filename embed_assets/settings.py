@@ -25,11 +25,6 @@ DEFAULT_PROJECT = "embed-assets"
 LABELLED_BESIDE_PDFS = "questions.jsonl"
 EXTRACTIVE = "extractive"
 """Questions taken from the chunks themselves, rather than written by a model."""
-NEARLY_EQUAL = 0.95
-"""Cosine. Of the 1,915 questions of two sets that a language model wrote for contracts and manuals,
-all-MiniLM-L6-v2 puts 20 pairs at .95 or above: 14 equal to the letter, 4 rewordings, 2 that differ
-in a word that matters. Of the 7 between .93 and .95, 2 are rewordings; below, hardly any."""
-ROUND_TRIP_K = 20
 Precision = Literal["auto", "fp32", "bf16"]
 Method = Literal["full", "lora", "adapter"]
 Loss = Literal["mnrl", "cached_mnrl", "gist"]

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-from embed_assets.automation.staleness import DOCUMENT_ASSETS, UPSTREAM
 
-from embed_assets.definitions import build_definitions, build_resources, code_versions
+from embed_assets import graph
+from embed_assets.automation.state import code_versions
+from embed_assets.definitions import build_definitions, build_resources
 from embed_assets.errors import SettingsError
 from embed_assets.settings import PREFIX, Settings
 from embed_assets.tables import TABLES
@@ -107,14 +108,20 @@ def test_every_asset_shows_its_table_and_columns_as_the_warehouse_makes_them(def
     assert all(column.description for column in schema.columns)
 
 
-def test_what_counts_as_stale_follows_the_same_graph():
-    assert {name: sorted(upstream) for name, upstream in UPSTREAM.items()} == {
-        name: upstream for name, (upstream, _, partitioned) in GRAPH.items() if not partitioned
-    }
-    chain = [
-        (name, [] if i == 0 else [DOCUMENT_ASSETS[i - 1]]) for i, name in enumerate(DOCUMENT_ASSETS)
-    ]
-    assert dict(chain) == {name: row[0] for name, row in GRAPH.items() if row[2]}
+def test_dagster_sees_the_graph_by_which_everything_goes(definitions):
+    assert {
+        name: (sorted(asset.upstream), asset.stage, asset.partitioned)
+        for name, asset in graph.GRAPH.items()
+    } == GRAPH
+    chain = list(graph.DOCUMENT_ASSETS)
+    assert [GRAPH[name][0] for name in chain] == [[], *([name] for name in chain[:-1])]
+
+
+def test_the_graph_names_upstream_before_downstream():
+    known: set[str] = set()
+    for name, asset in graph.GRAPH.items():
+        assert set(asset.upstream) <= known
+        known.add(name)
 
 
 def test_two_jobs_divide_the_assets_between_them(definitions):
@@ -265,7 +272,10 @@ LOAD = """
 import json, sys
 import embed_assets.definitions, embed_assets.command.cli, embed_assets.command.pipeline
 loaded = {name.partition(".")[0] for name in sys.modules}
-print(json.dumps([sorted(loaded), embed_assets.definitions.defs is not None]))
+before = sorted(loaded)
+definitions = embed_assets.definitions.defs()
+loaded = {name.partition(".")[0] for name in sys.modules}
+print(json.dumps([before, sorted(loaded), len(list(definitions.resolve_all_asset_specs()))]))
 """
 
 
@@ -274,8 +284,14 @@ def test_loading_the_definitions_and_the_command_imports_nothing_heavy(tmp_path)
     said = subprocess.run(
         [sys.executable, "-c", LOAD], env=environment, capture_output=True, text=True, check=True
     )
-    loaded, has_definitions = json.loads(said.stdout)
-    assert has_definitions
-    assert "dagster" in loaded  # else this test looks at nothing
-    assert HEAVY & set(loaded) == set()
+    imported, loaded, assets = json.loads(said.stdout)
+    assert assets == len(GRAPH)
+    assert "dagster" in imported  # else this test looks at nothing
+    assert HEAVY & {*imported, *loaded} == set()
     assert not (tmp_path / "home").exists()  # loading makes no state
+
+
+def test_importing_the_definitions_asks_for_no_settings(tmp_path):
+    environment = {**os.environ, "EMBED_ASSETS_MODEL": str(tmp_path / "nowhere")}
+    code = "import embed_assets.definitions"
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)

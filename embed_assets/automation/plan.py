@@ -57,10 +57,11 @@ class Step:
 
 @dataclass(frozen=True)
 class Wait:
-    """A document (by its path) or an asset that waits, and why."""
+    """A document (by its path) or an asset that waits, and why. for_a_run: until a run ends."""
 
     what: str
     reason: str
+    for_a_run: bool = False
 
 
 @dataclass(frozen=True)
@@ -123,22 +124,25 @@ def make_plan(
     records: Records, folder: Folder, partitions: Sequence[str], work: Work, policy: Policy
 ) -> Plan:
     """What is due and what waits. partitions: keys that Dagster knows, oldest first."""
-    known = set(partitions) | set(folder.loaded)
-    if known and not known & set(folder.found) and not folder.moved and not policy.agreed:
-        return Plan(refused=f"none of the {len(known)} documents on record is in the folder")
+    known = len(folder.loaded)
+    same = folder.moved or not folder.loaded.keys().isdisjoint(folder.found)
+    if known and not same and not policy.agreed:
+        return Plan(refused=f"none of the {known} documents on record is in the folder")
     moved_from = set(folder.moved.values())
     gone = [key for key in dict.fromkeys([*partitions, *folder.loaded]) if key not in folder.found]
     gone = [key for key in gone if key not in moved_from]
     waiting: list[Wait] = []
-    remove: list[str] = []
-    if gone and (work.busy or work.ingesting):
-        waiting += [Wait(_path(folder, key), "gone, and a run may still use it") for key in gone]
-    else:
-        remove = gone
+    moved = folder.moved
+    if work.busy or work.ingesting:
+        for keys, what in ((gone, "gone"), (moved, "moved")):
+            reason = f"{what}, and a run may still use it"
+            waiting += [Wait(_path(folder, key), reason, for_a_run=True) for key in keys]
+        gone, moved = [], {}
     found = [key for key in folder.found if key not in folder.moved]
     groups: dict[tuple[tuple[str, ...], str], list[str]] = defaultdict(list)
     if work.ingesting:
-        waiting.append(Wait("ingest", "a run ingests: documents are looked at when it has ended"))
+        reason = "a run ingests: documents are looked at when it has ended"
+        waiting.append(Wait("ingest", reason, for_a_run=True))
         found = []
     for key in found:
         if key in folder.settling:
@@ -150,16 +154,15 @@ def make_plan(
         elif due is not None:
             groups[due].append(key)
     steps = [Step(assets, tuple(keys), reason) for (assets, reason), keys in groups.items()]
-    add = [key for step in steps for key in step.documents if key not in set(partitions)]
-    if steps or remove or folder.moved or work.ingesting:
+    without_partition = set(found) - set(partitions)
+    add = [key for step in steps for key in step.documents if key in without_partition]
+    if steps or gone or moved or work.ingesting:
         waiting.append(Wait("training_pairs", "documents come first"))
     else:
         corpus, waits = _corpus_due(records, policy)
         waiting += waits
         steps += [corpus] if corpus else []
-    return Plan(
-        tuple(steps), tuple(waiting), tuple(dict.fromkeys(add)), tuple(remove), folder.moved
-    )
+    return Plan(tuple(steps), tuple(waiting), tuple(dict.fromkeys(add)), tuple(gone), moved)
 
 
 def _document_due(
@@ -173,12 +176,13 @@ def _document_due(
             # Perhaps only the file's time has changed: reading it tells.
             assets, reason = (asset,), CHANGED_FILE
         tried = records.tried.get((asset, key))
+        if tried is not None and place == 0 and document.modified_at > tried.tried_at:
+            tried = None  # that was another file
         if tried is not None and _is_about_this(tried, asset, key, records, policy):
-            touched = place == 0 and loaded is not None and not loaded.is_as(document)
-            if not policy.tries_again(tried) and (reason is not None or touched):
-                return Wait(document.path, _again(tried))
             if policy.tries_again(tried):
                 return assets, f"tried in vain: {tried.failure.error}"
+            if reason is not None:
+                return Wait(document.path, _again(tried))
         if reason is not None:
             return assets, NEW if place == 0 and reason == NOT_MADE else reason
     return None

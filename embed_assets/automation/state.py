@@ -109,7 +109,8 @@ def sync_partitions(
         move_documents(warehouse, plan.moved, state.folder.found)
     if plan.remove:
         remove_documents(warehouse, plan.remove)
-    add = [key for key in (*plan.moved, *plan.add) if key not in set(state.partitions)]
+    known = set(state.partitions)
+    add = [key for key in (*plan.moved, *plan.add) if key not in known]
     if add:
         instance.add_dynamic_partitions(DOCUMENTS, add)
     for key, before in plan.moved.items():

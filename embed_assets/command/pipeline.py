@@ -15,9 +15,10 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 import typer
+from dagster._core.errors import DagsterExecutionInterruptedError  # Dagster doesn't export it
 from filelock import Timeout
 
-from embed_assets.automation.plan import Plan, batches
+from embed_assets.automation.plan import Plan, Wait, batches
 from embed_assets.automation.runs import (
     BY_COMMAND,
     INGEST,
@@ -58,10 +59,14 @@ class RunFailedError(ProjectError):
 
 @dataclass(frozen=True)
 class Done:
-    """What a command did: seconds by asset, of those that it made."""
+    """What a command did: seconds by asset, of those that it made.
+
+    left: documents that were removed. waiting: what could not be done while another run is at work.
+    """
 
     seconds: Mapping[str, float] = field(default_factory=dict)
     left: int = 0
+    waiting: tuple[Wait, ...] = ()
 
     @property
     def changed(self) -> bool:
@@ -117,7 +122,8 @@ def bring_up_to_date(settings: Settings, *, train: bool, agreed: bool = False) -
             elif train and plan.corpus_step:
                 runs.execute(instance, TRAIN, plan.corpus_step.assets, (), seconds)
             else:
-                return Done(seconds, left)
+                held = tuple(wait for wait in plan.waiting if wait.for_a_run)
+                return Done(seconds, left, held)
 
 
 def check_settings(settings: Settings) -> None:
@@ -192,15 +198,28 @@ class _Runs:
                     run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
                     run_id=run_id,
                 )
-        except ProjectError as error:
-            raise RunFailedError(f"{error} (Dagster run {run_id[:8]})") from error
+        except DagsterExecutionInterruptedError:
+            raise KeyboardInterrupt from None
         except Exception as error:
-            said = one_line(f"{type(error).__name__}: {error}")
+            steps = instance.all_logs(run_id, of_type=dg.DagsterEventType.STEP_FAILURE)
+            said = explain(error, next((s.step_key for s in steps), None))
             raise RunFailedError(f"{said} (Dagster run {run_id[:8]})") from error
         for event in result.all_events:
             if event.event_type == dg.DagsterEventType.STEP_SUCCESS and event.step_key:
                 taken = event.step_success_data.duration_ms / 1000
                 seconds[event.step_key] = seconds.get(event.step_key, 0.0) + taken
+
+
+def explain(error: BaseException, step: str | None) -> str:
+    """What a person reads of an error: what the project says of it, or its first cause and step."""
+    causes = [error]
+    while causes[-1].__cause__ is not None:
+        causes.append(causes[-1].__cause__)
+    ours = next((cause for cause in causes if isinstance(cause, ProjectError)), None)
+    if ours is not None:
+        return " ".join(str(ours).split())
+    first = one_line(f"{type(causes[-1]).__name__}: {causes[-1]}")
+    return f"{step}: {first}" if step else first
 
 
 def prepare_home(settings: Settings) -> None:

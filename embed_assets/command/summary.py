@@ -46,6 +46,7 @@ def ingest_summary(settings: Settings, warehouse: Warehouse, done: Done) -> dict
         "questions_not_asked": _chunks_without_questions(warehouse, NOT_ASKED),
         "questions_failed": _chunks_without_questions(warehouse, FAILED, UNREADABLE),
         "unmatched_labelled": _unmatched(warehouse, settings),
+        "waiting": [{"what": wait.what, "reason": wait.reason} for wait in done.waiting],
         "seconds": _by_stage(done.seconds, stages(*DOCUMENT_ASSETS)),
         "seconds_by_asset": _rounded(done.seconds),
         "changed": done.changed,
@@ -129,6 +130,8 @@ def ingest_text(summary: Mapping[str, Any]) -> str:
     )
     for key, what in (("failed", "could not be read"), ("empty", "have no text")):
         lines += _listing(f"{len(summary[key])} {what}", [_failure_line(r) for r in summary[key]])
+    waiting = [f"{row['what']}: {row['reason']}" for row in summary["waiting"]]
+    lines += _listing(f"{len(waiting)} wait for another run to end", waiting)
     if summary["questions_not_asked"]:
         lines.append(
             "Chunks not asked about, since the budget was spent: "

@@ -20,7 +20,9 @@ def document_is_readable(
     keys = list(context.op_execution_context.partition_keys)
     statuses = document_statuses(warehouse, keys)
     tried = Ledger(warehouse).read("raw_pdfs", "parsed_markdown").tried
-    results = {key: ("", attempt.failure.error, 0) for (_, key), attempt in tried.items()} | {
+    results = {
+        key: ("", attempt.failure.error, 0) for (_, key), attempt in tried.items() if key in keys
+    } | {
         row["document_id"]: (row["parser_status"], row["error"], row["pages"])
         for row in statuses.iter_rows(named=True)
     }

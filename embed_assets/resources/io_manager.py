@@ -115,11 +115,12 @@ class _DocumentsIOManager(DbIOManager):
             key: Materialization(code, self._input_version(asset, key), slice_version(asset, part))
             for key, part in parts.items()
         }
+        attempts = self._attempts(asset, made, code)
         with self._warehouse.transaction() as transaction:
             written = rows.filter(pl.col("document_id").is_in(list(parts)))
             transaction.replace(asset, written, where={"document_id": list(parts)})
             write_made(transaction, asset, records, context.run_id)
-            write_tried(transaction, asset, self._attempts(asset, made, code), context.run_id)
+            write_tried(transaction, asset, attempts, context.run_id)
         self._add_metadata(context, asset, parts)
 
     def _attempts(self, asset: str, made: Slices, code: str) -> dict[str, Attempt]:

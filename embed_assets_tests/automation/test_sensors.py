@@ -1,109 +1,262 @@
-"""The sensor on a real folder and a real Dagster instance."""
+"""The sensor on a real folder, a real warehouse and a real Dagster instance."""
 
 import os
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
-import polars as pl
+import pytest
+from dagster._core.test_utils import create_run_for_test
 
-from embed_assets.automation.sensors import RANGE_END, RANGE_START, batches, pdf_folder
+from embed_assets.automation.runs import BY_COMMAND, INGEST, RANGE_END, RANGE_START, TRAIN
+from embed_assets.automation.sensors import DOCUMENTS_PER_TICK, pdf_folder
+from embed_assets.automation.state import code_versions
 from embed_assets.definitions import build_definitions
-from embed_assets.documents.folder import FoundDocument, scan
-from embed_assets.partitions import DOCUMENTS
+from embed_assets.documents.folder import load_documents, scan
+from embed_assets.graph import DOCUMENT_ASSETS
+from embed_assets.partitions import DOCUMENTS, DOCUMENTS_PER_RUN
+from embed_assets.resources.ledger import (
+    Cause,
+    Failure,
+    Ledger,
+    Materialization,
+    Records,
+    next_attempt,
+    write_made,
+    write_tried,
+)
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
-from embed_assets.tables import TABLES
 
 
-def test_only_neighbours_share_a_run() -> None:
-    assert batches(list("abcdef"), {"a", "b", "d", "e", "f"}) == [["a", "b"], ["d", "e", "f"]]
+class Project:
+    """A PDF folder, its home and its Dagster instance."""
 
+    def __init__(self, folder: Path, instance: dg.DagsterInstance) -> None:
+        self.pdfs = folder / "pdfs"
+        self.pdfs.mkdir()
+        self.settings = Settings(pdfs=self.pdfs, home=folder / "home")
+        self.warehouse = Warehouse(path=str(self.settings.warehouse))
+        self.instance = instance
+        self.definitions = build_definitions(self.settings)
+        self.cursor: str | None = None
 
-def test_a_run_holds_at_most_so_many_documents() -> None:
-    assert batches(list("abcde"), set("abcde"), size=2) == [["a", "b"], ["c", "d"], ["e"]]
+    def put(self, *names: str, content: bytes | None = None) -> None:
+        for name in names:
+            file = self.pdfs / name
+            file.parent.mkdir(exist_ok=True)
+            file.write_bytes(name.encode() if content is None else content)
 
+    def key(self, name: str) -> str:
+        return next(key for key, file in scan(self.pdfs).items() if file.path == name)
 
-def make_project(tmp_path: Path) -> tuple[Settings, Warehouse]:
-    pdfs = tmp_path / "pdfs"
-    pdfs.mkdir()
-    settings = Settings(pdfs=pdfs, home=tmp_path / "home")
-    return settings, Warehouse(path=str(settings.warehouse))
+    @property
+    def partitions(self) -> list[str]:
+        return list(self.instance.get_dynamic_partitions(DOCUMENTS))
 
+    def ingest(self) -> None:
+        """Say of every document in the folder that all has been made of it."""
+        found = scan(self.pdfs)
+        slices = load_documents(self.pdfs, list(found), "run")
+        versions = dict(slices.rows.select("document_id", "sha256").iter_rows())
+        with self.warehouse.transaction() as transaction:
+            transaction.replace("raw_pdfs", slices.rows)
+            for asset, code in code_versions(self.settings).items():
+                if asset in DOCUMENT_ASSETS:
+                    inputs = Records().input_version("raw_pdfs") if asset == "raw_pdfs" else None
+                    made = {k: Materialization(code, inputs or v, v) for k, v in versions.items()}
+                    write_made(transaction, asset, made, "run")
+        self.instance.add_dynamic_partitions(DOCUMENTS, list(found))
 
-def tick(
-    settings: Settings, warehouse: Warehouse, instance: dg.DagsterInstance, cursor: str | None
-) -> dg.SensorResult | dg.SkipReason:
-    context = dg.build_sensor_context(
-        instance=instance,
-        cursor=cursor,
-        resources={"settings": settings, "warehouse": warehouse},
-        definitions=build_definitions(settings),
-    )
-    result = pdf_folder(context)
-    assert isinstance(result, dg.SensorResult | dg.SkipReason)
-    return result
+    def fail(self, asset: str, key: str, at: datetime) -> None:
+        """Say that an asset of a document was tried in vain, on what there is."""
+        failure = Failure(Cause.PROCESS_ENDED, "its process ended with exit code -9")
+        made_from = Ledger(self.warehouse).read().input_version(asset, key)
+        code = code_versions(self.settings)[asset]
+        attempt = next_attempt(None, failure, code, made_from, at)
+        with self.warehouse.transaction() as transaction:
+            write_tried(transaction, asset, {key: attempt}, "run")
 
+    def run(self, job: str, status: dg.DagsterRunStatus, **tags: str) -> dg.DagsterRun:
+        """A run of a job that is on record."""
+        return create_run_for_test(self.instance, job_name=job, status=status, tags=tags)
 
-def load(warehouse: Warehouse, documents: dict[str, FoundDocument]) -> None:
-    """Say that these documents have been read."""
-    rows = [
-        {
-            "document_id": key,
-            "path": document.path,
-            "file_name": document.path,
-            "content": b"",
-            "sha256": "",
-            "size_bytes": document.size_bytes,
-            "modified_at": document.modified_at,
-            "loaded_at": document.modified_at,
-            "loaded_by": "test",
-        }
-        for key, document in documents.items()
-    ]
-    warehouse.replace("raw_pdfs", pl.DataFrame(rows, schema=TABLES["raw_pdfs"].schema))
-
-
-def test_a_pdf_is_ingested_once_it_has_stopped_changing(tmp_path: Path) -> None:
-    settings, warehouse = make_project(tmp_path)
-    (settings.pdfs / "a.pdf").write_bytes(b"one")
-    with dg.instance_for_test() as instance:
-        first = tick(settings, warehouse, instance, None)
-        assert isinstance(first, dg.SensorResult)
-        assert not first.run_requests
-        (settings.pdfs / "a.pdf").write_bytes(b"one and two")
-        second = tick(settings, warehouse, instance, first.cursor)
-        assert isinstance(second, dg.SensorResult)
-        assert not second.run_requests
-        third = tick(settings, warehouse, instance, second.cursor)
-        assert isinstance(third, dg.SensorResult)
-        (request,) = third.run_requests or []
-        (key,) = scan(settings.pdfs)
-        assert request.tags[RANGE_START] == request.tags[RANGE_END] == key
-        assert [r.partition_keys for r in third.dynamic_partitions_requests or []] == [[key]]
-
-
-def test_a_removed_pdf_loses_its_rows_and_its_partition(tmp_path: Path) -> None:
-    settings, warehouse = make_project(tmp_path)
-    for name in ("a.pdf", "b.pdf"):
-        (settings.pdfs / name).write_bytes(name.encode())
-    found = scan(settings.pdfs)
-    load(warehouse, found)
-    with dg.instance_for_test() as instance:
-        instance.add_dynamic_partitions(DOCUMENTS, list(found))
-        (settings.pdfs / "a.pdf").unlink()
-        result = tick(settings, warehouse, instance, None)
+    def tick(self) -> list[dg.RunRequest] | str:
+        """What the sensor asks for, or why it asks for nothing."""
+        context = dg.build_sensor_context(
+            instance=self.instance,
+            cursor=self.cursor,
+            resources={"settings": self.settings, "warehouse": self.warehouse},
+            definitions=self.definitions,
+        )
+        result = pdf_folder(context)
+        if isinstance(result, dg.SkipReason):
+            return str(result.skip_message)
         assert isinstance(result, dg.SensorResult)
-        (request,) = result.dynamic_partitions_requests or []
-        gone = next(key for key, document in found.items() if document.path == "a.pdf")
-        assert request.partition_keys == [gone]
-        assert warehouse.paths() == {key: "b.pdf" for key in found if key != gone}
+        self.cursor = result.cursor
+        if result.skip_reason:
+            assert isinstance(result.skip_reason, dg.SkipReason)
+            return str(result.skip_reason.skip_message)
+        return list(result.run_requests or [])
 
 
-def test_a_folder_that_cannot_be_read_is_not_an_empty_one(tmp_path: Path) -> None:
-    settings, warehouse = make_project(tmp_path)
-    os.rmdir(settings.pdfs)
+@pytest.fixture
+def project(tmp_path: Path) -> Iterator[Project]:
     with dg.instance_for_test() as instance:
-        instance.add_dynamic_partitions(DOCUMENTS, ["a-12345678"])
-        result = tick(settings, warehouse, instance, None)
-        assert isinstance(result, dg.SkipReason)
-        assert "does not exist" in str(result.skip_message)
+        yield Project(tmp_path, instance)
+
+
+def assets_of(request: dg.RunRequest) -> tuple[str, ...]:
+    return tuple(key.to_user_string() for key in request.asset_selection or [])
+
+
+def test_a_pdf_is_ingested_once_it_has_stopped_changing(project):
+    project.put("a.pdf", content=b"one")
+    assert project.tick() == []
+    project.put("a.pdf", content=b"one and two")
+    assert project.tick() == []
+    assert project.partitions == []
+    [request] = project.tick()
+    key = project.key("a.pdf")
+    assert request.tags[RANGE_START] == request.tags[RANGE_END] == key
+    assert assets_of(request) == DOCUMENT_ASSETS
+    assert project.partitions == [key]
+
+
+def test_while_a_run_ingests_nothing_is_asked_for(project):
+    project.put("a.pdf")
+    assert project.tick() == []
+    project.run(INGEST, dg.DagsterRunStatus.STARTED)
+    assert "at work" in str(project.tick())
+
+
+def test_many_new_pdfs_are_asked_for_in_runs_of_neighbours(project):
+    project.put(*(f"{n:03}.pdf" for n in range(70)))
+    assert project.tick() == []
+    requests = project.tick()
+    keys = list(scan(project.pdfs))
+    assert project.partitions == keys
+    ranges = [(r.tags[RANGE_START], r.tags[RANGE_END]) for r in requests]
+    size = DOCUMENTS_PER_RUN
+    assert ranges == [(keys[i], keys[min(i + size, 70) - 1]) for i in range(0, 70, size)]
+
+
+def test_a_removed_pdf_loses_its_rows_and_its_partition(project):
+    project.put("a.pdf", "b.pdf")
+    project.ingest()
+    (project.pdfs / "a.pdf").unlink()
+    assert project.tick() == []
+    assert project.partitions == [project.key("b.pdf")]
+    assert project.warehouse.paths() == {project.key("b.pdf"): "b.pdf"}
+
+
+def test_a_removed_pdf_stays_while_a_run_may_use_it(project):
+    project.put("a.pdf", "b.pdf")
+    project.ingest()
+    (project.pdfs / "a.pdf").unlink()
+    training = project.run(TRAIN, dg.DagsterRunStatus.STARTED)
+    project.tick()
+    assert len(project.partitions) == 2
+    project.instance.report_run_canceled(training)
+    project.tick()
+    assert project.partitions == [project.key("b.pdf")]
+
+
+def test_after_a_killed_command_a_removed_pdf_goes(project):
+    project.put("a.pdf", "b.pdf")
+    project.ingest()
+    (project.pdfs / "a.pdf").unlink()
+    killed = project.run(INGEST, dg.DagsterRunStatus.STARTED, **{BY_COMMAND: "true"})
+    project.tick()
+    ended = project.instance.get_run_by_id(killed.run_id)
+    assert ended.status is dg.DagsterRunStatus.FAILURE
+    assert project.warehouse.paths() == {project.key("b.pdf"): "b.pdf"}
+    assert project.partitions == [project.key("b.pdf")]
+
+
+def test_after_a_failed_run_it_asks_again_after_a_pause(project, monkeypatch):
+    project.put("a.pdf")
+    project.tick()
+    assert len(project.tick()) == 1
+    project.run(INGEST, dg.DagsterRunStatus.FAILURE)
+    said = project.tick()
+    assert isinstance(said, str)
+    assert said.startswith("The last ingest failed; it is tried again from ")
+    assert project.tick() == said, "it waits for its time"
+    monkeypatch.setattr("embed_assets.automation.runs.PAUSES", (timedelta(0),))
+    [request] = project.tick()
+    assert request.tags[RANGE_START] == project.key("a.pdf")
+
+
+def test_a_run_that_went_well_ends_the_pause(project):
+    project.put("a.pdf")
+    project.tick()
+    project.run(INGEST, dg.DagsterRunStatus.FAILURE)
+    project.run(INGEST, dg.DagsterRunStatus.SUCCESS)
+    assert len(project.tick()) == 1
+
+
+def test_what_failed_for_a_passing_reason_is_asked_for_when_its_time_has_come(project):
+    project.put("a.pdf", "b.pdf")
+    project.ingest()
+    key, now = project.key("a.pdf"), datetime.now(UTC)
+    project.fail("synthetic_questions", key, now)
+    assert project.tick() == []
+    project.fail("synthetic_questions", key, now - timedelta(minutes=6))
+    [request] = project.tick()
+    assert assets_of(request) == ("synthetic_questions",)
+    assert request.tags[RANGE_START] == key
+
+
+def test_a_pdf_that_moved_keeps_its_rows_and_shows_as_made_under_its_new_name(project):
+    project.put("a.pdf", "b.pdf")
+    project.ingest()
+    before = project.key("a.pdf")
+    (project.pdfs / "sub").mkdir()
+    (project.pdfs / "a.pdf").rename(project.pdfs / "sub" / "a.pdf")
+    assert project.tick() == []
+    now = project.key("sub/a.pdf")
+    assert set(project.partitions) == {now, project.key("b.pdf")}
+    assert project.warehouse.paths()[now] == "sub/a.pdf"
+    for asset in DOCUMENT_ASSETS:
+        made = project.instance.get_materialized_partitions(dg.AssetKey(asset))
+        assert now in made
+    assert project.tick() == []
+    made = Ledger(project.warehouse).read("chunks").made
+    assert set(made) == {("chunks", now), ("chunks", project.key("b.pdf"))}
+    assert before not in project.partitions
+
+
+def test_a_folder_that_cannot_be_read_is_not_an_empty_one(project):
+    os.rmdir(project.pdfs)
+    project.instance.add_dynamic_partitions(DOCUMENTS, ["a-12345678"])
+    assert "does not exist" in str(project.tick())
+    assert project.partitions == ["a-12345678"]
+
+
+def test_another_folder_is_not_taken_for_one_from_which_all_documents_left(project):
+    project.put("a.pdf")
+    project.ingest()
+    (project.pdfs / "a.pdf").unlink()
+    project.put("other.pdf")
+    said = str(project.tick())
+    assert "none of the 1 documents on record is in the folder" in said
+    assert said.endswith("embed-assets ingest --yes")
+    assert project.warehouse.count("raw_pdfs") == 1
+
+
+def test_the_cursor_holds_only_what_is_waited_for(project):
+    project.put(*(f"{n}.pdf" for n in range(1000)))
+    project.ingest()
+    project.put("new.pdf")
+    project.tick()
+    assert project.cursor is not None
+    assert len(project.cursor) < 100
+
+
+def test_the_cursor_is_bounded_however_many_pdfs_are_new(project):
+    project.put(*(f"{n}.pdf" for n in range(DOCUMENTS_PER_TICK + 100)))
+    project.tick()
+    assert project.cursor is not None
+    assert project.cursor.count("[") == DOCUMENTS_PER_TICK

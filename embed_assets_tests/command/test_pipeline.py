@@ -1,31 +1,73 @@
 """What a failed run says on the command line."""
 
+import os
+import signal
+from collections.abc import Callable
+
 import dagster as dg
 import pytest
 
-from embed_assets.command.pipeline import _failure
+from embed_assets.automation.runs import TRAIN
+from embed_assets.command.pipeline import RunFailedError, _Runs
 from embed_assets.errors import SettingsError
 
 
-def failed(error: Exception, cause: Exception | None = None) -> dg.ExecuteInProcessResult:
+def run(instance: dg.DagsterInstance, body: Callable[[], None]) -> dict[str, float]:
+    """Seconds by asset of a run of one asset that does this."""
+
     @dg.asset
     def chunks() -> None:
+        body()
+
+    definitions = dg.Definitions([chunks], jobs=[dg.define_asset_job(TRAIN, [chunks])])
+    seconds: dict[str, float] = {}
+    _Runs(definitions, "command").execute(instance, TRAIN, ["chunks"], (), seconds)
+    return seconds
+
+
+@pytest.fixture
+def instance():
+    with dg.instance_for_test() as made:
+        yield made
+
+
+def said_of(instance: dg.DagsterInstance, error: Exception, cause: Exception | None = None) -> str:
+    """What the command says when an asset raises this."""
+
+    def fail() -> None:
         raise error from cause
 
-    return dg.materialize([chunks], raise_on_error=False)
+    with pytest.raises(RunFailedError) as failed:
+        run(instance, fail)
+    [failure] = instance.get_runs()
+    assert failure.status is dg.DagsterRunStatus.FAILURE
+    said = str(failed.value)
+    assert said.endswith(f" (Dagster run {failure.run_id[:8]})")
+    return said.rpartition(" (")[0]
 
 
-def test_what_the_project_says_is_shown_alone_whatever_caused_it():
-    result = failed(SettingsError("EMBED_ASSETS_MODEL: it can't\nbe loaded."), OSError("errno 2"))
-    said = str(_failure(result))
-    assert said == f"EMBED_ASSETS_MODEL: it can't be loaded. (Dagster run {result.run_id[:8]})"
+def test_what_the_project_says_is_shown_alone_whatever_caused_it(instance):
+    error = SettingsError("EMBED_ASSETS_MODEL: it can't\nbe loaded.")
+    said = said_of(instance, error, OSError("errno 2"))
+    assert said == "EMBED_ASSETS_MODEL: it can't be loaded."
 
 
-def test_of_other_errors_the_first_cause_is_shown_with_its_step():
-    said = str(_failure(failed(RuntimeError("outer"), ValueError("inner"))))
-    assert said.startswith("chunks: ValueError: inner (Dagster run ")
+def test_what_the_project_says_is_shown_though_another_error_came_of_it(instance):
+    error = RuntimeError("the step failed")
+    assert said_of(instance, error, SettingsError("No model.")) == "No model."
 
 
-def test_a_run_that_was_interrupted_is_no_failure():
+def test_of_other_errors_the_first_cause_is_shown_with_its_step(instance):
+    said = said_of(instance, RuntimeError("outer"), ValueError("inner"))
+    assert said == "chunks: ValueError: inner"
+
+
+def test_a_run_that_was_interrupted_is_no_failure(instance):
     with pytest.raises(KeyboardInterrupt):
-        _failure(failed(RuntimeError("DagsterExecutionInterruptedError")))
+        run(instance, lambda: os.kill(os.getpid(), signal.SIGINT))
+    [interrupted] = instance.get_runs()
+    assert interrupted.status is dg.DagsterRunStatus.FAILURE
+
+
+def test_a_run_says_what_it_made_and_how_long_that_took(instance):
+    assert set(run(instance, lambda: None)) == {"chunks"}

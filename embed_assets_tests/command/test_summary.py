@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from embed_assets.command.summary import run_text
+from embed_assets.command.summary import ingest_text, run_text
 
 SUMMARY: dict[str, Any] = {
     "changed": True,
@@ -16,6 +16,7 @@ SUMMARY: dict[str, Any] = {
     "questions_not_asked": 0,
     "questions_failed": 0,
     "unmatched_labelled": [],
+    "waiting": [],
     "seconds": {},
     "comparison": [],
     "baselines": [],
@@ -55,3 +56,21 @@ def test_what_speaks_against_the_model_and_what_failed_is_said_in_full():
     failed = [{"model": "openai:m", "error": "no answer"}]
     said = run_text({**SUMMARY, "reservations": ["bm25 beats it."], "baselines_failed": failed})
     assert "\nbm25 beats it.\nopenai:m could not be scored: no answer\n" in said
+
+
+def test_what_waits_for_another_run_is_said_though_nothing_has_changed():
+    waiting = [{"what": "a.pdf", "reason": "gone, and a run may still use it"}]
+    said = ingest_text({**SUMMARY, "changed": False, "waiting": waiting})
+    assert said.startswith("Nothing has changed since the last time.\n")
+    listed = "1 wait for another run to end:\n  a.pdf: gone, and a run may still use it"
+    assert listed in said
+
+
+def test_a_document_that_could_not_be_read_says_whether_it_will_be_tried_again():
+    failed = [
+        {"path": "a.pdf", "error": "needs a password", "attempts": 1, "final": True},
+        {"path": "b.pdf", "error": "its process ended", "attempts": 2, "final": False},
+    ]
+    lines = ingest_text({**SUMMARY, "failed": failed}).splitlines()
+    assert "  a.pdf: needs a password" in lines
+    assert "  b.pdf: its process ended (tried 2 times; will be again)" in lines

@@ -1,4 +1,4 @@
-"""What is in the PDF folder, and what that means for the partitions."""
+"""What is in the PDF folder, what of it is on record, and what has moved."""
 
 import hashlib
 import os
@@ -10,23 +10,33 @@ from tempfile import TemporaryDirectory
 import polars as pl
 import pytest
 
-from embed_assets.automation.sensors import batches
 from embed_assets.documents.folder import (
-    changed_documents,
-    check_same_folder,
+    find_moved,
     fingerprint,
     load_documents,
-    partitions_to_sync,
+    move_documents,
+    read_loaded,
+    remove_documents,
     scan,
-    settled_documents,
 )
 from embed_assets.errors import SettingsError
+from embed_assets.graph import DOCUMENT_ASSETS
+from embed_assets.pairs.splits import UNSEEN
 from embed_assets.partitions import document_id
+from embed_assets.resources.ledger import (
+    Cause,
+    Failure,
+    Materialization,
+    document_tables,
+    next_attempt,
+    write_made,
+    write_tried,
+)
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.tables import TABLES
+from embed_assets_tests.rows import chunk, pages, question
 
 NOBODY = 65534
-LOADED = ("document_id", "size_bytes", "modified_at")
 
 
 def put(folder: Path, *paths: str, content: bytes = b"%PDF-1.7") -> None:
@@ -131,67 +141,20 @@ def test_a_document_is_known_by_its_path_in_the_folder_wherever_that_lies(tmp_pa
     assert list(scan(tmp_path / "here")) == list(scan(tmp_path / "there")) == [id_of("x/a.pdf")]
 
 
-# What becomes of the partitions.
+# What is on record.
 
 
-def test_a_new_document_gets_a_partition():
-    assert partitions_to_sync(["a", "b"], ["a"], []) == (["b"], [])
+def load(folder: Path, warehouse: Warehouse) -> None:
+    """Read every document of a folder into the warehouse."""
+    slices = load_documents(folder, list(scan(folder)), "run")
+    assert slices.not_made == {}
+    warehouse.replace("raw_pdfs", slices.rows)
 
 
-def test_a_document_that_left_loses_its_partition():
-    assert partitions_to_sync(["a"], ["a", "b"], []) == ([], ["b"])
-
-
-def test_a_partition_with_a_run_in_flight_is_not_deleted():
-    assert partitions_to_sync([], ["a", "b"], ["a"]) == ([], ["b"])
-
-
-def test_when_nothing_changed_nothing_is_done():
-    assert partitions_to_sync(["a", "b"], ["b", "a"], ["a"]) == ([], [])
-
-
-def test_new_partitions_are_added_in_the_order_in_which_they_were_found():
-    assert partitions_to_sync(["c", "a", "b"], [], []) == (["c", "a", "b"], [])
-
-
-def test_a_folder_with_none_of_the_known_documents_is_another_folder(tmp_path):
-    for found in ([], ["c"]):
-        with pytest.raises(
-            SettingsError, match=f"none of this home's 2 documents is in {tmp_path}"
-        ):
-            check_same_folder(found, ["a", "b"], tmp_path)
-
-
-def test_a_folder_with_one_known_document_left_is_the_same_folder(tmp_path):
-    check_same_folder(["b", "c"], ["a", "b"], tmp_path)
-
-
-def test_a_home_without_documents_takes_any_folder(tmp_path):
-    check_same_folder([], [], tmp_path)
-    check_same_folder(["a"], [], tmp_path)
-
-
-def test_a_run_covers_only_neighbours():
-    assert batches(["a", "b", "c", "d", "e"], {"a", "b", "d"}) == [["a", "b"], ["d"]]
-
-
-def test_a_run_covers_no_more_than_its_size():
-    assert batches(list("abcde"), set("abcde"), size=2) == [["a", "b"], ["c", "d"], ["e"]]
-
-
-def test_a_document_without_a_partition_is_in_no_run():
-    assert batches(["a"], {"a", "unknown"}) == [["a"]]
-
-
-# What changed.
-
-
-def stored(folder: Path, warehouse: Warehouse) -> pl.DataFrame:
-    """What the warehouse knows of a folder once it is loaded."""
-    rows, gone = load_documents(folder, list(scan(folder)), "run")
-    assert gone == []
-    warehouse.replace("raw_pdfs", rows)
-    return warehouse.read(f"SELECT {', '.join(LOADED)} FROM raw_pdfs")
+def changed(folder: Path, warehouse: Warehouse) -> list[str]:
+    """Paths of documents that are on record otherwise than they are in the folder."""
+    loaded = read_loaded(warehouse)
+    return [file.path for key, file in scan(folder).items() if not loaded[key].is_as(file)]
 
 
 @pytest.fixture
@@ -199,44 +162,226 @@ def warehouse(tmp_path_factory) -> Warehouse:
     return Warehouse(path=str(tmp_path_factory.mktemp("home") / "warehouse.duckdb"))
 
 
-def test_documents_never_loaded_count_as_changed(tmp_path):
-    put(tmp_path, "a.pdf", "b.pdf")
-    nothing = pl.DataFrame(schema={name: TABLES["raw_pdfs"].schema[name] for name in LOADED})
-    assert changed_documents(scan(tmp_path), nothing) == [id_of("a.pdf"), id_of("b.pdf")]
+def test_a_home_without_documents_has_none_on_record(warehouse):
+    assert read_loaded(warehouse) == {}
 
 
 def test_a_document_loaded_and_left_alone_has_not_changed(tmp_path, warehouse):
     put(tmp_path, "a.pdf", "b.pdf")
     os.utime(tmp_path / "a.pdf", ns=(0, 1_700_000_000_123_456_789))  # finer than is stored
     os.utime(tmp_path / "b.pdf", (0, 4_000_000_000))
-    assert changed_documents(scan(tmp_path), stored(tmp_path, warehouse)) == []
+    load(tmp_path, warehouse)
+    assert changed(tmp_path, warehouse) == []
 
 
 def test_a_changed_pdf_keeps_its_partition_and_is_noticed(tmp_path, warehouse):
     put(tmp_path, "a.pdf", "b.pdf")
-    loaded = stored(tmp_path, warehouse)
+    load(tmp_path, warehouse)
     before = list(scan(tmp_path))
     put(tmp_path, "a.pdf", content=b"%PDF-1.7 and more")
     assert list(scan(tmp_path)) == before
-    assert changed_documents(scan(tmp_path), loaded) == [id_of("a.pdf")]
+    assert changed(tmp_path, warehouse) == ["a.pdf"]
 
 
 def test_a_change_that_keeps_the_size_is_noticed_by_its_time(tmp_path, warehouse):
     put(tmp_path, "a.pdf", content=b"one")
-    loaded = stored(tmp_path, warehouse)
+    load(tmp_path, warehouse)
     put(tmp_path, "a.pdf", content=b"two")
     os.utime(tmp_path / "a.pdf", (0, 1_000_000_000))  # older than what was loaded
-    assert changed_documents(scan(tmp_path), loaded) == [id_of("a.pdf")]
+    assert changed(tmp_path, warehouse) == ["a.pdf"]
 
 
-def test_a_document_is_settled_once_it_looks_as_it_did_at_the_last_look(tmp_path):
+def test_a_file_that_is_written_to_looks_different_from_one_look_to_the_next(tmp_path):
     put(tmp_path, "a.pdf", "growing.pdf")
     seen = {key: fingerprint(document) for key, document in scan(tmp_path).items()}
     put(tmp_path, "growing.pdf", content=b"%PDF-1.7 and more")
-    put(tmp_path, "new.pdf")
-    assert settled_documents(scan(tmp_path), seen) == [id_of("a.pdf")]
-    seen = {key: fingerprint(document) for key, document in scan(tmp_path).items()}
-    assert set(settled_documents(scan(tmp_path), seen)) == set(scan(tmp_path))
+    now = {key: fingerprint(document) for key, document in scan(tmp_path).items()}
+    assert [key for key in now if seen[key] == now[key]] == [id_of("a.pdf")]
+
+
+# What has moved.
+
+
+def moved(folder: Path, warehouse: Warehouse) -> dict[str, str]:
+    return find_moved(folder, scan(folder), read_loaded(warehouse))
+
+
+def test_a_document_that_lies_elsewhere_is_known_by_its_bytes(tmp_path, warehouse):
+    put(tmp_path, "a.pdf", content=b"one")
+    put(tmp_path, "b.pdf", content=b"two")
+    load(tmp_path, warehouse)
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "a.pdf").rename(tmp_path / "sub" / "other.pdf")
+    assert moved(tmp_path, warehouse) == {id_of("sub/other.pdf"): id_of("a.pdf")}
+
+
+def test_a_copy_has_not_moved(tmp_path, warehouse):
+    put(tmp_path, "a.pdf")
+    load(tmp_path, warehouse)
+    put(tmp_path, "copy.pdf")
+    assert moved(tmp_path, warehouse) == {}
+
+
+def test_other_bytes_of_the_same_size_are_another_document(tmp_path, warehouse):
+    put(tmp_path, "a.pdf", content=b"one")
+    load(tmp_path, warehouse)
+    (tmp_path / "a.pdf").unlink()
+    put(tmp_path, "b.pdf", content=b"two")
+    assert moved(tmp_path, warehouse) == {}
+
+
+def test_of_two_copies_of_one_document_one_has_moved_there(tmp_path, warehouse):
+    put(tmp_path, "a.pdf")
+    load(tmp_path, warehouse)
+    (tmp_path / "a.pdf").unlink()
+    put(tmp_path, "b.pdf", "c.pdf")
+    assert list(moved(tmp_path, warehouse).values()) == [id_of("a.pdf")]
+
+
+def test_of_two_equal_documents_that_moved_each_is_taken_once(tmp_path, warehouse):
+    put(tmp_path, "a.pdf", "b.pdf")
+    load(tmp_path, warehouse)
+    (tmp_path / "sub").mkdir()
+    for name in ("a.pdf", "b.pdf"):
+        (tmp_path / name).rename(tmp_path / "sub" / name)
+    found = moved(tmp_path, warehouse)
+    assert set(found) == {id_of("sub/a.pdf"), id_of("sub/b.pdf")}
+    assert set(found.values()) == {id_of("a.pdf"), id_of("b.pdf")}
+
+
+def fill(warehouse: Warehouse, *keys: str) -> None:
+    """What follows from each document: a page, a chunk, a question and its pair, all in train."""
+    with warehouse.transaction() as transaction:
+        for key in keys:
+            where = {"document_id": [key]}
+            transaction.replace("parsed_markdown", pages(key, f"page of {key}"), where)
+            transaction.replace("chunks", chunk(key, f"text of {key}"), where)
+            transaction.replace("synthetic_questions", question(key), where)
+            transaction.replace("training_pairs", pair(key), where)
+            made = {key: Materialization("1", "i", f"version of {key}")}
+            for asset in DOCUMENT_ASSETS:
+                write_made(transaction, asset, made, "run")
+            splits = pl.DataFrame({"kind": ["document"], "id": [key], "split": [UNSEEN]})
+            transaction.upsert("split_assignments", splits)
+            failure = Failure(Cause.CALL_FAILED, f"no answer for {key}")
+            attempt = next_attempt(None, failure, "1", "i", datetime.now(UTC))
+            write_tried(transaction, "synthetic_questions", {key: attempt}, "run")
+
+
+def pair(document_id: str) -> pl.DataFrame:
+    return pl.DataFrame(
+        {
+            "question_id": [f"q-{document_id}"],
+            "anchor": ["Why?"],
+            "positive": [f"text of {document_id}"],
+            "global_chunk_id": [f"md5 of text of {document_id}"],
+            "relevant_chunk_ids": [[f"md5 of text of {document_id}"]],
+            "document_id": [document_id],
+            "generator": ["extractive"],
+            "split": ["train"],
+        }
+    )
+
+
+def contents(warehouse: Warehouse) -> dict[str, list[tuple]]:
+    """All that hangs on documents, without their ids, names and times."""
+    left_out = ("document_id", "path", "file_name", "modified_at", "materialized_at")
+    found = {}
+    for table in (*document_tables(), "training_pairs"):
+        columns = ", ".join(name for name in TABLES[table].columns if name not in left_out)
+        found[table] = warehouse.read(f"SELECT {columns} FROM {table} ORDER BY ALL").rows()
+    return found
+
+
+def move(folder: Path, warehouse: Warehouse) -> dict[str, str]:
+    """Carry out what moved in a folder."""
+    found = moved(folder, warehouse)
+    move_documents(warehouse, found, scan(folder))
+    return found
+
+
+def ids_in(warehouse: Warehouse) -> set[str]:
+    """Ids under which documents stand in any table."""
+    tables = (*document_tables(), "training_pairs")
+    sql = " UNION ".join(f"SELECT document_id FROM {table}" for table in tables)
+    return set(warehouse.read(sql)["document_id"])
+
+
+def test_a_folder_that_moved_whole_into_a_subfolder_keeps_all_that_hangs_on_its_documents(
+    tmp_path, warehouse
+):
+    for name in ("a.pdf", "b.pdf", "c.pdf"):
+        put(tmp_path, name, content=name.encode())
+    load(tmp_path, warehouse)
+    fill(warehouse, *scan(tmp_path))
+    before = contents(warehouse)
+    (tmp_path / "new" / "home").mkdir(parents=True)
+    for name in ("a.pdf", "b.pdf", "c.pdf"):
+        (tmp_path / name).rename(tmp_path / "new" / "home" / name)
+    assert len(move(tmp_path, warehouse)) == 3
+    assert contents(warehouse) == before
+    assert ids_in(warehouse) == set(scan(tmp_path))
+    assert warehouse.paths() == {key: file.path for key, file in scan(tmp_path).items()}
+    assert moved(tmp_path, warehouse) == {}
+    assert changed(tmp_path, warehouse) == []
+
+
+def test_the_one_pdf_renamed_is_the_same_document_under_its_new_name(tmp_path, warehouse):
+    put(tmp_path, "old.pdf")
+    load(tmp_path, warehouse)
+    fill(warehouse, id_of("old.pdf"))
+    before = contents(warehouse)
+    (tmp_path / "old.pdf").rename(tmp_path / "new.pdf")
+    move(tmp_path, warehouse)
+    assert contents(warehouse) == before
+    assert ids_in(warehouse) == {id_of("new.pdf")}
+    assert warehouse.read("SELECT DISTINCT file_name FROM chunks").item() == "new.pdf"
+    assert warehouse.read("SELECT * FROM former_paths").rows() == [("old.pdf", id_of("new.pdf"))]
+
+
+def test_the_split_of_a_document_goes_with_it_and_stays_where_it_was_too(tmp_path, warehouse):
+    put(tmp_path, "old.pdf")
+    load(tmp_path, warehouse)
+    fill(warehouse, id_of("old.pdf"))
+    (tmp_path / "old.pdf").rename(tmp_path / "new.pdf")
+    move(tmp_path, warehouse)
+    splits = warehouse.read("SELECT id, split FROM split_assignments ORDER BY id").rows()
+    assert splits == [(id_of("new.pdf"), UNSEEN), (id_of("old.pdf"), UNSEEN)]
+
+
+def test_documents_that_swapped_their_names_have_changed_both_and_moved_neither(
+    tmp_path, warehouse
+):
+    put(tmp_path, "a.pdf", content=b"one")
+    put(tmp_path, "b.pdf", content=b"two!")
+    load(tmp_path, warehouse)
+    (tmp_path / "a.pdf").rename(tmp_path / "c")
+    (tmp_path / "b.pdf").rename(tmp_path / "a.pdf")
+    (tmp_path / "c").rename(tmp_path / "b.pdf")
+    assert moved(tmp_path, warehouse) == {}
+    assert changed(tmp_path, warehouse) == ["a.pdf", "b.pdf"]
+
+
+def test_a_document_that_moved_twice_is_known_under_each_path_that_it_had(tmp_path, warehouse):
+    put(tmp_path, "a.pdf")
+    load(tmp_path, warehouse)
+    for old, new in (("a.pdf", "b.pdf"), ("b.pdf", "c.pdf"), ("c.pdf", "a.pdf")):
+        (tmp_path / old).rename(tmp_path / new)
+        move(tmp_path, warehouse)
+    former = dict(warehouse.read("SELECT path, document_id FROM former_paths").iter_rows())
+    assert former == dict.fromkeys(["a.pdf", "b.pdf", "c.pdf"], id_of("a.pdf"))
+
+
+def test_removing_documents_removes_every_trace_of_them_alone(tmp_path, warehouse):
+    for name in ("a.pdf", "b.pdf", "c.pdf"):
+        put(tmp_path, name, content=name.encode())
+    load(tmp_path, warehouse)
+    fill(warehouse, *scan(tmp_path))
+    remove_documents(warehouse, [id_of("a.pdf"), id_of("c.pdf")])
+    for table in document_tables():
+        left = warehouse.read(f"SELECT DISTINCT document_id FROM {table}")["document_id"]
+        assert left.to_list() == [id_of("b.pdf")], table
+    assert warehouse.count("split_assignments") == 3  # should one come back, it is still held out
 
 
 # What is read.
@@ -246,9 +391,9 @@ def test_a_loaded_document_has_its_bytes_and_their_hash(tmp_path):
     content = bytes(range(256))
     put(tmp_path, "x/a b.pdf", content=content)
     os.utime(tmp_path / "x/a b.pdf", (0, 1_000_000_000))
-    rows, gone = load_documents(tmp_path, [id_of("x/a b.pdf")], "run-1")
-    assert gone == []
-    row = TABLES["raw_pdfs"].conform(rows).row(0, named=True)
+    slices = load_documents(tmp_path, [id_of("x/a b.pdf")], "run-1")
+    assert slices.not_made == {}
+    row = TABLES["raw_pdfs"].conform(slices.rows).row(0, named=True)
     assert row["content"] == content
     assert row["sha256"] == hashlib.sha256(content).hexdigest()
     assert (row["path"], row["file_name"]) == ("x/a b.pdf", "a b.pdf")
@@ -258,28 +403,29 @@ def test_a_loaded_document_has_its_bytes_and_their_hash(tmp_path):
 
 def test_only_the_documents_asked_for_are_loaded(tmp_path):
     put(tmp_path, "a.pdf", "b.pdf")
-    rows, _ = load_documents(tmp_path, [id_of("b.pdf")], "run")
-    assert rows["path"].to_list() == ["b.pdf"]
+    slices = load_documents(tmp_path, [id_of("b.pdf")], "run")
+    assert slices.rows["path"].to_list() == ["b.pdf"]
 
 
 def test_a_document_that_vanished_is_named_and_the_others_are_loaded(tmp_path):
     put(tmp_path, "a.pdf", "b.pdf")
     keys = [*scan(tmp_path), id_of("never.pdf")]
     (tmp_path / "a.pdf").unlink()
-    rows, gone = load_documents(tmp_path, keys, "run")
-    assert rows["path"].to_list() == ["b.pdf"]
-    assert gone == [id_of("a.pdf"), id_of("never.pdf")]
+    slices = load_documents(tmp_path, keys, "run")
+    assert slices.rows["path"].to_list() == ["b.pdf"]
+    assert set(slices.not_made) == {id_of("a.pdf"), id_of("never.pdf")}
 
 
-def test_a_document_that_is_there_but_cannot_be_read_has_no_content_and_is_not_gone(open_folder):
+def test_a_document_that_may_not_be_read_just_now_is_to_be_tried_again(open_folder):
     put(open_folder, "a.pdf", "b.pdf")
     with closed(open_folder / "a.pdf"):
-        rows, gone = load_documents(open_folder, list(scan(open_folder)), "run")
-    assert gone == []
-    assert rows.select("path", "content").rows() == [("a.pdf", b""), ("b.pdf", b"%PDF-1.7")]
+        slices = load_documents(open_folder, list(scan(open_folder)), "run")
+    assert slices.rows.select("path", "content").rows() == [("b.pdf", b"%PDF-1.7")]
+    said = "the file may not be read: Permission denied"
+    assert slices.not_made == {id_of("a.pdf"): Failure(Cause.UNREADABLE_FILE, said)}
 
 
 def test_when_every_document_vanished_the_rows_still_fit_their_table(tmp_path):
-    rows, gone = load_documents(tmp_path, [id_of("a.pdf")], "run")
-    assert TABLES["raw_pdfs"].conform(rows).height == 0
-    assert gone == [id_of("a.pdf")]
+    slices = load_documents(tmp_path, [id_of("a.pdf")], "run")
+    assert TABLES["raw_pdfs"].conform(slices.rows).height == 0
+    assert set(slices.not_made) == {id_of("a.pdf")}

@@ -1,8 +1,10 @@
 """Whatever state its file is in, a document ends as pages of markdown or as a reason why not."""
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,14 +13,18 @@ import pymupdf
 import pytest
 
 from embed_assets.documents.parsing import (
-    GONE,
+    NOT_READ,
     PARSER,
+    Page,
     UnreadablePdfError,
     clean_markdown,
     document_statuses,
     parse_documents,
     parse_pdf,
 )
+from embed_assets.resources.io_manager import Slices
+from embed_assets.resources.ledger import Cause, Failure
+from embed_assets.resources.warehouse import Warehouse
 from embed_assets.resources.workers import WorkerPool
 from embed_assets.tables import TABLES
 
@@ -99,15 +105,29 @@ def raw_pdfs(files: dict[str, bytes]) -> pl.DataFrame:
     )
 
 
-def parse(files: dict[str, bytes], keys: Sequence[str]) -> pl.DataFrame:
-    pool = WorkerPool(processes=1, timeout=120)
-    return TABLES["parsed_markdown"].conform(parse_documents(raw_pdfs(files), keys, pool))
+def parse(files: dict[str, bytes], keys: Sequence[str], pool: WorkerPool | None = None) -> Slices:
+    return parse_documents(raw_pdfs(files), keys, pool or WorkerPool(processes=1, timeout=120))
 
 
 @pytest.fixture(scope="module")
-def parsed() -> pl.DataFrame:
-    """All the files, parsed in one go, and a document whose file has gone."""
+def slices() -> Slices:
+    """All the files, parsed in one go, and a document whose file was not read."""
     return parse(FILES, [*FILES, "vanished"])
+
+
+@pytest.fixture(scope="module")
+def parsed(slices: Slices) -> pl.DataFrame:
+    return TABLES["parsed_markdown"].conform(slices.rows)
+
+
+@pytest.fixture
+def warehouse(tmp_path) -> Warehouse:
+    return Warehouse(path=str(tmp_path / "warehouse.duckdb"))
+
+
+def statuses_of(warehouse: Warehouse, rows: pl.DataFrame) -> pl.DataFrame:
+    warehouse.replace("parsed_markdown", rows)
+    return document_statuses(warehouse)
 
 
 def rows_of(parsed: pl.DataFrame, document_id: str) -> list[dict]:
@@ -191,7 +211,7 @@ def test_the_lines_of_a_paragraph_are_joined():
         (FILES["encrypted"], "needs a password"),
         (FILES["truncated"], "can't be opened: .+"),
         (NO_PAGES, "has no pages: empty or damaged"),
-        (b"", "the file is empty, or may not be read"),
+        (b"", "the file is empty"),
         (b"\x89PNG\r\n\x1a\n" + bytes(64), "can't be opened: .+|not a PDF, whatever its name says"),
     ],
     ids=["html", "encrypted", "truncated", "no pages", "no bytes", "broken picture"],
@@ -242,9 +262,9 @@ def test_a_file_cut_off_in_the_middle_keeps_the_pages_that_are_whole():
 # Many.
 
 
-def test_every_document_has_rows_and_those_after_a_failing_one_too(parsed):
-    assert set(parsed["document_id"]) == {*FILES, "vanished"}
-    statuses = dict(document_statuses(parsed).select("document_id", "parser_status").iter_rows())
+def test_every_document_has_rows_and_those_after_a_failing_one_too(parsed, warehouse):
+    found = statuses_of(warehouse, parsed)
+    statuses = dict(found.select("document_id", "parser_status").iter_rows())
     assert statuses == {
         "blank": "EMPTY",
         "encrypted": "ERROR",
@@ -256,7 +276,6 @@ def test_every_document_has_rows_and_those_after_a_failing_one_too(parsed):
         "one-line-pages": "SUCCESS",
         "stamped-scan": "EMPTY",
         "truncated": "ERROR",
-        "vanished": "ERROR",
         "zz-last": "SUCCESS",
     }
 
@@ -298,9 +317,10 @@ def test_a_scan_is_empty_though_a_line_is_stamped_on_it(parsed):
     assert (row["page"], row["parser_status"]) == (0, "EMPTY")
 
 
-def test_a_file_that_has_gone_says_so(parsed):
-    [row] = rows_of(parsed, "vanished")
-    assert (row["parser_status"], row["error"]) == ("ERROR", GONE)
+def test_of_a_file_that_was_not_read_nothing_is_said_but_that_it_was_tried(slices):
+    assert slices.not_made == {"vanished": Failure(Cause.UNREADABLE_FILE, NOT_READ)}
+    assert "vanished" not in slices.rows["document_id"]
+    assert slices.incomplete == {}
 
 
 def test_a_document_that_forbids_copying_but_opens_is_read(parsed):
@@ -313,10 +333,10 @@ def test_every_row_names_the_parser_and_its_version(parsed):
 
 
 def test_no_documents_give_no_rows_that_fit_the_table():
-    assert parse({}, []).height == 0
+    assert TABLES["parsed_markdown"].conform(parse({}, []).rows).height == 0
 
 
-def test_a_documents_status_counts_its_pages_and_keeps_its_first_error():
+def test_a_documents_status_counts_its_pages_and_keeps_its_first_error(warehouse):
     pages = pl.DataFrame(
         {
             "document_id": ["a", "a", "a", "b", "c"],
@@ -328,11 +348,50 @@ def test_a_documents_status_counts_its_pages_and_keeps_its_first_error():
         },
         schema=TABLES["parsed_markdown"].schema,
     )
-    assert document_statuses(pages).rows() == [
+    assert statuses_of(warehouse, pages).rows() == [
         ("a", "SUCCESS", "page 3 broke", 3),
         ("b", "ERROR", "needs a password", 0),
         ("c", "EMPTY", "no text", 0),
     ]
+    assert document_statuses(warehouse, ["b"])["document_id"].to_list() == ["b"]
+
+
+# What says nothing of the file.
+
+
+def die_or_dawdle(content: bytes) -> list[Page]:
+    """In place of `parse_pdf`, in a worker: ends its process, takes too long, or reads."""
+    if content == b"die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if content == b"dawdle":
+        time.sleep(60)
+    if content == b"much":
+        raise MemoryError
+    return [Page(1, content.decode())]
+
+
+@pytest.fixture(scope="module")
+def mishaps() -> Slices:
+    files = {name: name.encode() for name in ("die", "dawdle", "good", "much")}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("embed_assets.documents.parsing.parse_pdf", die_or_dawdle)
+        return parse(files, list(files), WorkerPool(processes=2, timeout=5.4))
+
+
+def test_what_a_passing_cause_did_is_no_status_of_the_document(mishaps):
+    assert {key: failure.cause for key, failure in mishaps.not_made.items()} == {
+        "die": Cause.PROCESS_ENDED,
+        "much": Cause.NO_MEMORY,
+    }
+    assert set(mishaps.rows["document_id"]) == {"good", "dawdle"}
+    assert rows_of(mishaps.rows, "good")[0]["markdown"] == "good"
+
+
+def test_a_document_that_takes_too_long_says_by_which_limit(mishaps):
+    [row] = rows_of(mishaps.rows, "dawdle")
+    assert (row["parser_status"], row["error"]) == ("ERROR", "took longer than 5.4 s")
+    [(key, failure)] = mishaps.incomplete.items()
+    assert (key, failure.cause, failure.limit) == ("dawdle", Cause.TIME_LIMIT, 5.4)
 
 
 HOSTILE_FILES = {
@@ -348,9 +407,9 @@ HOSTILE_FILES = {
 
 
 @pytest.mark.skipif(not HOSTILE.is_dir(), reason=f"needs the hostile PDFs in {HOSTILE}")
-def test_hostile_files_from_other_projects_end_as_rows():
+def test_hostile_files_from_other_projects_end_as_rows(warehouse):
     files = {name: (HOSTILE / name).read_bytes() for name in HOSTILE_FILES}
-    statuses = document_statuses(parse(files, list(files)))
+    statuses = statuses_of(warehouse, parse(files, list(files)).rows)
     assert dict(statuses.select("document_id", "parser_status").iter_rows()) == HOSTILE_FILES
     failed = statuses.filter(pl.col("parser_status") != "SUCCESS")
     assert failed["error"].null_count() == 0

@@ -45,9 +45,9 @@ def test_what_a_filter_drops_makes_no_pair_and_keeps_its_row(warehouse):
 def test_what_was_dropped_once_is_judged_again(warehouse):
     stock(warehouse, Corpus.of(documents=3, chunks=6))
     every = make_pairs(warehouse, keep_all).pairs
-    warehouse.update(
-        "synthetic_questions", make_pairs(warehouse, drop(every["question_id"][0])).statuses
-    )
+    dropped = make_pairs(warehouse, drop(every["question_id"][0])).statuses
+    with warehouse.transaction() as transaction:
+        transaction.update("synthetic_questions", dropped)
     assert make_pairs(warehouse, keep_all).pairs.equals(every)
 
 

@@ -4,7 +4,7 @@ import polars as pl
 
 from embed_assets.questions.assets import keep_verdicts
 from embed_assets.resources.warehouse import Warehouse
-from embed_assets_tests.resources.test_warehouse import question
+from embed_assets_tests.rows import question
 
 
 def test_questions_made_again_keep_what_the_whole_corpus_said_of_them(tmp_path):
@@ -12,7 +12,8 @@ def test_questions_made_again_keep_what_the_whole_corpus_said_of_them(tmp_path):
     rows = pl.concat([question("a"), question("b"), question("c")])
     warehouse.replace("synthetic_questions", rows)
     verdicts = pl.DataFrame({"question_id": ["q-a", "q-b"], "status": ["DUPLICATE", "VERBATIM"]})
-    warehouse.update("synthetic_questions", verdicts)
+    with warehouse.transaction() as transaction:
+        transaction.update("synthetic_questions", verdicts)
     again = keep_verdicts(rows, warehouse, ["a", "b"])
     # What is said of a question by itself is said anew each time.
     assert again["status"].to_list() == ["DUPLICATE", "KEPT", "KEPT"]
