@@ -155,7 +155,11 @@ def make_plan(
             groups[due].append(key)
     steps = [Step(assets, tuple(keys), reason) for (assets, reason), keys in groups.items()]
     without_partition = set(found) - set(partitions)
-    add = [key for step in steps for key in step.documents if key in without_partition]
+    due = {key for step in steps for key in step.documents}
+    # Those on record too: a run that was killed between the two may have left one out.
+    add = [
+        key for key in found if key in without_partition and (key in due or key in folder.loaded)
+    ]
     if steps or gone or moved or work.ingesting:
         waiting.append(Wait("training_pairs", "documents come first"))
     else:
@@ -176,11 +180,10 @@ def _document_due(
             # Perhaps only the file's time has changed: reading it tells.
             assets, reason = (asset,), CHANGED_FILE
         tried = records.tried.get((asset, key))
-        if tried is not None and place == 0 and document.modified_at > tried.tried_at:
-            tried = None  # that was another file
-        if tried is not None and _is_about_this(tried, asset, key, records, policy):
+        inputs = document.version if place == 0 else records.input_version(asset, key)
+        if tried is not None and tried.is_about(policy.code_versions[asset], inputs):
             if policy.tries_again(tried):
-                return assets, f"tried in vain: {tried.failure.error}"
+                return assets, f"tried in vain before: {tried.failure.cause}"
             if reason is not None:
                 return Wait(document.path, _again(tried))
         if reason is not None:
@@ -205,9 +208,10 @@ def _corpus_due(records: Records, policy: Policy) -> tuple[Step | None, list[Wai
             continue
         tried = records.tried.get((asset, UNPARTITIONED))
         reason = _reason(asset, UNPARTITIONED, records, policy)
-        if tried and _is_about_this(tried, asset, UNPARTITIONED, records, policy):
+        inputs = records.input_version(asset)
+        if tried and tried.is_about(policy.code_versions[asset], inputs):
             if policy.tries_again(tried):
-                reason = reason or f"tried in vain: {tried.failure.error}"
+                reason = reason or f"tried in vain before: {tried.failure.cause}"
             elif reason is not None:
                 waiting.append(Wait(asset, _again(tried)))
                 continue
@@ -230,12 +234,6 @@ def _reason(asset: str, key: str, records: Records, policy: Policy) -> str | Non
     if GRAPH[asset].upstream and known.input_version != records.input_version(asset, key):
         return OTHER_INPUT
     return None
-
-
-def _is_about_this(tried: Attempt, asset: str, key: str, records: Records, policy: Policy) -> bool:
-    """Whether it was tried with the code of today, on what there is today."""
-    inputs = records.input_version(asset, key)
-    return (tried.code_version, tried.input_version) == (policy.code_versions[asset], inputs)
 
 
 def _again(tried: Attempt) -> str:

@@ -43,10 +43,11 @@ def command_lock(home: Path) -> FileLock:
     return FileLock(home / "command.lock", timeout=0, is_singleton=True)
 
 
-def end_dead_runs(instance: dg.DagsterInstance, home: Path) -> int:
+def end_dead_runs(instance: dg.DagsterInstance, home: Path) -> int | None:
     """Report runs as failed whose command was killed: nobody else would, and they block others.
 
-    A command holds its lock as long as it lives. Gives how many there were.
+    A command holds its lock as long as it lives. Gives how many there were; null while one is at
+    work.
     """
     lock = command_lock(home)
     if lock.is_locked:  # by this very process
@@ -55,7 +56,7 @@ def end_dead_runs(instance: dg.DagsterInstance, home: Path) -> int:
         with lock:
             return _fail_runs(instance)
     except Timeout:
-        return 0
+        return None
 
 
 def _fail_runs(instance: dg.DagsterInstance) -> int:

@@ -24,7 +24,9 @@ from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
 
 DOCUMENTS_PER_TICK = 512
-"""Files that a tick waits for or asks for: what bounds its cursor and its requests."""
+"""Files that a tick waits for: what bounds its cursor."""
+REQUESTS_PER_TICK = 16
+"""Runs that a tick asks for. What is left over is still due at a later tick."""
 PATIENCE = 20.0
 """Seconds that a tick waits for the warehouse, of the sixty that it has."""
 
@@ -52,7 +54,10 @@ def _tick(
     context: dg.SensorEvaluationContext, warehouse: Warehouse, settings: Settings
 ) -> dg.SensorResult | dg.SkipReason:
     instance = context.instance
-    if end_dead_runs(instance, settings.home):
+    dead = end_dead_runs(instance, settings.home)
+    if dead is None:
+        return dg.SkipReason("A command is at work; the folder is looked at when it has ended.")
+    if dead:
         at_work = unfinished_run_ids(instance)
         tracking = Tracking(home=str(settings.home), project=settings.project)
         tracking.end_dead_runs(lambda run_id: run_id in at_work)
@@ -63,9 +68,10 @@ def _tick(
     # Seen at the last tick as it is now: the file has stopped changing.
     seen = {key: tuple(value) for key, value in json.loads(context.cursor or "{}").items()}
     waiting = state.pending
-    settling = {key for key, file in waiting.items() if seen.get(key) != fingerprint(file)}
-    unsettled = dict(list(waiting.items())[:DOCUMENTS_PER_TICK])
-    cursor = json.dumps({key: fingerprint(file) for key, file in unsettled.items()})
+    unread = {k: f for k, f in waiting.items() if ("raw_pdfs", k) not in state.records.tried}
+    settling = {key for key, file in unread.items() if seen.get(key) != fingerprint(file)}
+    looked_at = list(unread.items())[:DOCUMENTS_PER_TICK]
+    cursor = json.dumps({key: fingerprint(file) for key, file in looked_at})
     plan = state.with_settling(settling).plan(settings, code_versions(settings))
     if plan.refused:
         return dg.SkipReason(
@@ -77,14 +83,12 @@ def _tick(
         reason = f"The last ingest failed; it is tried again from {retry_at:%H:%M} UTC on."
         return dg.SensorResult(skip_reason=dg.SkipReason(reason), cursor=cursor)
     order = instance.get_dynamic_partitions(DOCUMENTS)
-    return dg.SensorResult(
-        run_requests=[
-            dg.RunRequest(
-                asset_selection=[dg.AssetKey(asset) for asset in step.assets],
-                tags={RANGE_START: batch[0], RANGE_END: batch[-1]},
-            )
-            for step in plan.document_steps
-            for batch in batches(order, step.documents[:DOCUMENTS_PER_TICK])
-        ],
-        cursor=cursor,
-    )
+    requests = [
+        dg.RunRequest(
+            asset_selection=[dg.AssetKey(asset) for asset in step.assets],
+            tags={RANGE_START: batch[0], RANGE_END: batch[-1]},
+        )
+        for step in plan.document_steps
+        for batch in batches(order, step.documents)
+    ]
+    return dg.SensorResult(run_requests=requests[:REQUESTS_PER_TICK], cursor=cursor)

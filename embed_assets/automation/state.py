@@ -78,7 +78,9 @@ class State:
     ) -> Plan:
         """The plan as of now. asked_at, agreed: as in Policy."""
         policy = Policy(versions, settings.parse_timeout, datetime.now(UTC), asked_at, agreed)
-        return make_plan(self.records, self.folder, self.partitions, self.work, policy)
+        # A person doesn't wait for a run that ingests too: writers take turns.
+        work = self.work if asked_at is None else replace(self.work, ingesting=False)
+        return make_plan(self.records, self.folder, self.partitions, work, policy)
 
 
 def read_state(

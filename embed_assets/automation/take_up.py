@@ -4,6 +4,7 @@ The ledger of 0.1.0 knew neither attempts nor parts of the pairs, and the code v
 held every setting under one digest.
 """
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from embed_assets.graph import TRAINING
@@ -21,6 +22,7 @@ from embed_assets.resources.ledger import (
 )
 from embed_assets.resources.warehouse import Warehouse, digest
 from embed_assets.settings import Settings
+from embed_assets.tables import TABLES
 from embed_assets.training.assets import code_versions
 
 VERSION = "0.1.0"
@@ -28,14 +30,11 @@ VERSION = "0.1.0"
 
 def take_up(warehouse: Warehouse, settings: Settings) -> None:
     """Translate the ledger of 0.1.0; a home of today stays as it is."""
+    tables = "SELECT count(*) FROM duckdb_tables() WHERE table_name = 'attempts'"
+    if warehouse.read(tables).item():
+        return
     records = Ledger(warehouse).read()
     pairs = records.made.get(("training_pairs", UNPARTITIONED))
-    if pairs is None or pairs.parts:
-        return
-    parts = part_versions(
-        warehouse.read("SELECT * FROM training_pairs"),
-        warehouse.read("SELECT document_id, chunk_index, chunk_id FROM chunks"),
-    )
     failures = unanswered(warehouse.read("SELECT * FROM synthetic_questions WHERE question = ''"))
     now = datetime.now(UTC)
     tried = {
@@ -43,12 +42,20 @@ def take_up(warehouse: Warehouse, settings: Settings) -> None:
         for key, failure in failures.items()
         if (made := records.made.get(("synthetic_questions", key)))
     }
-    taken = Materialization(pairs.code_version, pairs.input_version, pairs.data_version, parts)
-    model = _model(records, settings, parts[TRAINING])
+    taken: dict[str, Materialization] = {}
+    if pairs is not None:
+        parts = part_versions(
+            warehouse.read(
+                f"SELECT {', '.join(TABLES['training_pairs'].columns)} FROM training_pairs"
+            ),
+            warehouse.read("SELECT document_id, chunk_index, chunk_id FROM chunks"),
+        )
+        taken["training_pairs"] = replace(pairs, parts=parts)
+        if model := _model(records, settings, parts[TRAINING]):
+            taken["finetuned_model"] = model
     with warehouse.transaction() as transaction:
-        write_made(transaction, "training_pairs", {UNPARTITIONED: taken}, VERSION)
-        if model is not None:
-            write_made(transaction, "finetuned_model", {UNPARTITIONED: model}, VERSION)
+        for asset, made in taken.items():
+            write_made(transaction, asset, {UNPARTITIONED: made}, VERSION)
         write_tried(transaction, "synthetic_questions", tried, VERSION)
         # 0.1.0 took passing causes for facts about the file: what failed is read once more.
         transaction.execute(

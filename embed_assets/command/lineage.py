@@ -9,7 +9,7 @@ import polars as pl
 
 from embed_assets.evaluation.retrieval import sentence_transformers_name
 from embed_assets.models.identity import model_identity
-from embed_assets.models.registry import newest_model, trained_version
+from embed_assets.models.registry import aliases, newest_model, trained_version
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
 
@@ -36,6 +36,7 @@ def lineage_summary(settings: Settings, version: str | None) -> dict[str, Any]:
     return {
         "version": model["version"],
         "base": model["base"],
+        "champion": aliases(warehouse, settings)["champion"] == model["version"],
         "documents": documents.drop("questions").to_dicts(),
         "questions": int(documents["questions"].sum()),
         "chunks": _chunks(pairs),

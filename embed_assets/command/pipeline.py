@@ -33,7 +33,7 @@ from embed_assets.automation.state import code_versions, read_state, sync_partit
 from embed_assets.automation.take_up import take_up
 from embed_assets.definitions import build_definitions
 from embed_assets.documents.folder import scan
-from embed_assets.errors import ProjectError, SettingsError, one_line
+from embed_assets.errors import ProjectError, SettingsError, hide_password, one_line
 from embed_assets.evaluation.baselines import check_baselines
 from embed_assets.models.card import embedding_size, matryoshka_dimensions, model_card
 from embed_assets.partitions import DOCUMENTS
@@ -42,7 +42,7 @@ from embed_assets.questions.generation import check_generator
 from embed_assets.questions.labelled.files import read_labelled
 from embed_assets.resources.tracking import Tracking
 from embed_assets.resources.warehouse import Warehouse
-from embed_assets.settings import Settings
+from embed_assets.settings import TRACKING_URI, Settings
 from embed_assets.terminal import terminal_kept
 
 REPOSITORY = ".dagster/repository"
@@ -85,7 +85,7 @@ def bring_up_to_date(settings: Settings, *, train: bool, agreed: bool = False) -
     agreed: a person agreed that none of the documents on record is in the folder any more.
     SettingsError before any work is done if the folder, the model or the generator is wrong.
     """
-    check_settings(settings)
+    check_settings(settings, agreed=agreed)
     prepare_home(settings)
     warehouse = Warehouse(path=str(settings.warehouse))
     check_baselines(warehouse, settings)
@@ -95,6 +95,7 @@ def bring_up_to_date(settings: Settings, *, train: bool, agreed: bool = False) -
     asked_at = datetime.now(UTC)
     seconds: dict[str, float] = {}
     left = 0
+    read: set[str] = set()
     with _alone(settings), dg.DagsterInstance.get() as instance:
         take_up(warehouse, settings)
         end_dead_runs(instance, settings.home)
@@ -104,6 +105,8 @@ def bring_up_to_date(settings: Settings, *, train: bool, agreed: bool = False) -
         while True:
             end_dead_runs(instance, settings.home)
             state = read_state(settings, warehouse, instance)
+            # What changes again while it is ingested is taken by the next command.
+            state = state.with_settling(read & state.pending.keys() & state.folder.loaded.keys())
             plan = state.plan(settings, versions, asked_at=asked_at, agreed=agreed)
             if plan.refused:
                 raise SettingsError(
@@ -119,6 +122,7 @@ def bring_up_to_date(settings: Settings, *, train: bool, agreed: bool = False) -
                 for step in plan.document_steps:
                     for batch in batches(order, step.documents):
                         runs.execute(instance, INGEST, step.assets, batch, seconds)
+                        read.update(batch)
             elif train and plan.corpus_step:
                 runs.execute(instance, TRAIN, plan.corpus_step.assets, (), seconds)
             else:
@@ -126,9 +130,12 @@ def bring_up_to_date(settings: Settings, *, train: bool, agreed: bool = False) -
                 return Done(seconds, left, held)
 
 
-def check_settings(settings: Settings) -> None:
-    """SettingsError, before hours of work, where a setting can't be used."""
-    if not scan(settings.pdfs):
+def check_settings(settings: Settings, *, agreed: bool = False) -> None:
+    """SettingsError, before hours of work, where a setting can't be used.
+
+    agreed: a person agreed that the folder holds no PDF any more.
+    """
+    if not scan(settings.pdfs) and not agreed:
         raise SettingsError(f"EMBED_ASSETS_PDFS: there are no PDFs in {settings.pdfs}.")
     check_generator(settings)
     read_labelled(settings.labelled_files, settings.labelled_purpose)
@@ -155,7 +162,8 @@ def _say(plan: Plan) -> None:
 @contextmanager
 def _alone(settings: Settings) -> Iterator[None]:
     try:
-        with command_lock(settings.home):
+        # A sensor's tick holds it for a moment.
+        with command_lock(settings.home).acquire(timeout=2):
             yield
     except Timeout:
         raise ProjectError(
@@ -218,7 +226,8 @@ def explain(error: BaseException, step: str | None) -> str:
     ours = next((cause for cause in causes if isinstance(cause, ProjectError)), None)
     if ours is not None:
         return " ".join(str(ours).split())
-    first = one_line(f"{type(causes[-1]).__name__}: {causes[-1]}")
+    said = one_line(f"{type(causes[-1]).__name__}: {causes[-1]}")
+    first = hide_password(said, os.environ.get(TRACKING_URI, ""))
     return f"{step}: {first}" if step else first
 
 

@@ -5,12 +5,16 @@ Reads only: it changes nothing and starts nothing.
 
 import os
 from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import polars as pl
 
 from embed_assets.automation.plan import Plan
 from embed_assets.automation.state import State, code_versions, read_state
+from embed_assets.command.pipeline import SETTLED
 from embed_assets.command.summary import failed_documents
 from embed_assets.documents.parsing import document_statuses
 from embed_assets.models.registry import aliases
@@ -24,6 +28,9 @@ def status_summary(settings: Settings) -> dict[str, Any]:
     """What `status --json` prints. SettingsError where the folder or the model is wrong."""
     warehouse = Warehouse(path=str(settings.warehouse))
     state = _state(settings, warehouse)
+    now = datetime.now(UTC)
+    young = {k for k, f in state.pending.items() if now - f.modified_at < SETTLED}
+    state = state.with_settling(young)
     plan = state.plan(settings, code_versions(settings))
     folder = state.folder
     pending = state.pending
@@ -50,7 +57,7 @@ def status_summary(settings: Settings) -> dict[str, Any]:
             for row in failed_documents(settings, warehouse, document_statuses(warehouse))
         ],
         "models": aliases(warehouse, settings),
-        "retraining": _retraining(warehouse, plan),
+        "retraining": _retraining(warehouse, plan, settings.home),
     }
 
 
@@ -62,7 +69,7 @@ def _state(settings: Settings, warehouse: Warehouse) -> State:
         return read_state(settings, warehouse, instance)
 
 
-def _retraining(warehouse: Warehouse, plan: Plan) -> dict[str, Any]:
+def _retraining(warehouse: Warehouse, plan: Plan, home: Path) -> dict[str, Any]:
     """Whether a training is due, why, and how the pairs differ from those of the newest model."""
     step = plan.corpus_step
     due = step is not None and "finetuned_model" in step.assets
@@ -72,17 +79,37 @@ def _retraining(warehouse: Warehouse, plan: Plan) -> dict[str, Any]:
         reason = waits[0] if waits else "the newest model was trained on the pairs of today"
         if step is not None:
             reason = f"{', '.join(step.assets)} first: {step.reason}"
-    new, pairs = warehouse.read(
-        "SELECT count(*) FILTER (document_id NOT IN (SELECT document_id FROM model_documents "
-        "WHERE version = (SELECT arg_max(version, trained_at) FROM models))), count(*) "
-        "FROM training_pairs WHERE split = 'train'"
-    ).row(0)
+    new, pairs = _new_pairs(warehouse, home)
     return {
         "due": due,
         "reason": reason,
         "new_pairs": new,
         "new_share": round(new / pairs, 4) if pairs else 0.0,
     }
+
+
+def _new_pairs(warehouse: Warehouse, home: Path) -> tuple[int, int]:
+    """Pairs that the newest version was not trained on, and pairs that train, in all.
+
+    Of a version that 0.1.0 trained its documents alone are known.
+    """
+    pairs = warehouse.read(
+        "SELECT p.anchor, p.global_chunk_id AS chunk_id, r.sha256 FROM training_pairs p "
+        "JOIN raw_pdfs r USING (document_id) WHERE p.split = 'train'"
+    )
+    newest = warehouse.read(
+        "SELECT version, pairs FROM models ORDER BY trained_at DESC LIMIT 1"
+    ).rows(named=True)
+    if not newest:
+        return pairs.height, pairs.height
+    kept = home / (newest[0]["pairs"] or "")
+    if kept.is_file():
+        trained = pl.read_parquet(kept, columns=["anchor", "chunk_id"])
+        return pairs.join(trained, on=["anchor", "chunk_id"], how="anti").height, pairs.height
+    documents = warehouse.read(
+        "SELECT sha256 FROM model_documents WHERE version = ?", [newest[0]["version"]]
+    )
+    return pairs.join(documents, on="sha256", how="anti").height, pairs.height
 
 
 def status_text(summary: Mapping[str, Any]) -> str:

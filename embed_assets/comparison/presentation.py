@@ -16,7 +16,7 @@ from embed_assets.comparison.verdict import (
     reservations,
     verdict_sentence,
 )
-from embed_assets.errors import one_line
+from embed_assets.errors import hide_password, one_line
 from embed_assets.evaluation.retrieval import Evaluation, metric_name
 from embed_assets.evaluation.scoring import mlflow_metrics
 from embed_assets.models.card import model_card
@@ -210,5 +210,5 @@ def log_to_training(model: Mapping[str, object], tuned: Evaluation) -> str | Non
     try:
         mlflow.log_metrics(mlflow_metrics(tuned.scores), run_id=str(model["mlflow_run_id"]))
     except MlflowException as error:
-        return one_line(str(error))
+        return one_line(hide_password(str(error), mlflow.get_tracking_uri()))
     return None

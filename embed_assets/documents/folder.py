@@ -29,6 +29,11 @@ class FoundDocument:
     size_bytes: int
     modified_at: datetime
 
+    @property
+    def version(self) -> str:
+        """What tells a changed file without reading it."""
+        return f"{self.size_bytes} bytes of {self.modified_at.isoformat()}"
+
 
 def scan(folder: Path) -> dict[str, FoundDocument]:
     """Documents in a folder and its subfolders, by id, in the order of their paths.
@@ -132,6 +137,8 @@ def move_documents(
         for key, before in moved.items()
     ]
     with warehouse.transaction() as transaction:
+        for table in document_tables():  # what was tried in vain under the new path
+            transaction.delete(table, {"document_id": list(moved)})
         transaction.register("moved", pl.DataFrame(rows))
         for table in (*document_tables(), "training_pairs", "former_paths"):
             transaction.execute(
@@ -204,4 +211,8 @@ def load_documents(folder: Path, document_ids: Collection[str], run_id: str) -> 
                 "loaded_by": run_id,
             }
         )
-    return Slices(pl.DataFrame(rows, schema=TABLES["raw_pdfs"].schema), not_made=not_made)
+    return Slices(
+        pl.DataFrame(rows, schema=TABLES["raw_pdfs"].schema),
+        not_made=not_made,
+        looked_at={key: found[key].version for key in not_made if key in found},
+    )

@@ -40,11 +40,11 @@ def base_eval(
     """What the base model and the baselines retrieve for every held-out question."""
     import mlflow
 
-    card = model_card(settings)
-    dimensions = matryoshka_dimensions(embedding_size(card.source), settings.dimensions)
-    named = {name: name for name in lasting_baselines(settings)}
-    with materializing(context, warehouse, tracking, Path(card.name).name) as making:
+    with materializing(context, warehouse, tracking, Path(settings.model).name) as making:
         run_id = making.run_id
+        card = model_card(settings)
+        dimensions = matryoshka_dimensions(embedding_size(card.source), settings.dimensions)
+        named = {name: name for name in lasting_baselines(settings)}
         task = retrieval_task(warehouse)
         mlflow.log_params(as_params(evaluation_params(task, card, dimensions, tuple(named))))
         encoder = CachedEncoder(warehouse, card, settings.precision)

@@ -8,7 +8,7 @@ from typing import Any
 
 import polars as pl
 
-from embed_assets.errors import ProjectError
+from embed_assets.errors import ProjectError, SettingsError
 from embed_assets.models.card import ModelCard, version_card
 from embed_assets.models.encoder import load_model
 from embed_assets.resources.tracking import (
@@ -18,14 +18,16 @@ from embed_assets.resources.tracking import (
     Tracking,
 )
 from embed_assets.resources.warehouse import Warehouse
-from embed_assets.settings import Settings
+from embed_assets.settings import TRACKING_URI, Settings
+from embed_assets.tables import TABLES
 
 SERVING_REQUIREMENTS = ("sentence-transformers", "torch", "transformers", "mlflow")
 
 
 def newest_model(warehouse: Warehouse, version: str | None = None) -> dict[str, Any]:
     """Row of `models` for a version, or the newest. ProjectError if there is none."""
-    rows = warehouse.read("SELECT * FROM models ORDER BY trained_at DESC")
+    columns = ", ".join(TABLES["models"].columns)
+    rows = warehouse.read(f"SELECT {columns} FROM models ORDER BY trained_at DESC")
     if version is not None:
         rows = rows.filter(pl.col("version") == version.removeprefix("v"))
     if rows.is_empty():
@@ -85,6 +87,22 @@ def champion_before(tracking: Tracking, version: str) -> str | None:
     if current != version:
         return current
     return tracking.client().get_model_version(tracking.name, version).tags.get(REPLACED)
+
+
+def check_versions(warehouse: Warehouse, tracking: Tracking) -> None:
+    """SettingsError where MLflow would give a version a number that this home has given already."""
+    numbers = warehouse.read("SELECT version FROM models")["version"].cast(pl.Int64, strict=False)
+    last = numbers.max()
+    if last is None:
+        return
+    known = tracking.client().search_model_versions(f"name = '{tracking.name}'")
+    if max((int(found.version) for found in known), default=0) < int(str(last)):
+        raise SettingsError(
+            f"this home has version {last}, and MLflow knows none so high of '{tracking.name}': the "
+            "next one would take the place of another. Set EMBED_ASSETS_PROJECT and "
+            f"{TRACKING_URI} as they were, or give another --home.",
+            "EMBED_ASSETS_PROJECT",
+        )
 
 
 def register(tracking: Tracking, model: Path, trained_in: str) -> str:

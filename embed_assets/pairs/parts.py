@@ -8,6 +8,7 @@ import polars as pl
 from embed_assets.graph import TESTING, TRAINING
 from embed_assets.pairs.splits import TRAIN, VALIDATION
 from embed_assets.resources.warehouse import digest
+from embed_assets.settings import EXTRACTIVE
 
 
 def part_versions(pairs: pl.DataFrame, places: pl.DataFrame) -> dict[str, str]:
@@ -18,8 +19,9 @@ def part_versions(pairs: pl.DataFrame, places: pl.DataFrame) -> dict[str, str]:
     trained = pairs.filter(pl.col("split").is_in([TRAIN, VALIDATION]))
     ids = trained["global_chunk_id"].unique()
     related = pl.col("relevant_chunk_ids").list.set_intersection(ids.implode()).list.sort()
+    extractive = pl.col("generator").eq_missing(EXTRACTIVE)
     training = trained.select(
-        "anchor", "global_chunk_id", "split", "generator", relevant=related
+        "anchor", "global_chunk_id", "split", extractive=extractive, relevant=related
     ).sort(pl.all())
     tested = pairs.filter(pl.col("split") != TRAIN).select(
         "question_id", "anchor", "split", relevant=pl.col("relevant_chunk_ids").list.sort()

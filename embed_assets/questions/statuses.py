@@ -8,13 +8,11 @@ KEPT = "KEPT"
 
 # Generation: there is no question to speak of.
 FAILED = "FAILED"
-"""The call failed for good: the next `embed-assets ingest` or `run` asks again."""
+"""The call failed as often as it was tried: a later plan asks again."""
 UNREADABLE = "UNREADABLE"
 """The model's reply could not be read, however often it was asked."""
 NOT_ASKED = "NOT_ASKED"
 """The budget was spent before this chunk's turn: the next command goes on from there."""
-
-ASK_AGAIN = (FAILED, NOT_ASKED)
 
 # People's questions.
 EVIDENCE_NOT_FOUND = "EVIDENCE_NOT_FOUND"

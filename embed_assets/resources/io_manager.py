@@ -39,12 +39,15 @@ class Slices:
     """What an asset made of the documents of a run.
 
     rows: of the asset's table. not_made: documents of which nothing can be said for now, and why:
-    their slices stay as they are. incomplete: documents that were made, but not for good, and why.
+    their slices stay as they are. incomplete: documents that were made, and are to be made again
+    though nothing changes, and why. looked_at: version of what was tried in vain, where no asset
+    says it.
     """
 
     rows: pl.DataFrame
     not_made: Mapping[str, Failure] = field(default_factory=dict)
     incomplete: Mapping[str, Failure] = field(default_factory=dict)
+    looked_at: Mapping[str, str] = field(default_factory=dict)
 
 
 class DocumentsIOManager(DuckDBIOManager):
@@ -130,7 +133,11 @@ class _DocumentsIOManager(DbIOManager):
         before, now = Ledger(self._warehouse).read(asset).tried, datetime.now(UTC)
         return {
             key: next_attempt(
-                before.get((asset, key)), failure, code, self._input_version(asset, key), now
+                before.get((asset, key)),
+                failure,
+                code,
+                made.looked_at.get(key) or self._input_version(asset, key),
+                now,
             )
             for key, failure in failures.items()
         }

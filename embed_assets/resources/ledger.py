@@ -76,6 +76,10 @@ class Attempt:
     tried_at: datetime
     next_at: datetime | None
 
+    def is_about(self, code_version: str, input_version: str) -> bool:
+        """Whether it was tried with this code on this input."""
+        return (self.code_version, self.input_version) == (code_version, input_version)
+
     @property
     def is_final(self) -> bool:
         """Whether only a change or a person starts it again."""
@@ -116,8 +120,7 @@ def next_attempt(
     before: Attempt | None, failure: Failure, code: str, inputs: str, now: datetime
 ) -> Attempt:
     """The attempt that has just failed. before: the one before it, if any."""
-    again = before is not None and (before.code_version, before.input_version) == (code, inputs)
-    count = before.attempts + 1 if before and again else 1
+    count = before.attempts + 1 if before and before.is_about(code, inputs) else 1
     waits = count <= len(PAUSES) and failure.cause not in NEVER_BY_ITSELF
     next_at = now + PAUSES[count - 1] if waits else None
     return Attempt(failure, code, inputs, count, now, next_at)
@@ -153,11 +156,6 @@ class Ledger:
                 for asset, key, cause, error, limit, *rest in tried.iter_rows()
             },
         )
-
-    def forget_attempts(self, cause: Cause) -> None:
-        """Delete attempts of a cause: what they are about is due again."""
-        with self._warehouse.transaction() as transaction:
-            transaction.delete("attempts", {"cause": [str(cause)]})
 
 
 def write_made(

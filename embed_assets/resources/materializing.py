@@ -8,7 +8,7 @@ from typing import Any
 
 import dagster as dg
 
-from embed_assets.errors import one_line
+from embed_assets.errors import hide_password, one_line
 from embed_assets.resources.io_manager import column_lineage
 from embed_assets.resources.ledger import (
     UNPARTITIONED,
@@ -78,7 +78,10 @@ class Materializing:
 
     def record_failure(self, error: Exception) -> None:
         """Remember in the ledger that the asset could not be made, and why."""
-        failure = Failure(Cause.FAILED, one_line(f"{type(error).__name__}: {error}"))
+        said = one_line(f"{type(error).__name__}: {error}")
+        if self.tracking:
+            said = hide_password(said, self.tracking.uri)
+        failure = Failure(Cause.FAILED, said)
         with self.warehouse.transaction() as transaction:
             tried = {UNPARTITIONED: self._attempt(failure)}
             write_tried(transaction, self.asset, tried, self.context.run.run_id)

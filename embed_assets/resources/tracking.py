@@ -75,6 +75,7 @@ class Tracking(dg.ConfigurableResource):
     def run(self, context: dg.AssetExecutionContext, name: str) -> Iterator[str]:
         """An MLflow run for this materialization; gives its id. Ended when the block ends."""
         import mlflow
+        from mlflow.exceptions import MlflowException
 
         called = self.connect()
         if called != self.project:
@@ -91,6 +92,10 @@ class Tracking(dg.ConfigurableResource):
             context.log.info(f"MLflow run {run_id}: {self.run_url(run_id)}")
             mlflow.set_tag("dagster/data_version", run_id)
             yield run_id
+        except MlflowException as error:
+            mlflow.end_run("FAILED")
+            # Its message may hold the server's address, and so a password.
+            raise ProjectError(one_line(hide_password(str(error), self.uri)), "MLflow") from None
         except Exception:
             mlflow.end_run("FAILED")
             raise
@@ -128,7 +133,7 @@ class Tracking(dg.ConfigurableResource):
         can't say.
         """
         known = _read_id(self.home)
-        if self._is_ours(self.project, known):
+        if not known or self._is_ours(self.project, known):
             return self.project
         return f"{self.project}-{known[:8]}"
 

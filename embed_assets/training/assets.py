@@ -16,7 +16,7 @@ from embed_assets.machine import this_machine
 from embed_assets.models.card import model_card, version_card
 from embed_assets.models.embeddings import CachedEncoder
 from embed_assets.models.identity import model_shape
-from embed_assets.models.registry import register
+from embed_assets.models.registry import check_versions, register
 from embed_assets.partitions import asset
 from embed_assets.resources.materializing import Materializing, materializing
 from embed_assets.resources.tracking import Tracking, as_params
@@ -71,10 +71,11 @@ def finetuned_model(
     settings: dg.ResourceParam[Settings],
 ) -> dg.MaterializeResult:
     """The fine-tuned embedding model, registered in MLflow and as a plain folder."""
-    settings = settings.changed(config.given)
-    given = read_training_input(warehouse)
-    pairs = pairs_to_train(given.pairs, settings)
     with materializing(context, warehouse, tracking, Path(settings.model).name) as making:
+        settings = settings.changed(config.given)
+        check_versions(warehouse, tracking)
+        given = read_training_input(warehouse)
+        pairs = pairs_to_train(given.pairs, settings)
         folder = training_folder(settings, making.input_version, pairs)
         with claimed(folder):
             training = _prepare(making, settings, folder, given)

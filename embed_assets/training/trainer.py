@@ -15,9 +15,10 @@ from typing import Any
 
 import polars as pl
 
-from embed_assets.errors import ProjectError, one_line
+from embed_assets.errors import ProjectError, hide_password, one_line
 from embed_assets.machine import Machine, this_machine
 from embed_assets.models.encoder import load_model, resolved_precision
+from embed_assets.settings import TRACKING_URI
 from embed_assets.training.adapter import fit_adapter
 from embed_assets.training.claims import training_in
 from embed_assets.training.config import TrainingConfig
@@ -226,7 +227,8 @@ def _reason(error: Exception) -> str:
     """Why a training failed, in one line."""
     if isinstance(error, ProjectError):
         return one_line(str(error))
-    return one_line(f"The training failed: {type(error).__name__}: {error}")
+    said = one_line(f"The training failed: {type(error).__name__}: {error}")
+    return hide_password(said, os.environ.get(TRACKING_URI, ""))
 
 
 if __name__ == "__main__":

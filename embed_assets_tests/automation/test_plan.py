@@ -107,6 +107,8 @@ class Home:
         """An asset is tried in vain, or made though not for good."""
         of = (asset, key)
         made_from = self.records.input_version(asset, key)
+        if asset == DOCUMENT_ASSETS[0]:
+            made_from = self.found[key].version
         self.tried[of] = next_attempt(self.tried.get(of), failure, "1", made_from, at)
         return self.tried[of]
 
@@ -377,7 +379,7 @@ def test_what_failed_for_a_passing_reason_waits_for_its_time_and_is_due_then(ass
     assert home.waits("a.pdf", now=SOON) == said
     [step] = home.plan(now=NOW + PAUSES[0]).steps
     assert step.assets == DOCUMENT_ASSETS[DOCUMENT_ASSETS.index(asset) :]
-    assert step.reason == f"tried in vain: {KILLED.error}"
+    assert step.reason == f"tried in vain before: {KILLED.cause}"
 
 
 def test_what_failed_to_the_last_waits_for_a_change_or_a_person():
@@ -586,7 +588,7 @@ def test_a_base_model_with_a_baseline_that_failed_is_scored_anew_by_the_next_com
     trained.fail("base_eval", NO_ANSWER)
     assert trained.plan(now=SOON) == Plan()
     [step] = trained.plan(asked_at=SOON).steps
-    assert step == Step(("base_eval", "comparison"), (), "tried in vain: no answer")
+    assert step == Step(("base_eval", "comparison"), (), "tried in vain before: call failed")
     trained.fail("base_eval", NO_ANSWER, at=SOON + timedelta(seconds=1))
     assert trained.to_train(asked_at=SOON, now=SOON + timedelta(seconds=2)) == ()
 

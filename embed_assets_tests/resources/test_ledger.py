@@ -121,13 +121,6 @@ def test_what_is_made_forgets_its_own_attempt_and_no_other(warehouse):
     assert set(Ledger(warehouse).read().tried) == {("chunks", "b")}
 
 
-def test_attempts_of_a_cause_can_be_forgotten(warehouse):
-    try_in_vain(warehouse, "a")
-    try_in_vain(warehouse, "b", cause=Cause.NOT_ASKED)
-    Ledger(warehouse).forget_attempts(Cause.NOT_ASKED)
-    assert set(Ledger(warehouse).read().tried) == {("chunks", "a")}
-
-
 def test_a_slice_and_its_record_are_written_together_or_not_at_all(warehouse):
     where = {"document_id": ["a"]}
 
