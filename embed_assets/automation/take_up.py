@@ -4,10 +4,12 @@ The ledger of 0.1.0 knew neither attempts nor parts of the pairs, and the code v
 held every setting under one digest.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import TypeVar
 
-from embed_assets.graph import TRAINING
+from embed_assets.graph import GRAPH, TESTING, TRAINING
 from embed_assets.models.card import model_card
 from embed_assets.pairs.parts import part_versions
 from embed_assets.questions.assets import unanswered
@@ -16,6 +18,7 @@ from embed_assets.resources.ledger import (
     Ledger,
     Materialization,
     Records,
+    Slice,
     next_attempt,
     write_made,
     write_tried,
@@ -26,56 +29,85 @@ from embed_assets.tables import TABLES
 from embed_assets.training.assets import code_versions
 
 VERSION = "0.1.0"
+Row = TypeVar("Row")
 
 
 def take_up(warehouse: Warehouse, settings: Settings) -> None:
     """Translate the ledger of 0.1.0; a home of today stays as it is."""
-    tables = "SELECT count(*) FROM duckdb_tables() WHERE table_name = 'attempts'"
-    if warehouse.read(tables).item():
+    before = Ledger(warehouse).read()
+    after = taken_up(before, warehouse, settings)
+    if after is before:
         return
-    records = Ledger(warehouse).read()
+    with warehouse.transaction() as transaction:
+        for asset in GRAPH:
+            made = _of(asset, {k: v for k, v in after.made.items() if before.made.get(k) != v})
+            tried = _of(asset, {k: v for k, v in after.tried.items() if k not in before.tried})
+            dropped = _of(asset, {k: v for k, v in before.made.items() if k not in after.made})
+            write_made(transaction, asset, made, VERSION)
+            write_tried(transaction, asset, tried, VERSION)
+            where = {"asset": [asset], "document_id": list(dropped)}
+            transaction.delete("materializations", where)
+
+
+def taken_up(records: Records, warehouse: Warehouse, settings: Settings) -> Records:
+    """Records of 0.1.0 in today's words; those of today are given back. Changes nothing."""
     pairs = records.made.get(("training_pairs", UNPARTITIONED))
-    failures = unanswered(warehouse.read("SELECT * FROM synthetic_questions WHERE question = ''"))
-    now = datetime.now(UTC)
-    tried = {
-        key: next_attempt(None, failure, made.code_version, made.input_version, now)
-        for key, failure in failures.items()
-        if (made := records.made.get(("synthetic_questions", key)))
-    }
-    taken: dict[str, Materialization] = {}
+    tables = "SELECT count(*) FROM duckdb_tables() WHERE table_name = 'attempts'"
+    if warehouse.read(tables).item() and (pairs is None or pairs.parts):
+        return records
+    made, tried = dict(records.made), dict(records.tried)
     if pairs is not None:
+        columns = ", ".join(TABLES["training_pairs"].columns)
         parts = part_versions(
-            warehouse.read(
-                f"SELECT {', '.join(TABLES['training_pairs'].columns)} FROM training_pairs"
-            ),
+            warehouse.read(f"SELECT {columns} FROM training_pairs"),
             warehouse.read("SELECT document_id, chunk_index, chunk_id FROM chunks"),
         )
-        taken["training_pairs"] = replace(pairs, parts=parts)
-        if model := _model(records, settings, parts[TRAINING]):
-            taken["finetuned_model"] = model
-    with warehouse.transaction() as transaction:
-        for asset, made in taken.items():
-            write_made(transaction, asset, {UNPARTITIONED: made}, VERSION)
-        write_tried(transaction, "synthetic_questions", tried, VERSION)
-        # 0.1.0 took passing causes for facts about the file: what failed is read once more.
-        transaction.execute(
-            "DELETE FROM materializations WHERE asset = 'parsed_markdown' AND document_id IN "
-            "(SELECT document_id FROM parsed_markdown WHERE page = 0 AND parser_status = 'ERROR')"
-        )
-
-
-def _model(records: Records, settings: Settings, pairs: str) -> Materialization | None:
-    """Today's record of the newest model, where that of 0.1.0 says that it is up to date."""
-    known = records.made.get(("finetuned_model", UNPARTITIONED))
-    made_from = sorted(
-        (asset, key, row.data_version)
-        for (asset, key), row in records.made.items()
-        if asset in ("training_pairs", "chunks") and row.data_version
+        made["training_pairs", UNPARTITIONED] = replace(pairs, parts=parts)
+        made |= _made_of_pairs(records, settings, parts)
+    failures = unanswered(warehouse.read("SELECT * FROM synthetic_questions WHERE question = ''"))
+    for key, failure in failures.items():
+        if asked := made.get(("synthetic_questions", key)):
+            about = (asked.code_version, asked.input_version)
+            of = ("synthetic_questions", key)
+            tried[of] = next_attempt(None, failure, *about, datetime.now(UTC))
+    # 0.1.0 took passing causes for facts about the file: what failed is read once more.
+    failed = warehouse.read(
+        "SELECT document_id FROM parsed_markdown WHERE page = 0 AND parser_status = 'ERROR'"
     )
-    as_of_then = (_code_version(settings), digest(made_from))
-    if known is None or (known.code_version, known.input_version) != as_of_then:
-        return None
-    return Materialization(code_versions(settings)["finetuned_model"], pairs, known.data_version)
+    for key in failed["document_id"]:
+        made.pop(("parsed_markdown", key), None)
+    return Records(made, tried)
+
+
+def _of(asset: str, slices: Mapping[Slice, Row]) -> dict[str, Row]:
+    """Those of an asset, by document."""
+    return {key: row for (name, key), row in slices.items() if name == asset}
+
+
+def _made_of_pairs(
+    records: Records, settings: Settings, parts: Mapping[str, str]
+) -> dict[Slice, Materialization]:
+    """Today's records of the base model's figures and of the newest model, if 0.1.0 has them.
+
+    Those that its own records say are up to date.
+    """
+    made_from = digest(
+        sorted(
+            (asset, key, row.data_version)
+            for (asset, key), row in records.made.items()
+            if asset in ("training_pairs", "chunks") and row.data_version
+        )
+    )
+    base, model = (records.made.get((a, UNPARTITIONED)) for a in ("base_eval", "finetuned_model"))
+    taken: dict[Slice, Materialization] = {}
+    if base is not None and base.input_version == made_from:
+        taken["base_eval", UNPARTITIONED] = replace(base, input_version=parts[TESTING])
+    as_of_then = (_code_version(settings), made_from)
+    if model is not None and (model.code_version, model.input_version) == as_of_then:
+        code = code_versions(settings)["finetuned_model"]
+        today = replace(model, code_version=code, input_version=parts[TRAINING])
+        taken["finetuned_model", UNPARTITIONED] = today
+    return taken
 
 
 def _code_version(settings: Settings) -> str:

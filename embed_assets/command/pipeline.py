@@ -32,7 +32,7 @@ from embed_assets.automation.runs import (
 from embed_assets.automation.state import code_versions, read_state, sync_partitions
 from embed_assets.automation.take_up import take_up
 from embed_assets.definitions import build_definitions
-from embed_assets.documents.folder import scan
+from embed_assets.documents.folder import FoundDocument, scan
 from embed_assets.errors import ProjectError, SettingsError, hide_password, one_line
 from embed_assets.evaluation.baselines import check_baselines
 from embed_assets.models.card import embedding_size, matryoshka_dimensions, model_card
@@ -147,9 +147,14 @@ def _let_settle(settings: Settings) -> None:
     deadline = time.monotonic() + LONGEST_WAIT
     while time.monotonic() < deadline:
         now = datetime.now(UTC)
-        if not any(now - file.modified_at < SETTLED for file in scan(settings.pdfs).values()):
+        if not any(is_changing(file, now) for file in scan(settings.pdfs).values()):
             return
         time.sleep(0.5)
+
+
+def is_changing(file: FoundDocument, now: datetime) -> bool:
+    """Whether a file may still be written to."""
+    return abs(now - file.modified_at) < SETTLED
 
 
 def _say(plan: Plan) -> None:

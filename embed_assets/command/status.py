@@ -5,6 +5,7 @@ Reads only: it changes nothing and starts nothing.
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ import polars as pl
 
 from embed_assets.automation.plan import Plan
 from embed_assets.automation.state import State, code_versions, read_state
-from embed_assets.command.pipeline import SETTLED
+from embed_assets.automation.take_up import taken_up
+from embed_assets.command.pipeline import is_changing
 from embed_assets.command.summary import failed_documents
 from embed_assets.documents.parsing import document_statuses
 from embed_assets.models.registry import aliases
@@ -28,9 +30,9 @@ def status_summary(settings: Settings) -> dict[str, Any]:
     """What `status --json` prints. SettingsError where the folder or the model is wrong."""
     warehouse = Warehouse(path=str(settings.warehouse))
     state = _state(settings, warehouse)
-    now = datetime.now(UTC)
-    young = {k for k, f in state.pending.items() if now - f.modified_at < SETTLED}
-    state = state.with_settling(young)
+    state = replace(state, records=taken_up(state.records, warehouse, settings))
+    changing = {k for k, file in state.pending.items() if is_changing(file, datetime.now(UTC))}
+    state = state.with_settling(changing)
     plan = state.plan(settings, code_versions(settings))
     folder = state.folder
     pending = state.pending
@@ -129,7 +131,7 @@ def status_text(summary: Mapping[str, Any]) -> str:
         lines += [f"  {shown.format(**row)}" for row in rows[:LISTED]]
         lines += [f"  … and {len(rows) - LISTED} more"] if len(rows) > LISTED else []
     named = [f"{name} v{version}" for name, version in models.items() if version]
-    lines += ["", f"Models: {', '.join(named) or 'none yet'}."]
+    lines += ["", f"Models: {', '.join(named) or 'no champion yet'}."]
     retraining = summary["retraining"]
     lines.append(f"Training: {'due' if retraining['due'] else 'not due'}, {retraining['reason']}.")
     return "\n".join(lines)

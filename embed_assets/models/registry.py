@@ -98,7 +98,7 @@ def check_versions(warehouse: Warehouse, tracking: Tracking) -> None:
     known = tracking.client().search_model_versions(f"name = '{tracking.name}'")
     if max((int(found.version) for found in known), default=0) < int(str(last)):
         raise SettingsError(
-            f"this home has version {last}, and MLflow knows none so high of '{tracking.name}': the "
+            f"this home has version {last}, and MLflow none so high of '{tracking.name}': the "
             "next one would take the place of another. Set EMBED_ASSETS_PROJECT and "
             f"{TRACKING_URI} as they were, or give another --home.",
             "EMBED_ASSETS_PROJECT",

@@ -1,0 +1,210 @@
+"""A home that version 0.1.0 made is taken up: nothing that it has is made anew without need."""
+
+from pathlib import Path
+
+import duckdb
+import polars as pl
+import pytest
+
+from embed_assets.automation.plan import Folder, Plan, Policy, Work, make_plan
+from embed_assets.automation.state import code_versions
+from embed_assets.automation.take_up import take_up, taken_up
+from embed_assets.documents.folder import FoundDocument, Loaded
+from embed_assets.graph import CORPUS_ASSETS, TESTING, TRAINING
+from embed_assets.pairs.selection import make_pairs
+from embed_assets.questions.statuses import NOT_ASKED
+from embed_assets.resources.ledger import (
+    UNPARTITIONED,
+    Cause,
+    Ledger,
+    Materialization,
+    Records,
+    input_version,
+    write_made,
+)
+from embed_assets.resources.warehouse import Warehouse, digest
+from embed_assets.settings import Settings
+from embed_assets.tables import TABLES
+from embed_assets_tests.pairs.test_splits import Corpus, keep_all, stock
+from embed_assets_tests.rows import NOW, question
+
+CORPUS = Corpus.of(documents=6, chunks=8)
+MODEL_CODE = "3.1, c4980ff5e815a2cc"
+"""Code version of finetuned_model that 0.1.0 had with no settings."""
+NO_FILE, WITHOUT_QUESTIONS = "document-0", "document-1"
+
+
+class OldHome:
+    """A home of 0.1.0: of one document the parser failed, of another chunks were not asked about.
+
+    trained: whether there is a model, or questions alone.
+    """
+
+    def __init__(self, folder: Path, *, trained: bool = True, model_code: str = MODEL_CODE) -> None:
+        self.settings = Settings(pdfs=folder, home=folder / "home")
+        self.warehouse = Warehouse(path=str(self.settings.warehouse))
+        stock(self.warehouse, CORPUS)
+        not_asked = question(WITHOUT_QUESTIONS).with_columns(
+            question=pl.lit(""), status=pl.lit(NOT_ASKED), reason=pl.lit("the budget is spent")
+        )
+        with self.warehouse.transaction() as transaction:
+            transaction.upsert("synthetic_questions", not_asked)
+            transaction.upsert("parsed_markdown", failed_page(NO_FILE))
+            for asset, code in code_versions(self.settings).items():
+                if asset not in CORPUS_ASSETS:
+                    holds = {key: f"{asset} of {key}" for key in CORPUS.documents}
+                    self.record(transaction, asset, code, holds)
+        if trained:
+            self.train(model_code)
+        with duckdb.connect(self.warehouse.path) as connection:
+            for table in ("attempts", "former_paths"):
+                connection.execute(f"DROP TABLE {table}")
+            connection.execute("ALTER TABLE materializations DROP COLUMN parts")
+
+    def record(self, transaction, asset: str, code: str, holds: dict[str, str]) -> None:
+        upstream = {"parsed_markdown": "raw_pdfs", "chunks": "parsed_markdown"}.get(asset, "chunks")
+        made = {
+            key: Materialization(
+                code,
+                input_version([] if asset == "raw_pdfs" else [f"{upstream} of {key}"]),
+                version,
+            )
+            for key, version in holds.items()
+        }
+        write_made(transaction, asset, made, "run")
+
+    def train(self, model_code: str) -> None:
+        pairs = make_pairs(self.warehouse, keep_all)
+        codes = code_versions(self.settings)
+        made_from = Ledger(self.warehouse).read().input_version("training_pairs")
+        chunks = [("chunks", key, f"chunks of {key}") for key in CORPUS.documents]
+        of_then = digest(sorted([*chunks, ("training_pairs", "", "pairs")]))
+        runs = [("base_eval", "", "base run"), ("finetuned_model", "", "model run")]
+        rows = {
+            "training_pairs": Materialization(codes["training_pairs"], made_from, "pairs"),
+            "base_eval": Materialization(codes["base_eval"], of_then, "base run"),
+            "finetuned_model": Materialization(model_code, of_then, "model run"),
+            "comparison": Materialization(codes["comparison"], digest(runs), "comparison run"),
+        }
+        with self.warehouse.transaction() as transaction:
+            transaction.replace("training_pairs", pairs.pairs)
+            transaction.replace("split_assignments", pairs.assignments)
+            for asset, row in rows.items():
+                write_made(transaction, asset, {UNPARTITIONED: row}, "run")
+
+    @property
+    def records(self) -> Records:
+        return Ledger(self.warehouse).read()
+
+    def plan(self, records: Records | None = None) -> Plan:
+        """The plan for a folder that is as it was."""
+        keys = list(CORPUS.documents)
+        found = {key: FoundDocument(key, f"{key}.pdf", 0, NOW) for key in keys}
+        loaded = {key: Loaded(f"{key}.pdf", 0, NOW, "") for key in keys}
+        policy = Policy(code_versions(self.settings), 600, NOW)
+        return make_plan(records or self.records, Folder(found, loaded), keys, Work(), policy)
+
+
+def failed_page(document_id: str) -> pl.DataFrame:
+    return pl.DataFrame(
+        {
+            "document_id": [document_id],
+            "page": [0],
+            "markdown": [""],
+            "parser_status": ["ERROR"],
+            "error": ["its process ended with exit code -9"],
+            "parser": ["p"],
+        },
+        schema=TABLES["parsed_markdown"].schema,
+    )
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch) -> OldHome:
+    monkeypatch.chdir(tmp_path)
+    return OldHome(tmp_path)
+
+
+def unpartitioned(plan: Plan) -> tuple[str, ...]:
+    return plan.corpus_step.assets if plan.corpus_step else ()
+
+
+def read_again(home: OldHome) -> None:
+    """Parse what is read once more, with the same result."""
+    code = code_versions(home.settings)["parsed_markdown"]
+    with home.warehouse.transaction() as transaction:
+        home.record(
+            transaction, "parsed_markdown", code, {NO_FILE: f"parsed_markdown of {NO_FILE}"}
+        )
+
+
+def test_a_model_that_was_up_to_date_is_not_trained_anew(home):
+    take_up(home.warehouse, home.settings)
+    made = home.records.made["finetuned_model", UNPARTITIONED]
+    assert made.data_version == "model run"
+    assert made.code_version == code_versions(home.settings)["finetuned_model"]
+    read_again(home)
+    assert home.plan() == Plan()
+
+
+def test_what_failed_is_read_once_more(home):
+    take_up(home.warehouse, home.settings)
+    [step] = home.plan().steps
+    assert (step.assets[0], step.documents) == ("parsed_markdown", (NO_FILE,))
+
+
+def test_questions_that_were_not_asked_are_due_for_the_next_command(home):
+    take_up(home.warehouse, home.settings)
+    [(of, attempt)] = home.records.tried.items()
+    assert of == ("synthetic_questions", WITHOUT_QUESTIONS)
+    assert (attempt.failure.cause, attempt.next_at) == (Cause.NOT_ASKED, None)
+
+
+def test_a_home_that_was_never_trained_is_taken_up_too(tmp_path):
+    home = OldHome(tmp_path, trained=False)
+    take_up(home.warehouse, home.settings)
+    assert set(home.records.tried) == {("synthetic_questions", WITHOUT_QUESTIONS)}
+    read_again(home)
+    assert unpartitioned(home.plan()) == CORPUS_ASSETS
+
+
+def test_pairs_have_parts_from_then_on(home):
+    take_up(home.warehouse, home.settings)
+    assert set(home.records.made["training_pairs", UNPARTITIONED].parts) == {TRAINING, TESTING}
+
+
+def test_a_model_with_other_settings_is_trained_anew(tmp_path):
+    home = OldHome(tmp_path, model_code="3.1, of other settings")
+    take_up(home.warehouse, home.settings)
+    read_again(home)
+    assert unpartitioned(home.plan()) == ("finetuned_model", "comparison")
+
+
+def test_a_model_of_other_pairs_is_trained_anew(home):
+    row = Materialization("1", "i", "other pairs")
+    with home.warehouse.transaction() as transaction:
+        write_made(transaction, "training_pairs", {UNPARTITIONED: row}, "run")
+    take_up(home.warehouse, home.settings)
+    assert home.records.made["finetuned_model", UNPARTITIONED].code_version == MODEL_CODE
+
+
+def test_a_home_that_was_taken_up_stays_as_it_is(home):
+    take_up(home.warehouse, home.settings)
+    before = home.records
+    take_up(home.warehouse, home.settings)
+    assert home.records == before
+
+
+def test_a_look_at_an_old_home_sees_it_as_it_will_be_and_changes_nothing(home):
+    before = Path(home.warehouse.path).read_bytes()
+    seen = taken_up(home.records, home.warehouse, home.settings)
+    assert Path(home.warehouse.path).read_bytes() == before
+    plan = home.plan(seen)
+    take_up(home.warehouse, home.settings)
+    assert home.plan() == plan
+
+
+def test_a_home_that_is_not_there_is_not_made(tmp_path):
+    settings = Settings(pdfs=tmp_path, home=tmp_path / "home")
+    take_up(Warehouse(path=str(settings.warehouse)), settings)
+    assert not (tmp_path / "home").exists()

@@ -1,0 +1,158 @@
+"""What a command makes of a folder in which things change, move, leave and go wrong."""
+
+import dagster as dg
+import pytest
+from dagster._core.test_utils import create_run_for_test
+
+from embed_assets.automation.runs import BY_COMMAND, INGEST, TRAIN
+from embed_assets.errors import SettingsError
+from embed_assets.graph import DOCUMENT_ASSETS
+from embed_assets_tests.readers import read, read_or_die
+
+# Dagster's own code calls its deprecated property when a resource is nested in another.
+pytestmark = pytest.mark.filterwarnings("ignore:InitResourceContext.dagster_run is deprecated")
+
+
+def test_new_documents_are_ingested_once(project):
+    project.put("a.pdf", "b.pdf")
+    done = project.ingest()
+    assert set(DOCUMENT_ASSETS) <= set(done.seconds)
+    summary = project.summary(done)
+    assert summary["documents"] == {"SUCCESS": 2, "EMPTY": 0, "ERROR": 0}
+    assert summary["chunks"] > 0
+    assert summary["questions"] > 0
+    again = project.ingest()
+    assert not again.changed
+    assert sorted(project.times_read) == ["a", "b"]
+
+
+def test_a_worker_that_is_killed_leaves_the_good_chunks_and_is_tried_again(project):
+    project.put("a.pdf", "b.pdf")
+    project.ingest()
+    before = project.chunks_of("a.pdf")
+    project.read_with(read_or_die)
+    project.put("a.pdf", says="die")
+    for attempts in (1, 2):  # each command tries once
+        summary = project.summary(project.ingest())
+        assert project.chunks_of("a.pdf") == before
+        assert summary["documents"] == {"SUCCESS": 2, "EMPTY": 0, "ERROR": 0}
+        error = "its process ended with exit code -9"
+        assert summary["failed"] == [
+            {"path": "a.pdf", "error": error, "attempts": attempts, "final": False}
+        ]
+    [waiting] = [row for row in project.status()["waiting"] if row["what"] == "a.pdf"]
+    assert waiting["reason"].startswith(f"{error} (2 times; tried again from ")
+    project.read_with(read)
+    summary = project.summary(project.ingest())
+    assert summary["failed"] == []
+    assert project.chunks_of("a.pdf") != before
+
+
+def test_of_a_new_document_whose_worker_is_killed_nothing_is_said_but_that(project):
+    project.read_with(read_or_die)
+    project.put("a.pdf")
+    project.put("b.pdf", says="die")
+    summary = project.summary(project.ingest())
+    assert summary["documents"] == {"SUCCESS": 1, "EMPTY": 0, "ERROR": 1}
+    assert [row["path"] for row in summary["failed"]] == ["b.pdf"]
+    assert project.warehouse.count("parsed_markdown") == 1
+
+
+def test_a_time_limit_is_reached_once_and_not_in_every_round_of_every_run(project):
+    project.put("a.pdf")
+    project.put("slow.pdf", says="dawdle")
+    for _ in range(2):
+        done = project.ingest(parse_timeout=3.4)
+    [failed] = project.summary(done)["failed"]
+    assert (failed["error"], failed["final"]) == ("took longer than 3.4 s", True)
+    assert sorted(project.times_read) == ["a", "dawdle"]
+    project.ingest(parse_timeout=60)
+    assert sorted(project.times_read) == ["a", "dawdle", "dawdle"]
+    assert project.chunks_of("slow.pdf") != []
+
+
+def test_a_folder_that_moved_whole_is_known_and_nothing_is_made_anew(project):
+    names = ("a.pdf", "b.pdf", "c.pdf")
+    project.put(*names)
+    project.ingest()
+    before = project.contents
+    (project.pdfs / "of" / "2026").mkdir(parents=True)
+    for name in names:
+        (project.pdfs / name).rename(project.pdfs / "of" / "2026" / name)
+    assert project.status()["folder"]["moved"] == 3
+    done = project.ingest()
+    assert done.seconds == {}
+    assert project.contents == before
+    paths = {f"of/2026/{name}" for name in names}
+    assert set(project.warehouse.paths().values()) == paths
+    with project.instance() as instance:
+        assert set(instance.get_dynamic_partitions("documents")) == set(project.warehouse.paths())
+
+
+def test_the_one_pdf_may_be_renamed(project):
+    project.put("old.pdf")
+    project.ingest()
+    before = project.contents
+    (project.pdfs / "old.pdf").rename(project.pdfs / "new.pdf")
+    assert project.ingest().seconds == {}
+    assert project.contents == before
+    assert list(project.warehouse.paths().values()) == ["new.pdf"]
+
+
+def test_a_folder_with_nothing_in_common_is_refused_until_a_person_agrees(project):
+    project.put("a.pdf")
+    project.ingest()
+    (project.pdfs / "a.pdf").unlink()
+    project.put("other.pdf")
+    with pytest.raises(SettingsError, match=r"none of the 1 documents on record.*--yes"):
+        project.ingest()
+    assert project.chunks_of("a.pdf") != []
+    [refused] = [row for row in project.status()["waiting"] if row["what"] == "ingest"]
+    assert "--yes agrees" in refused["reason"]
+    done = project.ingest(agreed=True)
+    assert done.left == 1
+    assert list(project.warehouse.paths().values()) == ["other.pdf"]
+
+
+def test_after_a_killed_command_a_removed_pdf_goes(project):
+    project.put("a.pdf", "b.pdf")
+    project.ingest()
+    (project.pdfs / "a.pdf").unlink()
+    started = dg.DagsterRunStatus.STARTED
+    with project.instance() as instance:
+        create_run_for_test(instance, job_name=INGEST, status=started, tags={BY_COMMAND: "true"})
+    done = project.ingest()
+    assert (done.left, done.changed, done.waiting) == (1, True, ())
+    assert project.chunks_of("a.pdf") == []
+
+
+def test_what_waits_for_a_run_of_the_ui_is_said(project):
+    project.put("a.pdf", "b.pdf")
+    project.ingest()
+    (project.pdfs / "a.pdf").unlink()
+    with project.instance() as instance:
+        create_run_for_test(instance, job_name=TRAIN, status=dg.DagsterRunStatus.STARTED)
+    done = project.ingest()
+    expected = [{"what": "a.pdf", "reason": "gone, and a run may still use it"}]
+    assert project.summary(done)["waiting"] == expected
+    assert project.chunks_of("a.pdf") != []
+
+
+def test_a_file_that_may_not_be_read_keeps_what_was_known_of_it(project, monkeypatch):
+    project.put("a.pdf", "b.pdf")
+    project.ingest()
+    before = project.chunks_of("a.pdf")
+    project.put("a.pdf", says="other")
+
+    def refuse(*_: object) -> bytes:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pathlib.Path.read_bytes", refuse)
+        summary = project.summary(project.ingest())
+    [failed] = summary["failed"]
+    assert failed["error"] == "the file may not be read: Permission denied"
+    assert (failed["path"], failed["final"]) == ("a.pdf", False)
+    assert project.chunks_of("a.pdf") == before
+    assert project.summary(project.ingest())["failed"] == []
+    assert project.chunks_of("a.pdf") != before

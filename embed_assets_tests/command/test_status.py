@@ -1,0 +1,105 @@
+"""`status` says what is due, what waits and what failed, and leaves everything as it is."""
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from embed_assets.command.status import status_text
+from embed_assets.graph import CORPUS_ASSETS, DOCUMENT_ASSETS
+from embed_assets_tests.readers import read_or_die
+
+# Dagster's own code calls its deprecated property when a resource is nested in another.
+pytestmark = pytest.mark.filterwarnings("ignore:InitResourceContext.dagster_run is deprecated")
+
+KEYS = {
+    "": {"folder", "due", "waiting", "failed", "models", "retraining"},
+    "folder": {"documents", "new", "changed", "gone", "settling"},
+    "due": {"asset", "documents", "reason"},
+    "waiting": {"what", "reason"},
+    "failed": {"path", "error", "attempts", "final"},
+    "models": {"champion", "challenger", "previous"},
+    "retraining": {"due", "reason", "new_pairs", "new_share"},
+}
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(f.relative_to(folder)): f.read_bytes() for f in folder.rglob("*") if f.is_file()}
+
+
+def test_in_a_home_that_is_not_there_yet_everything_is_due_and_none_is_made(project):
+    project.put("a.pdf", "b.pdf")
+    summary = project.status()
+    assert not project.settings.home.exists()
+    assert (summary["folder"]["documents"], summary["folder"]["new"]) == (2, 2)
+    assert summary["due"] == [
+        {"asset": asset, "documents": 2, "reason": "new"} for asset in DOCUMENT_ASSETS
+    ]
+    assert summary["waiting"] == [{"what": "training_pairs", "reason": "documents come first"}]
+    assert summary["models"] == {"champion": None, "challenger": None, "previous": None}
+
+
+def test_an_empty_folder_is_no_error(project):
+    assert project.status()["folder"]["documents"] == 0
+
+
+def test_its_keys_are_these(project):
+    project.read_with(read_or_die)
+    project.put("a.pdf")
+    project.put("b.pdf", says="die")
+    project.ingest()
+    summary = project.status()
+    assert set(summary) >= KEYS[""]
+    for name in KEYS[""]:
+        rows = summary[name] if isinstance(summary[name], list) else [summary[name]]
+        assert rows, f"the test's home has no {name}"
+        assert all(set(row) >= KEYS[name] for row in rows)
+
+
+def test_it_changes_nothing_whatever_it_sees(project):
+    names = ("a.pdf", "b.pdf", "c.pdf", "d.pdf")
+    project.put(*names)
+    project.ingest()
+    (project.pdfs / "a.pdf").unlink()
+    project.put("b.pdf", says="other")
+    (project.pdfs / "c.pdf").rename(project.pdfs / "moved.pdf")
+    project.put("new.pdf")
+    before = files(project.settings.home)
+    first = project.status()
+    assert first["folder"] == {
+        "documents": 4,
+        "new": 1,
+        "changed": 1,
+        "moved": 1,
+        "gone": 1,
+        "settling": 0,
+    }
+    assert project.status() == first
+    assert files(project.settings.home) == before
+
+
+def test_after_an_ingest_the_training_is_due(project):
+    project.put("a.pdf")
+    project.ingest()
+    summary = project.status()
+    assert [row["asset"] for row in summary["due"]] == list(CORPUS_ASSETS)
+    assert summary["retraining"]["due"] is True
+    assert summary["retraining"]["reason"] == "not made yet"
+
+
+def test_a_file_that_is_being_written_is_settling(project):
+    project.put("a.pdf", "b.pdf")
+    os.utime(project.pdfs / "b.pdf", (time.time(), time.time()))
+    summary = project.status()
+    assert summary["folder"]["settling"] == 1
+    assert {"what": "b.pdf", "reason": "still changing"} in summary["waiting"]
+
+
+def test_a_person_reads_the_same(project):
+    project.put("a.pdf")
+    lines = status_text(project.status()).splitlines()
+    assert lines[0] == ("1 documents in the folder: 1 new, 0 changed, 0 moved, 0 gone, 0 settling.")
+    assert "  raw_pdfs (1 documents): new" in lines
+    assert "Models: no champion yet." in lines
+    assert lines[-1] == "Training: not due, documents come first."
