@@ -100,7 +100,8 @@ def example() -> tuple[torch.Tensor, torch.Tensor]:
 
 def torch_int8(module: LastHiddenState, folder: Path) -> Transform:
     """Linear layers in int8, weights by output channel, activations by tensor as they come."""
-    from torch.ao.quantization import per_channel_dynamic_qconfig, quantize_dynamic
+    from torch.ao.quantization import quantize_dynamic
+    from torch.ao.quantization.qconfig import per_channel_dynamic_qconfig
 
     return quantize_dynamic(copy.deepcopy(module), {torch.nn.Linear: per_channel_dynamic_qconfig})
 
@@ -154,15 +155,15 @@ def onnx_session(onnxruntime: Any, file: Path) -> Transform:
 
 
 def openvino_fp32(module: LastHiddenState, folder: Path) -> Transform:
-    import openvino
+    import openvino  # pyright: ignore[reportMissingImports]
 
     return openvino_session(openvino, openvino.convert_model(module, example_input=example()))
 
 
 def openvino_int8(module: LastHiddenState, folder: Path) -> Transform:
     """Weights in int8 by channel; activations too where the processor has VNNI or AMX."""
-    import nncf
-    import openvino
+    import nncf  # pyright: ignore[reportMissingImports]
+    import openvino  # pyright: ignore[reportMissingImports]
 
     model = openvino.convert_model(module, example_input=example())
     model = nncf.compress_weights(model, mode=nncf.CompressWeightsMode.INT8_SYM)
@@ -295,7 +296,7 @@ def compare(encoders: Mapping[str, tuple[LocalEncoder, float]], part: Slice, tim
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--beir", type=Path, nargs="+", required=True, help="BEIR folders")
     parser.add_argument("--model", default=Settings().model, help="sentence-transformers model")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=[w for w in WAYS if w != "bf16"])

@@ -36,7 +36,7 @@ SIZE = 768
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--beir", type=Path, help="folder of corpus.jsonl, queries.jsonl, qrels")
     parser.add_argument("--model", default=Settings().model, help="sentence-transformers model")
     parser.add_argument("--documents", type=int, default=0, help="documents to keep; 0: all")

@@ -295,7 +295,7 @@ def _row(cells: list[Any]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--beir", type=Path, help="corpus.jsonl, queries.jsonl, qrels")
     parser.add_argument("--model", default="all-MiniLM-L6-v2")
     parser.add_argument("--minutes", type=float, default=8.0, help="for all arms together")

@@ -89,7 +89,7 @@ class Setting:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--pdfs", type=Path, help="folder of PDFs")
     parser.add_argument("--work", type=Path, help="folder for all that is written")
     parser.add_argument("--documents", type=int, default=0, help="PDFs of the first run; 0: all")
@@ -179,7 +179,8 @@ def measure_recipe(setting: Setting, work: Path) -> dict[str, Any]:
     wall, output = run([*command, "--variant", setting.variant], work, "recipe", {})
     result = json.loads(output)
     rows: dict[str, float] = defaultdict(float)
-    for stage, seconds in result.pop("seconds").items():
+    seconds_of: dict[str, float] = result.pop("seconds")
+    for stage, seconds in seconds_of.items():
         rows[ROW_OF_STAGE.get(stage, stage)] += seconds
     rows["start, imports, loading"] += wall - sum(rows.values())
     after = ("training", "validation, final evaluation")
@@ -370,10 +371,10 @@ def report(setting: Setting, figures: Mapping[str, dict[str, Any] | None]) -> No
     print("| seconds | recipe | ours | ratio | ours after one PDF more |")
     print("| --- | ---: | ---: | ---: | ---: |")
     for row in ROWS:
-        times = [part and part["rows"].get(row) for part in (recipe, ours, added)]
+        times = [part["rows"].get(row) if part else None for part in (recipe, ours, added)]
         print(table_row(row, *times))
     for row, key in (("all", "wall"), ("all before the training", "before")):
-        times = [part and part[key] for part in (recipe, ours, added)]
+        times = [part[key] if part else None for part in (recipe, ours, added)]
         print(table_row(f"**{row}**", *times))
     print("\n| | recipe | ours |")
     print("| --- | ---: | ---: |")

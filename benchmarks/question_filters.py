@@ -33,7 +33,7 @@ import os
 import random
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,10 +50,10 @@ from embed_assets.pairs.splits import position
 from embed_assets.questions.extractive.passages import read_passage
 from embed_assets.questions.filters.each import filter_each
 from embed_assets.questions.filters.together import filter_together
-from embed_assets.questions.labelled.matching import match_evidence
+from embed_assets.questions.labelled.matching import match_evidence, read_documents
 from embed_assets.questions.statuses import KEPT
 from embed_assets.settings import Settings
-from embed_assets.training.batches import group_pairs
+from embed_assets.training.batches import Place, group_pairs
 
 DIMENSIONS = (384, 256, 128, 64)
 SCORED = (384, 128, 64)
@@ -116,15 +116,13 @@ def place_in_chunks(
     texts: dict[str, str] = {}
     rows = []
     for page, asked in group_by_page(questions).items():
-        chunks = [
-            {"chunk_id": chunk["chunk_id"], "chunk_text": chunk["chunk_text"]}
-            for chunk in chunk_markdown([(1, pages[page])], count_tokens, limit)
-        ]
+        chunks = list(chunk_markdown([(1, pages[page])], count_tokens, limit))
         if not chunks:
             continue
-        frame = pl.DataFrame(chunks)
+        frame = pl.DataFrame(chunks).with_columns(document_id=pl.lit(page))
+        [(_, document)] = read_documents(frame)
         for question in asked:
-            if matched := match_evidence(frame, None, question["evidence"]).chunk_ids:
+            if matched := match_evidence(document, None, question["evidence"]).chunk_ids:
                 texts |= {
                     c["chunk_id"]: c["chunk_text"] for c in chunks if c["chunk_id"] in matched
                 }
@@ -225,8 +223,11 @@ POINTING_ABOUT = (
 DIRT = {"reworded": reword, "pointing": point, "wrong": mistake, "quoted": quote}
 
 
-def train(pairs: list[tuple[str, str]], options: argparse.Namespace) -> Any:
-    """The base model after an epoch, with the loss, the batches and the schedule of the trainer."""
+def train(places: Sequence[Place], texts: Mapping[str, str], options: argparse.Namespace) -> Any:
+    """The base model after an epoch, with the loss, the batches and the schedule of the trainer.
+
+    places: of the pairs. texts: of the chunks, by id.
+    """
     import torch
     from sentence_transformers.sentence_transformer.losses import (
         MatryoshkaLoss,
@@ -237,13 +238,13 @@ def train(pairs: list[tuple[str, str]], options: argparse.Namespace) -> Any:
     torch.manual_seed(options.seed)
     model = base_model(options)
     loss = MatryoshkaLoss(model, MultipleNegativesRankingLoss(model), list(DIMENSIONS))
-    anchors, positives = zip(*pairs, strict=True)
-    batches = group_pairs(anchors, positives, options.batch_size, options.seed)
+    batches = group_pairs(places, options.batch_size, options.seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=options.lr, weight_decay=0)
     schedule = get_cosine_schedule_with_warmup(optimizer, round(0.1 * len(batches)), len(batches))
     model.train()
     for batch in batches:
-        columns = ([anchors[i] for i in batch], [positives[i] for i in batch])
+        pairs = [places[i] for i in batch]
+        columns = ([p.anchor for p in pairs], [texts[p.positive] for p in pairs])
         loss([model.preprocess(texts) for texts in columns], torch.empty(0)).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -323,11 +324,18 @@ class Benchmark:
         return score(queries, self.chunk_embeddings, self.test, self.chunk_ids)
 
     def tuned_scores(self, questions: pl.DataFrame) -> dict[int, np.ndarray]:
-        pairs = [
-            (question, self.texts[chunk_id])
-            for question, chunk_id in questions.select("question", "chunk_id").iter_rows()
+        columns = questions.select("question", "chunk_id", "relevant_chunk_ids")
+        places = [
+            Place(
+                anchor=question,
+                positive=chunk_id,
+                shown=frozenset([chunk_id]),
+                related=frozenset([chunk_id, *relevant]),
+                length=len(self.texts[chunk_id]),
+            )
+            for question, chunk_id, relevant in columns.iter_rows()
         ]
-        model = train(pairs, self.options)
+        model = train(places, self.texts, self.options)
         queries = model.encode(self.test["question"].to_list(), batch_size=32)
         return score(queries, model.encode(self.corpus, batch_size=32), self.test, self.chunk_ids)
 
@@ -419,7 +427,8 @@ def main() -> None:
             reference = reference or tuned
             run |= compare(tuned, reference, "change")
             name = f"{options.set}-{options.questions}-{arm}-{options.seed}".replace(":", "_")
-            np.savez(options.cache / name, **{str(d): values for d, values in tuned.items()})
+            arrays = {str(d): values for d, values in tuned.items()}
+            np.savez(options.cache / name, allow_pickle=False, **arrays)
         print(json.dumps(run | {"seconds": round(time.perf_counter() - start)}), flush=True)
 
 

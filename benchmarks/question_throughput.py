@@ -117,7 +117,7 @@ def milliseconds_per_answer(home: Path, count: int = 50) -> tuple[float, float]:
 
 def main() -> None:
     """Measure, and print one line per figure."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--chunks", type=int, default=2000)
     parser.add_argument("--latency", type=float, default=0.5, help="seconds")
     parser.add_argument("--concurrency", type=int, default=16)

@@ -262,7 +262,7 @@ def published_precision() -> str:
 def _arguments(variant: Variant, folder: Path, *, precision: str, **given: Any) -> Any:
     import torch
     from sentence_transformers import SentenceTransformerTrainingArguments
-    from sentence_transformers.base.training_args import BatchSamplers
+    from sentence_transformers.base.sampler import BatchSamplers
 
     gpu = torch.cuda.is_available()
     return SentenceTransformerTrainingArguments(
@@ -368,7 +368,9 @@ def parse(pdf: Path) -> str:
 
     try:
         with pymupdf.open(stream=pdf.read_bytes(), filetype="pdf") as document:
-            return pymupdf4llm.to_markdown(document).strip()
+            markdown = pymupdf4llm.to_markdown(document)
+            assert isinstance(markdown, str)  # a list only by page_chunks
+            return markdown.strip()
     except Exception as error:
         warnings.warn(f"{pdf.name}: {error}", stacklevel=2)
         return ""
@@ -495,7 +497,7 @@ def run_recipe(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--pdfs", type=Path, required=True)
     parser.add_argument("--folder", type=Path, required=True, help="what it writes")
     parser.add_argument("--model", default="all-MiniLM-L6-v2")

@@ -41,7 +41,7 @@ Gains = Callable[[np.random.Generator, NDArray[np.int64]], Values]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--trials", type=int, default=200, help="trials of each cell")
     parser.add_argument("--seed", type=int, default=1, help="of the simulation")
     arguments = parser.parse_args()
@@ -74,7 +74,8 @@ def called_shares(
         gains = gains_of(rng, document_of)
         # As the project does it: questions are the draws where there is one document only.
         cluster_of = document_of if documents > 1 else np.arange(questions)
-        clusters = np.bincount(cluster_of, gains)
+        # Sums of floats, whatever the stubs of numpy say.
+        clusters: Values = np.bincount(cluster_of, gains)  # pyright: ignore[reportAssignmentType]
         low, high = bootstrap_interval(clusters, np.bincount(cluster_of))
         if low <= 0 <= high:
             continue

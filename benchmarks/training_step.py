@@ -19,6 +19,7 @@ first line is what the processor does in products of such matrices alone: no ste
 import argparse
 import time
 from argparse import Namespace
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from sentence_transformers.sentence_transformer.losses import (
 )
 
 from embed_assets.evaluation.beir import read_beir
+from embed_assets.machine import this_machine
 from embed_assets.models.card import model_source
 from embed_assets.models.encoder import load_model
 from embed_assets.settings import Settings
@@ -52,12 +54,13 @@ def batches_of(folder: Path, count: int, size: int) -> list[Batch]:
 
 def measure(batches: list[Batch], model: str, part: int, frozen: float, given: Namespace) -> None:
     torch.manual_seed(0)
-    encoder = load_model(model_source(model)).train()
+    machine = replace(this_machine(), find_gpus=tuple)
+    encoder = load_model(model_source(model), machine=machine).train()
     encoder.max_seq_length = min(encoder.max_seq_length, given.tokens or encoder.max_seq_length)
     set_dropout(encoder, given.share)
     if part:
         forward.PART_TOKENS = part
-        forward.forward_once(encoder)
+        forward.forward_once(encoder, machine)
     freeze_lowest(encoder, frozen)
     loss = MatryoshkaLoss(encoder, MultipleNegativesRankingLoss(encoder), DIMENSIONS)
     weights = [weight for weight in encoder.parameters() if weight.requires_grad]
@@ -94,15 +97,15 @@ def linear_layers(encoder: torch.nn.Module) -> list[torch.nn.Linear]:
 def speed_of_products() -> float:
     """Floating-point operations a second of a layer's largest product."""
     tokens, weights, times = torch.randn(1024, 384), torch.randn(384, 1536), 200
-    tokens @ weights
+    torch.mm(tokens, weights)
     start = time.thread_time()
     for _ in range(times):
-        tokens @ weights
+        torch.mm(tokens, weights)
     return times * 2 * tokens.numel() * weights.shape[1] / (time.thread_time() - start)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--beir", type=Path, required=True)
     parser.add_argument("--model", default=Settings().model)
     parser.add_argument("--parts", type=int, nargs="+", default=[0, 512, 1024, 2048])

@@ -93,7 +93,9 @@ def test_every_asset_says_what_it_is_of_what_kind_whose_and_of_which_version(def
 
 
 @pytest.mark.parametrize("name", GRAPH)
-def test_every_asset_shows_its_table_and_columns_as_the_warehouse_makes_them(definitions, name):
+def test_every_asset_shows_its_table_and_columns_as_the_warehouse_makes_them(
+    definitions: dg.Definitions, name: str
+):
     metadata = specs(definitions)[name].metadata
     other = {
         "base_eval": "evaluation_results",

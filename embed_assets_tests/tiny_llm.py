@@ -6,6 +6,7 @@ a chat template and generation, token by token.
 
 import json
 from pathlib import Path
+from typing import Any
 
 QUESTION = "How deep is the lock chamber?"
 REPLY = json.dumps(
@@ -76,7 +77,7 @@ def make_tiny_doc2query(folder: Path) -> Path:
         num_layers=1,
         num_heads=2,
         dropout_rate=0.0,
-        decoder_start_token_id=tokenizer.pad_token_id,
+        decoder_start_token_id=tokenizer.pad_token_id,  # pyright: ignore[reportCallIssue]
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
@@ -85,7 +86,7 @@ def make_tiny_doc2query(folder: Path) -> Path:
     return _taught(T5ForConditionalGeneration(config), tokenizer, examples, folder / "doc2query")
 
 
-def _tokenizer(folder: Path, said: str):
+def _tokenizer(folder: Path, said: str) -> Any:
     """A tokenizer to which what the model says is a few tokens: so it is learnt in seconds."""
     from tokenizers import ByteLevelBPETokenizer
     from transformers import AddedToken, PreTrainedTokenizerFast

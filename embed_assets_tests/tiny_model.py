@@ -23,7 +23,7 @@ def make_tiny_model(
     import torch
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
-    from transformers import BertConfig, BertModel, BertTokenizerFast
+    from transformers import BertConfig, BertModel, BertTokenizer
 
     torch.manual_seed(0)
     letters = "abcdefghijklmnopqrstuvwxyz0123456789"
@@ -33,7 +33,7 @@ def make_tiny_model(
     parts = folder / "parts"
     parts.mkdir(parents=True)
     (parts / "vocab.txt").write_text("\n".join(vocabulary))
-    tokenizer = BertTokenizerFast(vocab=str(parts / "vocab.txt"), model_max_length=limit)
+    tokenizer = BertTokenizer(vocab=str(parts / "vocab.txt"), model_max_length=limit)
     tokenizer.save_pretrained(parts)
     config = BertConfig(
         vocab_size=len(vocabulary),

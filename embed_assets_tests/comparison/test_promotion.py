@@ -82,7 +82,7 @@ class Project:
         with dg.DagsterInstance.ephemeral() as instance:
             result = dg.materialize([comparison], instance=instance, resources=used)
             [made] = result.asset_materializations_for_node("comparison")
-        metadata = {name: entry.value for name, entry in made.metadata.items()}
+        metadata: dict[str, Any] = {name: entry.value for name, entry in made.metadata.items()}
         rows = stored_comparison(self.warehouse, metadata["mlflow_run_id"])
         return metadata, dict(rows.select("model", "verdict").iter_rows())
 
@@ -137,13 +137,14 @@ def project(
     write(warehouse, "chunks", chunks)
     write(warehouse, "training_pairs", pairs)
     client = project.tracking.client()
-    experiment = client.get_experiment_by_name(project.tracking.name).experiment_id
+    experiment = client.get_experiment_by_name(project.tracking.name)
+    assert experiment is not None
     models = [
         {
             "version": version,
             "base": settings.model,
             "path": str(folder),
-            "mlflow_run_id": client.create_run(experiment).info.run_id,
+            "mlflow_run_id": client.create_run(experiment.experiment_id).info.run_id,
             "trained_at": datetime.now(UTC),
         }
         for version, folder in zip(("1", "2"), versions, strict=True)

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pymupdf
@@ -79,7 +80,9 @@ NO_PAGES = (
     b"%PDF-1.4\n1 0 obj<</Type/Catalog/Pages 2 0 R>>endobj\n"
     b"2 0 obj<</Type/Pages/Kids[]/Count 0>>endobj\ntrailer<</Root 1 0 R>>\n%%EOF"
 )
-LOCKED = {"encryption": pymupdf.PDF_ENCRYPT_AES_256, "owner_pw": "owner"}
+AES_256: int = pymupdf.PDF_ENCRYPT_AES_256  # pyright: ignore[reportAttributeAccessIssue]
+TEXT_FIELD: int = pymupdf.PDF_WIDGET_TYPE_TEXT  # pyright: ignore[reportAttributeAccessIssue]
+LOCKED = {"encryption": AES_256, "owner_pw": "owner"}
 FILES = {
     "blank": pdf("", "", ""),
     "encrypted": pdf(chapter(1, "secret"), user_pw="user", **LOCKED),
@@ -141,8 +144,8 @@ def form(pages: int) -> bytes:
     """A PDF with a field to fill in on each page, which the parser goes through first."""
     document = pymupdf.open("pdf", pdf(*(chapter(n, f"field {n}") for n in range(pages))))
     for page in document:
-        field = pymupdf.Widget()
-        field.field_name, field.field_type = f"name {page.number}", pymupdf.PDF_WIDGET_TYPE_TEXT
+        field: Any = pymupdf.Widget()
+        field.field_name, field.field_type = f"name {page.number}", TEXT_FIELD
         field.rect = pymupdf.Rect(100, 700, 300, 720)
         page.add_widget(field)
     return document.tobytes()
@@ -245,9 +248,9 @@ def test_markdown_is_valid_unicode_whatever_the_font_says():
 
 def test_running_headers_and_page_numbers_are_left_out():
     document = pymupdf.open(stream=MANUAL)
-    for page in document:
+    for number, page in enumerate(document.pages(), start=1):
         page.insert_text((72, 30), "Hartwell Lock Manual, third edition", fontsize=8)
-        page.insert_text((290, 825), f"{page.number + 1}", fontsize=8)
+        page.insert_text((290, 825), f"{number}", fontsize=8)
     first, second = parse_pdf(document.tobytes())
     assert "third edition" not in first.markdown + second.markdown
     assert second.markdown == parse_pdf(MANUAL)[1].markdown

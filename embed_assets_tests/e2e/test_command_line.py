@@ -48,6 +48,7 @@ def test_the_model_loads_from_its_folder_and_from_the_registry(
 ) -> None:
     import mlflow
     import numpy as np
+    from mlflow.sentence_transformers import load_model
     from sentence_transformers import SentenceTransformer
 
     project, call = trained
@@ -56,7 +57,7 @@ def test_the_model_loads_from_its_folder_and_from_the_registry(
     mlflow.set_registry_uri(uri)
     model = call.result["model"]
     plain = SentenceTransformer(model["path"])
-    registered = mlflow.sentence_transformers.load_model(f"models:/embed-assets/{model['version']}")
+    registered = load_model(f"models:/embed-assets/{model['version']}")
     text = ["How do I close the lock?"]
     np.testing.assert_allclose(plain.encode(text), registered.encode(text), atol=1e-6)
 
@@ -80,6 +81,7 @@ def test_each_materialization_has_one_finished_mlflow_run_of_its_own(
     assert {run.info.status for run in runs} == {"FINISHED"}
     by_asset = {run.data.tags["dagster/asset_key"]: run for run in runs}
     training = by_asset["finetuned_model"]
+    assert training.inputs is not None
     assert training.inputs.dataset_inputs[0].dataset.name == "training_pairs"
     assert len(client.get_metric_history(training.info.run_id, "loss")) > 1
     files = {f.path for f in client.list_artifacts(by_asset["comparison"].info.run_id, "charts")}

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import psutil
 from selenium.common.exceptions import (
@@ -58,9 +59,11 @@ class Screen:
         self._wait(PAGE_TIMEOUT).until(press, f"can't press {xpath}")
 
     def find(self, xpath: str, timeout: float = PAGE_TIMEOUT) -> WebElement:
-        def displayed(driver: WebDriver) -> WebElement | None:
-            found = driver.find_elements(By.XPATH, xpath)
-            return next((element for element in found if element.is_displayed()), None)
+        def displayed(driver: WebDriver) -> WebElement | Literal[False]:
+            for element in driver.find_elements(By.XPATH, xpath):
+                if element.is_displayed():
+                    return element
+            return False
 
         return self._wait(timeout).until(displayed, f"not on the page: {xpath}")
 
@@ -246,7 +249,7 @@ def read_the_verdict(screen: Screen, dagster: str, home: Path) -> str:
 def look_at_chart(screen: Screen, name: str) -> None:
     screen.press("[Show Markdown]", within=row_of(name))
     chart = screen.find("//img[starts-with(@src, 'data:image/png')]")
-    screen.wait_until(lambda: int(chart.get_property("naturalWidth")) > 0, f"{name} is drawn")
+    screen.wait_until(lambda: chart.get_property("naturalWidth"), f"{name} is drawn")
     screen.press("Close")
     screen.wait_until(lambda: not screen.driver.find_elements(By.TAG_NAME, "img"), "it is closed")
 

@@ -1,5 +1,6 @@
 """A figure knows what it was measured on, and is read back only for the same."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +32,11 @@ def ask(warehouse: Warehouse, question: str, chunk: str, split: str, anchor: str
     add(warehouse, "training_pairs", row | {"relevant_chunk_ids": [chunk]})
 
 
-def add(warehouse: Warehouse, table: str, values: dict[str, object]) -> None:
+def add(warehouse: Warehouse, table: str, values: Mapping[str, object]) -> None:
     """Add a row, or put it where one of its key is; what isn't given is empty."""
     schema, key = TABLES[table].schema, TABLES[table].key
     blank = {name: 0 if dtype == pl.Int64 else "" for name, dtype in schema.items()}
-    frame = pl.DataFrame([blank | values], schema=schema)
+    frame = pl.DataFrame([{**blank, **values}], schema=schema)
     warehouse.replace(table, frame, where={name: [values[name]] for name in key})
 
 

@@ -1,7 +1,6 @@
 """A run replaces the slices of its documents, and the ledger knows it with them."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import dagster as dg
 import polars as pl
@@ -37,11 +36,11 @@ class House:
         """Materialize parsed_markdown from these rows, and chunks from what is read back."""
         self.instance.add_dynamic_partitions(DOCUMENTS, list(keys))
 
-        @dg.asset(**_spec("parsed_markdown"))
+        @_asset("parsed_markdown")
         def parsed_markdown() -> Slices:
             return Slices(rows) if isinstance(rows, pl.DataFrame) else rows
 
-        @dg.asset(**_spec("chunks"))
+        @_asset("chunks")
         def chunks(parsed_markdown: pl.DataFrame) -> Slices:
             self.read = parsed_markdown
             assert made_of_them is not None
@@ -62,14 +61,14 @@ class House:
         )
 
 
-def _spec(name: str) -> Mapping[str, Any]:
-    return {
-        "name": name,
-        "partitions_def": documents,
-        "backfill_policy": BATCHES,
-        "code_version": "7",
-        "metadata": {"partition_expr": "document_id"},
-    }
+def _asset(name: str) -> Callable[[Callable[..., Slices]], dg.AssetsDefinition]:
+    return dg.asset(
+        name=name,
+        partitions_def=documents,
+        backfill_policy=BATCHES,
+        code_version="7",
+        metadata={"partition_expr": "document_id"},
+    )
 
 
 @pytest.fixture

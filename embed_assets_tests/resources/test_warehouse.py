@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -242,7 +243,7 @@ def die_between_deleting_and_inserting(path: str) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def start(target: Callable[..., None], *args: Any) -> multiprocessing.process.BaseProcess:
+def start(target: Callable[..., None], *args: Any) -> BaseProcess:
     process = multiprocessing.get_context("spawn").Process(target=target, args=args)
     process.start()
     return process

@@ -80,7 +80,7 @@ def test_documents_keep_their_embeddings_and_queries_do_not(
     adapted, base = load_model(str(config.model)), load_model(config.base)
     same = [encode(m, ["the pump"], "document", "d: ", "fp32") for m in (adapted, base)]
     turned = [encode(m, ["the pump"], "query", "q: ", "fp32") for m in (adapted, base)]
-    assert np.array_equal(*same)
+    assert np.array_equal(same[0], same[1])
     assert not np.allclose(*turned, atol=1e-3)
     assert adapted.prompts == {"query": "q: ", "document": "d: "}
     warehouse = Warehouse(path=str(tmp_path / "warehouse.duckdb"))

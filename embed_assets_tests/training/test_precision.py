@@ -37,7 +37,7 @@ from embed_assets_tests.training.trainings import (
 )
 
 NDCG = "best_validation_ndcg_at_10"
-UNTIL_LEARNT = {"epochs": 25, "batch_size": 8}
+UNTIL_LEARNT: dict[str, Any] = {"epochs": 25, "batch_size": 8}
 """Before that a rounding here or there decides which of two texts comes first."""
 NAMELESS = [
     "unshare",

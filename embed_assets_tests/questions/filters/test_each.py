@@ -1,5 +1,7 @@
 """What is said of a question and its chunk alone."""
 
+from collections.abc import Set as AbstractSet
+
 import polars as pl
 import pytest
 
@@ -36,7 +38,7 @@ def question(text: str, **columns) -> dict:
     return row | columns
 
 
-def statuses_of_each(*rows: dict, enabled=ALL) -> list[str]:
+def statuses_of_each(*rows: dict, enabled: AbstractSet[str] = ALL) -> list[str]:
     return filter_each(pl.DataFrame(rows), {"winch": CHUNK}, enabled)["status"].to_list()
 
 

@@ -1,5 +1,7 @@
 """Which of the questions that are alike is kept, and what the base model finds."""
 
+from collections.abc import Set as AbstractSet
+
 import numpy as np
 import polars as pl
 import pytest
@@ -136,7 +138,9 @@ def test_a_question_without_a_chunk_has_no_round_trip():
         round_trip(on_a_circle(0), on_a_circle(0), [[]])
 
 
-def judged(rows, enabled=ALL, chunk_degrees=None, degrees=None, **options) -> pl.DataFrame:
+def judged(
+    rows, enabled: AbstractSet[str] = ALL, chunk_degrees=None, degrees=None, **options
+) -> pl.DataFrame:
     """degrees, chunk_degrees: where the embedding of each question and chunk lies on a circle."""
     degrees, chunk_degrees = degrees or {}, chunk_degrees or {}
     return filter_together(
@@ -148,7 +152,7 @@ def judged(rows, enabled=ALL, chunk_degrees=None, degrees=None, **options) -> pl
     )
 
 
-def together(rows, enabled=ALL, **options) -> list[str]:
+def together(rows, enabled: AbstractSet[str] = ALL, **options) -> list[str]:
     return judged(rows, enabled, **options)["status"].to_list()
 
 

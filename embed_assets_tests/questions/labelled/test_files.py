@@ -301,10 +301,11 @@ def test_the_splits_of_a_dataset_say_what_its_rows_are_for_where_there_are_sever
     from datasets import Dataset, DatasetDict
 
     rows = Dataset.from_list([ROW])
-    DatasetDict(train=rows, validation=rows, test=rows).save_to_disk(tmp_path / "several")
+    splits = DatasetDict({"train": rows, "validation": rows, "test": rows})
+    splits.save_to_disk(tmp_path / "several")
     purposes = [q.purpose for q in read_labelled([tmp_path / "several"], "test")]
     assert sorted(purposes) == ["test", "test", "train"]
-    DatasetDict(train=rows).save_to_disk(tmp_path / "one")
+    DatasetDict({"train": rows}).save_to_disk(tmp_path / "one")
     assert [q.purpose for q in read_labelled([tmp_path / "one"], "test")] == ["test"]
 
 

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, Self
 
 INPUT_TOKENS, OUTPUT_TOKENS = 100, 20  # of every call
 
@@ -105,7 +105,7 @@ class LLMServer:
         """How often a passage was asked about."""
         return self._times[passage]
 
-    def __enter__(self) -> "LLMServer":
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
@@ -156,5 +156,5 @@ class _Handler(BaseHTTPRequestHandler):
         if response.cut is not None:
             self.close_connection = True
 
-    def log_message(self, *_: object) -> None:
+    def log_message(self, format: str, *args: object) -> None:
         pass

@@ -404,7 +404,7 @@ def test_runs_of_one_command_share_its_budget(server, tmp_path):
 def test_the_cost_budget_counts_money(server, tmp_path):
     # A call costs 100 x 2 + 20 x 10 = 400 millionths.
     prices = {"llm_input_price": 2.0, "llm_output_price": 10.0}
-    run = Run(tmp_path, llm_cost_budget=0.0013, llm_concurrency=2, **prices)
+    run = Run(tmp_path, "session", llm_cost_budget=0.0013, llm_concurrency=2, **prices)
     run(chunks(10))
     assert len(server.requests) == 3
     assert any("cost 0.0012" in line for line in run.log)
