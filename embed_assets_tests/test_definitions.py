@@ -11,6 +11,7 @@ import pytest
 
 from embed_assets import graph
 from embed_assets.automation.state import code_versions
+from embed_assets.command.pipeline import check_settings
 from embed_assets.definitions import build_definitions, build_resources
 from embed_assets.errors import SettingsError
 from embed_assets.settings import PREFIX, Settings
@@ -263,9 +264,12 @@ def test_where_things_lie_and_how_many_work_on_them_changes_nothing(tmp_path, mo
     )
 
 
-def test_a_model_that_is_not_there_is_an_error_before_any_work(tmp_path):
+def test_a_model_that_is_not_there_is_an_error_of_the_command_and_not_of_the_definitions(tmp_path):
+    settings = Settings(pdfs=tmp_path, home=tmp_path / "home", model=str(tmp_path / "nowhere"))
+    dg.Definitions.validate_loadable(build_definitions(settings))
+    (tmp_path / "a.pdf").write_bytes(b"%PDF-1.4")
     with pytest.raises(SettingsError, match="EMBED_ASSETS_MODEL"):
-        build_definitions(Settings(home=tmp_path, model=str(tmp_path / "nowhere")))
+        check_settings(settings)
 
 
 # What loading costs.

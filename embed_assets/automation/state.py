@@ -115,6 +115,8 @@ def sync_partitions(
     add = [key for key in (*plan.moved, *plan.add) if key not in known]
     if add:
         instance.add_dynamic_partitions(DOCUMENTS, add)
+    for key in (*plan.remove, *plan.moved.values()):
+        instance.delete_dynamic_partition(DOCUMENTS, key)
     for key, before in plan.moved.items():
         for asset in DOCUMENT_ASSETS:
             instance.report_runless_asset_event(
@@ -122,5 +124,3 @@ def sync_partitions(
                     asset, partition=key, description=f"The file moved; it was {before} before."
                 )
             )
-    for key in (*plan.remove, *plan.moved.values()):
-        instance.delete_dynamic_partition(DOCUMENTS, key)

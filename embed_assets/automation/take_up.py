@@ -34,10 +34,10 @@ Row = TypeVar("Row")
 
 def take_up(warehouse: Warehouse, settings: Settings) -> None:
     """Translate the ledger of 0.1.0; a home of today stays as it is."""
+    if _is_of_today(Ledger(warehouse).read("training_pairs"), warehouse):
+        return
     before = Ledger(warehouse).read()
     after = taken_up(before, warehouse, settings)
-    if after is before:
-        return
     with warehouse.transaction() as transaction:
         for asset in GRAPH:
             made = _of(asset, {k: v for k, v in after.made.items() if before.made.get(k) != v})
@@ -51,10 +51,9 @@ def take_up(warehouse: Warehouse, settings: Settings) -> None:
 
 def taken_up(records: Records, warehouse: Warehouse, settings: Settings) -> Records:
     """Records of 0.1.0 in today's words; those of today are given back. Changes nothing."""
-    pairs = records.made.get(("training_pairs", UNPARTITIONED))
-    tables = "SELECT count(*) FROM duckdb_tables() WHERE table_name = 'attempts'"
-    if warehouse.read(tables).item() and (pairs is None or pairs.parts):
+    if _is_of_today(records, warehouse):
         return records
+    pairs = records.made.get(("training_pairs", UNPARTITIONED))
     made, tried = dict(records.made), dict(records.tried)
     if pairs is not None:
         columns = ", ".join(TABLES["training_pairs"].columns)
@@ -77,6 +76,13 @@ def taken_up(records: Records, warehouse: Warehouse, settings: Settings) -> Reco
     for key in failed["document_id"]:
         made.pop(("parsed_markdown", key), None)
     return Records(made, tried)
+
+
+def _is_of_today(records: Records, warehouse: Warehouse) -> bool:
+    """Whether a ledger knows attempts, and parts of the pairs if there are any."""
+    tables = "SELECT count(*) FROM duckdb_tables() WHERE table_name = 'attempts'"
+    pairs = records.made.get(("training_pairs", UNPARTITIONED))
+    return bool(warehouse.read(tables).item()) and (pairs is None or bool(pairs.parts))
 
 
 def _of(asset: str, slices: Mapping[Slice, Row]) -> dict[str, Row]:

@@ -148,7 +148,9 @@ class Ledger:
         )
         return Records(
             {
-                (asset, key): Materialization(code, inputs, data, json.loads(parts or "{}"))
+                (asset, key): Materialization(
+                    code, inputs, data, json.loads(parts) if parts else {}
+                )
                 for asset, key, code, inputs, data, parts in made.iter_rows()
             },
             {

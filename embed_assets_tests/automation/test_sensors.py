@@ -228,6 +228,21 @@ def test_a_pdf_that_moved_keeps_its_rows_and_shows_as_made_under_its_new_name(pr
     assert before not in project.partitions
 
 
+def test_so_many_moved_pdfs_that_a_tick_would_not_end_in_time_take_several(project, monkeypatch):
+    monkeypatch.setattr("embed_assets.automation.sensors.MOVES_PER_TICK", 2)
+    names = ("a.pdf", "b.pdf", "c.pdf")
+    project.put(*names)
+    project.ingest()
+    (project.pdfs / "sub").mkdir()
+    for name in names:
+        (project.pdfs / name).rename(project.pdfs / "sub" / name)
+    assert project.tick() == []
+    in_sub = [path for path in project.warehouse.paths().values() if path.startswith("sub/")]
+    assert len(in_sub) == 2
+    assert project.tick() == []
+    assert set(project.warehouse.paths()) == set(project.partitions) == set(scan(project.pdfs))
+
+
 def test_a_folder_that_cannot_be_read_is_not_an_empty_one(project):
     os.rmdir(project.pdfs)
     project.instance.add_dynamic_partitions(DOCUMENTS, ["a-12345678"])
