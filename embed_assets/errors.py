@@ -20,6 +20,10 @@ class ProjectError(Exception):
         self.reason, self.about = reason, about
 
 
+class BusyError(ProjectError):
+    """Somebody else is at work there: nothing has failed, and later it may be done."""
+
+
 class SettingsError(ProjectError):
     """A setting is wrong: the message names it and says what to do."""
 

@@ -13,6 +13,7 @@ from embed_assets.resources.ledger import PAUSES
 
 INGEST, TRAIN = "ingest", "train"
 """Jobs: documents become questions; questions become a model."""
+LOCK = "command.lock"
 BY_COMMAND = "embed_assets/by_command"
 """Tag of the runs that a command executes itself."""
 RANGE_START = "dagster/asset_partition_range_start"
@@ -26,9 +27,12 @@ UNFINISHED = [
 ]
 
 
-def work_under_way(instance: dg.DagsterInstance) -> Work:
-    """What runs are at work."""
-    jobs = [run.job_name for run in instance.get_runs(dg.RunsFilter(statuses=UNFINISHED))]
+def work_under_way(instance: dg.DagsterInstance, home: Path) -> Work:
+    """What runs are at work. Those of a command that was killed are not."""
+    runs = instance.get_runs(dg.RunsFilter(statuses=UNFINISHED))
+    if runs and not _command_lives(home):
+        runs = [run for run in runs if BY_COMMAND not in run.tags]
+    jobs = [run.job_name for run in runs]
     return Work(ingesting=INGEST in jobs, busy=bool(jobs))
 
 
@@ -40,7 +44,21 @@ def unfinished_run_ids(instance: dg.DagsterInstance) -> Collection[str]:
 def command_lock(home: Path) -> FileLock:
     """The lock that a command holds while it works on a home."""
     home.mkdir(parents=True, exist_ok=True)
-    return FileLock(home / "command.lock", timeout=0, is_singleton=True)
+    return FileLock(home / LOCK, timeout=0, is_singleton=True)
+
+
+def _command_lives(home: Path) -> bool:
+    """Whether a command is at work on a home."""
+    if not (home / LOCK).is_file():
+        return False
+    lock = command_lock(home)
+    if lock.is_locked:  # by this very process
+        return True
+    try:
+        with lock:
+            return False
+    except Timeout:
+        return True
 
 
 def end_dead_runs(instance: dg.DagsterInstance, home: Path) -> int | None:

@@ -99,7 +99,7 @@ def read_state(
         Ledger(warehouse).read(),
         Folder(found, loaded, (), moved),
         instance.get_dynamic_partitions(DOCUMENTS) if instance else (),
-        work_under_way(instance) if instance else Work(),
+        work_under_way(instance, settings.home) if instance else Work(),
     )
 
 
@@ -115,7 +115,8 @@ def sync_partitions(
     add = [key for key in (*plan.moved, *plan.add) if key not in known]
     if add:
         instance.add_dynamic_partitions(DOCUMENTS, add)
-    for key in (*plan.remove, *plan.moved.values()):
+    left = (key for key in plan.moved.values() if key not in state.folder.found)
+    for key in (*plan.remove, *left):
         instance.delete_dynamic_partition(DOCUMENTS, key)
     for key, before in plan.moved.items():
         for asset in DOCUMENT_ASSETS:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TypeVar
 
-from embed_assets.graph import GRAPH, TESTING, TRAINING
+from embed_assets.graph import GRAPH, TRAINING
 from embed_assets.models.card import model_card
 from embed_assets.pairs.parts import part_versions
 from embed_assets.questions.assets import unanswered
@@ -93,10 +93,7 @@ def _of(asset: str, slices: Mapping[Slice, Row]) -> dict[str, Row]:
 def _made_of_pairs(
     records: Records, settings: Settings, parts: Mapping[str, str]
 ) -> dict[Slice, Materialization]:
-    """Today's records of the base model's figures and of the newest model, if 0.1.0 has them.
-
-    Those that its own records say are up to date.
-    """
+    """Today's record of the newest model, where that of 0.1.0 says that it is up to date."""
     made_from = digest(
         sorted(
             (asset, key, row.data_version)
@@ -104,16 +101,13 @@ def _made_of_pairs(
             if asset in ("training_pairs", "chunks") and row.data_version
         )
     )
-    base, model = (records.made.get((a, UNPARTITIONED)) for a in ("base_eval", "finetuned_model"))
-    taken: dict[Slice, Materialization] = {}
-    if base is not None and base.input_version == made_from:
-        taken["base_eval", UNPARTITIONED] = replace(base, input_version=parts[TESTING])
+    model = records.made.get(("finetuned_model", UNPARTITIONED))
     as_of_then = (_code_version(settings), made_from)
-    if model is not None and (model.code_version, model.input_version) == as_of_then:
-        code = code_versions(settings)["finetuned_model"]
-        today = replace(model, code_version=code, input_version=parts[TRAINING])
-        taken["finetuned_model", UNPARTITIONED] = today
-    return taken
+    if model is None or (model.code_version, model.input_version) != as_of_then:
+        return {}
+    code = code_versions(settings)["finetuned_model"]
+    today = replace(model, code_version=code, input_version=parts[TRAINING])
+    return {("finetuned_model", UNPARTITIONED): today}
 
 
 def _code_version(settings: Settings) -> str:

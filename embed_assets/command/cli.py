@@ -15,8 +15,8 @@ from typing import Annotated, Any, Literal
 import typer
 from pydantic import ValidationError
 
-from embed_assets.errors import ProjectError, SettingsError
-from embed_assets.settings import PREFIX, Settings
+from embed_assets.errors import ProjectError
+from embed_assets.settings import PREFIX, Settings, wrong_setting
 
 app = typer.Typer(
     help="Turn a folder of PDFs into a better embedding model, and prove that it is better.",
@@ -205,9 +205,7 @@ def load_settings() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        first = error.errors()[0]
-        name = PREFIX + "_".join(str(part) for part in first["loc"]).upper()
-        raise SettingsError(f"{name}: {first['msg']}, not {first['input']!r}.") from error
+        raise wrong_setting(error) from error
 
 
 def _reserve_stdout() -> Any:

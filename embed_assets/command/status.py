@@ -49,9 +49,16 @@ def status_summary(settings: Settings) -> dict[str, Any]:
             "settling": len(folder.settling),
         },
         "due": [
-            {"asset": asset, "documents": len(step.documents), "reason": step.reason}
-            for step in plan.steps
-            for asset in step.assets
+            *(
+                {"asset": "raw_pdfs", "documents": len(keys), "reason": reason}
+                for keys, reason in ((plan.remove, "gone"), (plan.moved, "moved"))
+                if keys
+            ),
+            *(
+                {"asset": asset, "documents": len(step.documents), "reason": step.reason}
+                for step in plan.steps
+                for asset in step.assets
+            ),
         ],
         "waiting": waiting,
         "failed": [

@@ -16,7 +16,7 @@ from embed_assets.errors import SettingsError
 from embed_assets.partitions import document_id
 from embed_assets.resources.io_manager import Slices
 from embed_assets.resources.ledger import Cause, Failure, document_tables
-from embed_assets.resources.warehouse import Warehouse
+from embed_assets.resources.warehouse import Transaction, Warehouse
 from embed_assets.tables import TABLES
 
 
@@ -96,14 +96,17 @@ def find_moved(
 ) -> dict[str, str]:
     """Documents that lie elsewhere now, by their bytes: id now -> id on record.
 
-    A file is read only if a document of its size is on record and no longer where it was.
+    Where another document has taken the place of one, that one has moved too: two may have swapped
+    names. A file is read only if a document of its size is on record, and perhaps no longer where
+    it was.
     """
+    changed = {k for k in loaded.keys() & found.keys() if not loaded[k].is_as(found[k])}
     gone: dict[tuple[int, str], list[str]] = {}
-    for key in sorted(set(loaded) - set(found)):
+    for key in sorted(changed | (loaded.keys() - found.keys())):
         gone.setdefault((loaded[key].size_bytes, loaded[key].sha256), []).append(key)
     sizes = {size for size, _ in gone}
     moved: dict[str, str] = {}
-    for key in sorted(set(found) - set(loaded)):
+    for key in sorted(changed | (found.keys() - loaded.keys())):
         document = found[key]
         if document.size_bytes not in sizes:
             continue
@@ -111,7 +114,10 @@ def find_moved(
             sha256 = hashlib.sha256((folder / document.path).read_bytes()).hexdigest()
         except OSError:  # loading it will say why
             continue
-        if before := gone.get((document.size_bytes, sha256)):
+        before = gone.get((document.size_bytes, sha256), [])
+        if key in before:  # its time alone has changed
+            before.remove(key)
+        elif before:
             moved[key] = before.pop(0)
     return moved
 
@@ -137,14 +143,12 @@ def move_documents(
         for key, before in moved.items()
     ]
     with warehouse.transaction() as transaction:
-        for table in document_tables():  # what was tried in vain under the new path
-            transaction.delete(table, {"document_id": list(moved)})
+        taken = set(moved) - set(moved.values())
+        for table in document_tables():  # what was on record of another file at the new path
+            transaction.delete(table, {"document_id": sorted(taken)})
         transaction.register("moved", pl.DataFrame(rows))
         for table in (*document_tables(), "training_pairs", "former_paths"):
-            transaction.execute(
-                f"UPDATE {table} AS t SET document_id = m.document_id FROM moved m "
-                "WHERE t.document_id = m.before"
-            )
+            _rename(transaction, table, "document_id")
         transaction.execute(
             "UPDATE raw_pdfs AS t SET path = m.path, file_name = m.file_name, "
             "modified_at = m.modified_at FROM moved m WHERE t.document_id = m.document_id"
@@ -153,15 +157,23 @@ def move_documents(
             "UPDATE chunks AS t SET file_name = m.file_name FROM moved m "
             "WHERE t.document_id = m.document_id"
         )
-        transaction.execute(
-            "INSERT OR IGNORE INTO split_assignments BY NAME SELECT s.kind, m.document_id AS id, "
-            "s.split FROM split_assignments s JOIN moved m ON s.id = m.before "
-            "WHERE s.kind = 'document'"
-        )
+        transaction.delete("split_assignments", {"kind": ["document"], "id": sorted(taken)})
+        _rename(transaction, "split_assignments", "id")
         transaction.execute(
             "INSERT OR REPLACE INTO former_paths BY NAME "
             "SELECT path_before AS path, document_id FROM moved"
         )
+
+
+def _rename(transaction: Transaction, table: str, column: str) -> None:
+    """Put the id that a document has now in place of the one before, in two steps: ids may swap."""
+    transaction.execute(
+        f"UPDATE {table} AS t SET {column} = '>' || m.document_id FROM moved m "
+        f"WHERE t.{column} = m.before"
+    )
+    transaction.execute(
+        f"UPDATE {table} SET {column} = substr({column}, 2) WHERE {column} LIKE '>%'"
+    )
 
 
 def remove_documents(warehouse: Warehouse, document_ids: Sequence[str]) -> None:

@@ -33,7 +33,8 @@ def newest_model(warehouse: Warehouse, version: str | None = None) -> dict[str, 
     if rows.is_empty():
         what = f"There is no model version {version}" if version else "There is no model yet"
         raise ProjectError(f"{what} in {warehouse.path}. `embed-assets run` trains one.")
-    return rows.row(0, named=True)
+    row = rows.row(0, named=True)
+    return row | {"path": _in_home(row["path"], warehouse)}
 
 
 @dataclass(frozen=True)
@@ -53,21 +54,29 @@ class Version:
 
 
 def trained_version(row: Mapping[str, Any]) -> Version:
-    """The version of a row of `models`."""
+    """The version of a row of `models`, as `newest_model` gives it."""
     return Version(row["version"], row["base"], Path(row["path"]))
+
+
+def _in_home(path: str, warehouse: Warehouse) -> str:
+    """Where a version's folder is, its home being where it is today.
+
+    It is noted relative to the home; 0.1.0 noted where it was then.
+    """
+    home, noted = Path(warehouse.path).parent, Path(path)
+    moved = home / "models" / noted.name
+    return str(moved if noted.is_absolute() and moved.is_dir() else home / noted)
 
 
 def champion(warehouse: Warehouse, settings: Settings) -> Version | None:
     """The registry's champion, whatever base model it was fine-tuned from."""
-    rows = warehouse.read("SELECT version, base, path FROM models")
-    if rows.is_empty():
+    versions = warehouse.read("SELECT version FROM models")["version"]
+    if versions.is_empty():
         return None
     tracking = Tracking(home=str(settings.home), project=settings.project)
     number = champion_version(tracking)
-    return next(
-        (trained_version(row) for row in rows.iter_rows(named=True) if row["version"] == number),
-        None,
-    )
+    known = number in versions
+    return trained_version(newest_model(warehouse, number)) if known else None
 
 
 def champion_version(tracking: Tracking) -> str | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import dagster as dg
 
-from embed_assets.errors import hide_password, one_line
+from embed_assets.errors import BusyError, hide_password, one_line
 from embed_assets.resources.io_manager import column_lineage
 from embed_assets.resources.ledger import (
     UNPARTITIONED,
@@ -119,6 +119,8 @@ def materializing(
         )
         try:
             yield made
+        except BusyError:
+            raise
         except Exception as error:
             made.record_failure(error)
             raise

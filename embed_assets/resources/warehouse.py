@@ -17,13 +17,13 @@ import duckdb
 import polars as pl
 from filelock import FileLock, Timeout
 
-from embed_assets.errors import ProjectError, one_line
+from embed_assets.errors import BusyError, one_line
 from embed_assets.tables import TABLES
 
 LOCK_TIMEOUT = 120.0
 
 
-class WarehouseBusyError(ProjectError):
+class WarehouseBusyError(BusyError):
     """Another program held the warehouse for longer than the deadline."""
 
 

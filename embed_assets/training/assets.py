@@ -187,7 +187,7 @@ def _row(
         config,
         version=version,
         base=settings.model,
-        path=str(path),
+        path=path.relative_to(settings.home).as_posix(),
         pairs=(path / PAIRS).relative_to(settings.home).as_posix(),
         machine=machine,
         input_version=making.input_version,

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from embed_assets.errors import ProjectError
+from embed_assets.errors import BusyError
 
 
-class FolderClaimedError(ProjectError):
+class FolderClaimedError(BusyError):
     """Another run, or the process that a killed one left behind, trains in the folder."""
 
 

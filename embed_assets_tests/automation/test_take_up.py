@@ -144,7 +144,8 @@ def test_a_model_that_was_up_to_date_is_not_trained_anew(home):
     assert made.data_version == "model run"
     assert made.code_version == code_versions(home.settings)["finetuned_model"]
     read_again(home)
-    assert home.plan() == Plan()
+    steps = home.plan().steps
+    assert not any("finetuned_model" in step.assets for step in steps)
 
 
 def test_what_failed_is_read_once_more(home):
@@ -177,7 +178,7 @@ def test_a_model_with_other_settings_is_trained_anew(tmp_path):
     home = OldHome(tmp_path, model_code="3.1, of other settings")
     take_up(home.warehouse, home.settings)
     read_again(home)
-    assert unpartitioned(home.plan()) == ("finetuned_model", "comparison")
+    assert "finetuned_model" in unpartitioned(home.plan())
 
 
 def test_a_model_of_other_pairs_is_trained_anew(home):

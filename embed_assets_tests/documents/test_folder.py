@@ -339,14 +339,16 @@ def test_the_one_pdf_renamed_is_the_same_document_under_its_new_name(tmp_path, w
     assert warehouse.read("SELECT * FROM former_paths").rows() == [("old.pdf", id_of("new.pdf"))]
 
 
-def test_the_split_of_a_document_goes_with_it_and_stays_where_it_was_too(tmp_path, warehouse):
+def test_the_split_of_a_document_goes_with_it_and_another_file_there_does_not_inherit_it(
+    tmp_path, warehouse
+):
     put(tmp_path, "old.pdf")
     load(tmp_path, warehouse)
     fill(warehouse, id_of("old.pdf"))
     (tmp_path / "old.pdf").rename(tmp_path / "new.pdf")
     move(tmp_path, warehouse)
     splits = warehouse.read("SELECT id, split FROM split_assignments ORDER BY id").rows()
-    assert splits == [(id_of("new.pdf"), UNSEEN), (id_of("old.pdf"), UNSEEN)]
+    assert splits == [(id_of("new.pdf"), UNSEEN)]
 
 
 def test_documents_that_swapped_their_names_have_changed_both_and_moved_neither(

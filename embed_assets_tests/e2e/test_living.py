@@ -66,7 +66,31 @@ def test_a_folder_that_moved_as_a_whole_is_the_same_documents(
     paths = project.rows("SELECT path FROM raw_pdfs")
     assert all(path.startswith("archive/2026/old ") for (path,) in paths)
     splits = "SELECT count(*) FROM split_assignments WHERE kind = 'document'"
-    assert project.rows(splits)[0][0] == 10  # should one come back where it was, it is known
+    assert project.rows(splits)[0][0] == 5
+
+
+def test_two_pdfs_that_swap_names_stay_the_documents_that_they_were(
+    trained: tuple[Project, Call], tmp_path: Path
+) -> None:
+    project = trained[0].copy(tmp_path)
+    before = pairs(project)
+    first, second = sorted(project.pdfs.glob("*.pdf"))[:2]
+    first.rename(project.pdfs / "aside")
+    second.rename(first)
+    (project.pdfs / "aside").rename(second)
+    call = project.call("run", "--json")
+    assert call.status == 0, call.err
+    assert call.result["trained"] is False
+    assert pairs(project) == before
+    assert due(project) == {}
+
+
+def test_a_home_that_moved_finds_its_models(trained: tuple[Project, Call], tmp_path: Path) -> None:
+    project = trained[0].copy(tmp_path)
+    model = Path(project.call("run", "--json").result["model"]["path"])
+    assert model.is_relative_to(project.home)
+    assert (model / "pairs.parquet").is_file()
+    assert project.call("lineage", "--json").result["identity"]
 
 
 def test_one_more_test_question_is_scored_and_trains_nothing(
