@@ -285,8 +285,8 @@ _TABLES = (
         ("model", "text_id"),
         {
             "model": _text(
-                "Fingerprint of the model's weights, prompt, length limit, precision; of a hosted "
-                "model's name and prompt"
+                "Identity of the model for queries or documents, and its precision; of a hosted "
+                "model's server, name and prompt"
             ),
             "text_id": _text("md5 of the text; for a chunk, its chunk_id"),
             "embedding": Column(pl.List(pl.Float32), "FLOAT[]", "Embedding at full size"),
@@ -346,7 +346,7 @@ _TABLES = (
             "version": _text("Version of the model in the MLflow registry"),
             "base": _text("Model that was fine-tuned"),
             "path": _text("Folder of the model"),
-            "input_version": _text("Data versions of pairs and chunks that it was trained on"),
+            "input_version": _text("Version of the pairs that it was trained and validated on"),
             "mlflow_run_id": _text("MLflow run that trained it"),
             "dagster_run_id": _text("Dagster run that trained it"),
             "trained_at": _time("When it was trained"),

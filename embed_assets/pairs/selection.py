@@ -88,7 +88,7 @@ def make_pairs(warehouse: Warehouse, filter_questions: Filter) -> Pairs:
         filtered.select("question_id", "status"), on="question_id", how="left"
     )
     return Pairs(
-        pairs.select(list(TABLES["training_pairs"].columns)),
+        pairs,
         pl.DataFrame(rows, schema=TABLES["split_assignments"].schema),
         statuses.with_columns(pl.col("status").fill_null(KEPT)),
     )
