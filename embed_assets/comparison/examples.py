@@ -1,6 +1,7 @@
 """The questions that the fine-tuned model won most, and lost most, and what both models found."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import polars as pl
 
@@ -31,7 +32,7 @@ def most_changed(
     )
 
 
-def _chunks(warehouse: Warehouse, rows: pl.DataFrame) -> dict[str, dict[str, object]]:
+def _chunks(warehouse: Warehouse, rows: pl.DataFrame) -> dict[str, dict[str, Any]]:
     ids = {c for column in ("base_top", "tuned_top") for top in rows[column] for c in top[:SHOWN]}
     found = warehouse.read(
         "SELECT chunk_id, any_value(file_name) AS file_name, any_value(page_start) AS page_start, "
@@ -42,26 +43,26 @@ def _chunks(warehouse: Warehouse, rows: pl.DataFrame) -> dict[str, dict[str, obj
     return {row["chunk_id"]: row for row in found.iter_rows(named=True)}
 
 
-def _example(row: dict[str, object], chunks: dict[str, dict[str, object]]) -> Example:
-    relevant = set(row["relevant_chunk_ids"])  # type: ignore[arg-type]
+def _example(row: dict[str, Any], chunks: dict[str, dict[str, Any]]) -> Example:
+    relevant = set(row["relevant_chunk_ids"])
     return Example(
-        question=str(row["anchor"]),
-        split=str(row["split"]),
-        base_rank=row["base_rank"],  # type: ignore[arg-type]
-        tuned_rank=row["tuned_rank"],  # type: ignore[arg-type]
-        base_retrieved=_retrieved(row["base_top"], relevant, chunks),  # type: ignore[arg-type]
-        tuned_retrieved=_retrieved(row["tuned_top"], relevant, chunks),  # type: ignore[arg-type]
+        question=row["anchor"],
+        split=row["split"],
+        base_rank=row["base_rank"],
+        tuned_rank=row["tuned_rank"],
+        base_retrieved=_retrieved(row["base_top"], relevant, chunks),
+        tuned_retrieved=_retrieved(row["tuned_top"], relevant, chunks),
     )
 
 
 def _retrieved(
-    top: Sequence[str], relevant: set[str], chunks: dict[str, dict[str, object]]
+    top: Sequence[str], relevant: set[str], chunks: dict[str, dict[str, Any]]
 ) -> tuple[Retrieved, ...]:
     return tuple(
         Retrieved(
             file_name=str(chunk["file_name"]),
-            page_start=int(str(chunk["page_start"])),
-            page_end=int(str(chunk["page_end"])),
+            page_start=chunk["page_start"],
+            page_end=chunk["page_end"],
             text=str(chunk["chunk_text"]),
             relevant=chunk_id in relevant,
         )

@@ -4,6 +4,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from embed_assets.charts import to_png
 from embed_assets.comparison.examples import most_changed
@@ -29,7 +30,7 @@ def write_report(
     warehouse: Warehouse,
     settings: Settings,
     result: Comparison,
-    model: Mapping[str, object],
+    model: Mapping[str, Any],
     failed: Mapping[str, str],
     registered_as: str,
 ) -> Path:
@@ -48,7 +49,7 @@ def _make_report(
     warehouse: Warehouse,
     settings: Settings,
     result: Comparison,
-    model: Mapping[str, object],
+    model: Mapping[str, Any],
     failed: Mapping[str, str],
     registered_as: str,
 ) -> Report:
@@ -199,7 +200,7 @@ def _differences(result: Comparison) -> dict[str, float]:
     }
 
 
-def log_to_training(model: Mapping[str, object], tuned: Evaluation) -> str | None:
+def log_to_training(model: Mapping[str, Any], tuned: Evaluation) -> str | None:
     """Add the model's figures to the MLflow run that trained it; why not, where that fails.
 
     People delete runs: a comparison does not fail of it. model: row of `models`.
