@@ -2,13 +2,21 @@
 
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 import pytest
 
 # Before torch is loaded: the models here are so small that threads only get in each other's way.
 os.environ["OMP_NUM_THREADS"] = "1"
+
+
+@pytest.fixture(autouse=True)
+def mlflow_in_each_home() -> Iterator[None]:
+    """No test finds the address of another's MLflow: mlflow leaves it in the environment."""
+    os.environ.pop("MLFLOW_TRACKING_URI", None)
+    yield
+    os.environ.pop("MLFLOW_TRACKING_URI", None)
 
 
 @pytest.fixture

@@ -133,7 +133,7 @@ class Tracking(dg.ConfigurableResource):
         can't say.
         """
         known = _read_id(self.home)
-        if not known or self._is_ours(self.project, known):
+        if self._is_ours(self.project, known):
             return self.project
         return f"{self.project}-{known[:8]}"
 

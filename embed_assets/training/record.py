@@ -79,7 +79,7 @@ def _git(folder: Path, *arguments: str) -> str:
     """What git says; nothing where there is no git, or no repository."""
     command = ["git", "-C", str(folder), *arguments]
     try:
-        said = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+        said = subprocess.run(command, capture_output=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    return said.stdout.strip() if said.returncode == 0 else ""
+    return said.stdout.decode(errors="replace").strip() if said.returncode == 0 else ""

@@ -223,7 +223,7 @@ class Listening(dg.PipesSubprocessClient):
         self.told = ""
 
     def run(self, *, command: Any, **options: Any) -> Any:
-        self.told += f"{command} {Path(command[-1]).read_text()}"
+        self.told += f"{command} {Path(command[-1]).read_text(encoding='utf-8')}"
         return super().run(command=command, **options)
 
 
