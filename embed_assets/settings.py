@@ -360,11 +360,6 @@ class Settings(  # pyright: ignore[reportIncompatibleVariableOverride] # two kin
         """Dagster's instance folder."""
         return self.home / "dagster"
 
-    @property
-    def tracking_uri(self) -> str:
-        """MLflow server: MLFLOW_TRACKING_URI, else SQLite in the home folder."""
-        return os.environ.get(TRACKING_URI) or f"sqlite:///{self.home / 'mlflow.db'}"
-
 
 GROUPS: tuple[type[Group], ...] = (
     *(Places, Model, Documents, Questions, Llm, Filters, Training, Evaluation),

@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError
 from embed_assets.command.cli import load_settings
 from embed_assets.definitions import code_versions
 from embed_assets.errors import SettingsError
+from embed_assets.resources.tracking import Tracking
 from embed_assets.settings import PREFIX, Settings, shaped_by
 from embed_assets.training.config import NOT_OF_ADAPTERS
 from embed_assets_tests.tiny_model import make_tiny_model
@@ -85,9 +86,10 @@ def test_named_files_replace_the_questions_beside_the_pdfs(folder, monkeypatch):
 
 
 def test_mlflow_is_in_the_home_folder_unless_its_own_variable_says_otherwise(folder, monkeypatch):
-    assert Settings().tracking_uri == f"sqlite:///{folder}/data/home/mlflow.db"
+    tracking = Tracking(home=str(Settings().home))
+    assert tracking.uri == f"sqlite:///{folder}/data/home/mlflow.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
-    assert Settings().tracking_uri == "http://mlflow:5000"
+    assert tracking.uri == "http://mlflow:5000"
 
 
 def test_settings_that_are_equal_are_one_key_and_cannot_be_changed():

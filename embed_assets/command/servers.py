@@ -16,7 +16,7 @@ import typer
 from embed_assets.command.pipeline import prepare_home
 from embed_assets.errors import ProjectError, SettingsError
 from embed_assets.machine import Machine, this_machine
-from embed_assets.resources.tracking import UI_VARIABLE, without_password
+from embed_assets.resources.tracking import UI_VARIABLE, Tracking, without_password
 from embed_assets.settings import Settings
 
 HOST = "127.0.0.1"
@@ -38,7 +38,7 @@ def serve(
         )
     prepare_home(settings)
     commands = {"Dagster": (_dagster_command(settings, port), f"http://{HOST}:{port}")}
-    tracking = settings.tracking_uri
+    tracking = Tracking(home=str(settings.home)).uri
     if tracking.startswith("http"):
         mlflow_url = without_password(tracking)
     else:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from embed_assets.command.servers import _wait, serve
+from embed_assets.command.servers import _mlflow_command, _wait, serve
 from embed_assets.errors import SettingsError
 from embed_assets.settings import Settings
 from embed_assets_tests.machines import WINDOWS
@@ -41,3 +41,10 @@ def test_a_server_that_is_up_is_found_whatever_proxy_leads_outside(
 def test_windows_is_told_what_to_start_instead(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="ui needs Linux or macOS"):
         serve(Settings(home=tmp_path), 3000, 5000, lambda *_: None, WINDOWS)
+
+
+def test_the_address_of_mlflow_s_database_is_not_on_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://me:secret@127.0.0.1/mlflow")
+    assert "secret" not in " ".join(_mlflow_command(Settings(home=tmp_path), 5000))

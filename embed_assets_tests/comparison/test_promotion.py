@@ -232,7 +232,7 @@ def test_a_model_clearly_worse_than_the_champion_is_not_promoted_though_it_beats
         beaten = f"{name} beats the fine-tuned model on questions that people wrote"
         assert beaten in metadata["reservations"]
         assert beaten in Path(metadata["report"]).read_text(encoding="utf-8")
-    run = mlflow.MlflowClient(project.settings.tracking_uri).get_run(metadata["mlflow_run_id"])
+    run = mlflow.MlflowClient(project.tracking.uri).get_run(metadata["mlflow_run_id"])
     assert run.data.metrics["test_labelled/champion_v1_ndcg_at_10_difference"] == pytest.approx(
         0.4307 - 1, abs=1e-3
     )

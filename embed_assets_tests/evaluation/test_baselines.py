@@ -224,7 +224,7 @@ def test_a_server_that_fails_does_not_lose_base_eval_and_is_not_forgotten(
         assert "out of memory" in metadata["failed_baselines"]
         assert "out of memory" in failed_baselines(warehouse, run_id)["openai:broken"]
         assert "| bm25 | 1.0000 |" in metadata["ndcg_at_10_by_model"]
-        run = mlflow.MlflowClient(settings.tracking_uri).get_run(run_id)
+        run = mlflow.MlflowClient(f"sqlite:///{settings.home / 'mlflow.db'}").get_run(run_id)
         assert run.info.status == "FINISHED"
         assert run.data.metrics["test_labelled/bm25_ndcg_at_10"] == 1
         assert "openai:broken" in run.data.tags["failed_baselines"]
