@@ -1,7 +1,7 @@
-"""A home that version 0.1.0 made is taken up: what it has trained is not trained anew.
+"""A home that version 0.1.0 made is taken up: what was up to date there is not made anew.
 
-The ledger of 0.1.0 knew neither attempts nor parts of the pairs, and the code version of a model
-held every setting under one digest.
+The ledger of 0.1.0 knew neither attempts nor parts of the pairs, and its code versions were made
+from settings in another way.
 """
 
 from collections.abc import Mapping
@@ -9,14 +9,17 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TypeVar
 
-from embed_assets.graph import GRAPH, TRAINING
+from embed_assets.automation.state import code_versions
+from embed_assets.graph import GRAPH
 from embed_assets.models.card import model_card
 from embed_assets.pairs.parts import part_versions
 from embed_assets.questions.assets import unanswered
+from embed_assets.questions.filters.names import CORPUS_FILTERS, NEED_EMBEDDINGS, enabled_filters
+from embed_assets.questions.labelled.evidence import VERSION as LABELLED_VERSION
+from embed_assets.questions.labelled.files import read_labelled
 from embed_assets.resources.ledger import (
     UNPARTITIONED,
     Ledger,
-    Materialization,
     Records,
     Slice,
     next_attempt,
@@ -26,7 +29,6 @@ from embed_assets.resources.ledger import (
 from embed_assets.resources.warehouse import Warehouse, digest
 from embed_assets.settings import Settings
 from embed_assets.tables import TABLES
-from embed_assets.training.assets import code_versions
 
 VERSION = "0.1.0"
 Row = TypeVar("Row")
@@ -53,8 +55,12 @@ def taken_up(records: Records, warehouse: Warehouse, settings: Settings) -> Reco
     """Records of 0.1.0 in today's words; those of today are given back. Changes nothing."""
     if _is_of_today(records, warehouse):
         return records
-    pairs = records.made.get(("training_pairs", UNPARTITIONED))
+    then, today = _code_versions(settings), code_versions(settings)
     made, tried = dict(records.made), dict(records.tried)
+    for (asset, key), row in records.made.items():
+        if asset == "synthetic_questions" and row.code_version == then[asset]:
+            made[asset, key] = replace(row, code_version=today[asset])
+    pairs = records.made.get(("training_pairs", UNPARTITIONED))
     if pairs is not None:
         columns = ", ".join(TABLES["training_pairs"].columns)
         parts = part_versions(
@@ -62,7 +68,14 @@ def taken_up(records: Records, warehouse: Warehouse, settings: Settings) -> Reco
             warehouse.read("SELECT document_id, chunk_index, chunk_id FROM chunks"),
         )
         made["training_pairs", UNPARTITIONED] = replace(pairs, parts=parts)
-        made |= _made_of_pairs(records, settings, parts)
+    for asset in ("training_pairs", "finetuned_model"):
+        row = made.get((asset, UNPARTITIONED))
+        as_of_then = (then[asset], _input_version(records, asset))
+        if row is not None and (row.code_version, row.input_version) == as_of_then:
+            inputs = Records(made).input_version(asset)
+            made[asset, UNPARTITIONED] = replace(
+                row, code_version=today[asset], input_version=inputs
+            )
     failures = unanswered(warehouse.read("SELECT * FROM synthetic_questions WHERE question = ''"))
     for key, failure in failures.items():
         if asked := made.get(("synthetic_questions", key)):
@@ -90,28 +103,43 @@ def _of(asset: str, slices: Mapping[Slice, Row]) -> dict[str, Row]:
     return {key: row for (name, key), row in slices.items() if name == asset}
 
 
-def _made_of_pairs(
-    records: Records, settings: Settings, parts: Mapping[str, str]
-) -> dict[Slice, Materialization]:
-    """Today's record of the newest model, where that of 0.1.0 says that it is up to date."""
-    made_from = digest(
+def _input_version(records: Records, asset: str) -> str:
+    """Version of what an unpartitioned asset is made from, as 0.1.0 made it."""
+    return digest(
         sorted(
-            (asset, key, row.data_version)
-            for (asset, key), row in records.made.items()
-            if asset in ("training_pairs", "chunks") and row.data_version
+            (name, key, row.data_version)
+            for (name, key), row in records.made.items()
+            if name in GRAPH[asset].upstream and row.data_version
         )
     )
-    model = records.made.get(("finetuned_model", UNPARTITIONED))
-    as_of_then = (_code_version(settings), made_from)
-    if model is None or (model.code_version, model.input_version) != as_of_then:
-        return {}
-    code = code_versions(settings)["finetuned_model"]
-    today = replace(model, code_version=code, input_version=parts[TRAINING])
-    return {("finetuned_model", UNPARTITIONED): today}
 
 
-def _code_version(settings: Settings) -> str:
-    """Code version of finetuned_model as 0.1.0 made it of these settings."""
+def _code_versions(settings: Settings) -> dict[str, str]:
+    """Code versions that 0.1.0 made from these settings, of the assets whose version differs."""
+    return {
+        "synthetic_questions": code_versions(settings)["synthetic_questions"].replace(
+            LABELLED_VERSION, "labelled-2"
+        ),
+        "training_pairs": _pairs_version(settings),
+        "finetuned_model": _model_version(settings),
+    }
+
+
+def _pairs_version(settings: Settings) -> str:
+    enabled = enabled_filters(settings.filters) & CORPUS_FILTERS
+    shape: list[object] = [sorted(enabled)]
+    if "near_duplicates" in enabled:
+        shape.append(0.95)  # settings of then, as they were without being set
+    if "round_trip" in enabled:
+        shape.append(20)
+    if enabled & NEED_EMBEDDINGS:
+        card = model_card(settings)
+        shape += [card.name, card.query_prompt, card.document_prompt, settings.precision]
+    shape.append(read_labelled(settings.labelled_files, settings.labelled_purpose))
+    return f"4, {digest(shape)}"
+
+
+def _model_version(settings: Settings) -> str:
     card = model_card(settings)
     shape: tuple[object, ...] = (
         settings.method,

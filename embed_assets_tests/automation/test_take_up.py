@@ -31,6 +31,8 @@ from embed_assets_tests.rows import NOW, question
 CORPUS = Corpus.of(documents=6, chunks=8)
 MODEL_CODE = "3.1, c4980ff5e815a2cc"
 """Code version of finetuned_model that 0.1.0 had with no settings."""
+PAIRS_CODE = "4, 14e9ac76104836ae"
+"""Code version of training_pairs that 0.1.0 had with no settings."""
 NO_FILE, WITHOUT_QUESTIONS = "document-0", "document-1"
 
 
@@ -76,12 +78,16 @@ class OldHome:
     def train(self, model_code: str) -> None:
         pairs = make_pairs(self.warehouse, keep_all)
         codes = code_versions(self.settings)
-        made_from = Ledger(self.warehouse).read().input_version("training_pairs")
         chunks = [("chunks", key, f"chunks of {key}") for key in CORPUS.documents]
+        questions = [
+            ("synthetic_questions", key, f"synthetic_questions of {key}")
+            for key in CORPUS.documents
+        ]
+        made_from = digest(sorted([*chunks, *questions]))
         of_then = digest(sorted([*chunks, ("training_pairs", "", "pairs")]))
         runs = [("base_eval", "", "base run"), ("finetuned_model", "", "model run")]
         rows = {
-            "training_pairs": Materialization(codes["training_pairs"], made_from, "pairs"),
+            "training_pairs": Materialization(PAIRS_CODE, made_from, "pairs"),
             "base_eval": Materialization(codes["base_eval"], of_then, "base run"),
             "finetuned_model": Materialization(model_code, of_then, "model run"),
             "comparison": Materialization(codes["comparison"], digest(runs), "comparison run"),
@@ -146,6 +152,35 @@ def test_a_model_that_was_up_to_date_is_not_trained_anew(home):
     read_again(home)
     steps = home.plan().steps
     assert not any("finetuned_model" in step.assets for step in steps)
+
+
+def test_pairs_that_were_up_to_date_are_not_made_anew(home):
+    take_up(home.warehouse, home.settings)
+    read_again(home)
+    assert unpartitioned(home.plan()) == ("base_eval", "comparison")
+
+
+def test_pairs_by_other_filters_are_made_anew(tmp_path, monkeypatch):
+    monkeypatch.setenv("EMBED_ASSETS_FILTERS", "none")
+    home = OldHome(tmp_path)
+    take_up(home.warehouse, home.settings)
+    read_again(home)
+    assert "training_pairs" in unpartitioned(home.plan())
+
+
+def test_what_people_asked_is_not_matched_anew(tmp_path):
+    (tmp_path / "questions.jsonl").write_text('{"question": "Who pays?", "file_name": "a.pdf"}\n')
+    home = OldHome(tmp_path)
+    today = code_versions(home.settings)["synthetic_questions"]
+    of_then = today.replace("labelled-3", "labelled-2")
+    assert of_then != today
+    keys = [key for key in CORPUS.documents if key != WITHOUT_QUESTIONS]
+    with home.warehouse.transaction() as transaction:
+        holds = {key: f"synthetic_questions of {key}" for key in keys}
+        home.record(transaction, "synthetic_questions", of_then, holds)
+    take_up(home.warehouse, home.settings)
+    made = home.records.made
+    assert {made["synthetic_questions", key].code_version for key in keys} == {today}
 
 
 def test_what_failed_is_read_once_more(home):
