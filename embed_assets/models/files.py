@@ -7,6 +7,7 @@ doesn't say, the model is unknown, and that is an error.
 import functools
 import json
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -104,7 +105,7 @@ def _hub_file(source: str, name: str) -> Path | None:
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     try:
-        return Path(hf_hub_download(source, name))
+        return Path(hf_hub_download(source, name, local_files_only=not _hub_answers()))
     except LocalEntryNotFoundError as error:
         if _is_absent_from_cache(source, name):
             return None
@@ -113,6 +114,25 @@ def _hub_file(source: str, name: str) -> Path | None:
         return None
     except Exception as error:
         raise no_such_model(source) from error
+
+
+def _hub_answers() -> bool:
+    """Whether the hub can be reached: asked once a minute.
+
+    The hub's own client tries for half a minute, for each file that its cache lacks.
+    """
+    return _answered_in(int(time.monotonic() // 60))
+
+
+@functools.lru_cache(maxsize=1)
+def _answered_in(_minute: int) -> bool:
+    from huggingface_hub import constants, get_session
+
+    try:
+        get_session().head(constants.ENDPOINT, timeout=3)
+    except Exception:  # of the hub's HTTP client, or that it may not be used
+        return False
+    return True
 
 
 def _is_absent_from_cache(source: str, name: str) -> bool:

@@ -1,9 +1,13 @@
 """A hub model that was downloaded once is usable without a network."""
 
 import os
+import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -76,6 +80,79 @@ def test_a_hub_model_is_known_by_its_commit(cache, model):
     assert tokenizer_identity(card) == before[1]
 
 
+CARD = """
+from embed_assets.models.card import model_card
+from embed_assets.settings import Settings
+print(model_card(Settings(model="team/tiny")).token_limit)
+"""
+
+
+class Hub(BaseHTTPRequestHandler):
+    """A hub that has one model without weights and prompts."""
+
+    files: Path
+
+    def do_HEAD(self) -> None:
+        self._answer()
+
+    def do_GET(self) -> None:
+        self.wfile.write(self._answer())
+
+    def _answer(self) -> bytes:
+        wanted = self.path.partition(f"/{NAME}/resolve/main/")[2]
+        file = self.files / (wanted or "README.md")
+        found = not wanted or (file.is_file() and wanted != PROMPTS)
+        content = file.read_bytes() if wanted and found else b""
+        self.send_response(200 if found else 404)
+        if not found:
+            self.send_header("X-Error-Code", "EntryNotFound")
+        self.send_header("X-Repo-Commit", COMMIT)
+        self.send_header("ETag", f'"{wanted}"')
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        return content
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def hub(model: Path) -> Iterator[str]:
+    """Address of a hub on this machine."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("OneModel", (Hub,), {"files": model}))
+    Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def run_with_hub(program: str, home: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith("HF_")}
+    return subprocess.run(
+        [sys.executable, "-c", program],
+        env={**inherited, "HF_HOME": str(home), **environment},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+
+def test_what_the_hub_has_is_fetched_and_what_it_lacks_is_absent(tmp_path: Path, hub: str):
+    assert run_with_hub(CARD, tmp_path, HF_ENDPOINT=hub).stdout.strip() == "128"
+    offline = run_with_hub(CARD, tmp_path, HF_HUB_OFFLINE="1")
+    assert offline.stdout.strip() == "128", "it was kept, what is absent too"
+
+
+def test_a_hub_that_does_not_answer_is_not_asked_for_file_after_file(tmp_path: Path, model: Path):
+    make_hub_cache(tmp_path / "hub", NAME, model, without=[PROMPTS, BERT])
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        silent = f"http://127.0.0.1:{unused.getsockname()[1]}"
+        done = run_with_hub(CARD, tmp_path, HF_ENDPOINT=silent)
+    assert done.stdout.strip() == "128"
+    assert "Retrying" not in done.stderr
+
+
 def test_a_hub_model_embeds_offline_in_a_process_of_its_own(tmp_path: Path, model: Path):
     make_hub_cache(tmp_path / "hub", NAME, model, without=[PROMPTS])
     program = (
@@ -85,9 +162,5 @@ def test_a_hub_model_embeds_offline_in_a_process_of_its_own(tmp_path: Path, mode
         f"card = model_card(Settings(model='{NAME}'))\n"
         "print(LocalEncoder(card, 'fp32').encode_queries(['the pump']).shape)\n"
     )
-    environment = {**os.environ, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
-    environment.pop("HF_HUB_CACHE", None)
-    done = subprocess.run(
-        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
-    )
+    done = run_with_hub(program, tmp_path, HF_HUB_OFFLINE="1")
     assert done.stdout.strip() == "(1, 32)"
