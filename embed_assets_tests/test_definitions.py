@@ -14,6 +14,7 @@ from embed_assets.automation.state import code_versions
 from embed_assets.command.pipeline import check_settings
 from embed_assets.definitions import build_definitions, build_resources
 from embed_assets.errors import SettingsError
+from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import PREFIX, Settings
 from embed_assets.tables import TABLES
 from embed_assets_tests.tiny_model import make_tiny_model
@@ -195,6 +196,11 @@ def test_another_model_changes_chunks_and_what_uses_the_model(tmp_path, monkeypa
     }
 
 
+def test_a_default_that_is_written_out_trains_nothing_anew(tmp_path, monkeypatch):
+    assert changed(tmp_path, monkeypatch, learning_rate="6e-5") == set()
+    assert changed(tmp_path, monkeypatch, learning_rate="5e-5") == {"finetuned_model"}
+
+
 def test_the_version_of_chunks_in_dagster_names_the_model_and_its_limit(tmp_path, tiny_model):
     settings = Settings(home=tmp_path, model=str(tiny_model))
     version = specs(build_definitions(settings))["chunks"].code_version
@@ -269,7 +275,7 @@ def test_a_model_that_is_not_there_is_an_error_of_the_command_and_not_of_the_def
     dg.Definitions.validate_loadable(build_definitions(settings))
     (tmp_path / "a.pdf").write_bytes(b"%PDF-1.4")
     with pytest.raises(SettingsError, match="EMBED_ASSETS_MODEL"):
-        check_settings(settings)
+        check_settings(settings, Warehouse(path=str(settings.warehouse)))
 
 
 # What loading costs.

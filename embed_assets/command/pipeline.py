@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import dagster as dg
 import typer
@@ -35,7 +36,7 @@ from embed_assets.definitions import build_definitions
 from embed_assets.documents.folder import FoundDocument, scan
 from embed_assets.errors import ProjectError, SettingsError, hide_password, one_line
 from embed_assets.evaluation.baselines import check_baselines
-from embed_assets.models.card import embedding_size, matryoshka_dimensions, model_card
+from embed_assets.models.card import model_card
 from embed_assets.partitions import DOCUMENTS
 from embed_assets.questions.assets import BUDGET_TAG
 from embed_assets.questions.generation import check_generator
@@ -44,6 +45,8 @@ from embed_assets.resources.tracking import Tracking
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import TRACKING_URI, Settings
 from embed_assets.terminal import terminal_kept
+from embed_assets.training.claims import is_training
+from embed_assets.training.config import training_config
 
 REPOSITORY = ".dagster/repository"
 """The tag by which the UI shows a run under its job."""
@@ -85,10 +88,9 @@ def bring_up_to_date(settings: Settings, *, train: bool, agreed: bool = False) -
     agreed: a person agreed that none of the documents on record is in the folder any more.
     SettingsError before any work is done if the folder, the model or the generator is wrong.
     """
-    check_settings(settings, agreed=agreed)
-    prepare_home(settings)
     warehouse = Warehouse(path=str(settings.warehouse))
-    check_baselines(warehouse, settings)
+    check_settings(settings, warehouse, agreed=agreed)
+    prepare_home(settings)
     tracking = Tracking(home=str(settings.home), project=settings.project)
     versions = code_versions(settings)
     runs = _Runs(build_definitions(settings), uuid.uuid4().hex)
@@ -123,6 +125,8 @@ def bring_up_to_date(settings: Settings, *, train: bool, agreed: bool = False) -
                     for batch in batches(order, step.documents):
                         runs.execute(instance, INGEST, step.assets, batch, seconds)
                         read.update(batch)
+            elif train and plan.corpus_step and _let_train(settings.models):
+                continue  # what is due may be another thing now
             elif train and plan.corpus_step:
                 runs.execute(instance, TRAIN, plan.corpus_step.assets, (), seconds)
             else:
@@ -130,7 +134,7 @@ def bring_up_to_date(settings: Settings, *, train: bool, agreed: bool = False) -
                 return Done(seconds, left, held)
 
 
-def check_settings(settings: Settings, *, agreed: bool = False) -> None:
+def check_settings(settings: Settings, warehouse: Warehouse, *, agreed: bool = False) -> None:
     """SettingsError, before hours of work, where a setting can't be used.
 
     agreed: a person agreed that the folder holds no PDF any more.
@@ -139,7 +143,8 @@ def check_settings(settings: Settings, *, agreed: bool = False) -> None:
         raise SettingsError(f"EMBED_ASSETS_PDFS: there are no PDFs in {settings.pdfs}.")
     check_generator(settings)
     read_labelled(settings.labelled_files, settings.labelled_purpose)
-    matryoshka_dimensions(embedding_size(model_card(settings).source), settings.dimensions)
+    training_config(settings.models, settings, model_card(settings), run_id="")
+    check_baselines(warehouse, settings)
 
 
 def _let_settle(settings: Settings) -> None:
@@ -150,6 +155,16 @@ def _let_settle(settings: Settings) -> None:
         if not any(is_changing(file, now) for file in scan(settings.pdfs).values()):
             return
         time.sleep(0.5)
+
+
+def _let_train(models: Path) -> bool:
+    """Wait while another run trains, or the process of one that was killed. Whether one did."""
+    if not is_training(models):
+        return False
+    typer.echo(f"Another process trains in {models}: waiting for it to end.", err=True)
+    while is_training(models):
+        time.sleep(0.5)
+    return True
 
 
 def is_changing(file: FoundDocument, now: datetime) -> bool:

@@ -13,12 +13,14 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from embed_assets.automation.plan import Plan
+from embed_assets.automation.plan import Plan, Wait
+from embed_assets.automation.runs import INGEST
 from embed_assets.automation.state import State, code_versions, read_state
 from embed_assets.automation.take_up import taken_up
-from embed_assets.command.pipeline import is_changing
+from embed_assets.command.pipeline import check_settings, is_changing
 from embed_assets.command.summary import failed_documents
 from embed_assets.documents.parsing import document_statuses
+from embed_assets.errors import SettingsError
 from embed_assets.models.registry import aliases
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
@@ -27,18 +29,14 @@ LISTED = 20
 
 
 def status_summary(settings: Settings) -> dict[str, Any]:
-    """What `status --json` prints. SettingsError where the folder or the model is wrong."""
+    """What `status --json` prints. SettingsError where the folder can't be read."""
     warehouse = Warehouse(path=str(settings.warehouse))
     state = _state(settings, warehouse)
-    state = replace(state, records=taken_up(state.records, warehouse, settings))
     changing = {k for k, file in state.pending.items() if is_changing(file, datetime.now(UTC))}
     state = state.with_settling(changing)
-    plan = state.plan(settings, code_versions(settings))
+    plan = _plan(settings, warehouse, state)
     folder = state.folder
     pending = state.pending
-    waiting = [{"what": wait.what, "reason": wait.reason} for wait in plan.waiting]
-    if plan.refused:
-        waiting.append({"what": "ingest", "reason": f"{plan.refused}: --yes agrees"})
     return {
         "folder": {
             "documents": len(folder.found),
@@ -60,7 +58,7 @@ def status_summary(settings: Settings) -> dict[str, Any]:
                 for asset in step.assets
             ),
         ],
-        "waiting": waiting,
+        "waiting": [{"what": wait.what, "reason": wait.reason} for wait in plan.waiting],
         "failed": [
             {name: row[name] for name in ("path", "error", "attempts", "final")}
             for row in failed_documents(settings, warehouse, document_statuses(warehouse))
@@ -78,13 +76,27 @@ def _state(settings: Settings, warehouse: Warehouse) -> State:
         return read_state(settings, warehouse, instance)
 
 
+def _plan(settings: Settings, warehouse: Warehouse, state: State) -> Plan:
+    """The plan, or the one wait for a person: to agree, or to mend a setting that `run` refuses."""
+    try:
+        check_settings(settings, warehouse, agreed=True)
+        state = replace(state, records=taken_up(state.records, warehouse, settings))
+        plan = state.plan(settings, code_versions(settings))
+    except SettingsError as error:
+        return Plan(waiting=(Wait(INGEST, str(error)),))
+    if plan.refused:
+        return Plan(waiting=(Wait(INGEST, f"{plan.refused}: --yes agrees"),))
+    return plan
+
+
 def _retraining(warehouse: Warehouse, plan: Plan, home: Path) -> dict[str, Any]:
     """Whether a training is due, why, and how the pairs differ from those of the newest model."""
     step = plan.corpus_step
     due = step is not None and "finetuned_model" in step.assets
     reason = step.reason if step is not None and due else None
     if not due:
-        waits = [w.reason for w in plan.waiting if w.what in ("finetuned_model", "training_pairs")]
+        held = (INGEST, "training_pairs", "finetuned_model")
+        waits = [wait.reason for wait in plan.waiting if wait.what in held]
         reason = waits[0] if waits else "the newest model was trained on the pairs of today"
         if step is not None:
             reason = f"{', '.join(step.assets)} first: {step.reason}"

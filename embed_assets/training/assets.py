@@ -23,7 +23,7 @@ from embed_assets.resources.tracking import Tracking, as_params
 from embed_assets.resources.warehouse import Warehouse, digest
 from embed_assets.settings import Settings, Training
 from embed_assets.training.claims import claimed, clear_trainings
-from embed_assets.training.config import TrainingConfig, training_config, without_effect
+from embed_assets.training.config import TrainingConfig, as_meant, training_config
 from embed_assets.training.launch import training_command, training_environment
 from embed_assets.training.preparation import (
     TrainingInput,
@@ -200,5 +200,5 @@ def _row(
 
 def code_versions(settings: Settings) -> dict[str, str]:
     """Version of the training and of every setting that shapes a model."""
-    shape = settings.shape("finetuned_model", **model_shape(settings), **without_effect(settings))
+    shape = settings.shape("finetuned_model", **model_shape(settings), **as_meant(settings))
     return {"finetuned_model": f"{TRAINING_VERSION}, {digest(shape)}"}

@@ -37,6 +37,17 @@ def training_in(folder: Path) -> Iterator[None]:
         yield
 
 
+def is_training(models: Path) -> bool:
+    """Whether a training is under way in a folder of models, whoever started it."""
+    for lock in models.glob("training-*.lock"):
+        try:
+            with FileLock(lock, timeout=0):
+                pass
+        except Timeout:
+            return True
+    return False
+
+
 def clear_trainings(models: Path) -> None:
     """Delete the folders of trainings that are over, or that nothing will take up."""
     for folder in models.glob("training-*"):

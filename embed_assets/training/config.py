@@ -155,9 +155,16 @@ def training_config(
     )
 
 
-def without_effect(settings: Settings) -> dict[str, None]:
-    """The training settings that have no effect by the method that is set, each as None."""
-    return dict.fromkeys(NOT_OF_ADAPTERS) if settings.method == "adapter" else {}
+def as_meant(settings: Settings) -> dict[str, object]:
+    """What stands for training settings in a code version: see `Settings.shape`.
+
+    None for those without effect by the method that is set, and for a default written out.
+    """
+    rate = settings.learning_rate
+    return {
+        "learning_rate": None if rate == LEARNING_RATES[settings.method] else rate,
+        **(dict.fromkeys(NOT_OF_ADAPTERS) if settings.method == "adapter" else {}),
+    }
 
 
 def process_count(settings: Settings, machine: Machine) -> int:

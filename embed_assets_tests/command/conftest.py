@@ -59,8 +59,8 @@ class Project:
     def summary(self, done: Done) -> dict[str, Any]:
         return ingest_summary(self.settings, self.warehouse, done)
 
-    def status(self) -> dict[str, Any]:
-        return status_summary(self.settings)
+    def status(self, **settings: Any) -> dict[str, Any]:
+        return status_summary(self.settings.model_copy(update=settings))
 
     @property
     def times_read(self) -> list[str]:

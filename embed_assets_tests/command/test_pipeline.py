@@ -2,14 +2,18 @@
 
 import os
 import signal
+import time
 from collections.abc import Callable
+from pathlib import Path
+from threading import Thread
 
 import dagster as dg
 import pytest
 
 from embed_assets.automation.runs import TRAIN
-from embed_assets.command.pipeline import RunFailedError, _Runs
+from embed_assets.command.pipeline import RunFailedError, _let_train, _Runs
 from embed_assets.errors import SettingsError
+from embed_assets.training.claims import training_in
 
 
 def run(instance: dg.DagsterInstance, body: Callable[[], None]) -> dict[str, float]:
@@ -71,3 +75,22 @@ def test_a_run_that_was_interrupted_is_no_failure(instance):
 
 def test_a_run_says_what_it_made_and_how_long_that_took(instance):
     assert set(run(instance, lambda: None)) == {"chunks"}
+
+
+def test_a_command_waits_until_nobody_else_trains(tmp_path: Path, capfd):
+    assert not _let_train(tmp_path)
+    other = training_in(tmp_path / "training-a")
+    other.__enter__()
+    ended = []
+
+    def end() -> None:
+        time.sleep(1)
+        ended.append(True)
+        other.__exit__(None, None, None)
+
+    thread = Thread(target=end)
+    thread.start()
+    assert _let_train(tmp_path)
+    assert ended
+    thread.join()
+    assert "waiting for it to end" in capfd.readouterr().err

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from embed_assets.command.status import status_text
+from embed_assets.errors import SettingsError
 from embed_assets.graph import CORPUS_ASSETS, DOCUMENT_ASSETS
 from embed_assets_tests.readers import read_or_die
 
@@ -42,6 +43,35 @@ def test_in_a_home_that_is_not_there_yet_everything_is_due_and_none_is_made(proj
 
 def test_an_empty_folder_is_no_error(project):
     assert project.status()["folder"]["documents"] == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("labelled", "people.jsonl"),
+        ("model", "./nowhere"),
+        ("questions", "oracle:delphi"),
+        ("filters", "each"),
+        ("dimensions", "9999"),
+        ("baselines", "base"),
+        ("pairs_together", 32),
+    ],
+)
+def test_a_setting_that_a_run_would_refuse_is_what_everything_waits_for(
+    project, tmp_path, monkeypatch, name, value
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "people.jsonl").write_text("{")
+    project.put("a.pdf")
+    project.ingest()
+    wrong = {name: value}
+    with pytest.raises(SettingsError) as refused:
+        project.ingest(**wrong)
+    summary = project.status(**wrong)
+    assert summary["folder"]["documents"] == 1
+    assert summary["due"] == []
+    assert summary["waiting"] == [{"what": "ingest", "reason": str(refused.value)}]
+    assert summary["retraining"]["reason"] == str(refused.value)
 
 
 def test_its_keys_are_these(project):

@@ -8,7 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from embed_assets.training.claims import FolderClaimedError, claimed, clear_trainings, training_in
+from embed_assets.training.claims import (
+    FolderClaimedError,
+    claimed,
+    clear_trainings,
+    is_training,
+    training_in,
+)
 
 HOLD = """
 import sys
@@ -50,6 +56,14 @@ def test_a_folder_in_which_another_process_is_busy_is_neither_taken_nor_deleted(
         assert folder.is_dir(), "whoever was killed holds nothing"
     clear_trainings(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("process", ["claimed", "training_in"])
+def test_who_asks_knows_that_another_process_is_busy(tmp_path: Path, process: str) -> None:
+    with another(process, tmp_path / "training-a"):
+        assert is_training(tmp_path)
+    assert not is_training(tmp_path), "whoever was killed is not"
+    assert not is_training(tmp_path / "nowhere")
 
 
 def test_a_folder_is_claimed_before_it_is_there(tmp_path: Path) -> None:
