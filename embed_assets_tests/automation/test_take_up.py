@@ -196,6 +196,14 @@ def test_questions_that_were_not_asked_are_due_for_the_next_command(home):
     assert (attempt.failure.cause, attempt.next_at) == (Cause.NOT_ASKED, None)
 
 
+def test_embeddings_whose_keys_say_too_little_are_forgotten(home):
+    row = {"model": ["4cc14e21aec852c3"], "text_id": ["a"], "embedding": [[0.0]]}
+    of_then = pl.DataFrame(row, schema=TABLES["embeddings"].schema)
+    home.warehouse.replace("embeddings", of_then)
+    take_up(home.warehouse, home.settings)
+    assert home.warehouse.count("embeddings") == 0
+
+
 def test_a_home_that_was_never_trained_is_taken_up_too(tmp_path):
     home = OldHome(tmp_path, trained=False)
     take_up(home.warehouse, home.settings)
