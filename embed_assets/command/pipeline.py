@@ -46,7 +46,7 @@ from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import TRACKING_URI, Settings
 from embed_assets.terminal import terminal_kept
 from embed_assets.training.claims import is_training
-from embed_assets.training.config import training_config
+from embed_assets.training.config import check_training
 
 REPOSITORY = ".dagster/repository"
 """The tag by which the UI shows a run under its job."""
@@ -143,7 +143,7 @@ def check_settings(settings: Settings, warehouse: Warehouse, *, agreed: bool = F
         raise SettingsError(f"EMBED_ASSETS_PDFS: there are no PDFs in {settings.pdfs}.")
     check_generator(settings)
     read_labelled(settings.labelled_files, settings.labelled_purpose)
-    training_config(settings.models, settings, model_card(settings), run_id="")
+    check_training(settings, model_card(settings))
     check_baselines(warehouse, settings)
 
 

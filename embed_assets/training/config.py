@@ -118,22 +118,7 @@ def training_config(
     machine: Machine | None = None,
 ) -> TrainingConfig:
     """The training that the settings ask for. SettingsError where they don't go together."""
-    if settings.loss == "gist" and settings.hard_negatives > 1:
-        raise SettingsError(
-            "EMBED_ASSETS_HARD_NEGATIVES: the loss `gist` takes one for each question, at most."
-        )
-    if settings.pairs_together >= settings.batch_size:
-        raise SettingsError(
-            "EMBED_ASSETS_PAIRS_TOGETHER: below EMBED_ASSETS_BATCH_SIZE, please: "
-            "a batch of one chunk has no negatives."
-        )
-    if not starts_with_transformer(card.source):
-        for name, needed in (("method", "lora"), ("loss", "cached_mnrl"), ("loss", "gist")):
-            if getattr(settings, name) == needed:
-                raise SettingsError(
-                    f"EMBED_ASSETS_{name.upper()}={needed} needs a transformer, and {card.name} "
-                    "doesn't begin with one."
-                )
+    check_training(settings, card)
     processes = process_count(settings, machine or this_machine())
     decided = {
         "learning_rate": settings.learning_rate or LEARNING_RATES[settings.method],
@@ -153,6 +138,27 @@ def training_config(
         dimensions=matryoshka_dimensions(embedding_size(card.source), settings.dimensions),
         precision=settings.precision,
     )
+
+
+def check_training(settings: Settings, card: ModelCard) -> None:
+    """SettingsError where training settings don't go together, or with the model."""
+    if settings.loss == "gist" and settings.hard_negatives > 1:
+        raise SettingsError(
+            "EMBED_ASSETS_HARD_NEGATIVES: the loss `gist` takes one for each question, at most."
+        )
+    if settings.pairs_together >= settings.batch_size:
+        raise SettingsError(
+            "EMBED_ASSETS_PAIRS_TOGETHER: below EMBED_ASSETS_BATCH_SIZE, please: "
+            "a batch of one chunk has no negatives."
+        )
+    if not starts_with_transformer(card.source):
+        for name, needed in (("method", "lora"), ("loss", "cached_mnrl"), ("loss", "gist")):
+            if getattr(settings, name) == needed:
+                raise SettingsError(
+                    f"EMBED_ASSETS_{name.upper()}={needed} needs a transformer, and {card.name} "
+                    "doesn't begin with one."
+                )
+    matryoshka_dimensions(embedding_size(card.source), settings.dimensions)
 
 
 def as_meant(settings: Settings) -> dict[str, object]:
