@@ -1,6 +1,8 @@
 """`status` says what is due, what waits and what failed, and leaves everything as it is."""
 
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -27,6 +29,27 @@ KEYS = {
 
 def files(folder: Path) -> dict[str, bytes]:
     return {str(f.relative_to(folder)): f.read_bytes() for f in folder.rglob("*") if f.is_file()}
+
+
+STATUS = """
+import sys
+from pathlib import Path
+from embed_assets.command.status import status_summary
+from embed_assets.settings import Settings
+status_summary(Settings(pdfs=Path(sys.argv[1]), home=Path(sys.argv[2])))
+print("torch" in sys.modules)
+"""
+
+
+def test_it_loads_no_model_and_looks_for_no_gpu(project):
+    project.put("a.pdf")
+    said = subprocess.run(
+        [sys.executable, "-c", STATUS, str(project.pdfs), str(project.settings.home)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert said.stdout.strip() == "False"
 
 
 def test_in_a_home_that_is_not_there_yet_everything_is_due_and_none_is_made(project):
