@@ -1,7 +1,7 @@
 """What every unpartitioned asset does around its work: versions, MLflow run, ledger, result."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -104,9 +104,8 @@ def materializing(
     """
     asset = context.asset_key.path[-1]
     records = Ledger(warehouse).read()
-    with ExitStack() as stack:
-        name = f"{asset} {label}".strip()
-        run_id = stack.enter_context(tracking.run(context, name)) if tracking else ""
+    in_mlflow = tracking.run(context, f"{asset} {label}".strip()) if tracking else nullcontext("")
+    with in_mlflow as run_id:
         made = Materializing(
             context=context,
             warehouse=warehouse,
