@@ -60,13 +60,11 @@ class Materializing:
         made = Materialization(
             self.code_version, self.input_version, self.data_version, parts or {}
         )
-        dagster_run = self.context.run.run_id
         with self.warehouse.transaction() as transaction:
             yield transaction
-            write_made(transaction, self.asset, {UNPARTITIONED: made}, dagster_run)
+            write_made(transaction, self.asset, {UNPARTITIONED: made}, self.context.run.run_id)
             if incomplete:
-                tried = {UNPARTITIONED: self._attempt(incomplete)}
-                write_tried(transaction, self.asset, tried, dagster_run)
+                self._write_attempt(transaction, incomplete)
 
     def result(self, **metadata: Any) -> dg.MaterializeResult:
         """The materialization for Dagster, linked to the MLflow run."""
@@ -81,14 +79,13 @@ class Materializing:
         said = one_line(f"{type(error).__name__}: {error}")
         if self.tracking:
             said = hide_password(said, self.tracking.uri)
-        failure = Failure(Cause.FAILED, said)
         with self.warehouse.transaction() as transaction:
-            tried = {UNPARTITIONED: self._attempt(failure)}
-            write_tried(transaction, self.asset, tried, self.context.run.run_id)
+            self._write_attempt(transaction, Failure(Cause.FAILED, said))
 
-    def _attempt(self, failure: Failure) -> Attempt:
-        now = datetime.now(UTC)
-        return next_attempt(self.before, failure, self.code_version, self.input_version, now)
+    def _write_attempt(self, transaction: Transaction, failure: Failure) -> None:
+        code, inputs, now = self.code_version, self.input_version, datetime.now(UTC)
+        tried = {UNPARTITIONED: next_attempt(self.before, failure, code, inputs, now)}
+        write_tried(transaction, self.asset, tried, self.context.run.run_id)
 
 
 @contextmanager

@@ -52,11 +52,11 @@ class Warehouse(dg.ConfigurableResource):
             if path is not None:
                 quoted = path.replace("'", "''")
                 connection.execute(f"ATTACH '{quoted}' AS stored (READ_ONLY)")
-                columns = "SELECT table_name, column_name FROM duckdb_columns() "
-                for table, column in connection.execute(
-                    f"{columns} WHERE database_name = 'stored' ORDER BY column_index"
-                ).fetchall():
-                    stored.setdefault(table, []).append(column)
+                found = connection.execute(
+                    "SELECT table_name, list(column_name) FROM duckdb_columns() "
+                    "WHERE database_name = 'stored' GROUP BY table_name"
+                )
+                stored = dict(found.fetchall())
             for name, table in TABLES.items():
                 if name in stored:
                     missing = [c for c in table.columns if c not in stored[name]]
