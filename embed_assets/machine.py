@@ -12,7 +12,7 @@ import math
 import os
 import platform
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,25 +21,15 @@ BF16_FLAGS = frozenset({"amx_bf16", "avx512_bf16"})
 """On processors without one of these bf16 is computed in detours, far more slowly than fp32."""
 AMPERE = 8
 """Compute capability of the first NVIDIA GPUs that compute in bf16."""
-TELLING_FLAGS = (
-    "avx2",
-    "avx512f",
-    "avx512_vnni",
-    "avx512_bf16",
-    "amx_bf16",
-    "asimd",
-    "sve",
-    "bf16",
-)
-"""Processor flags that say how fast a model runs; the last three are those of ARM."""
-PROCESSOR = Path("/proc/cpuinfo")
-CGROUP = Path("/sys/fs/cgroup")
-OWN_CGROUPS = Path("/proc/self/cgroup")
+X86_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16")
+ARM_FLAGS = ("asimd", "sve", "bf16")
+"""Processor flags that say how fast a model runs."""
 MEMORY_LIMITS = ("memory.max", "memory.limit_in_bytes")
 """Files of a limit in bytes, in version 2 and in version 1 of cgroups."""
 CPU_LIMITS = (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us"))
 """Likewise: microseconds of all cores together in each period, and the period."""
-UNLIMITED = ("max", "-1")
+UNLIMITED = ("max", "-1", "")
+"""What stands there without a limit; nothing where the file is missing."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +82,7 @@ class Machine:
 
     def __str__(self) -> str:
         """One line for a person."""
-        flags = " ".join(flag for flag in TELLING_FLAGS if flag in self.processor_flags)
+        flags = " ".join(flag for flag in X86_FLAGS + ARM_FLAGS if flag in self.processor_flags)
         gpus = ", ".join(f"{gpu.name} {gpu.memory_bytes / GIB:.0f} GiB" for gpu in self.gpus)
         return (
             f"{self.processor}{f' ({flags})' if flags else ''}, {self.cores} cores, "
@@ -103,8 +93,8 @@ class Machine:
 @functools.cache
 def this_machine() -> Machine:
     """The machine that this process runs on."""
-    limits = cgroup_folders(CGROUP, OWN_CGROUPS)
-    processor = processor_of(PROCESSOR)
+    limits = cgroup_folders(Path("/sys/fs/cgroup"), Path("/proc/self/cgroup"))
+    processor = processor_of(Path("/proc/cpuinfo"))
     flags = processor.get("flags") or processor.get("Features", "")
     return Machine(
         platform=sys.platform,
@@ -124,33 +114,30 @@ def processor_of(file: Path) -> dict[str, str]:
     return {name.strip(): value.strip() for name, _, value in fields}
 
 
-def cgroup_folders(mount: Path, own: Path) -> list[Path]:
+def cgroup_folders(mount: Path, own: Path) -> set[Path]:
     """Folders in which limits of this process stand: of its cgroups, and of those around them.
 
     own: a line for each hierarchy, `number:controllers:path`; version 2 has but one, without
     controllers. A container sees paths of the machine around it, or starts at the mount itself.
     """
-    folders: dict[Path, None] = {}
+    folders: set[Path] = set()
     for line in _text(own).splitlines():
         _, controllers, path = line.split(":", 2)
         for controller in controllers.split(","):
             top = mount / controller
             deepest = top / path.strip("/")
             around = [deepest, *deepest.parents]
-            folders |= dict.fromkeys(folder for folder in around if folder.is_relative_to(top))
-    return list(folders)
+            folders |= {folder for folder in around if folder.is_relative_to(top)}
+    return folders
 
 
-def container_memory(folders: Sequence[Path]) -> int:
+def container_memory(folders: Collection[Path]) -> int:
     """Bytes that a process in these cgroups may take; without a limit, more than there are."""
-    limits = [_text(folder / name).split() for folder in folders for name in MEMORY_LIMITS]
-    return min(
-        (int(limit[0]) for limit in limits if limit and limit[0] not in UNLIMITED),
-        default=sys.maxsize,
-    )
+    limits = [_text(folder / name).strip() for folder in folders for name in MEMORY_LIMITS]
+    return min((int(limit) for limit in limits if limit not in UNLIMITED), default=sys.maxsize)
 
 
-def usable_cores(folders: Sequence[Path]) -> int:
+def usable_cores(folders: Collection[Path]) -> int:
     """Cores that this process may use: those it is bound to, or fewer by the quotas of cgroups.
 
     joblib counts so too, but takes a machine without shared memory to have one core.
@@ -202,17 +189,13 @@ def _gpus() -> tuple[Gpu, ...]:
     if not torch.cuda.is_available():
         return ()
     cards = map(torch.cuda.get_device_properties, range(torch.cuda.device_count()))
-    if torch.version.hip is not None:
-        return tuple(Gpu(card.name, card.total_memory, computes_bf16=True) for card in cards)
+    # Empty of AMD's, all of which compute in bf16.
     built_for = [int(name[3:].rstrip("af")) for name in torch.cuda.get_arch_list() if "sm_" in name]
+    oldest, is_amd = min(built_for, default=0), torch.version.hip is not None
     # torch counts cards that are too old for its build, and calls bf16 supported where it is
     # emulated, which is slow. It has the fastest first: what comes after one too old isn't used.
-    return tuple(
-        Gpu(card.name, card.total_memory, computes_bf16=card.major >= AMPERE)
-        for card in itertools.takewhile(
-            lambda card: 10 * card.major + card.minor >= min(built_for, default=0), cards
-        )
-    )
+    usable = itertools.takewhile(lambda card: 10 * card.major + card.minor >= oldest, cards)
+    return tuple(Gpu(c.name, c.total_memory, is_amd or c.major >= AMPERE) for c in usable)
 
 
 def main() -> None:

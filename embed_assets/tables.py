@@ -2,10 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import polars as pl
-
-UTC_TIME = pl.Datetime("us", "UTC")
 
 
 @dataclass(frozen=True)
@@ -32,9 +31,7 @@ class Table:
 
     @property
     def ddl(self) -> str:
-        """Makes the table, with types, NOT NULL and the primary key, or adds what columns an older
-        one lacks; those are nullable.
-        """
+        """Makes the table, or adds the columns that an older one lacks; those are nullable."""
         columns = ", ".join(
             f'"{name}" {c.sql}{"" if c.nullable else " NOT NULL"}'
             for name, c in self.columns.items()
@@ -59,17 +56,13 @@ class Table:
 
     def conform(self, frame: pl.DataFrame) -> pl.DataFrame:
         """The frame in this table's types and order. TableMismatchError says what doesn't fit."""
-        missing = sorted(set(self.columns) - set(frame.columns))
-        extra = sorted(set(frame.columns) - set(self.columns))
-        if missing or extra:
-            raise TableMismatchError(
-                f"{self.name}: "
-                + "; ".join(
-                    f"{what} {', '.join(names)}"
-                    for what, names in (("missing column", missing), ("unknown column", extra))
-                    if names
-                )
-            )
+        differences = {
+            "missing column": set(self.columns) - set(frame.columns),
+            "unknown column": set(frame.columns) - set(self.columns),
+        }
+        said = [f"{what} {', '.join(sorted(n))}" for what, n in differences.items() if n]
+        if said:
+            raise TableMismatchError(f"{self.name}: {'; '.join(said)}")
         for name, column in self.columns.items():
             found, wanted = frame.schema[name], column.dtype
             if found not in (pl.Null, wanted) and not (found.is_integer() and wanted == pl.Int64):
@@ -83,25 +76,16 @@ class TableMismatchError(Exception):
     """A frame doesn't fit its table: a column is missing, unknown, mistyped or null."""
 
 
-def _text(description: str, *, nullable: bool = False) -> Column:
-    return Column(pl.String, "VARCHAR", description, nullable)
-
-
-def _integer(description: str, *, nullable: bool = False) -> Column:
-    return Column(pl.Int64, "BIGINT", description, nullable)
-
-
-def _number(description: str, *, nullable: bool = False) -> Column:
-    return Column(pl.Float64, "DOUBLE", description, nullable)
-
-
-def _time(description: str, *, nullable: bool = False) -> Column:
-    return Column(UTC_TIME, "TIMESTAMPTZ", description, nullable)
-
+_text = partial(Column, pl.String, "VARCHAR")
+_texts = partial(Column, pl.List(pl.String), "VARCHAR[]")
+_integer = partial(Column, pl.Int64, "BIGINT")
+_integers = partial(Column, pl.List(pl.Int64), "BIGINT[]")
+_number = partial(Column, pl.Float64, "DOUBLE")
+_time = partial(Column, pl.Datetime("us", "UTC"), "TIMESTAMPTZ")
 
 _DOCUMENT_ID = _text("Document: slug of its path and 8 hex digits of the path's sha256")
 _CHUNK_ID = _text("md5 of the chunk's text: equal texts are one corpus entry")
-_RELEVANT = Column(pl.List(pl.String), "VARCHAR[]", "Every chunk_id that answers the question")
+_RELEVANT = _texts("Every chunk_id that answers the question")
 _SPLIT = _text("train, validation, test_seen_documents, test_unseen_documents or test_labelled")
 _RUN_ID = _text("MLflow run that shows these figures")
 _MODEL = _text("base, tuned, or a baseline: bm25, champion v3, openai:MODEL, …")
@@ -228,7 +212,7 @@ _TABLES = (
             "question_id": _text("Question, as in training_pairs"),
             "rank": _integer("Rank of the first relevant chunk, null beyond 100", nullable=True),
             "ndcg_at_10": _number("NDCG@10 of this question"),
-            "top_ids": Column(pl.List(pl.String), "VARCHAR[]", "Ten best chunk_ids, best first"),
+            "top_ids": _texts("Ten best chunk_ids, best first"),
         },
     ),
     Table(
@@ -240,9 +224,7 @@ _TABLES = (
             "identity": _text("Digest of everything that decides the model's embeddings"),
             "questions_version": _text("Version of the questions, their answers and their splits"),
             "corpus_version": _text("Version of the chunks that were searched"),
-            "dimensions": Column(
-                pl.List(pl.Int64), "BIGINT[]", "Dimensions measured, the model's own size included"
-            ),
+            "dimensions": _integers("Dimensions measured, the model's own size included"),
             "evaluation_version": _text("Version of the code that measured"),
             "measured_at": _time("When it was measured"),
         },
@@ -350,9 +332,7 @@ _TABLES = (
             "mlflow_run_id": _text("MLflow run that trained it"),
             "dagster_run_id": _text("Dagster run that trained it"),
             "trained_at": _time("When it was trained"),
-            "fingerprints": Column(
-                pl.List(pl.String),
-                "VARCHAR[]",
+            "fingerprints": _texts(
                 "What its embeddings are kept under; null where an older version made the row",
                 nullable=True,
             ),

@@ -24,12 +24,7 @@ def progress_bar(
     `refresh=False` to what changes its text between updates, or each change is a line.
     """
     out = stream or _terminal(os.environ.get(TERMINAL)) or sys.stderr
-    shared: dict[str, Any] = {
-        "desc": title,
-        "total": total,
-        "unit": unit,
-        "initial": initial,
-    }
+    shared: dict[str, Any] = {"desc": title, "total": total, "unit": unit, "initial": initial}
     if title is None or out is None:
         return tqdm(**shared, disable=True)
     if out.isatty():

@@ -91,7 +91,7 @@ def test_a_system_without_proc_has_no_flags(tmp_path: Path):
     assert processor_of(tmp_path / "nowhere") == {}
 
 
-def cgroups(folder: Path, own: str, files: dict[str, str]) -> list[Path]:
+def cgroups(folder: Path, own: str, files: dict[str, str]) -> set[Path]:
     """Folders of limits of a process with these cgroups, where these files are."""
     for name, text in {"own": own, **files}.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)

@@ -71,23 +71,16 @@ class AnswerStore(dg.ConfigurableResource):
             Path(lock.lock_file).unlink(missing_ok=True)
 
 
+@dataclass(frozen=True)
 class OpenAnswers:
-    """The store as one run sees it."""
+    """The store as one run sees it. owner: names the run to others."""
 
-    def __init__(
-        self,
-        connection: sqlite3.Connection,
-        path: Path,
-        owner: str,
-        model: str,
-        prompt_version: str,
-        session: str,
-    ) -> None:
-        """Made by AnswerStore.open."""
-        self._connection = connection
-        self._path = path
-        self._owner = owner
-        self._model, self._prompt_version, self._session = model, prompt_version, session
+    connection: sqlite3.Connection
+    path: Path
+    owner: str
+    model: str
+    prompt_version: str
+    session: str
 
     def known(self, keys: Sequence[str]) -> set[str]:
         """Which of these keys have an answer."""
@@ -105,86 +98,79 @@ class OpenAnswers:
     def put(self, key: str, reply: Reply) -> None:
         """Keep an answer; on return it survives the end of this process."""
         with self._transaction():
-            self._connection.execute(
+            self.connection.execute(
                 "INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 (
-                    key,
-                    self._model,
-                    self._prompt_version,
-                    reply.text,
-                    reply.input_tokens,
-                    reply.output_tokens,
-                    self._session,
-                    reply.created_at.isoformat(),
+                    *(key, self.model, self.prompt_version),
+                    *(reply.text, reply.input_tokens, reply.output_tokens),
+                    *(self.session, reply.created_at.isoformat()),
                 ),
             )
-            self._connection.execute("DELETE FROM claims WHERE key = ?", (key,))
+            self.connection.execute("DELETE FROM claims WHERE key = ?", (key,))
 
     def spend(self, input_tokens: int, output_tokens: int) -> None:
         """Put a call's tokens on this session's bill, whether or not its reply is of use."""
-        self._connection.execute(
+        self.connection.execute(
             "INSERT INTO bills VALUES (?, ?, ?) ON CONFLICT (session) DO UPDATE SET "
             "input_tokens = input_tokens + excluded.input_tokens, "
             "output_tokens = output_tokens + excluded.output_tokens",
-            (self._session, input_tokens, output_tokens),
+            (self.session, input_tokens, output_tokens),
         )
 
     def spent(self) -> tuple[int, int]:
         """Input and output tokens that this session's calls took, in every run of it."""
-        row = self._connection.execute(
-            "SELECT input_tokens, output_tokens FROM bills WHERE session = ?", (self._session,)
+        row = self.connection.execute(
+            "SELECT input_tokens, output_tokens FROM bills WHERE session = ?", (self.session,)
         ).fetchone()
         return row or (0, 0)
 
     def claim(self, key: str) -> bool:
         """Take a key to answer. False where it has an answer, or another run is at it."""
         with self._transaction():
-            if self._connection.execute("SELECT 1 FROM answers WHERE key = ?", (key,)).fetchone():
+            if self.connection.execute("SELECT 1 FROM answers WHERE key = ?", (key,)).fetchone():
                 return False
-            taken = self._connection.execute(
-                "INSERT OR IGNORE INTO claims VALUES (?, ?)", (key, self._owner)
+            taken = self.connection.execute(
+                "INSERT OR IGNORE INTO claims VALUES (?, ?)", (key, self.owner)
             )
             return taken.rowcount == 1
 
     def give_back(self, key: str) -> None:
         """Let others take a key that has no answer."""
-        self._connection.execute(
-            "DELETE FROM claims WHERE key = ? AND owner = ?", (key, self._owner)
-        )
+        self.connection.execute("DELETE FROM claims WHERE key = ? AND owner = ?", (key, self.owner))
 
     def release(self) -> None:
         """Give back everything that was claimed and not answered."""
-        self._connection.execute("DELETE FROM claims WHERE owner = ?", (self._owner,))
+        self.connection.execute("DELETE FROM claims WHERE owner = ?", (self.owner,))
 
     def release_dead(self) -> None:
         """Free what runs claimed that are no longer alive."""
-        owners = self._connection.execute(
-            "SELECT DISTINCT owner FROM claims WHERE owner <> ?", (self._owner,)
+        owners = self.connection.execute(
+            "SELECT DISTINCT owner FROM claims WHERE owner <> ?", (self.owner,)
         ).fetchall()
         for (owner,) in owners:
-            lock = FileLock(_lock_file(self._path, owner), timeout=0)
+            lock = FileLock(_lock_file(self.path, owner), timeout=0)
             try:
                 with lock:
-                    self._connection.execute("DELETE FROM claims WHERE owner = ?", (owner,))
+                    self.connection.execute("DELETE FROM claims WHERE owner = ?", (owner,))
             except Timeout:
                 continue
             Path(lock.lock_file).unlink(missing_ok=True)
 
     def _select(self, columns: str, keys: Sequence[str]) -> list[tuple]:
         marks = ", ".join("?" * len(keys))
-        return self._connection.execute(
+        return self.connection.execute(
             f"SELECT {columns} WHERE key IN ({marks})", list(keys)
         ).fetchall()
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        self._connection.execute("BEGIN IMMEDIATE")
+        self.connection.execute("BEGIN IMMEDIATE")
         try:
             yield
         except BaseException:
-            self._connection.execute("ROLLBACK")
+            self.connection.execute("ROLLBACK")
             raise
-        self._connection.execute("COMMIT")
+        self.connection.execute("COMMIT")
 
 
 def reply_now(text: str, input_tokens: int, output_tokens: int) -> Reply:

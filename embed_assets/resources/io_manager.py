@@ -23,7 +23,6 @@ from embed_assets.resources.ledger import (
     Failure,
     Ledger,
     Materialization,
-    Slice,
     input_version,
     next_attempt,
     slice_version,
@@ -77,7 +76,7 @@ class _DocumentsIOManager(DbIOManager):
     def __init__(self, warehouse: Warehouse, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._warehouse = warehouse
-        self._versions_read: dict[Slice, dict[str, str]] = {}
+        self._versions_read: dict[tuple[str, str], dict[str, str]] = {}
 
     def load_input(self, context: dg.InputContext) -> pl.DataFrame:
         upstream = context.asset_key.path[-1]
@@ -106,13 +105,7 @@ class _DocumentsIOManager(DbIOManager):
         stray = sorted({*rows["document_id"], *made.not_made, *made.incomplete} - set(keys))
         if stray:
             raise ValueError(f"{asset}: rows of documents outside this run: {', '.join(stray)}")
-        by_document = {
-            str(key[0]): part
-            for key, part in rows.partition_by("document_id", as_dict=True).items()
-        }
-        parts = {
-            key: by_document.get(key, rows.clear()) for key in keys if key not in made.not_made
-        }
+        parts = {key: rows.filter(document_id=key) for key in keys if key not in made.not_made}
         code = context.asset_spec.code_version or ""
         records = {
             key: Materialization(code, self._input_version(asset, key), slice_version(asset, part))

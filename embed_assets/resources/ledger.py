@@ -127,7 +127,7 @@ def next_attempt(
 
 
 class Ledger:
-    """Reads and writes the ledger of a warehouse."""
+    """Reads the ledger of a warehouse; `write_made` and `write_tried` write to it."""
 
     def __init__(self, warehouse: Warehouse) -> None:
         self._warehouse = warehouse
@@ -167,11 +167,9 @@ def write_made(
     now = datetime.now(UTC)
     rows = [
         {
+            **vars(row),
             "asset": asset,
             "document_id": key,
-            "code_version": row.code_version,
-            "input_version": row.input_version,
-            "data_version": row.data_version,
             "parts": json.dumps(row.parts) if row.parts else None,
             "dagster_run_id": run_id,
             "materialized_at": now,

@@ -1,7 +1,7 @@
 """What every unpartitioned asset does around its work: versions, MLflow run, ledger, result."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -60,13 +60,11 @@ class Materializing:
         made = Materialization(
             self.code_version, self.input_version, self.data_version, parts or {}
         )
-        dagster_run = self.context.run.run_id
         with self.warehouse.transaction() as transaction:
             yield transaction
-            write_made(transaction, self.asset, {UNPARTITIONED: made}, dagster_run)
+            write_made(transaction, self.asset, {UNPARTITIONED: made}, self.context.run.run_id)
             if incomplete:
-                tried = {UNPARTITIONED: self._attempt(incomplete)}
-                write_tried(transaction, self.asset, tried, dagster_run)
+                self._write_attempt(transaction, incomplete)
 
     def result(self, **metadata: Any) -> dg.MaterializeResult:
         """The materialization for Dagster, linked to the MLflow run."""
@@ -81,14 +79,13 @@ class Materializing:
         said = one_line(f"{type(error).__name__}: {error}")
         if self.tracking:
             said = hide_password(said, self.tracking.uri)
-        failure = Failure(Cause.FAILED, said)
         with self.warehouse.transaction() as transaction:
-            tried = {UNPARTITIONED: self._attempt(failure)}
-            write_tried(transaction, self.asset, tried, self.context.run.run_id)
+            self._write_attempt(transaction, Failure(Cause.FAILED, said))
 
-    def _attempt(self, failure: Failure) -> Attempt:
-        now = datetime.now(UTC)
-        return next_attempt(self.before, failure, self.code_version, self.input_version, now)
+    def _write_attempt(self, transaction: Transaction, failure: Failure) -> None:
+        code, inputs, now = self.code_version, self.input_version, datetime.now(UTC)
+        tried = {UNPARTITIONED: next_attempt(self.before, failure, code, inputs, now)}
+        write_tried(transaction, self.asset, tried, self.context.run.run_id)
 
 
 @contextmanager
@@ -104,9 +101,8 @@ def materializing(
     """
     asset = context.asset_key.path[-1]
     records = Ledger(warehouse).read()
-    with ExitStack() as stack:
-        name = f"{asset} {label}".strip()
-        run_id = stack.enter_context(tracking.run(context, name)) if tracking else ""
+    in_mlflow = tracking.run(context, f"{asset} {label}".strip()) if tracking else nullcontext("")
+    with in_mlflow as run_id:
         made = Materializing(
             context=context,
             warehouse=warehouse,

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pydantic import SecretStr, field_validator
+from pydantic import SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from embed_assets.errors import ProjectError, SettingsError, one_line
@@ -33,16 +33,13 @@ Reply = TypeVar("Reply")
 class OpenAIServer(BaseSettings):
     """Where the API is, from the variables that the official client knows, and from `.env`."""
 
-    model_config = SettingsConfigDict(env_prefix="OPENAI_", env_file=".env", extra="ignore")
+    # Secrets are often files, which end with a line break.
+    model_config = SettingsConfigDict(
+        env_prefix="OPENAI_", env_file=".env", extra="ignore", str_strip_whitespace=True
+    )
 
     base_url: str = ""
     api_key: SecretStr = SecretStr("")
-
-    @field_validator("api_key")
-    @classmethod
-    def _stripped(cls, key: SecretStr) -> SecretStr:
-        """Secrets are often files, which end with a line break."""
-        return SecretStr(key.get_secret_value().strip())
 
     @property
     def address(self) -> str:

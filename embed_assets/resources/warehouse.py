@@ -8,7 +8,7 @@ waited for until the same deadline. What was made from what is in `ledger.py`.
 import hashlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -38,16 +38,12 @@ class Warehouse(dg.ConfigurableResource):
         if not Path(self.path).exists():
             return self._read_as_today(None, sql, parameters)
         with self._locked() as deadline:
-            connection = _connect(Path(self.path), True, deadline)
-            try:
+            # A table is missing where the first write was killed half-way, a column where an older
+            # version made the table.
+            lacking = suppress(duckdb.CatalogException, duckdb.BinderException)
+            with lacking, _connect(self.path, True, deadline) as connection:
                 return _query(connection, sql, parameters)
-            except (duckdb.CatalogException, duckdb.BinderException):
-                # A table is missing, where the first write was killed half-way, or a column, where
-                # an older version made the table.
-                connection.close()
-                return self._read_as_today(self.path, sql, parameters)
-            finally:
-                connection.close()
+            return self._read_as_today(self.path, sql, parameters)
 
     def _read_as_today(self, path: str | None, sql: str, parameters: Sequence[Any]) -> pl.DataFrame:
         """Result of a query on the tables of `tables.py`, whatever of them the file has."""
@@ -56,11 +52,11 @@ class Warehouse(dg.ConfigurableResource):
             if path is not None:
                 quoted = path.replace("'", "''")
                 connection.execute(f"ATTACH '{quoted}' AS stored (READ_ONLY)")
-                columns = "SELECT table_name, column_name FROM duckdb_columns() "
-                for table, column in connection.execute(
-                    f"{columns} WHERE database_name = 'stored' ORDER BY column_index"
-                ).fetchall():
-                    stored.setdefault(table, []).append(column)
+                found = connection.execute(
+                    "SELECT table_name, list(column_name) FROM duckdb_columns() "
+                    "WHERE database_name = 'stored' GROUP BY table_name"
+                )
+                stored = dict(found.fetchall())
             for name, table in TABLES.items():
                 if name in stored:
                     missing = [c for c in table.columns if c not in stored[name]]
@@ -108,23 +104,14 @@ class Warehouse(dg.ConfigurableResource):
     @contextmanager
     def transaction(self) -> Iterator["Transaction"]:
         """What is written inside is written together, or not at all. Keep it short: others wait."""
-        path = Path(self.path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with self._locked() as deadline:
-            connection = _connect(path, False, deadline)
-            try:
-                connection.execute("SET TimeZone = 'UTC'")
-                connection.begin()
-                try:
-                    for table in TABLES.values():
-                        connection.execute(table.ddl)
-                    yield Transaction(connection)
-                except BaseException:
-                    connection.rollback()
-                    raise
-                connection.commit()
-            finally:
-                connection.close()
+        Path(self.path).parent.mkdir(parents=True, exist_ok=True)
+        with self._locked() as deadline, _connect(self.path, False, deadline) as connection:
+            connection.execute("SET TimeZone = 'UTC'")
+            connection.begin()
+            for table in TABLES.values():
+                connection.execute(table.ddl)
+            yield Transaction(connection)
+            connection.commit()  # closed without it, the connection rolls back
 
     @contextmanager
     def _locked(self) -> Iterator[float]:
@@ -141,7 +128,7 @@ class Warehouse(dg.ConfigurableResource):
             yield deadline
 
 
-def _connect(path: Path, read_only: bool, deadline: float) -> duckdb.DuckDBPyConnection:
+def _connect(path: str, read_only: bool, deadline: float) -> duckdb.DuckDBPyConnection:
     while True:
         try:
             return duckdb.connect(path, read_only=read_only)

@@ -6,6 +6,7 @@ identity. (LlamaIndex's adapter fine-tuning is the same idea, for one dimension.
 """
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -47,11 +48,11 @@ def fit_adapter(config: TrainingConfig, progress: Progress) -> dict[str, Any]:
         [place_of[chunk_id] for chunk_id in ids if chunk_id in place_of]
         for ids in pairs["related_chunk_ids"]
     ]
-    validation = _Validation(config)
+    score = _validation(config)
     adapter = torch.nn.Linear(questions.shape[1], questions.shape[1], bias=False)
     torch.nn.init.eye_(adapter.weight)
     optimizer = torch.optim.AdamW(adapter.parameters(), lr=config.learning_rate, weight_decay=0)
-    base = validation.score(None)
+    base = score(adapter.weight.detach().numpy())
     best, best_weight, best_epoch = base, adapter.weight.detach().clone(), 0
     progress.say(f"Fitting an adapter to {pairs.height} pairs: validation NDCG@10 {best:.4f}")
     epoch = 0
@@ -74,11 +75,11 @@ def fit_adapter(config: TrainingConfig, progress: Progress) -> dict[str, Any]:
             loss.backward()
             optimizer.step()
             losses.append(float(loss))
-        score = validation.score(adapter.weight.detach().numpy())
-        measured = {"loss": float(np.mean(losses)), "validation_ndcg_at_10": score}
+        ndcg = score(adapter.weight.detach().numpy())
+        measured = {"loss": float(np.mean(losses)), "validation_ndcg_at_10": ndcg}
         progress.measure({epoch: measured})
-        if score > best:
-            best, best_weight, best_epoch = score, adapter.weight.detach().clone(), epoch
+        if ndcg > best:
+            best, best_weight, best_epoch = ndcg, adapter.weight.detach().clone(), epoch
     progress.say(f"Adapter of epoch {best_epoch}: validation NDCG@10 {best:.4f}")
     _save(config, best_weight)
     seconds = time.monotonic() - started
@@ -114,28 +115,22 @@ def _forbidden(candidates: np.ndarray, related: list[list[int]], target: np.ndar
     """Bool (questions, candidates): related to the question, and not its target."""
     import torch
 
-    mask = np.zeros((len(related), len(candidates)), dtype=bool)
-    for row, (places, own) in enumerate(zip(related, target, strict=True)):
-        mask[row] = np.isin(candidates, places) & (candidates != own)
-    return torch.from_numpy(mask)
+    rows = zip(related, target, strict=True)
+    mask = [np.isin(candidates, places) & (candidates != own) for places, own in rows]
+    return torch.from_numpy(np.stack(mask))
 
 
-class _Validation:
-    """NDCG@10 of adapted questions at the largest dimension, on embeddings alone."""
+def _validation(config: TrainingConfig) -> Callable[[np.ndarray], float]:
+    """What an adapter scores: NDCG@10 at the largest dimension, on embeddings alone."""
+    questions, corpus = pl.read_parquet(config.validation), pl.read_parquet(config.corpus)
+    queries, documents = _matrix(questions["embedding"]), _matrix(corpus["embedding"])
+    largest = max(config.dimensions)
 
-    def __init__(self, config: TrainingConfig) -> None:
-        self._questions = pl.read_parquet(config.validation)
-        self._corpus = pl.read_parquet(config.corpus)
-        self._queries = _matrix(self._questions["embedding"])
-        self._documents = _matrix(self._corpus["embedding"])
-        self._dimension = max(config.dimensions)
+    def score(adapter: np.ndarray) -> float:
+        adapted = queries @ adapter.T
+        return ndcg_by_dimension(adapted, documents, questions, corpus, [largest])[largest]
 
-    def score(self, adapter: np.ndarray | None) -> float:
-        queries = self._queries if adapter is None else self._queries @ adapter.T
-        scores = ndcg_by_dimension(
-            queries, self._documents, self._questions, self._corpus, [self._dimension]
-        )
-        return scores[self._dimension]
+    return score
 
 
 def _matrix(embeddings: pl.Series) -> np.ndarray:

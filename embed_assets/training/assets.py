@@ -19,7 +19,7 @@ from embed_assets.models.identity import model_shape
 from embed_assets.models.registry import check_versions, register
 from embed_assets.partitions import asset
 from embed_assets.resources.materializing import Materializing, materializing
-from embed_assets.resources.tracking import Tracking, as_params
+from embed_assets.resources.tracking import Tracking
 from embed_assets.resources.warehouse import Warehouse, digest
 from embed_assets.settings import Settings, Training
 from embed_assets.training.claims import claimed, clear_trainings
@@ -31,7 +31,7 @@ from embed_assets.training.preparation import (
     prepare,
     read_training_input,
 )
-from embed_assets.training.record import PAIRS, keep_version, model_row, record_version
+from embed_assets.training.record import PAIRS, keep_version, record_version, this_code
 
 TRAINING_VERSION = "4"
 KILLED = ("code -9", "code 137")
@@ -55,11 +55,6 @@ _Options = create_model("_Options", __base__=dg.Config, **_OPTIONS)
 class TrainingOptions(_Options):
     """Training settings for one run, in Dagster's Launchpad. Unset: as in the environment."""
 
-    @property
-    def given(self) -> dict[str, Any]:
-        """Those that are set, by name."""
-        return {name: value for name, value in self.model_dump().items() if value is not None}
-
 
 @asset("finetuned_model", kinds={"huggingface", "pytorch", "mlflow"})
 def finetuned_model(
@@ -72,28 +67,20 @@ def finetuned_model(
 ) -> dg.MaterializeResult:
     """The fine-tuned embedding model, registered in MLflow and as a plain folder."""
     with materializing(context, warehouse, tracking, Path(settings.model).name) as making:
-        settings = settings.changed(config.given)
+        settings = settings.changed(config.model_dump(exclude_none=True))
         check_versions(warehouse, tracking)
         given = read_training_input(warehouse)
         pairs = pairs_to_train(given.pairs, settings)
         folder = training_folder(settings, making.input_version, pairs)
         with claimed(folder):
-            training = _prepare(making, settings, folder, given)
-            _log_beginning(context, training, pairs, given.pairs.height)
+            training = _prepare(making, settings, folder, given, pairs)
             trained_in = _train(context, pipes, training, tracking.uri)
             result = _log_result(training)
             version = register(tracking, training.model, trained_in)
-            path = keep_version(training.model, pairs, settings.models / f"v{version}")
-            row = _row(making, settings, training, version, path, result["machine"])
-            with making.storing() as transaction:
-                record_version(transaction, row, pairs)
+            path = _record(making, settings, training, pairs, version, result["machine"])
     clear_trainings(settings.models)
-    return making.result(
-        version=version,
-        path=dg.MetadataValue.path(path),
-        **{"dagster/row_count": pairs.height},
-        **{key: value for key, value in result.items() if value is not None},
-    )
+    count = {"dagster/row_count": pairs.height}
+    return making.result(version=version, path=dg.MetadataValue.path(path), **count, **result)
 
 
 def training_folder(settings: Settings, input_version: str, pairs: pl.DataFrame) -> Path:
@@ -106,27 +93,28 @@ def training_folder(settings: Settings, input_version: str, pairs: pl.DataFrame)
 
 
 def _prepare(
-    making: Materializing, settings: Settings, folder: Path, given: TrainingInput
+    making: Materializing,
+    settings: Settings,
+    folder: Path,
+    given: TrainingInput,
+    pairs: pl.DataFrame,
 ) -> TrainingConfig:
-    card = model_card(settings)
-    config = training_config(folder, settings, card, making.run_id)
-    encoder = CachedEncoder(making.warehouse, card, settings.precision)
-    return prepare(config, settings, encoder, given)
-
-
-def _log_beginning(
-    context: dg.AssetExecutionContext, config: TrainingConfig, pairs: pl.DataFrame, every: int
-) -> None:
-    """Say what is trained on, and how. every: pairs that there are."""
+    """Write what the training reads, and say what is trained on and how."""
     import mlflow
     from mlflow.data.polars_dataset import from_polars
 
-    if pairs.height < every:
-        context.log.info(
-            f"Of {every:,} training pairs {pairs.height:,} are trained on (EMBED_ASSETS_MAX_PAIRS)."
+    card = model_card(settings)
+    encoder = CachedEncoder(making.warehouse, card, settings.precision)
+    config = training_config(folder, settings, card, making.run_id)
+    config = prepare(config, settings, encoder, given)
+    if pairs.height < given.pairs.height:
+        making.context.log.info(
+            f"Of {given.pairs.height:,} training pairs {pairs.height:,} are trained on "
+            "(EMBED_ASSETS_MAX_PAIRS)."
         )
-    mlflow.log_params(as_params(config.told))
+    mlflow.log_params(config.told)
     mlflow.log_input(from_polars(pairs, name="training_pairs"), context="training")
+    return config
 
 
 def _train(
@@ -165,37 +153,42 @@ def _why(config: TrainingConfig, error: str) -> str:
 
 
 def _log_result(config: TrainingConfig) -> dict[str, Any]:
-    """What the training returned."""
+    """What the training returned, without what it could not say."""
     import mlflow
 
     result = json.loads(config.result.read_text(encoding="utf-8"))
     mlflow.log_metrics({k: v for k, v in result.items() if isinstance(v, int | float)})
-    return result
+    return {name: value for name, value in result.items() if value is not None}
 
 
-def _row(
+def _record(
     making: Materializing,
     settings: Settings,
     config: TrainingConfig,
+    pairs: pl.DataFrame,
     version: str,
-    path: Path,
     machine: str,
-) -> pl.DataFrame:
-    """The version's row of `models`. path: its folder. machine: that it was trained on."""
+) -> Path:
+    """Keep a version, and all that made it; gives its folder. machine: that it was trained on."""
+    path = keep_version(config.model, pairs, settings.models / f"v{version}")
     encoder = CachedEncoder(making.warehouse, version_card("tuned", path), settings.precision)
-    return model_row(
-        config,
-        version=version,
-        base=settings.model,
-        path=path.relative_to(settings.home).as_posix(),
-        pairs=(path / PAIRS).relative_to(settings.home).as_posix(),
-        machine=machine,
-        input_version=making.input_version,
-        mlflow_run_id=making.run_id,
-        dagster_run_id=making.context.run.run_id,
-        trained_at=datetime.now(UTC),
-        fingerprints=encoder.fingerprints,
-    )
+    row = {
+        "version": version,
+        "base": settings.model,
+        "path": path.relative_to(settings.home).as_posix(),
+        "input_version": making.input_version,
+        "mlflow_run_id": making.run_id,
+        "dagster_run_id": making.context.run.run_id,
+        "trained_at": datetime.now(UTC),
+        "fingerprints": encoder.fingerprints,
+        "settings": json.dumps(config.told, ensure_ascii=False),
+        "code": this_code(),
+        "machine": machine,
+        "pairs": (path / PAIRS).relative_to(settings.home).as_posix(),
+    }
+    with making.storing() as transaction:
+        record_version(transaction, row, pairs)
+    return path
 
 
 def code_versions(settings: Settings) -> dict[str, str]:

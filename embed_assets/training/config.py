@@ -106,7 +106,7 @@ class TrainingConfig(Training):
 
     @property
     def result(self) -> Path:
-        """What the training returned, as JSON."""
+        """What the training returned, as JSON: its pairs, time, best epoch, scores and machine."""
         return self.folder / "result.json"
 
 

@@ -11,7 +11,7 @@ time on papers cut into chunks, nine tenths where nearly every text is as long a
 the whole batch.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from embed_assets.machine import Machine
@@ -54,29 +54,26 @@ def _distinct(input_ids: Any, mask: Any) -> tuple[Any, Any]:
 
 
 def _in_parts(forward: Forward, features: Features, most: int | None, options: Features) -> Any:
-    """The embeddings, computed in parts of at most so many tokens where that is given."""
+    """The embeddings, computed in parts of at most so many tokens where that is given.
+
+    A part has no more padding than its longest text needs.
+    """
     if most is None:
         return forward(features, **options)["sentence_embedding"]
     import torch
 
-    order, embeddings = [], []
-    for rows, part in _parts(features, features["attention_mask"], most):
-        order.append(rows)
-        embeddings.append(forward(part, **options)["sentence_embedding"])
-    return torch.cat(embeddings)[torch.argsort(torch.cat(order))]
-
-
-def _parts(features: Features, mask: Any, most: int) -> Iterator[tuple[Any, Features]]:
-    """Rows of each part, longest first, and their features without needless padding."""
-    import torch
-
+    mask = features["attention_mask"]
     lengths = mask.sum(dim=1)
+    order, embeddings = [], []
     for places in batches(lengths.numpy(), most):
         rows = torch.from_numpy(places)
         longest = int(lengths[rows].max())
         left_padded = bool(mask[rows, -1].all())
         columns = slice(-longest, None) if left_padded else slice(longest)
-        yield rows, _rows(features, mask, rows, columns)
+        part = _rows(features, mask, rows, columns)
+        order.append(rows)
+        embeddings.append(forward(part, **options)["sentence_embedding"])
+    return torch.cat(embeddings)[torch.argsort(torch.cat(order))]
 
 
 def _rows(features: Features, mask: Any, rows: Any, columns: slice = slice(None)) -> Features:

@@ -28,11 +28,8 @@ def torchrun(processes: int) -> list[str]:
     They meet at an address: the name of a machine need not lead to it, nor `localhost` here.
     """
     here = ["--rdzv-backend=c10d", f"--rdzv-endpoint={LOOPBACK}:0", f"--local-addr={LOOPBACK}"]
-    return [
-        *(sys.executable, "-m", "torch.distributed.run"),
-        *here,
-        f"--nproc-per-node={processes}",
-    ]
+    started = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={processes}"]
+    return [*started, *here]
 
 
 def training_environment(processes: int, machine: Machine, tracking_uri: str) -> dict[str, str]:

@@ -26,7 +26,11 @@ def make_loss(
     cached_texts: texts per mini-batch of cached gradients, the same loss and the same gradients for
     another forward pass; None where the whole batch goes at once.
     """
-    from sentence_transformers.sentence_transformer.losses import MatryoshkaLoss
+    from sentence_transformers.sentence_transformer.losses import (
+        CachedMultipleNegativesRankingLoss,
+        MatryoshkaLoss,
+        MultipleNegativesRankingLoss,
+    )
 
     options: dict[str, Any] = {"gather_across_devices": config.processes > 1}
     if cached := cached_texts is not None:
@@ -34,7 +38,8 @@ def make_loss(
     if config.loss == "gist":
         loss = _guided(model, config, cached, options, machine)
     else:
-        loss = _ranking(model, cached, options)
+        kind = CachedMultipleNegativesRankingLoss if cached else MultipleNegativesRankingLoss
+        loss = kind(model, scale=1 / TEMPERATURE, **options)
     return MatryoshkaLoss(model, loss, matryoshka_dims=list(config.dimensions))
 
 
@@ -47,16 +52,6 @@ def cached_texts(config: TrainingConfig, columns: int, fit: int) -> int | None:
     if config.loss != "cached_mnrl" and columns * share <= fit:
         return None
     return max(1, min(fit, share))
-
-
-def _ranking(model: Any, cached: bool, options: dict[str, Any]) -> Any:
-    from sentence_transformers.sentence_transformer.losses import (
-        CachedMultipleNegativesRankingLoss,
-        MultipleNegativesRankingLoss,
-    )
-
-    kind = CachedMultipleNegativesRankingLoss if cached else MultipleNegativesRankingLoss
-    return kind(model, scale=1 / TEMPERATURE, **options)
 
 
 def _guided(

@@ -86,10 +86,10 @@ def training_input(pairs: pl.DataFrame, places: pl.DataFrame) -> TrainingInput:
 def prepare(
     config: TrainingConfig, settings: Settings, encoder: CachedEncoder, given: TrainingInput
 ) -> TrainingConfig:
-    """Write the frames that the config names; gives it with what follows from them.
+    """Write the frames that the config names.
 
-    That is the base model's score on validation, and the share of the tuned weights. encoder: of
-    the base model.
+    Gives the config with the base model's score on validation and the share of the tuned weights.
+    encoder: of the base model.
     """
     config.folder.mkdir(parents=True, exist_ok=True)
     related = with_related(given.pairs, given.neighbours)

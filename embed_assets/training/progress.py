@@ -62,14 +62,8 @@ class PipesAndMlflow:
                 self._pipes.log.warning(f"MLflow takes no metrics, training goes on: {reason}")
 
 
-class Silent:
+class Silent(Progress):
     """Says nothing: the processes beside the first one."""
-
-    def say(self, message: str) -> None:
-        """Nothing."""
-
-    def measure(self, metrics: Mapping[int, Mapping[str, float]]) -> None:
-        """Nothing."""
 
 
 class Clock:

@@ -1,6 +1,5 @@
 """What is kept of a version: its folder with the very pairs, and how and from what it was made."""
 
-import json
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -12,21 +11,13 @@ import polars as pl
 
 from embed_assets.resources.warehouse import Transaction
 from embed_assets.tables import TABLES
-from embed_assets.training.config import TrainingConfig
 
 PAIRS = "pairs.parquet"
-PAIR_COLUMNS: Mapping[str, str] = {
-    "question_id": "question_id",
-    "anchor": "anchor",
-    "positive": "positive",
-    "chunk_id": "global_chunk_id",
-    "relevant_chunk_ids": "relevant_chunk_ids",
-    "document_id": "document_id",
-    "path": "path",
-    "sha256": "sha256",
-    "generator": "generator",
-}
-"""Columns of a version's pairs, and what training calls them."""
+PAIR_COLUMNS = (
+    *("question_id", "anchor", "positive", "chunk_id", "relevant_chunk_ids"),
+    *("document_id", "path", "sha256", "generator"),
+)
+"""Of a version's pairs; training calls the chunk_id global_chunk_id."""
 
 
 def keep_version(model: Path, pairs: pl.DataFrame, folder: Path) -> Path:
@@ -38,30 +29,25 @@ def keep_version(model: Path, pairs: pl.DataFrame, folder: Path) -> Path:
     copy = model.with_name("copy")
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(model, copy)  # not linked: some file systems know no links
-    pairs.select(**PAIR_COLUMNS).write_parquet(copy / PAIRS)
+    renamed = pairs.rename({"global_chunk_id": "chunk_id"})
+    renamed.select(PAIR_COLUMNS).write_parquet(copy / PAIRS)
     shutil.rmtree(folder, ignore_errors=True)
     return copy.rename(folder)
 
 
-def model_row(config: TrainingConfig, **columns: Any) -> pl.DataFrame:
-    """Row of `models`. columns: those that neither the config nor this package knows."""
-    settings = json.dumps(config.told, ensure_ascii=False)
-    row = {"settings": settings, "code": this_code(), **columns}
-    return pl.DataFrame([row], schema=TABLES["models"].schema)
-
-
-def record_version(transaction: Transaction, row: pl.DataFrame, pairs: pl.DataFrame) -> None:
+def record_version(transaction: Transaction, row: Mapping[str, Any], pairs: pl.DataFrame) -> None:
     """Remember a version, and which PDFs made it with how many pairs each.
 
     row: of `models`. pairs: those that it was trained on.
     """
-    version = row["version"].item()
+    version = row["version"]
     documents = (
         pairs.group_by("document_id", "path", "sha256")
         .agg(questions=pl.len().cast(pl.Int64))
         .with_columns(version=pl.lit(version))
     )
-    transaction.replace("models", row, {"version": [version]})
+    models = pl.DataFrame([row], schema=TABLES["models"].schema)
+    transaction.replace("models", models, {"version": [version]})
     transaction.replace("model_documents", documents, {"version": [version]})
 
 

@@ -33,7 +33,7 @@ from embed_assets.training.pair_trainer import (
 )
 from embed_assets.training.progress import Clock, PipesAndMlflow, Progress, Silent
 from embed_assets.training.validation import BEST_METRIC, Validation, evaluator
-from embed_assets.training.watch import Validations, Watch, callback
+from embed_assets.training.watch import Watch, best_of, callback, validated
 from embed_assets.training.weights import (
     RATIOS,
     add_lora,
@@ -54,10 +54,8 @@ def train(
 ) -> dict[str, Any]:
     """Fine-tune the base model on the pairs and save what is best on validation.
 
-    Returns pairs, epochs, seconds, pairs_per_second (of training alone), best_epoch and its NDCG@10
-    on validation and the base's, the share of tuned weights, resumed_from (step or null), precision
-    and machine. What is measured of time and pairs is of this process, since it was resumed.
-    ValueError where the pairs make no batch.
+    Returns what `result` of the config holds. Seconds and pairs_per_second are of training alone,
+    in this process: since it was resumed. ValueError where the pairs make no batch.
     """
     from transformers import PrinterCallback, TrainerState, set_seed
 
@@ -66,12 +64,6 @@ def train(
     progress.say(f"Training in {precision} on {machine}")
     set_seed(config.seed)
     model = _model(config, machine)
-    set_dropout(model, 0.0)
-    if config.method == "lora":
-        add_lora(model, config.frozen_share)
-    else:
-        freeze_lowest(model, config.frozen_share)
-    forward_once(model, machine)
     pairs = pl.read_parquet(config.pairs)
     dataset = training_dataset(pairs)
     clock = Clock()
@@ -103,13 +95,12 @@ def train(
     checkpoint = last_checkpoint(config)
     if checkpoint is not None and _is_finished(checkpoint, config):
         trainer.state = TrainerState.load_from_json(str(checkpoint / STATE))
-        watch.validations = Validations(trainer.state.log_history)
         progress.say(f"The training was over at {checkpoint.name}: its best epoch is taken up.")
     else:
         if checkpoint is not None:
             progress.say(f"Resuming from {checkpoint.name}")
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    best = watch.validations.best
+    best = best_of(validated(trainer.state.log_history))
     result = {
         "pairs": pairs.height,
         "epochs": config.epochs,
@@ -158,15 +149,20 @@ def _is_whole(checkpoint: Path, config: TrainingConfig) -> bool:
 def _is_finished(checkpoint: Path, config: TrainingConfig) -> bool:
     """Whether it was made after the last validation."""
     state = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
-    validations = Validations(state["log_history"])
-    if not validations.rows or validations.rows[-1].step != state["global_step"]:
-        return False
-    return state["global_step"] >= state["max_steps"]
+    steps = [row.step for row in validated(state["log_history"])]
+    return state["global_step"] >= state["max_steps"] and state["global_step"] in steps
 
 
 def _model(config: TrainingConfig, machine: Machine) -> Any:
+    """The base model, ready to be trained."""
     model = load_model(config.base, config.token_limit, machine)
     model.prompts = {"query": config.query_prompt, "document": config.document_prompt}
+    set_dropout(model, 0.0)
+    if config.method == "lora":
+        add_lora(model, config.frozen_share)
+    else:
+        freeze_lowest(model, config.frozen_share)
+    forward_once(model, machine)
     return model
 
 

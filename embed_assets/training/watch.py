@@ -24,21 +24,18 @@ class Validated:
     ndcg: float
 
 
-class Validations:
-    """What the model scored on validation so far, in the order of the steps."""
+def validated(log_history: Iterable[Mapping[str, Any]]) -> list[Validated]:
+    """What a trainer's history holds of validation, in the order of the steps."""
+    return [
+        Validated(row["step"], round(row["epoch"], 2), row[NDCG])
+        for row in log_history
+        if NDCG in row
+    ]
 
-    def __init__(self, log_history: Iterable[Mapping[str, Any]] = ()) -> None:
-        """log_history: the trainer's, of a run that was killed."""
-        self.rows = [
-            Validated(row["step"], round(row["epoch"], 2), row[NDCG])
-            for row in log_history
-            if NDCG in row
-        ]
 
-    @property
-    def best(self) -> Validated:
-        """The best, the first of equals. ValueError where there is none yet."""
-        return max(self.rows, key=lambda row: row.ndcg)
+def best_of(rows: Iterable[Validated]) -> Validated:
+    """The best, the first of equals. ValueError where there is none."""
+    return max(rows, key=lambda row: row.ndcg)
 
 
 class Watch:
@@ -52,14 +49,12 @@ class Watch:
         self, config: TrainingConfig, progress: Progress, clock: Clock, pairs: int, machine: Machine
     ) -> None:
         """pairs: how many are trained on."""
-        self.validations = Validations()
         self._config, self._progress, self._clock, self._pairs = config, progress, clock, pairs
         self._report = StepReport(progress, clock, machine)
         self._saved = 0.0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Take up what a run that was killed had measured, and begin."""
-        self.validations = Validations(state.log_history)
         self._progress.measure(_measured(state.log_history))
         self._report.begin(state.global_step, state.max_steps, shown=state.is_world_process_zero)
         self._saved = time.monotonic()
@@ -83,24 +78,15 @@ class Watch:
         if logs and "loss" in logs:
             self._report.add(state.global_step, logs["loss"], logs["learning_rate"])
 
-    def on_evaluate(
-        self,
-        args: Any,
-        state: Any,
-        control: Any,
-        metrics: Any = None,
-        model: Any = None,
-        **kwargs: Any,
-    ) -> None:
+    def on_evaluate(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         """Keep the weights where they are the best on validation so far."""
-        now = Validated(state.global_step, round(state.epoch, 2), metrics[NDCG])
-        before = self.validations.best if self.validations.rows else None
-        self.validations.rows.append(now)
-        if state.is_world_process_zero and (before is None or now.ndcg > before.ndcg):
-            save_weights(model, self._config.best(now.step))
+        *before, now = validated(state.log_history)
+        if state.is_world_process_zero and best_of([*before, now]) is now:
+            save_weights(given["model"], self._config.best(now.step))
             # The one before stays until a checkpoint knows of this one.
-            _forget_best(self._config, {now.step, before.step if before else now.step})
-        self._progress.measure({now.step: _validation_figures(metrics | {"epoch": now.epoch})})
+            _forget_best(self._config, {best_of(before or [now]).step, now.step})
+        figures = _validation_figures(given["metrics"] | {"epoch": now.epoch})
+        self._progress.measure({now.step: figures})
         self._progress.say(f"Epoch {now.epoch:g}: validation NDCG@10 {now.ndcg:.4f}")
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

@@ -61,10 +61,7 @@ def freeze_lowest(model: Any, share: float) -> None:
     Nothing is frozen where the share is below one layer, nor of a model that has no layers.
     """
     transformer = getattr(model[0], "auto_model", None)
-    if not share or transformer is None:
-        return
-    layers = _lowest_layers(transformer, share)
-    if not layers:
+    if transformer is None or not (layers := _lowest_layers(transformer, share)):
         return
     parts = (transformer.get_input_embeddings(), getattr(transformer, "embeddings", None), *layers)
     for part in filter(None, parts):

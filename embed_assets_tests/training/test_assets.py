@@ -165,7 +165,8 @@ def test_a_version_is_kept_whole_whatever_was_there(tmp_path):
     (model / "weights").write_text("new")
     (kept / "old").write_text("of another registry")
     (tmp_path / "training" / "copy" / "half").write_text("cut off")
-    pairs = pl.DataFrame({name: ["x"] for name in PAIR_COLUMNS.values()})
+    pairs = pl.DataFrame({name: ["x"] for name in PAIR_COLUMNS})
+    pairs = pairs.rename({"chunk_id": "global_chunk_id"})
     assert keep_version(model, pairs, kept) == kept
     assert sorted(path.name for path in kept.iterdir()) == ["pairs.parquet", "weights"]
     assert pl.read_parquet(kept / "pairs.parquet").columns == list(PAIR_COLUMNS)
@@ -308,9 +309,9 @@ def test_the_trained_model_is_scored_on_no_test_question(trained: Trained) -> No
 def test_a_wrong_setting_of_a_run_is_told_as_one_of_the_environment_is() -> None:
     options = TrainingOptions.model_validate({"method": "guess"})
     with pytest.raises(SettingsError, match=r"EMBED_ASSETS_METHOD: .*not 'guess'"):
-        Settings().changed(options.given)
+        Settings().changed(options.model_dump(exclude_none=True))
 
 
 def test_every_setting_of_the_training_can_be_set_for_a_run() -> None:
     assert set(TrainingOptions.model_fields) == set(Training.model_fields)
-    assert TrainingOptions().given == {}
+    assert TrainingOptions().model_dump(exclude_none=True) == {}

@@ -9,10 +9,12 @@ from polars.testing import assert_frame_equal
 
 from embed_assets.errors import ProjectError, SettingsError
 from embed_assets.graph import TRAINING
+from embed_assets.models.card import model_card
 from embed_assets.pairs.parts import part_versions
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
 from embed_assets.tables import TABLES
+from embed_assets.training.config import training_config
 from embed_assets.training.preparation import (
     merge,
     neighbours,
@@ -137,18 +139,12 @@ def test_validation_searches_what_answers_and_a_part_of_the_rest() -> None:
 
 
 def test_settings_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
-    from embed_assets.models.card import model_card
-    from embed_assets.training.config import training_config
-
     settings = Settings(loss="gist", hard_negatives=2)
     with pytest.raises(SettingsError, match="EMBED_ASSETS_HARD_NEGATIVES"):
         training_config(tmp_path, settings, model_card(settings), "")
 
 
 def test_processes_share_a_batch_evenly(tmp_path: Path) -> None:
-    from embed_assets.models.card import model_card
-    from embed_assets.training.config import training_config
-
     settings = Settings(processes=3, batch_size=32)
     config = training_config(tmp_path, settings, model_card(settings), "")
     assert (config.processes, config.batch_size) == (3, 33)
@@ -184,9 +180,6 @@ def test_of_a_training_on_mostly_extractive_questions_half_the_base_is_kept() ->
 
 
 def test_a_batch_of_one_chunk_is_refused(tmp_path: Path) -> None:
-    from embed_assets.models.card import model_card
-    from embed_assets.training.config import training_config
-
     settings = Settings(pairs_together=8, batch_size=8)
     with pytest.raises(SettingsError, match="EMBED_ASSETS_PAIRS_TOGETHER"):
         training_config(tmp_path, settings, model_card(settings), "")
