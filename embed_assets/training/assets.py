@@ -74,9 +74,9 @@ def finetuned_model(
         folder = training_folder(settings, making.input_version, pairs)
         with claimed(folder):
             training = _prepare(making, settings, folder, given, pairs)
-            trained_in = _train(context, pipes, training, tracking.uri)
+            training = _train(context, pipes, training, tracking.uri)
             result = _log_result(training)
-            version = register(tracking, training.model, trained_in)
+            version = register(tracking, training.model, training.mlflow_run_id)
             path = _record(making, settings, training, pairs, version, result["machine"])
     clear_trainings(settings.models)
     count = {"dagster/row_count": pairs.height}
@@ -122,11 +122,11 @@ def _train(
     pipes: dg.PipesSubprocessClient,
     config: TrainingConfig,
     tracking_uri: str,
-) -> str:
-    """The MLflow run that trained the model: an earlier one, if only its recording was cut off."""
+) -> TrainingConfig:
+    """The training as it was made: by an earlier MLflow run, if only its recording was cut off."""
     if config.model.is_dir() and config.result.is_file():
         context.log.info("The model was trained before the last run ended: it is taken up.")
-        return json.loads(config.path.read_text(encoding="utf-8"))["mlflow_run_id"]
+        return TrainingConfig.model_validate_json(config.path.read_bytes())
     config.path.write_text(config.model_dump_json(indent=2), encoding="utf-8")
     config.failure.unlink(missing_ok=True)
     try:
@@ -137,7 +137,7 @@ def _train(
         )
     except DagsterPipesExecutionError as error:
         raise TrainingError(_why(config, str(error))) from error
-    return config.mlflow_run_id
+    return config
 
 
 def _why(config: TrainingConfig, error: str) -> str:
@@ -177,7 +177,7 @@ def _record(
         "base": settings.model,
         "path": path.relative_to(settings.home).as_posix(),
         "input_version": making.input_version,
-        "mlflow_run_id": making.run_id,
+        "mlflow_run_id": config.mlflow_run_id,
         "dagster_run_id": making.context.run.run_id,
         "trained_at": datetime.now(UTC),
         "fingerprints": encoder.fingerprints,

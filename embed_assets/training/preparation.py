@@ -46,7 +46,7 @@ class TrainingInput:
 def read_training_input(warehouse: Warehouse) -> TrainingInput:
     """What there is to train on, each pair with the path and sha256 of its PDF.
 
-    ProjectError where the pairs were made before a pair said who wrote it.
+    ProjectError where there is none, or where the pairs were made before a pair said who wrote it.
     """
     pairs = warehouse.read(
         "SELECT p.question_id, p.anchor, p.positive, p.global_chunk_id, p.relevant_chunk_ids, "
@@ -54,6 +54,8 @@ def read_training_input(warehouse: Warehouse) -> TrainingInput:
         "JOIN raw_pdfs r USING (document_id) WHERE p.split IN (?, ?) ORDER BY p.question_id",
         [TRAIN, VALIDATION],
     )
+    if not {TRAIN, VALIDATION} <= set(pairs["split"]):
+        raise ProjectError("There is nothing to train on yet: materialize training_pairs first.")
     if pairs["generator"].has_nulls():
         raise ProjectError(
             "training_pairs doesn't say who wrote its questions: an older version made it. "

@@ -62,12 +62,12 @@ def config_of(settings: Settings, folder: Path, run_id: str) -> TrainingConfig:
 def test_a_model_whose_recording_was_cut_off_is_that_of_the_run_that_trained_it(tmp_path, settings):
     log, pipes = Log(), Pipes()
     first = config_of(settings, tmp_path / "training", "first")
-    assert _train(log, pipes, first, "") == "first"  # pyright: ignore[reportArgumentType]
+    assert _train(log, pipes, first, "") == first  # pyright: ignore[reportArgumentType]
     assert len(pipes.commands) == 1
     (first.folder / "model").mkdir()
     first.result.write_text("{}")
     second = config_of(settings, tmp_path / "training", "second")
-    assert _train(log, pipes, second, "") == "first"  # pyright: ignore[reportArgumentType]
+    assert _train(log, pipes, second, "") == first  # pyright: ignore[reportArgumentType]
     assert len(pipes.commands) == 1
     assert "taken up" in log.said[-1]
 
@@ -76,7 +76,7 @@ def test_a_training_that_was_cut_off_is_that_of_the_run_that_ends_it(tmp_path, s
     log, pipes = Log(), Pipes()
     _train(log, pipes, config_of(settings, tmp_path / "training", "first"), "")  # pyright: ignore[reportArgumentType]
     second = config_of(settings, tmp_path / "training", "second")
-    assert _train(log, pipes, second, "") == "second"  # pyright: ignore[reportArgumentType]
+    assert _train(log, pipes, second, "") == second  # pyright: ignore[reportArgumentType]
     assert TrainingConfig.model_validate_json(second.path.read_text()).mlflow_run_id == "second"
     assert len(pipes.commands) == 2
 

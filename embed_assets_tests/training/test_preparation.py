@@ -271,3 +271,8 @@ def test_pairs_that_an_older_version_made_are_not_trained_on(warehouse: Warehous
         connection.execute("ALTER TABLE training_pairs DROP COLUMN generator")
     with pytest.raises(ProjectError, match="Materialize training_pairs again"):
         read_training_input(warehouse)
+
+
+def test_where_there_are_no_pairs_an_error_says_what_to_do_first(tmp_path: Path) -> None:
+    with pytest.raises(ProjectError, match="materialize training_pairs first"):
+        read_training_input(Warehouse(path=str(tmp_path / "warehouse.duckdb")))
