@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from embed_assets.errors import one_line
-from embed_assets.models.card import prompts_for
+from embed_assets.models.card import chosen_prompts
 from embed_assets.models.embeddings import cached_embeddings
 from embed_assets.resources.openai_server import (
     Connection,
@@ -43,10 +43,7 @@ class HostedEncoder:
         self._server = OpenAIServer()
         self._server.check(f"openai:{model}")
         self._warehouse, self._model, self._settings = warehouse, model, settings
-        query, document = prompts_for(model)
-        chosen = settings.query_prompt, settings.document_prompt
-        self._query_prompt = query if chosen[0] is None else chosen[0]
-        self._document_prompt = document if chosen[1] is None else chosen[1]
+        self._query_prompt, self._document_prompt = chosen_prompts(settings, model, {})
 
     @property
     def identity(self) -> str:

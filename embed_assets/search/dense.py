@@ -25,7 +25,7 @@ def search_chunks(settings: Settings, text: str, k: int) -> dict[str, Any]:
     card = version.card if version else model_card(settings)
     encoder = CachedEncoder(warehouse, card, settings.precision)
     found, scores = top_k(
-        encoder.encoder.encode_queries([text]),
+        encoder.encoder.encode([text], "query"),
         encoder.encode_documents(corpus["chunk_text"].to_list(), "Encoding chunks"),
         k=min(k, corpus.height),
     )
