@@ -161,32 +161,27 @@ def measured_by(
         "evaluation_version": EVALUATION_VERSION,
     }
     evaluation = _read_back(warehouse, key, dimensions) or measure()
-    store(warehouse, evaluation, model, run_id, key)
+    _store(warehouse, evaluation, key, {"run_id": run_id, "model": model})
     return evaluation
 
 
-def store(
-    warehouse: Warehouse,
-    evaluation: Evaluation,
-    model: str,
-    run_id: str,
-    measured_on: Mapping[str, str] | None = None,
+def _store(
+    warehouse: Warehouse, evaluation: Evaluation, key: Mapping[str, str], labels: Mapping[str, str]
 ) -> None:
-    """Write a model's figures and its results by question. model: what the tables call it.
+    """Write a model's figures and its results by question.
 
-    measured_on: what they are of, as columns of `evaluations`. Without it they are not read back.
+    key: what the figures are of. labels: run_id and model, as the tables call them.
     """
-    labels = (pl.lit(run_id).alias("run_id"), pl.lit(model).alias("model"))
     largest_first = evaluation.scores["dimension"].unique().sort(descending=True).to_list()
-    what = {"run_id": run_id, "model": model, "dimensions": largest_first}
-    rows = [{**measured_on, **what, "measured_at": datetime.now(UTC)}] if measured_on else []
+    row = {**key, **labels, "dimensions": largest_first, "measured_at": datetime.now(UTC)}
+    labelled = [pl.lit(value).alias(name) for name, value in labels.items()]
     with warehouse.transaction() as transaction:
         for table, frame in (
-            ("evaluations", pl.DataFrame(rows, schema=TABLES["evaluations"].schema)),
-            ("evaluation_results", evaluation.scores.with_columns(*labels)),
-            ("query_results", evaluation.queries.with_columns(*labels)),
+            ("evaluations", pl.DataFrame([row], schema=TABLES["evaluations"].schema)),
+            ("evaluation_results", evaluation.scores.with_columns(labelled)),
+            ("query_results", evaluation.queries.with_columns(labelled)),
         ):
-            transaction.replace(table, frame, {"run_id": [run_id], "model": [model]})
+            transaction.replace(table, frame, {name: [value] for name, value in labels.items()})
 
 
 def _read_back(
