@@ -18,6 +18,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from embed_assets.evaluation import metrics
+from embed_assets.tables import TABLES
 
 Embeddings = NDArray[np.floating]
 
@@ -33,24 +34,9 @@ LONGEST_NAME = 200
 LISTED = 10
 """How many of the chunks found are listed for each question."""
 
-SCORES_SCHEMA = pl.Schema(
-    {
-        "split": pl.String,
-        "dimension": pl.Int64,
-        "metric": pl.String,
-        "k": pl.Int64,
-        "score": pl.Float64,
-    }
-)
-QUERIES_SCHEMA = pl.Schema(
-    {
-        "split": pl.String,
-        "dimension": pl.Int64,
-        "question_id": pl.String,
-        "rank": pl.Int64,
-        "ndcg_at_10": pl.Float64,
-        "top_ids": pl.List(pl.String),
-    }
+SCORES_SCHEMA, QUERIES_SCHEMA = (
+    pl.Schema({n: t for n, t in TABLES[table].schema.items() if n not in ("run_id", "model")})
+    for table in ("evaluation_results", "query_results")
 )
 
 _SMALLEST_NORM = 1e-12
