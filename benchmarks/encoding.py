@@ -50,7 +50,12 @@ import torch
 from embed_assets.evaluation.beir import read_beir
 from embed_assets.evaluation.retrieval import evaluate
 from embed_assets.models import encoder as encoder_module
-from embed_assets.models.card import ModelCard, matryoshka_dimensions, model_card
+from embed_assets.models.card import (
+    ModelCard,
+    embedding_size,
+    matryoshka_dimensions,
+    model_card,
+)
 from embed_assets.models.encoder import LocalEncoder
 from embed_assets.models.files import Task
 from embed_assets.settings import Settings
@@ -73,7 +78,7 @@ class ThirtyTwoAtATime(LocalEncoder):
     def encode(self, texts: Sequence[str], task: Task, progress: str | None = None) -> np.ndarray:
         prompt = self._card.prompt(task)
         order = np.argsort([-len(text) for text in texts], kind="stable")
-        embeddings = np.empty((len(texts), self.size), dtype=np.float32)
+        embeddings = np.empty((len(texts), embedding_size(self._card.source)), dtype=np.float32)
         for start in range(0, len(texts), 32):
             batch = order[start : start + 32]
             embeddings[batch] = self._model.encode(
@@ -237,8 +242,8 @@ def slice_of(folder: Path, documents: int, queries: int) -> Slice:
 
 def ndcg_at_10(encoder: LocalEncoder, part: Slice, dimensions: Sequence[int]) -> dict[int, float]:
     found = evaluate(
-        encoder.encode_queries(list(part.queries.values())),
-        encoder.encode_documents(list(part.corpus.values())),
+        encoder.encode(list(part.queries.values()), "query"),
+        encoder.encode(list(part.corpus.values()), "document"),
         list(part.queries),
         list(part.corpus),
         part.relevant,
@@ -259,7 +264,7 @@ def load_encoders(ways: Sequence[str], card: ModelCard) -> dict[str, tuple[Local
             except ImportError as error:
                 print(f"{way} is left out: pip install {error.name}")
                 continue
-            encoder.encode_documents(["one text"])
+            encoder.encode(["one text"], "document")
             ready[way] = encoder, time.perf_counter() - start
     return ready
 
@@ -272,14 +277,16 @@ def texts_per_second(
     for _ in range(ROUNDS):
         for way, encoder in encoders.items():
             start = time.perf_counter()
-            encoder.encode_documents(texts)
+            encoder.encode(texts, "document")
             best[way] = min(best[way], time.perf_counter() - start)
     return {way: len(texts) / seconds for way, seconds in best.items()}
 
 
-def compare(encoders: Mapping[str, tuple[LocalEncoder, float]], part: Slice, timed: int) -> None:
+def compare(
+    card: ModelCard, encoders: Mapping[str, tuple[LocalEncoder, float]], part: Slice, timed: int
+) -> None:
     """Print a row for each way; the first way is what the others are shares of."""
-    dimensions = matryoshka_dimensions(encoders["fp32"][0].size, None)
+    dimensions = matryoshka_dimensions(embedding_size(card.source), None)
     texts = np.random.default_rng(0).permutation(list(part.corpus.values()))[:timed].tolist()
     rates = texts_per_second({way: encoder for way, (encoder, _) in encoders.items()}, texts)
     print(f"\n{part.name}: {len(part.corpus)} documents, {len(part.queries)} queries")
@@ -309,7 +316,8 @@ def main() -> None:
     print(torch.backends.cpu.get_cpu_capability())
     encoders = load_encoders(["fp32", *(way for way in arguments.ways if way != "fp32")], card)
     for folder in arguments.beir:
-        compare(encoders, slice_of(folder, arguments.documents, arguments.queries), arguments.timed)
+        part = slice_of(folder, arguments.documents, arguments.queries)
+        compare(card, encoders, part, arguments.timed)
 
 
 if __name__ == "__main__":

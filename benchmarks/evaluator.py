@@ -28,7 +28,7 @@ from sentence_transformers import SentenceTransformer
 
 from embed_assets.evaluation.beir import read_beir
 from embed_assets.evaluation.retrieval import evaluate, sentence_transformers_name
-from embed_assets.models.card import ModelCard, model_card
+from embed_assets.models.card import ModelCard, embedding_size, model_card
 from embed_assets.models.encoder import LocalEncoder, load_model
 from embed_assets.settings import Settings
 
@@ -62,9 +62,10 @@ def compare(arguments: argparse.Namespace) -> None:
     card = model_card(Settings(model=arguments.model))
     encoder = LocalEncoder(card, "fp32")
     model = load_model(card.source, card.token_limit)
-    dimensions = halvings(encoder.size, arguments.dimensions)
-    for first in (encoder.encode_documents, model.encode):  # a model's first call is slow
-        first(list(corpus.values())[:8])
+    dimensions = halvings(embedding_size(card.source), arguments.dimensions)
+    few = list(corpus.values())[:8]  # a model's first call is slow
+    encoder.encode(few, "document")
+    model.encode(few)
 
     ours, theirs, our_seconds, their_seconds = {}, {}, [], []
     for _ in range(arguments.rounds):
@@ -102,8 +103,8 @@ def ours_on(
 ) -> dict[str, float]:
     """Figures by name, as the evaluation of the project makes them."""
     found = evaluate(
-        encoder.encode_queries(list(queries.values())),
-        encoder.encode_documents(list(corpus.values())),
+        encoder.encode(list(queries.values()), "query"),
+        encoder.encode(list(corpus.values()), "document"),
         list(queries),
         list(corpus),
         relevant,

@@ -166,12 +166,12 @@ def scored(model: str, options: argparse.Namespace, work: Path) -> dict[str, flo
     card = model_card(Settings(model=options.model))
     encoder = LocalEncoder(replace(card, source=model), "fp32")
     found = evaluate(
-        encoder.encode_queries(test["anchor"].to_list()),
-        encoder.encode_documents(corpus["chunk_text"].to_list()),
+        encoder.encode(test["anchor"].to_list(), "query"),
+        encoder.encode(corpus["chunk_text"].to_list(), "document"),
         test["question_id"].to_list(),
         corpus["chunk_id"].to_list(),
         {i: set(ids) for i, ids in test.select("question_id", "relevant_chunk_ids").iter_rows()},
-        matryoshka_dimensions(encoder.size, None),
+        matryoshka_dimensions(embedding_size(card.source), None),
     )
     ndcg = found.scores.filter(metric="ndcg").select("dimension", "score")
     return {str(dimension): round(score, 4) for dimension, score in ndcg.iter_rows()}
@@ -188,9 +188,9 @@ def encoding_arm(options: argparse.Namespace, work: Path) -> Figures:
     ours, our_bf16 = LocalEncoder(card, "fp32"), LocalEncoder(card, "bf16")
     ways = {
         "encode fp32": lambda: theirs.encode(texts),
-        "ours fp32": lambda: ours.encode_documents(texts),
+        "ours fp32": lambda: ours.encode(texts, "document"),
         "encode bf16": lambda: their_bf16.encode(texts, convert_to_numpy=False),
-        "ours bf16": lambda: our_bf16.encode_documents(texts),
+        "ours bf16": lambda: our_bf16.encode(texts, "document"),
     }
     best: dict[str, float] = {}
     peak: dict[str, float] = {}

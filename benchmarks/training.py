@@ -189,8 +189,8 @@ def scored(
     """NDCG@10 of each test question by dimension, and the seconds that it took."""
     start = time.perf_counter()
     found = evaluate(
-        encoder.encode_queries(list(task.queries.values())),
-        encoder.encode_documents(list(task.texts.values())),
+        encoder.encode(list(task.queries.values()), "query"),
+        encoder.encode(list(task.texts.values()), "document"),
         list(task.queries),
         list(task.texts),
         task.relevant,

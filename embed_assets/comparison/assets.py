@@ -1,14 +1,14 @@
 """comparison: base and baselines beside tuned, the report, and the champion in the registry."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import dagster as dg
-import polars as pl
 
 from embed_assets.charts import to_markdown
 from embed_assets.comparison.measuring import measure_models
 from embed_assets.comparison.presentation import (
-    as_list,
     baselines_table,
     charts,
     headline_table,
@@ -18,7 +18,12 @@ from embed_assets.comparison.presentation import (
     write_report,
 )
 from embed_assets.comparison.promotion import promote
-from embed_assets.comparison.verdict import reservations, verdict_sentence
+from embed_assets.comparison.verdict import (
+    Comparison,
+    reservations,
+    store_comparison,
+    verdict_sentence,
+)
 from embed_assets.evaluation.baselines import compares_champion, lasting_baselines, unscored
 from embed_assets.models.card import model_card
 from embed_assets.models.embeddings import CachedEncoder, forget_embeddings
@@ -45,36 +50,54 @@ def comparison(
         model = newest_model(warehouse)
         version = model["version"]
         before = champion_before(tracking, version)
-        result, tuned, failed = measure_models(warehouse, settings, model, before, making.run_id)
+        result, failed = measure_models(warehouse, settings, model, before, making.run_id)
         report = write_report(warehouse, settings, result, model, failed, tracking.name)
         drawn = charts(result)
         log_comparison(version, result, report, drawn)
-        not_logged = log_to_training(model, tuned)
+        log_to_training(model, result, context.log.warning)
         promotion = promote(tracking, result, version, before, failed)
         said = log_sentences(result, promotion)
         with making.storing(incomplete=unscored(failed)) as transaction:
-            rows = result.against.with_columns(run_id=pl.lit(making.run_id))
-            transaction.replace("model_comparisons", rows, {"run_id": [making.run_id]})
+            store_comparison(transaction, result, making.run_id)
+    _tell(context, before, failed, said)
+    _forget_replaced(warehouse, settings, {version, before, champion_version(tracking)})
+    return making.result(**_metadata(result, failed, promotion, report, drawn))
+
+
+def _tell(
+    context: dg.AssetExecutionContext,
+    before: str | None,
+    failed: Mapping[str, str],
+    said: Sequence[str],
+) -> None:
+    """Say in the run's log what came out, and what could not be compared."""
     if before is None:
         context.log.info("There is no champion before this model to compare it with.")
     for called, reason in failed.items():
         context.log.warning(f"{called} could not be scored and is left out: {reason}")
-    if not_logged:
-        context.log.warning(f"The MLflow run of the training takes no figures: {not_logged}")
     for sentence in said:
         context.log.info(sentence)
-    _forget_replaced(warehouse, settings, {version, before, champion_version(tracking)})
-    against = reservations(result.against)
-    return making.result(
-        verdict=verdict_sentence(result),
-        **({"reservations": dg.MetadataValue.md(as_list(against))} if against else {}),
-        promotion=promotion,
-        report=dg.MetadataValue.path(report),
-        **{"dagster/row_count": result.scores.height},
-        table=dg.MetadataValue.md(headline_table(result)),
-        baselines=dg.MetadataValue.md(baselines_table(result, failed)),
+
+
+def _metadata(
+    result: Comparison,
+    failed: Mapping[str, str],
+    promotion: str,
+    report: Path,
+    drawn: Mapping[str, bytes],
+) -> dict[str, Any]:
+    """What the UI shows of a comparison."""
+    against = "\n".join(f"- {sentence}" for sentence in reservations(result.against))
+    return {
+        "verdict": verdict_sentence(result),
+        **({"reservations": dg.MetadataValue.md(against)} if against else {}),
+        "promotion": promotion,
+        "report": dg.MetadataValue.path(report),
+        "dagster/row_count": result.scores.height,
+        "table": dg.MetadataValue.md(headline_table(result)),
+        "baselines": dg.MetadataValue.md(baselines_table(result, failed)),
         **{name: dg.MetadataValue.md(to_markdown(name, png)) for name, png in drawn.items()},
-    )
+    }
 
 
 def _forget_replaced(

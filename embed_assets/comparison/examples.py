@@ -19,16 +19,14 @@ def most_changed(
     """Questions of the headline split that the tuned model won most, and lost most."""
     largest = comparison.queries["dimension"].max()
     gain = pl.col("tuned_ndcg_at_10") - pl.col("base_ndcg_at_10")
-    rows = comparison.queries.filter(
-        (pl.col("split") == comparison.headline_split) & (pl.col("dimension") == largest)
-    ).with_columns(gain=gain)
-    won = rows.filter(pl.col("gain") > 0).sort("gain", "question_id", descending=[True, False])
-    lost = rows.filter(pl.col("gain") < 0).sort("gain", "question_id")
-    shown = pl.concat([won.head(EXAMPLES), lost.head(EXAMPLES)])
-    chunks = _chunks(warehouse, shown)
+    headline = comparison.queries.filter(split=comparison.headline_split, dimension=largest)
+    rows = headline.with_columns(gain=gain)
+    won = rows.filter(pl.col("gain") > 0).sort(-pl.col("gain"), "question_id").head(EXAMPLES)
+    lost = rows.filter(pl.col("gain") < 0).sort("gain", "question_id").head(EXAMPLES)
+    chunks = _chunks(warehouse, pl.concat([won, lost]))
     return (
-        [_example(row, chunks) for row in won.head(EXAMPLES).iter_rows(named=True)],
-        [_example(row, chunks) for row in lost.head(EXAMPLES).iter_rows(named=True)],
+        [_example(row, chunks) for row in won.iter_rows(named=True)],
+        [_example(row, chunks) for row in lost.iter_rows(named=True)],
     )
 
 
@@ -60,10 +58,10 @@ def _retrieved(
 ) -> tuple[Retrieved, ...]:
     return tuple(
         Retrieved(
-            file_name=str(chunk["file_name"]),
+            file_name=chunk["file_name"],
             page_start=chunk["page_start"],
             page_end=chunk["page_end"],
-            text=str(chunk["chunk_text"]),
+            text=chunk["chunk_text"],
             relevant=chunk_id in relevant,
         )
         for chunk_id in top[:SHOWN]

@@ -24,33 +24,26 @@ def measure_models(
     model: Mapping[str, Any],
     before: str | None,
     run_id: str,
-) -> tuple[Comparison, Evaluation, Mapping[str, str]]:
-    """The comparison, the tuned model's figures, and why baselines could not be scored.
+) -> tuple[Comparison, Mapping[str, str]]:
+    """The comparison, and why baselines could not be scored, by what they are called.
 
     model: row of `models` that is compared. before: version that was champion before it. The
     figures are stored as those of the MLflow run, the tuned model's as those of its training.
     ProjectError where base or tuned can't be scored.
     """
     task = retrieval_task(warehouse)
-    version, base_name = f"v{model['version']}", model["base"]
-    card = model_card(settings.model_copy(update={"model": base_name}))
+    version = f"v{model['version']}"
+    card = model_card(settings.model_copy(update={"model": model["base"]}))
     dimensions = matryoshka_dimensions(embedding_size(card.source), settings.dimensions)
-    base, tuned = (
-        measured(
-            warehouse,
-            task,
-            find_baseline(warehouse, settings, name, named_by),
-            dimensions,
-            run_id=shown_by,
-            model=called,
-        )
-        for called, name, named_by, shown_by in (
-            ("base", base_name, f"The base model of {version}", run_id),
-            ("tuned", version, "The fine-tuned model", model["mlflow_run_id"]),
-        )
-    )
+
+    def figures(called: str, name: str, named_by: str, shown_by: str) -> Evaluation:
+        encoder = find_baseline(warehouse, settings, name, named_by)
+        return measured(warehouse, task, encoder, dimensions, run_id=shown_by, model=called)
+
+    base = figures("base", model["base"], f"The base model of {version}", run_id)
+    tuned = figures("tuned", version, "The fine-tuned model", model["mlflow_run_id"])
     others = {name: name for name in lasting_baselines(settings)}
     if before is not None and compares_champion(settings):
         others[champion_name(before)] = f"v{before}"
     beside = measure_baselines(warehouse, settings, task, others, run_id)
-    return compare(task, base, tuned, beside.evaluations), tuned, beside.failed
+    return compare(task, base, tuned, beside.evaluations), beside.failed

@@ -21,9 +21,7 @@ _SET_METRICS = {"accuracy": "Accuracy", "precision": "Precision", "recall": "Rec
 _RANKING_METRICS = {"mrr": "MRR@10", "ndcg": "NDCG@10", "map": "MAP@100"}
 
 
-def composition_chart(
-    scores: pl.DataFrame, split: str, questions: int | None = None
-) -> alt.VConcatChart:
+def composition_chart(scores: pl.DataFrame, split: str, questions: int) -> alt.VConcatChart:
     """Accuracy, precision, recall and F1 among the first k chunks: base beside tuned.
 
     A row per metric, with its own scale, and a column per dimension, the largest first.
@@ -66,7 +64,7 @@ def composition_chart(
     return _dress(chart, "Accuracy, precision, recall and F1 by k", split, questions)
 
 
-def ranking_chart(scores: pl.DataFrame, split: str, questions: int | None = None) -> alt.FacetChart:
+def ranking_chart(scores: pl.DataFrame, split: str, questions: int) -> alt.FacetChart:
     """MRR@10, NDCG@10 and MAP@100 by dimension: base beside tuned, a panel per metric."""
     import altair as alt
 
@@ -102,9 +100,7 @@ def ranking_chart(scores: pl.DataFrame, split: str, questions: int | None = None
     return _dress(chart, "MRR@10, NDCG@10 and MAP@100 by dimension", split, questions)
 
 
-def quality_kept_chart(
-    quality_kept: pl.DataFrame, split: str, questions: int | None = None
-) -> alt.LayerChart:
+def quality_kept_chart(quality_kept: pl.DataFrame, split: str, questions: int) -> alt.LayerChart:
     """NDCG@10 kept by shorter vectors (lines), above the storage that they need (bars).
 
     Both are shares of the largest dimension, so one axis serves, and the gap between a line and its
@@ -231,7 +227,7 @@ def _score_tooltip() -> list[alt.Tooltip]:
     ]
 
 
-def _dress(chart: Any, title: str, split: str, questions: int | None) -> Any:
+def _dress(chart: Any, title: str, split: str, questions: int) -> Any:
     """The chart with its title, its split and the number of questions in it."""
-    counted = "" if questions is None else f", {questions:,} question{'s' * (questions != 1)}"
-    return dress(chart, title, f"{split}{counted}")
+    counted = f"{questions:,} question{'s' * (questions != 1)}"
+    return dress(chart, title, f"{split}, {counted}")

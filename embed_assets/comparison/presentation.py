@@ -1,7 +1,7 @@
 """How a comparison is shown: the report's contents, tables and charts for the UI, for MLflow."""
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from embed_assets.comparison.verdict import (
     verdict_sentence,
 )
 from embed_assets.errors import hide_password, one_line
-from embed_assets.evaluation.retrieval import Evaluation, metric_name
+from embed_assets.evaluation.retrieval import metric_name
 from embed_assets.evaluation.scoring import mlflow_metrics
 from embed_assets.models.card import model_card
 from embed_assets.pairs.splits import LABELLED
@@ -38,32 +38,8 @@ def write_report(
 
     failed: why baselines could not be scored. registered_as: name of the registered model.
     """
-    path = settings.reports / f"comparison-v{model['version']}.html"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    page = render_report(_make_report(warehouse, settings, result, model, failed, registered_as))
-    path.write_text(page, encoding="utf-8")
-    return path
-
-
-def _make_report(
-    warehouse: Warehouse,
-    settings: Settings,
-    result: Comparison,
-    model: Mapping[str, Any],
-    failed: Mapping[str, str],
-    registered_as: str,
-) -> Report:
-    """Everything that the HTML report says."""
     won, lost = most_changed(warehouse, result)
-    trained_on = warehouse.read(
-        "SELECT coalesce(sum(questions), 0)::BIGINT FROM model_documents WHERE version = ?",
-        [model["version"]],
-    ).item()
-    pairs = warehouse.read(
-        "SELECT split, count(*) FROM training_pairs GROUP BY split ORDER BY split"
-    )
-    counts = dict(pairs.iter_rows())
-    return Report(
+    report = Report(
         title=f"{model_card(settings).name}, fine-tuned on {settings.pdfs.name}",
         created_at=datetime.now(UTC),
         headline_split=result.headline_split,
@@ -73,10 +49,7 @@ def _make_report(
             "Base model": str(model["base"]),
             "Fine-tuned model": f"{registered_as} version {model['version']}",
             "Model folder": str(model["path"]),
-            "Documents": str(warehouse.count("raw_pdfs")),
-            "Chunks": str(warehouse.count("chunks")),
-            "Training pairs": f"{trained_on} of {counts.get('train', 0)}",
-            "Questions": ", ".join(f"{n} {split}" for split, n in counts.items()),
+            **_counts(warehouse, model["version"]),
             "Written by": settings.questions,
             "MLflow run of the training": str(model["mlflow_run_id"]),
             "Dagster run of the training": str(model["dagster_run_id"]),
@@ -89,6 +62,28 @@ def _make_report(
         won=won,
         lost=lost,
     )
+    path = settings.reports / f"comparison-v{model['version']}.html"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(render_report(report), encoding="utf-8")
+    return path
+
+
+def _counts(warehouse: Warehouse, version: str) -> dict[str, str]:
+    """How many documents, chunks, pairs and questions there are, for the report."""
+    trained_on = warehouse.read(
+        "SELECT coalesce(sum(questions), 0)::BIGINT FROM model_documents WHERE version = ?",
+        [version],
+    ).item()
+    pairs = warehouse.read(
+        "SELECT split, count(*) FROM training_pairs GROUP BY split ORDER BY split"
+    )
+    counts = dict(pairs.iter_rows())
+    return {
+        "Documents": str(warehouse.count("raw_pdfs")),
+        "Chunks": str(warehouse.count("chunks")),
+        "Training pairs": f"{trained_on} of {counts.get('train', 0)}",
+        "Questions": ", ".join(f"{n} {split}" for split, n in counts.items()),
+    }
 
 
 def _notes(result: Comparison, failed: Mapping[str, str]) -> list[str]:
@@ -103,11 +98,6 @@ def _notes(result: Comparison, failed: Mapping[str, str]) -> list[str]:
         )
     notes += [f"{called} could not be scored: {reason}" for called, reason in failed.items()]
     return notes
-
-
-def as_list(sentences: Sequence[str]) -> str:
-    """Sentences as a markdown list."""
-    return "\n".join(f"- {sentence}" for sentence in sentences)
 
 
 def headline_table(result: Comparison) -> str:
@@ -200,16 +190,19 @@ def _differences(result: Comparison) -> dict[str, float]:
     }
 
 
-def log_to_training(model: Mapping[str, Any], tuned: Evaluation) -> str | None:
-    """Add the model's figures to the MLflow run that trained it; why not, where that fails.
+def log_to_training(
+    model: Mapping[str, Any], result: Comparison, warn: Callable[[str], None]
+) -> None:
+    """Add the tuned model's figures to the MLflow run that trained it.
 
-    People delete runs: a comparison does not fail of it. model: row of `models`.
+    People delete runs: then the comparison warns, and does not fail. model: row of `models`.
     """
     import mlflow
     from mlflow.exceptions import MlflowException
 
+    figures = mlflow_metrics(result.scores.with_columns(score="tuned"))
     try:
-        mlflow.log_metrics(mlflow_metrics(tuned.scores), run_id=str(model["mlflow_run_id"]))
+        mlflow.log_metrics(figures, run_id=model["mlflow_run_id"])
     except MlflowException as error:
-        return one_line(hide_password(str(error), mlflow.get_tracking_uri()))
-    return None
+        reason = one_line(hide_password(str(error), mlflow.get_tracking_uri()))
+        warn(f"The MLflow run of the training takes no figures: {reason}")

@@ -8,9 +8,8 @@ page's own two scripts (known by their hashes) and fetch nothing.
 
 import base64
 import hashlib
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -33,7 +32,6 @@ SPLITS = {
 _TEMPLATE = Path(__file__).with_name("report.html.jinja")
 _METRICS = ("accuracy", "hit_rate", "precision", "recall", "f1", "mrr", "ndcg", "map")
 _SHORT = 220  # characters of a chunk shown before it is unfolded
-_MISSING = "–"
 
 
 @dataclass(frozen=True)
@@ -80,10 +78,10 @@ class Report:
     scores: pl.DataFrame
     quality_kept: pl.DataFrame
     significance: pl.DataFrame
-    against: pl.DataFrame = field(default_factory=pl.DataFrame)
-    reservations: Sequence[str] = ()
-    won: Sequence[Example] = ()
-    lost: Sequence[Example] = ()
+    against: pl.DataFrame
+    reservations: Sequence[str]
+    won: Sequence[Example]
+    lost: Sequence[Example]
 
 
 def render_report(report: Report) -> str:
@@ -94,6 +92,7 @@ def render_report(report: Report) -> str:
     import jinja2
 
     splits = _splits_shown(report)
+    key_rows = {split: _key_rows(report, split) for split in splits}
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -114,10 +113,10 @@ def render_report(report: Report) -> str:
         report=report,
         splits=splits,
         described=SPLITS,
-        key_rows={split: _key_rows(report, split) for split in splits},
+        key_rows=key_rows,
         against=_against_rows(report, splits),
         metric_tables={split: _metric_table(report.scores, split) for split in splits},
-        charts=[_chart_specs(report, split) for split in splits],
+        charts=[_chart_specs(report, split, key_rows[split][0]["questions"]) for split in splits],
         vega=_chart_library(),
         largest_p_value=LARGEST_P_VALUE,
         fewest_documents=FEWEST_DOCUMENTS,
@@ -146,8 +145,8 @@ def _key_rows(report: Report, split: str) -> list[dict[str, Any]]:
         "dimension", "kept", "bytes_per_vector", "storage_saved"
     )
     return (
-        ndcg.join(sure, on="dimension", how="left")
-        .join(kept, on="dimension", how="left")
+        ndcg.join(sure, on="dimension")
+        .join(kept, on="dimension")
         .sort("dimension", descending=True)
         .to_dicts()
     )
@@ -163,32 +162,23 @@ def _against_rows(report: Report, splits: Sequence[str]) -> list[dict[str, Any]]
 
 def _metric_table(scores: pl.DataFrame, split: str) -> dict[str, Any]:
     """Every metric of a split: a row per metric and k, a cell per dimension, largest first."""
-    rows = scores.filter(split=split).with_columns(
-        order=pl.col("metric").replace_strict(
-            {metric: i for i, metric in enumerate(_METRICS)}, default=len(_METRICS)
-        )
-    )
-    dimensions = rows["dimension"].unique().sort(descending=True).to_list()
-    cells = {(row["metric"], row["k"], row["dimension"]): row for row in rows.to_dicts()}
-    metrics = rows.sort("order", "metric", "k").select("metric", "k").unique(maintain_order=True)
+    in_order = (pl.col("metric").cast(pl.Enum(_METRICS)), "k", -pl.col("dimension"))
+    rows = scores.filter(split=split).sort(in_order)
     return {
-        "dimensions": dimensions,
+        "dimensions": rows["dimension"].unique().sort(descending=True).to_list(),
         "rows": [
-            (f"{metric}@{k}", [cells.get((metric, k, dimension)) for dimension in dimensions])
-            for metric, k in metrics.rows()
+            (f"{metric}@{k}", cells.to_dicts())
+            for (metric, k), cells in rows.group_by("metric", "k", maintain_order=True)
         ],
     }
 
 
-def _chart_specs(report: Report, split: str) -> list[dict[str, Any]]:
-    questions = report.significance.filter(split=split)["questions"].max()
-    counted = questions if isinstance(questions, int) else None
-    charts = [
-        plots.ranking_chart(report.scores, split, counted),
-        plots.composition_chart(report.scores, split, counted),
-    ]
-    if split in report.quality_kept["split"]:
-        charts.append(plots.quality_kept_chart(report.quality_kept, split, counted))
+def _chart_specs(report: Report, split: str, questions: int) -> list[dict[str, Any]]:
+    charts = (
+        plots.ranking_chart(report.scores, split, questions),
+        plots.composition_chart(report.scores, split, questions),
+        plots.quality_kept_chart(report.quality_kept, split, questions),
+    )
     return [chart.to_dict() for chart in charts]
 
 
@@ -204,13 +194,11 @@ def _chart_library() -> str:
 
 def _format(value: float | None, spec: str) -> str:
     """The number with a true minus sign, or a dash where there is none."""
-    if value is None or not math.isfinite(value):
-        return _MISSING
-    return format(value, spec).replace("-", "\N{MINUS SIGN}")
+    return "–" if value is None else format(value, spec).replace("-", "\N{MINUS SIGN}")
 
 
-def _format_p_value(value: float | None) -> str:
-    return "< 0.001" if value is not None and value < 0.001 else _format(value, ".3f")
+def _format_p_value(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _format_pages(chunk: Retrieved) -> str:

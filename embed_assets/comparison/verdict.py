@@ -12,7 +12,7 @@ from embed_assets.evaluation.retrieval import LISTED, Evaluation, quality_kept
 from embed_assets.evaluation.scoring import RetrievalTask
 from embed_assets.evaluation.significance import FEWEST_DOCUMENTS, Verdict, compare_models
 from embed_assets.pairs.splits import LABELLED, TEST_SPLITS, VALIDATION
-from embed_assets.resources.warehouse import Warehouse
+from embed_assets.resources.warehouse import Transaction, Warehouse
 from embed_assets.tables import TABLES
 
 SPLIT_TITLES = {
@@ -21,7 +21,7 @@ SPLIT_TITLES = {
     "test_seen_documents": "questions on other chunks of the documents trained on",
 }
 
-
+_SPLIT_ORDER = pl.col("split").cast(pl.Enum([*TEST_SPLITS, VALIDATION]))
 _AGAINST = pl.Schema({k: v for k, v in TABLES["model_comparisons"].schema.items() if k != "run_id"})
 
 
@@ -90,12 +90,7 @@ def compare(
     return Comparison(
         scores=scores.with_columns(
             difference_percent=pl.when(pl.col("base") > 0).then(difference)
-        ).sort(
-            pl.col("split").cast(pl.Enum([*TEST_SPLITS, VALIDATION])),
-            pl.col("dimension") * -1,
-            "metric",
-            "k",
-        ),
+        ).sort(_SPLIT_ORDER, -pl.col("dimension"), "metric", "k"),
         kept=quality_kept(results),
         significance=compare_models(queries),
         queries=queries,
@@ -126,6 +121,12 @@ def _differences(tuned: pl.DataFrame, other: Evaluation) -> pl.DataFrame:
     return compare_models(questions.join(of_other, on=["split", "question_id"], how="left"))
 
 
+def store_comparison(transaction: Transaction, comparison: Comparison, run_id: str) -> None:
+    """Write `against` as what an MLflow run has compared."""
+    rows = comparison.against.with_columns(run_id=pl.lit(run_id))
+    transaction.replace("model_comparisons", rows, {"run_id": [run_id]})
+
+
 def stored_comparison(warehouse: Warehouse, run_id: str) -> pl.DataFrame:
     """Rows of model_comparisons that an MLflow run has stored, in the order of `against`."""
     return _in_order(warehouse.read("SELECT * FROM model_comparisons WHERE run_id = ?", [run_id]))
@@ -133,12 +134,7 @@ def stored_comparison(warehouse: Warehouse, run_id: str) -> pl.DataFrame:
 
 def _in_order(against: pl.DataFrame) -> pl.DataFrame:
     """The best evidence first; on each split the base model first, at its largest dimension."""
-    return against.sort(
-        pl.col("split").cast(pl.Enum([*TEST_SPLITS, VALIDATION])),
-        pl.col("model") != "base",
-        "model",
-        -pl.col("dimension"),
-    )
+    return against.sort(_SPLIT_ORDER, pl.col("model") != "base", "model", -pl.col("dimension"))
 
 
 def _against(model: str, significance: pl.DataFrame) -> pl.DataFrame:

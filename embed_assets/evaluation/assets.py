@@ -5,11 +5,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from embed_assets.evaluation.baselines import (
-    lasting_baselines,
-    measure_baselines,
-    unscored,
-)
+from embed_assets.evaluation.baselines import lasting_baselines, measure_baselines, unscored
 from embed_assets.evaluation.scoring import (
     EVALUATION_VERSION,
     RetrievalTask,
@@ -41,15 +37,14 @@ def base_eval(
     import mlflow
 
     with materializing(context, warehouse, tracking, Path(settings.model).name) as making:
-        run_id = making.run_id
         card = model_card(settings)
         dimensions = matryoshka_dimensions(embedding_size(card.source), settings.dimensions)
         named = {name: name for name in lasting_baselines(settings)}
         task = retrieval_task(warehouse)
         mlflow.log_params(as_params(evaluation_params(task, card, dimensions, tuple(named))))
         encoder = CachedEncoder(warehouse, card, settings.precision)
-        base = measured(warehouse, task, encoder, dimensions, run_id=run_id, model="base")
-        beside = measure_baselines(warehouse, settings, task, named, run_id)
+        base = measured(warehouse, task, encoder, dimensions, run_id=making.run_id, model="base")
+        beside = measure_baselines(warehouse, settings, task, named, making.run_id)
         mlflow.log_metrics({**mlflow_metrics(base.scores), **baseline_metrics(beside.evaluations)})
         if beside.failed:
             mlflow.set_tag("failed_baselines", "\n".join(beside.failures))

@@ -5,13 +5,11 @@ relevant document. Neither ends the evaluation, and both are counted: a figure i
 what it was measured on. Thakur et al. 2021 (BEIR).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from embed_assets.data_files import DataFileError, beir_rows, beir_text, read_qrels
 from embed_assets.errors import SettingsError
@@ -97,17 +95,9 @@ def graded_ndcg(task: BeirTask, evaluation: Evaluation) -> dict[int, float]:
             for of_query, documents in zip(grades, rows["top_ids"], strict=True)
         ]
         best = [sorted(of_query.values(), reverse=True) for of_query in grades]
-        values = metrics.graded_ndcg(_padded(found), _padded(best), LISTED)
+        values = metrics.graded_ndcg(metrics.padded(found), metrics.padded(best), LISTED)
         means[int(str(dimension))] = float(values.mean())
     return means
-
-
-def _padded(rows: Sequence[Sequence[float]]) -> metrics.Gains:
-    """Rows of different lengths as one array, filled up with 0."""
-    array = np.zeros((len(rows), max(map(len, rows), default=0)))
-    for target, row in zip(array, rows, strict=True):
-        target[: len(row)] = row
-    return array
 
 
 def _read_texts(file: Path, text_of: Callable[[Mapping[str, Any]], str]) -> dict[str, str]:

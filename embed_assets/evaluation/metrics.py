@@ -12,6 +12,8 @@ The definitions are those of sentence-transformers' InformationRetrievalEvaluato
 hit rate accuracy and has no F1.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -63,12 +65,10 @@ def ndcg(hits: Hits, relevant_counts: Counts, k: int) -> Values:
 
     The ideal ranking has min(k, relevant) relevant chunks on top. Järvelin & Kekäläinen 2002.
     """
-    discounts = 1.0 / np.log2(np.arange(2, k + 2))
-    ideal = np.cumsum(discounts)[np.minimum(relevant_counts, k) - 1]
-    return hits[:, :k] @ discounts[: hits.shape[1]] / ideal
+    return graded_ndcg(hits, np.arange(k) < relevant_counts[:, None], k)
 
 
-def graded_ndcg(gains: Gains, relevant_gains: Gains, k: int) -> Values:
+def graded_ndcg(gains: Gains | Hits, relevant_gains: Gains | Hits, k: int) -> Values:
     """Normalised discounted cumulative gain at k where some chunks are more relevant than others.
 
     gains, (questions, retrieved): how relevant the chunk at each place is, 0 for not at all.
@@ -76,7 +76,7 @@ def graded_ndcg(gains: Gains, relevant_gains: Gains, k: int) -> Values:
     retrieved or not, the largest first, 0 where a question has fewer; at least one is positive.
     The gain is linear, as in trec_eval and so in BEIR's figures. Järvelin & Kekäläinen 2002.
     """
-    return _discounted(gains, k) / _discounted(relevant_gains, k)
+    return _discounted(gains[:, :k]) / _discounted(relevant_gains[:, :k])
 
 
 def average_precision(hits: Hits, relevant_counts: Counts, k: int) -> Values:
@@ -97,11 +97,6 @@ def first_ranks(hits: Hits) -> NDArray[np.int64]:
     return np.where(hits.any(axis=1), hits.argmax(axis=1) + 1, 0).astype(np.int64)
 
 
-def _discounted(gains: Gains, k: int) -> Values:
-    top = gains[:, :k]
-    return top @ (1.0 / np.log2(np.arange(2, top.shape[1] + 2)))
-
-
 def score_questions(hits: Hits, relevant_counts: Counts) -> dict[tuple[str, int], Values]:
     """Every metric at every cutoff that we report: (metric, k) to one value per question.
 
@@ -117,3 +112,16 @@ def score_questions(hits: Hits, relevant_counts: Counts) -> dict[tuple[str, int]
     values["mrr", 10] = reciprocal_rank(hits, 10)
     values["map", DEPTH] = average_precision(hits, relevant_counts, DEPTH)
     return values
+
+
+def padded(rows: Sequence[Sequence[float]]) -> Gains:
+    """Rows of different lengths as one array, filled up with 0."""
+    array = np.zeros((len(rows), max(map(len, rows), default=0)))
+    for target, row in zip(array, rows, strict=True):
+        target[: len(row)] = row
+    return array
+
+
+def _discounted(gains: Gains | Hits) -> Values:
+    """Sum of each question's gains, (questions, places), each over log2(rank + 1)."""
+    return gains @ (1.0 / np.log2(np.arange(2, gains.shape[1] + 2)))

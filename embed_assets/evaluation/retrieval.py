@@ -18,6 +18,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from embed_assets.evaluation import metrics
+from embed_assets.tables import TABLES
 
 Embeddings = NDArray[np.floating]
 
@@ -33,24 +34,9 @@ LONGEST_NAME = 200
 LISTED = 10
 """How many of the chunks found are listed for each question."""
 
-SCORES_SCHEMA = pl.Schema(
-    {
-        "split": pl.String,
-        "dimension": pl.Int64,
-        "metric": pl.String,
-        "k": pl.Int64,
-        "score": pl.Float64,
-    }
-)
-QUERIES_SCHEMA = pl.Schema(
-    {
-        "split": pl.String,
-        "dimension": pl.Int64,
-        "question_id": pl.String,
-        "rank": pl.Int64,
-        "ndcg_at_10": pl.Float64,
-        "top_ids": pl.List(pl.String),
-    }
+SCORES_SCHEMA, QUERIES_SCHEMA = (
+    pl.Schema({n: t for n, t in TABLES[table].schema.items() if n not in ("run_id", "model")})
+    for table in ("evaluation_results", "query_results")
 )
 
 _SMALLEST_NORM = 1e-12
@@ -92,19 +78,15 @@ def evaluate(
     leave it out would flatter the model), when an id occurs twice, when lengths differ, when the
     corpus is empty, when a dimension is not one of 1 to D, or when an embedding is not finite.
     """
-    splits = [ALL_QUESTIONS] * len(question_ids) if splits is None else splits
     _check_same_length("question ids", question_ids, "query embeddings", query_embeddings)
-    _check_same_length("question ids", question_ids, "splits", splits)
     _check_same_length("chunk ids", chunk_ids, "corpus embeddings", corpus_embeddings)
     _check_unique("question ids", question_ids)
     _check_unique("chunk ids", chunk_ids)
-    _check_answerable(question_ids, relevant)
     if not question_ids:
         return Evaluation(SCORES_SCHEMA.to_frame(), QUERIES_SCHEMA.to_frame())
     _check_dimensions(dimensions, query_embeddings, corpus_embeddings)
 
     id_order = sorted(range(len(chunk_ids)), key=chunk_ids.__getitem__)
-
     evaluations: list[Evaluation] = []
     for dimension in dimensions:
         found, _ = top_k(
@@ -136,9 +118,11 @@ def evaluate_rankings(
     """
     splits = [ALL_QUESTIONS] * len(question_ids) if splits is None else splits
     _check_same_length("question ids", question_ids, "rankings", rankings)
+    _check_same_length("question ids", question_ids, "splits", splits)
     _check_answerable(question_ids, relevant)
     answers = [relevant[question] for question in question_ids]
-    hits = _mark_hits(rankings, answers)
+    found = [[i in ids for i in row] for row, ids in zip(rankings, answers, strict=True)]
+    hits = metrics.padded(found) > 0
     values = metrics.score_questions(hits, np.array([len(chunks) for chunks in answers]))
     queries = pl.DataFrame(
         {
@@ -228,16 +212,6 @@ def metric_name(split: str, name: str) -> str:
 def sentence_transformers_name(dimension: int, metric: str, k: int) -> str:
     """Name of a figure as sentence-transformers writes it: dim_384_cosine_ndcg@10."""
     return f"dim_{dimension}_cosine_{metric}@{k}"
-
-
-def _mark_hits(
-    found_ids: Sequence[Sequence[str]], answers: Sequence[AbstractSet[str]]
-) -> metrics.Hits:
-    """Whether each chunk found answers its question: (questions, found) bool, best first."""
-    hits = np.zeros((len(found_ids), max(map(len, found_ids), default=0)), dtype=np.bool_)
-    for row, ids, relevant in zip(hits, found_ids, answers, strict=True):
-        row[: len(ids)] = [chunk in relevant for chunk in ids]
-    return hits
 
 
 def _mean_scores(

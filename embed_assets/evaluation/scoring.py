@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
+from typing import Any
 
 import polars as pl
 
@@ -161,32 +162,27 @@ def measured_by(
         "evaluation_version": EVALUATION_VERSION,
     }
     evaluation = _read_back(warehouse, key, dimensions) or measure()
-    store(warehouse, evaluation, model, run_id, key)
+    _store(warehouse, evaluation, key, {"run_id": run_id, "model": model})
     return evaluation
 
 
-def store(
-    warehouse: Warehouse,
-    evaluation: Evaluation,
-    model: str,
-    run_id: str,
-    measured_on: Mapping[str, str] | None = None,
+def _store(
+    warehouse: Warehouse, evaluation: Evaluation, key: Mapping[str, str], labels: Mapping[str, str]
 ) -> None:
-    """Write a model's figures and its results by question. model: what the tables call it.
+    """Write a model's figures and its results by question.
 
-    measured_on: what they are of, as columns of `evaluations`. Without it they are not read back.
+    key: what the figures are of. labels: run_id and model, as the tables call them.
     """
-    labels = (pl.lit(run_id).alias("run_id"), pl.lit(model).alias("model"))
     largest_first = evaluation.scores["dimension"].unique().sort(descending=True).to_list()
-    what = {"run_id": run_id, "model": model, "dimensions": largest_first}
-    rows = [{**measured_on, **what, "measured_at": datetime.now(UTC)}] if measured_on else []
+    row = {**key, **labels, "dimensions": largest_first, "measured_at": datetime.now(UTC)}
+    labelled = [pl.lit(value).alias(name) for name, value in labels.items()]
     with warehouse.transaction() as transaction:
         for table, frame in (
-            ("evaluations", pl.DataFrame(rows, schema=TABLES["evaluations"].schema)),
-            ("evaluation_results", evaluation.scores.with_columns(*labels)),
-            ("query_results", evaluation.queries.with_columns(*labels)),
+            ("evaluations", pl.DataFrame([row], schema=TABLES["evaluations"].schema)),
+            ("evaluation_results", evaluation.scores.with_columns(labelled)),
+            ("query_results", evaluation.queries.with_columns(labelled)),
         ):
-            transaction.replace(table, frame, {"run_id": [run_id], "model": [model]})
+            transaction.replace(table, frame, {name: [value] for name, value in labels.items()})
 
 
 def _read_back(
@@ -230,26 +226,24 @@ def mlflow_metrics(scores: pl.DataFrame) -> dict[str, float]:
 
 def ndcg_table(scores: pl.DataFrame) -> str:
     """NDCG@10 by split and dimension as a markdown table."""
-    ndcg = scores.filter(pl.col("metric") == "ndcg")
-    splits = sorted(ndcg["split"].unique())
-    lines = [f"| dimension | {' | '.join(splits)} |", "| ---: |" + " ---: |" * len(splits)]
-    for dimension in sorted(ndcg["dimension"].unique(), reverse=True):
-        row = dict(
-            ndcg.filter(pl.col("dimension") == dimension).select("split", "score").iter_rows()
-        )
-        lines.append(f"| {dimension} | {' | '.join(f'{row[s]:.4f}' for s in splits)} |")
-    return "\n".join(lines)
+    largest_first = scores.filter(metric="ndcg").sort("dimension", descending=True)
+    by_dimension = largest_first.group_by("dimension", maintain_order=True)
+    rows = {d: dict(row.select("split", "score").iter_rows()) for (d,), row in by_dimension}
+    return _table_by_split("| dimension |", "| ---: |", rows)
 
 
 def ndcg_by_model(evaluations: Mapping[str, Evaluation]) -> str:
     """NDCG@10 of models at their full size, by split, as a markdown table."""
-    ndcg = {model: _full_ndcg(found.scores) for model, found in evaluations.items()}
-    splits = sorted({split for of_model in ndcg.values() for split in of_model})
-    lines = [f"| model | {' | '.join(splits)} |", "| --- |" + " ---: |" * len(splits)]
-    lines += [
-        f"| {model} | {' | '.join(f'{of_model[split]:.4f}' for split in splits)} |"
-        for model, of_model in ndcg.items()
-    ]
+    rows = {model: _full_ndcg(found.scores) for model, found in evaluations.items()}
+    return _table_by_split("| model |", "| --- |", rows)
+
+
+def _table_by_split(title: str, mark: str, rows: Mapping[Any, Mapping[str, float]]) -> str:
+    """A markdown table with a column for each split. title, mark: how its first column begins."""
+    splits = sorted({split for row in rows.values() for split in row})
+    lines = [title + "".join(f" {split} |" for split in splits), mark + " ---: |" * len(splits)]
+    for name, row in rows.items():
+        lines.append(f"| {name} |" + "".join(f" {row[split]:.4f} |" for split in splits))
     return "\n".join(lines)
 
 

@@ -34,9 +34,9 @@ SIZES = {
     "Pooling": ("embedding_dimension", "word_embedding_dimension"),
 }
 """Where a module's config says the length of the embeddings that leave it."""
-# Prompts by model family, from the model cards: (part of the name, query prompt, document prompt).
-# A model's own files win over these where they register prompts.
-FAMILY_PROMPTS: tuple[tuple[str, str, str], ...] = (
+FAMILY_PROMPTS = (
+    ("bge-m3", "", ""),
+    ("snowflake-arctic-embed-m-long", "", ""),
     ("modernbert-embed", "search_query: ", "search_document: "),
     ("nomic-embed-text", "search_query: ", "search_document: "),
     (
@@ -50,7 +50,10 @@ FAMILY_PROMPTS: tuple[tuple[str, str, str], ...] = (
     ("mxbai-embed", "Represent this sentence for searching relevant passages: ", ""),
     ("snowflake-arctic-embed", "query: ", ""),
 )
-NO_PROMPT_FAMILIES = ("bge-m3", "snowflake-arctic-embed-m-long")
+"""Part of the name, query prompt and document prompt of model families, from the model cards.
+
+The first that fits counts.
+"""
 
 
 @dataclass(frozen=True)
@@ -82,28 +85,17 @@ def model_card(settings: Settings) -> ModelCard:
     """Card of the base model. NoModelError, in one line, where there is no such model."""
     name = settings.model
     source = model_source(name)
-    known = _registered_prompts(source)
-    query, document = prompts_for(name)
-    return ModelCard(
-        name=name,
-        source=source,
-        token_limit=min(_token_limit(source), settings.max_chunk_tokens),
-        query_prompt=_first(settings.query_prompt, known.get("query") or query),
-        document_prompt=_first(
-            settings.document_prompt, known.get("document") or known.get("passage") or document
-        ),
-    )
+    query, document = chosen_prompts(settings, name, _registered_prompts(source))
+    limit = min(_token_limit(source), settings.max_chunk_tokens)
+    return ModelCard(name, source, limit, query, document)
 
 
 def version_card(name: str, folder: Path) -> ModelCard:
     """Card of a trained version: its own prompts and limit, whatever the settings say today."""
-    known = _registered_prompts(str(folder))
+    source = str(folder)
+    own = _registered_prompts(source)
     return ModelCard(
-        name=name,
-        source=str(folder),
-        token_limit=_token_limit(str(folder)),
-        query_prompt=known.get("query", ""),
-        document_prompt=known.get("document", ""),
+        name, source, _token_limit(source), own.get("query", ""), own.get("document", "")
     )
 
 
@@ -142,15 +134,18 @@ def model_source(name: str) -> str:
     return name
 
 
-def prompts_for(name: str) -> tuple[str, str]:
-    """Query and document prompt of a model's family; empty for families that need none."""
-    short = name.rstrip("/").rpartition("/")[2].lower()
-    if any(family in short for family in NO_PROMPT_FAMILIES):
-        return "", ""
-    for family, query, document in FAMILY_PROMPTS:
-        if family in short:
-            return query, document
-    return "", ""
+def chosen_prompts(settings: Settings, name: str, registered: Mapping[str, str]) -> tuple[str, str]:
+    """Query and document prompt: as set, else as the model's files say, else its family's.
+
+    registered: prompts in the model's files by name; none where there are no files.
+    """
+    query, document = _family_prompts(name)
+    query = registered.get("query", query)
+    document = registered.get("document", registered.get("passage", document))
+    return (
+        query if settings.query_prompt is None else settings.query_prompt,
+        document if settings.document_prompt is None else settings.document_prompt,
+    )
 
 
 def matryoshka_dimensions(size: int, wanted: str | None) -> tuple[int, ...]:
@@ -168,8 +163,11 @@ def matryoshka_dimensions(size: int, wanted: str | None) -> tuple[int, ...]:
     return tuple(sorted(chosen | {size}, reverse=True))
 
 
-def _first(chosen: str | None, otherwise: str) -> str:
-    return otherwise if chosen is None else chosen
+def _family_prompts(name: str) -> tuple[str, str]:
+    """Query and document prompt of a model's family; empty for families that need none."""
+    short = name.rstrip("/").rpartition("/")[2].lower()
+    families = ((q, d) for family, q, d in FAMILY_PROMPTS if family in short)
+    return next(families, ("", ""))
 
 
 def _pooled(pooling: Mapping[str, Any]) -> int:

@@ -17,6 +17,7 @@ from embed_assets.models.encoder import LocalEncoder, resolved_precision
 from embed_assets.models.files import Task
 from embed_assets.models.identity import model_identity, task_identity, text_id
 from embed_assets.resources.warehouse import Warehouse, digest
+from embed_assets.settings import Precision
 from embed_assets.tables import TABLES
 
 if TYPE_CHECKING:
@@ -29,15 +30,10 @@ BLOCK = 2048
 class CachedEncoder:
     """An encoder that remembers. The model is loaded only for texts that it hasn't seen."""
 
-    def __init__(
-        self,
-        warehouse: Warehouse,
-        card: ModelCard,
-        precision: Literal["auto", "fp32", "bf16"],
-    ) -> None:
+    def __init__(self, warehouse: Warehouse, card: ModelCard, precision: Precision) -> None:
         """`card`: of the base model or of a version."""
         self._warehouse, self._card = warehouse, card
-        self._wanted_precision: Literal["auto", "fp32", "bf16"] = precision
+        self._wanted_precision: Precision = precision
 
     def encode_queries(self, texts: Sequence[str], progress: str | None = None) -> "np.ndarray":
         """Embeddings of queries, float32 (queries, size), not normalised."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from embed_assets.machine import Machine, this_machine
 from embed_assets.models.card import ModelCard
 from embed_assets.models.files import NoModelError, Task
-from embed_assets.models.identity import model_identity
+from embed_assets.settings import Precision
 from embed_assets.terminal import progress_bar
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class Encoder(Protocol):
 
 
 def resolved_precision(
-    precision: Literal["auto", "fp32", "bf16"], machine: Machine | None = None
+    precision: Precision, machine: Machine | None = None
 ) -> Literal["fp32", "bf16"]:
     """`auto` resolved for a machine, this one if none is given."""
     if precision != "auto":
@@ -60,39 +60,15 @@ class LocalEncoder:
         machine: Machine | None = None,
     ) -> None:
         """Load the weights of the card's model."""
+        self._card, self._precision = card, precision
         self._machine = machine or this_machine()
         self._model = load_model(card.source, card.token_limit, self._machine)
-        self._card = card
-        self._precision = precision
-
-    @property
-    def identity(self) -> str:
-        """Digest of the model and the precision."""
-        return f"{model_identity(self._card)} {self._precision}"
-
-    @property
-    def size(self) -> int:
-        """Length of an embedding."""
-        return int(self._model.get_embedding_dimension() or 0)
-
-    def encode_queries(self, texts: Sequence[str], progress: str | None = None) -> "np.ndarray":
-        """Embeddings of queries, float32 (queries, size), not normalised."""
-        return self.encode(texts, "query", progress)
-
-    def encode_documents(self, texts: Sequence[str], progress: str | None = None) -> "np.ndarray":
-        """Embeddings of chunks, float32 (chunks, size), not normalised."""
-        return self.encode(texts, "document", progress)
 
     def encode(self, texts: Sequence[str], task: Task, progress: str | None = None) -> "np.ndarray":
         """Embeddings of queries or documents, float32 (texts, size), not normalised."""
+        prompt = self._card.prompt(task)
         return encode(
-            self._model,
-            texts,
-            task,
-            self._card.prompt(task),
-            self._precision,
-            progress,
-            machine=self._machine,
+            self._model, texts, task, prompt, self._precision, progress, machine=self._machine
         )
 
 

@@ -4,13 +4,12 @@ import asyncio
 import json
 import sys
 from collections.abc import Sequence
-from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from embed_assets.errors import one_line
-from embed_assets.models.card import prompts_for
+from embed_assets.models.card import chosen_prompts
 from embed_assets.models.embeddings import cached_embeddings
 from embed_assets.resources.openai_server import (
     Connection,
@@ -43,10 +42,7 @@ class HostedEncoder:
         self._server = OpenAIServer()
         self._server.check(f"openai:{model}")
         self._warehouse, self._model, self._settings = warehouse, model, settings
-        query, document = prompts_for(model)
-        chosen = settings.query_prompt, settings.document_prompt
-        self._query_prompt = query if chosen[0] is None else chosen[0]
-        self._document_prompt = document if chosen[1] is None else chosen[1]
+        self._query_prompt, self._document_prompt = chosen_prompts(settings, model, {})
 
     @property
     def identity(self) -> str:
@@ -74,7 +70,7 @@ class HostedEncoder:
     async def _ask(self, texts: Sequence[str], progress: str | None) -> np.ndarray:
         """Embeddings of texts, many batches at a time."""
         starts = iter(range(0, len(texts), BATCH))
-        batches: dict[int, np.ndarray] = {}
+        batches: dict[int, list[np.ndarray]] = {}
         with progress_bar(progress, len(texts), "text") as bar:
             async with self._connection() as connection:
 
@@ -92,7 +88,7 @@ class HostedEncoder:
                     for task in tasks:
                         task.cancel()
                     await asyncio.gather(*tasks, return_exceptions=True)
-        return self._stacked([batches[start] for start in sorted(batches)])
+        return self._matrix([vector for start in sorted(batches) for vector in batches[start]])
 
     def _connection(self) -> Connection:
         from tqdm import tqdm
@@ -105,10 +101,10 @@ class HostedEncoder:
             log=lambda line: tqdm.write(line, file=sys.stderr),
         )
 
-    async def _embed(self, connection: Connection, texts: Sequence[str]) -> np.ndarray:
+    async def _embed(self, connection: Connection, texts: Sequence[str]) -> list[np.ndarray]:
         """Embeddings of one batch, or of its halves where the server refuses so much at once."""
 
-        async def send(client: "AsyncOpenAI") -> np.ndarray:
+        async def send(client: "AsyncOpenAI") -> list[np.ndarray]:
             # The raw reply: the client would look at every number of it. And floats, since not all
             # servers know base64. Some refuse an empty text, none a blank one.
             response = await client.embeddings.with_raw_response.create(
@@ -116,7 +112,12 @@ class HostedEncoder:
                 input=[text or " " for text in texts],
                 encoding_format="float",
             )
-            return self._matrix(_vectors(response.content), len(texts))
+            vectors = _vectors(response.content)
+            if len(vectors) != len(texts):
+                raise self._error(
+                    f"it was sent {len(texts)} texts and gave {len(vectors)} embeddings."
+                )
+            return vectors
 
         try:
             return await connection.call(send)
@@ -129,42 +130,27 @@ class HostedEncoder:
                 start = one_line(texts[0], 60)
                 raise self._error(f"it refuses the text '{start}': {error}") from None
         half = len(texts) // 2
-        return self._stacked(
-            [
-                await self._embed(connection, texts[:half]),
-                await self._embed(connection, texts[half:]),
-            ]
-        )
+        first = await self._embed(connection, texts[:half])
+        return first + await self._embed(connection, texts[half:])
 
-    def _matrix(self, vectors: Sequence[Sequence[float]], wanted: int) -> np.ndarray:
-        if len(vectors) != wanted:
-            raise self._error(f"it was sent {wanted} texts and gave {len(vectors)} embeddings.")
-        sizes = {len(vector) for vector in vectors}
+    def _matrix(self, vectors: Sequence[np.ndarray]) -> np.ndarray:
+        sizes = sorted({len(vector) for vector in vectors})
         if len(sizes) > 1 or 0 in sizes:
-            raise self._different_sizes(sizes)
-        matrix = np.array(vectors, dtype=np.float32)
+            listed = " and of ".join(map(str, sizes))
+            raise self._error(f"it gave embeddings of {listed} dimensions in one run.")
+        matrix = np.stack(vectors)
         if not np.isfinite(matrix).all():
             raise self._error("its embeddings hold something that is no number.")
         return matrix
-
-    def _stacked(self, matrices: Sequence[np.ndarray]) -> np.ndarray:
-        sizes = {matrix.shape[1] for matrix in matrices}
-        if len(sizes) > 1:
-            raise self._different_sizes(sizes)
-        return np.concatenate(matrices)
-
-    def _different_sizes(self, sizes: AbstractSet[int]) -> ServerError:
-        listed = " and of ".join(map(str, sorted(sizes)))
-        return self._error(f"it gave embeddings of {listed} dimensions in one run.")
 
     def _error(self, reason: str) -> ServerError:
         return ServerError(reason, f"openai:{self._model}")
 
 
-def _vectors(body: bytes) -> list[list[float]]:
+def _vectors(body: bytes) -> list[np.ndarray]:
     """Embeddings of a reply in the order of the texts. ValueError where it isn't the API's."""
     try:
-        rows = json.loads(body)["data"]
-        return [row["embedding"] for row in sorted(rows, key=lambda row: row["index"])]
+        rows = sorted(json.loads(body)["data"], key=lambda row: row["index"])
+        return [np.array(row["embedding"], dtype=np.float32, ndmin=1) for row in rows]
     except (KeyError, TypeError, ValueError):
         raise ValueError(one_line(body.decode(errors="replace"), 80) or "an empty body") from None

@@ -11,12 +11,7 @@ import polars as pl
 from embed_assets.errors import ProjectError, SettingsError
 from embed_assets.models.card import ModelCard, version_card
 from embed_assets.models.encoder import load_model
-from embed_assets.resources.tracking import (
-    CHAMPION,
-    REPLACED,
-    TRAINED_IN,
-    Tracking,
-)
+from embed_assets.resources.tracking import CHAMPION, REPLACED, TRAINED_IN, Tracking
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import TRACKING_URI, Settings
 from embed_assets.tables import TABLES
@@ -75,8 +70,7 @@ def champion(warehouse: Warehouse, settings: Settings) -> Version | None:
         return None
     tracking = Tracking(home=str(settings.home), project=settings.project)
     number = champion_version(tracking)
-    known = number in versions
-    return trained_version(newest_model(warehouse, number)) if known else None
+    return trained_version(newest_model(warehouse, number)) if number in versions else None
 
 
 def champion_version(tracking: Tracking) -> str | None:

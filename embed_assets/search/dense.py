@@ -3,18 +3,19 @@
 from collections.abc import Mapping
 from typing import Any
 
+import polars as pl
+
 from embed_assets.errors import ProjectError
+from embed_assets.evaluation.retrieval import top_k
+from embed_assets.models.card import model_card
+from embed_assets.models.embeddings import CachedEncoder
+from embed_assets.models.registry import champion
+from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
 
 
 def search_chunks(settings: Settings, text: str, k: int) -> dict[str, Any]:
     """What `search --json` prints: the k best chunks. ProjectError if nothing is ingested."""
-    from embed_assets.evaluation.retrieval import top_k
-    from embed_assets.models.card import model_card
-    from embed_assets.models.embeddings import CachedEncoder
-    from embed_assets.models.registry import champion
-    from embed_assets.resources.warehouse import Warehouse
-
     warehouse = Warehouse(path=str(settings.warehouse))
     corpus = warehouse.corpus()
     if corpus.is_empty():
@@ -25,27 +26,24 @@ def search_chunks(settings: Settings, text: str, k: int) -> dict[str, Any]:
     card = version.card if version else model_card(settings)
     encoder = CachedEncoder(warehouse, card, settings.precision)
     found, scores = top_k(
-        encoder.encoder.encode_queries([text]),
+        encoder.encoder.encode([text], "query"),
         encoder.encode_documents(corpus["chunk_text"].to_list(), "Encoding chunks"),
-        k=min(k, corpus.height),
+        k,
     )
+    best = pl.DataFrame({"chunk_id": corpus["chunk_id"].gather(found[0]), "score": scores[0]})
     places = warehouse.read(
         "SELECT chunk_id, file_name, page_start, page_end, chunk_text FROM chunks "
         "WHERE chunk_id IN (SELECT unnest(?::VARCHAR[])) ORDER BY document_id, chunk_index",
-        [[corpus["chunk_id"][int(i)] for i in found[0]]],
+        [best["chunk_id"].to_list()],
     ).unique("chunk_id", keep="first")
-    by_id = {row["chunk_id"]: row for row in places.iter_rows(named=True)}
+    results = best.join(places, on="chunk_id", maintain_order="left").select(
+        *("file_name", "page_start", "page_end", "chunk_text"),
+        pl.col("score").cast(pl.Float64).round(6),
+    )
     return {
         "query": text,
         "model": f"{version.base} fine-tuned, version {version.number}" if version else card.name,
-        "results": [
-            {
-                **{name: value for name, value in row.items() if name != "chunk_id"},
-                "score": round(float(score), 6),
-            }
-            for i, score in zip(found[0], scores[0], strict=True)
-            for row in [by_id[corpus["chunk_id"][int(i)]]]
-        ],
+        "results": results.to_dicts(),
     }
 
 

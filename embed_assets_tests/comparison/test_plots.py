@@ -65,7 +65,7 @@ def test_the_scale_of_a_png_multiplies_its_size(charts):
 
 def test_a_higher_score_draws_a_higher_bar(scores):
     def blue(tuned: float) -> int:
-        chart = ranking_chart(scores.with_columns(base=0.6, tuned=tuned), "test_labelled")
+        chart = ranking_chart(scores.with_columns(base=0.6, tuned=tuned), "test_labelled", 9)
         return pixels(Image.open(io.BytesIO(to_png(chart))), TUNED_BLUE)
 
     assert blue(0.6) == pytest.approx(2 * blue(0.3), rel=0.1)
@@ -79,10 +79,6 @@ def test_a_chart_names_its_split_its_size_and_its_axes(charts, name):
     assert "dimensions of the vectors" in svg
     for dimension in (384, 256, 128, 64):
         assert f">{dimension}<" in svg
-
-
-def test_a_chart_without_a_number_of_questions_names_its_split_alone(scores):
-    assert ">validation<" in drawn(ranking_chart(scores, "validation"))
 
 
 def test_the_composition_has_a_panel_per_metric_and_dimension(charts):
@@ -120,25 +116,25 @@ def test_a_chart_fetches_nothing(charts, name):
 def test_one_dimension_can_be_drawn(scores, quality_kept):
     only = {"dimension": 384}
 
-    assert to_png(composition_chart(scores.filter(**only), "validation"))
-    assert to_png(ranking_chart(scores.filter(**only), "validation"))
-    assert to_png(quality_kept_chart(quality_kept.filter(**only), "validation"))
+    assert to_png(composition_chart(scores.filter(**only), "validation", 9))
+    assert to_png(ranking_chart(scores.filter(**only), "validation", 9))
+    assert to_png(quality_kept_chart(quality_kept.filter(**only), "validation", 9))
 
 
 def test_a_base_that_found_nothing_can_be_drawn(scores, quality_kept):
     nothing = scores.with_columns(base=0.0, difference_percent=pl.lit(None, pl.Float64))
     unkept = quality_kept.with_columns(kept=pl.lit(float("nan")))
     specs = [
-        composition_chart(nothing, "validation").to_dict(),
-        ranking_chart(nothing, "validation").to_dict(),
-        quality_kept_chart(unkept, "validation").to_dict(),
+        composition_chart(nothing, "validation", 9).to_dict(),
+        ranking_chart(nothing, "validation", 9).to_dict(),
+        quality_kept_chart(unkept, "validation", 9).to_dict(),
     ]
 
     json.dumps(specs, allow_nan=False)
-    assert to_png(ranking_chart(nothing, "validation"))
-    assert to_png(quality_kept_chart(unkept, "validation"))
+    assert to_png(ranking_chart(nothing, "validation", 9))
+    assert to_png(quality_kept_chart(unkept, "validation", 9))
 
 
 def test_a_split_without_scores_is_refused_and_the_others_named(scores):
     with pytest.raises(ValueError, match=r"split 'test'; .*: test_labelled, test_seen_documents"):
-        ranking_chart(scores, "test")
+        ranking_chart(scores, "test", 9)

@@ -94,7 +94,10 @@ def report(scores, quality_kept) -> Report:
         scores=scores,
         quality_kept=quality_kept,
         significance=significance,
+        against=pl.DataFrame(),
+        reservations=[],
         won=[example("How tight should the bolts be?", None, 1, LONG)],
+        lost=[],
     )
 
 
@@ -196,18 +199,13 @@ def test_without_baselines_there_is_no_table_of_them(report):
 def test_what_is_missing_is_a_dash_and_not_an_error(report):
     bare = replace(
         report,
-        scores=report.scores.with_columns(
-            base=0.0, difference_percent=pl.lit(None, pl.Float64)
-        ).filter((pl.col("dimension") != 64) | (pl.col("metric") != "map")),
-        quality_kept=report.quality_kept.clear(),
-        significance=report.significance.clear(),
+        scores=report.scores.with_columns(base=0.0, difference_percent=pl.lit(None, pl.Float64)),
+        quality_kept=report.quality_kept.with_columns(kept=pl.lit(None, pl.Float64)),
         won=[],
-        notes=[],
-        facts={},
     )
     text = Page(render_report(bare)).lines
 
-    assert "384 0.000 0.550 – – – – – –" in text
+    assert "384 0.000 0.550 – −0.013 to +0.110 < 0.001 better – 0.0%" in text
     assert "None" not in text
     assert "nan" not in text
 

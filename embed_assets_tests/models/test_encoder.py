@@ -39,7 +39,7 @@ def texts_of_many_lengths() -> list[str]:
 def test_embeddings_are_those_of_sentence_transformers_in_the_order_of_the_texts(card: ModelCard):
     texts = texts_of_many_lengths()
 
-    ours = LocalEncoder(card, "fp32").encode_queries(texts)
+    ours = LocalEncoder(card, "fp32").encode(texts, "query")
 
     theirs = load_model(card.source).encode(texts, prompt=card.query_prompt)
     assert ours.dtype == np.float32
@@ -66,7 +66,7 @@ def test_a_gpu_gets_large_batches_one_after_another(
             return encode(batch, **options)
 
         encoder._model.encode = measured
-        found[name] = encoder.encode_documents(texts)
+        found[name] = encoder.encode(texts, "document")
     assert len(sizes["gpu"]) < len(sizes["cpu"])
     close = 1e-6 if precision == "fp32" else 0.05
     np.testing.assert_allclose(found["gpu"], found["cpu"], atol=close)
@@ -100,7 +100,7 @@ def test_a_cpu_encodes_batches_side_by_side_and_its_threads_stay_as_they_were(
 
     encoder._model.encode = encode_when_three_are_there
 
-    found = encoder.encode_queries(texts)
+    found = encoder.encode(texts, "query")
 
     whole = encode(texts, prompt=card.query_prompt)
     np.testing.assert_allclose(found, whole, atol=1e-6 if precision == "fp32" else 0.05)
@@ -128,7 +128,7 @@ def test_an_encoding_that_fails_or_is_stopped_ends_at_once(card: ModelCard, how:
     encoder._model.encode = end_at_first
 
     with pytest.raises(MemoryError if how == "error" else KeyboardInterrupt):
-        encoder.encode_queries(texts)
+        encoder.encode(texts, "query")
     assert len(encoded) < len(texts) / 2
     assert torch.get_num_threads() == 5
 
@@ -146,12 +146,12 @@ def test_static_embeddings_are_a_model_as_well(tmp_path: Path):
 
     assert card.count_tokens("the valve") == 2
     texts = ["the pump", "the valve " * 500]
-    found = LocalEncoder(card, "fp32").encode_documents(texts)
+    found = LocalEncoder(card, "fp32").encode(texts, "document")
     np.testing.assert_allclose(found, load_model(card.source).encode(texts), atol=1e-6)
 
 
 def test_no_texts_have_no_embeddings(card: ModelCard):
-    assert LocalEncoder(card, "fp32").encode_documents([]).shape == (0, 32)
+    assert LocalEncoder(card, "fp32").encode([], "document").shape == (0, 32)
 
 
 def test_every_text_is_in_one_batch_and_the_longest_come_first():
@@ -182,7 +182,7 @@ def test_texts_are_ordered_by_what_the_model_reads_and_not_by_their_characters(c
     encode = encoder._model.encode
     encoder._model.encode = lambda texts, **options: read.append(texts) or encode(texts, **options)
 
-    encoder.encode_documents([known, unknown] * 200)
+    encoder.encode([known, unknown] * 200, "document")
 
     assert len(known) > len(unknown)
     assert read[0][0] == unknown  # of more tokens: letter by letter
@@ -193,9 +193,9 @@ def test_texts_are_ordered_by_what_the_model_reads_and_not_by_their_characters(c
 def test_a_model_that_pads_nothing_and_so_tells_no_lengths_is_encoded_too(card: ModelCard):
     texts = texts_of_many_lengths()
     encoder = LocalEncoder(card, "fp32")
-    expected = encoder.encode_documents(texts)
+    expected = encoder.encode(texts, "document")
     preprocess = encoder._model.preprocess
     answers = iter([{"input_ids": None}])  # as with flash attention: one row of all the texts
     encoder._model.preprocess = lambda *a, **k: next(answers, None) or preprocess(*a, **k)
 
-    np.testing.assert_allclose(encoder.encode_documents(texts), expected, atol=1e-6)
+    np.testing.assert_allclose(encoder.encode(texts, "document"), expected, atol=1e-6)

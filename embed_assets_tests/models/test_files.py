@@ -160,7 +160,7 @@ def test_a_hub_model_embeds_offline_in_a_process_of_its_own(tmp_path: Path, mode
         "from embed_assets.models.encoder import LocalEncoder\n"
         "from embed_assets.settings import Settings\n"
         f"card = model_card(Settings(model='{NAME}'))\n"
-        "print(LocalEncoder(card, 'fp32').encode_queries(['the pump']).shape)\n"
+        "print(LocalEncoder(card, 'fp32').encode(['the pump'], 'query').shape)\n"
     )
     done = run_with_hub(program, tmp_path, HF_HUB_OFFLINE="1")
     assert done.stdout.strip() == "(1, 32)"

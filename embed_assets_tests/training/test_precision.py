@@ -5,18 +5,17 @@ import math
 import shutil
 import subprocess
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import polars as pl
 import pytest
 
 from embed_assets.machine import Machine
 from embed_assets.models.card import ModelCard
 from embed_assets.models.encoder import LocalEncoder, load_model
+from embed_assets.models.files import Task
 from embed_assets.training.adapter import fit_adapter
 from embed_assets.training.config import TrainingConfig
 from embed_assets.training.launch import training_command
@@ -128,15 +127,18 @@ def adapter_config(folder: Path, base: Path, precision: Literal["bf16", "fp32"])
     config = TrainingConfig.model_validate_json(path.read_text(encoding="utf-8"))
     encoder = LocalEncoder(ModelCard("tiny", config.base, 64, "query: ", ""), precision)
 
-    def embed(frame: Path, encode: Callable[..., np.ndarray], **columns: str) -> None:
+    def embed(frame: Path, task: Task, **columns: str) -> None:
         rows = pl.read_parquet(frame)
-        added = {name: encode(rows[text].to_list()).tolist() for name, text in columns.items()}
+        added = {
+            name: encoder.encode(rows[text].to_list(), task).tolist()
+            for name, text in columns.items()
+        }
         rows.with_columns(**{n: pl.Series(v) for n, v in added.items()}).write_parquet(frame)
 
-    embed(config.pairs, encoder.encode_queries, anchor_embedding="anchor")
-    embed(config.pairs, encoder.encode_documents, positive_embedding="positive")
-    embed(config.validation, encoder.encode_queries, embedding="anchor")
-    embed(config.corpus, encoder.encode_documents, embedding="chunk_text")
+    embed(config.pairs, "query", anchor_embedding="anchor")
+    embed(config.pairs, "document", positive_embedding="positive")
+    embed(config.validation, "query", embedding="anchor")
+    embed(config.corpus, "document", embedding="chunk_text")
     return config
 
 
