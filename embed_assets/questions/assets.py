@@ -10,7 +10,7 @@ from embed_assets.partitions import asset
 from embed_assets.questions.generation import generate_questions, generator_version
 from embed_assets.questions.labelled.evidence import VERSION as LABELLED_VERSION
 from embed_assets.questions.labelled.files import read_labelled
-from embed_assets.questions.labelled.moves import follow_moves
+from embed_assets.questions.labelled.moves import read_moved
 from embed_assets.questions.statuses import CORPUS_WIDE, FAILED, KEPT, NOT_ASKED
 from embed_assets.questions.written.openai import Limits
 from embed_assets.questions.written.writing import Writing
@@ -35,9 +35,7 @@ def synthetic_questions(
     settings: dg.ResourceParam[Settings],
 ) -> Slices:
     """Questions that each chunk answers: made by the generator, or imported from people's files."""
-    labelled = follow_moves(
-        read_labelled(settings.labelled_files, settings.labelled_purpose), warehouse
-    )
+    labelled = read_moved(settings, warehouse)
     paths = warehouse.paths(context.partition_keys)
     tags = context.run.tags
     session = tags.get(BUDGET_TAG) or tags.get("dagster/backfill") or context.run.run_id

@@ -12,7 +12,7 @@ from embed_assets.questions.extractive.mix import extractive_questions
 from embed_assets.questions.filters.each import filter_each
 from embed_assets.questions.filters.names import CORPUS_FILTERS, enabled_filters
 from embed_assets.questions.labelled.evidence import labelled_questions
-from embed_assets.questions.labelled.question import LabelledQuestion
+from embed_assets.questions.labelled.files import LabelledQuestion
 from embed_assets.questions.statuses import KEPT, REJECTED_BY_REVIEWER
 from embed_assets.questions.written.prompts import JUDGE_VERSION
 from embed_assets.questions.written.writing import (

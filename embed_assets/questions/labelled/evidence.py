@@ -14,6 +14,7 @@ from typing import Any
 
 import polars as pl
 
+from embed_assets.questions.labelled.files import LabelledQuestion
 from embed_assets.questions.labelled.matching import (
     MATCH_THRESHOLD,
     Document,
@@ -23,7 +24,6 @@ from embed_assets.questions.labelled.matching import (
     match_evidence,
     read_documents,
 )
-from embed_assets.questions.labelled.question import LabelledQuestion
 from embed_assets.questions.statuses import (
     EVIDENCE_NOT_FOUND,
     KEPT,
