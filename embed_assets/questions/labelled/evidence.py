@@ -24,12 +24,8 @@ from embed_assets.questions.labelled.matching import (
     match_evidence,
     read_documents,
 )
-from embed_assets.questions.statuses import (
-    EVIDENCE_NOT_FOUND,
-    KEPT,
-    TOO_VAGUE,
-    UNANSWERABLE,
-)
+from embed_assets.questions.statuses import EVIDENCE_NOT_FOUND, KEPT, TOO_VAGUE, UNANSWERABLE
+from embed_assets.tables import TABLES
 
 ANYWHERE_THRESHOLD = 0.7
 """The same where no file is named: then the words alone say which document is meant."""
@@ -50,30 +46,23 @@ class Evidence:
     text: str | None
 
 
+_COLUMNS = (
+    *("chunk_id", "relevant_chunk_ids", "document_id", "question", "answer", "kind", "purpose"),
+    *("generator", "prompt_version", "status", "score"),
+)
+
+
 def labelled_questions(
     chunks: pl.DataFrame, questions: Sequence[LabelledQuestion], paths: Mapping[str, str]
 ) -> pl.DataFrame:
     """Labelled questions about these documents, each with the chunks that answer it.
 
     chunks: document_id, chunk_id, chunk_text, page_start, page_end. paths: document_id -> path.
-    Returns chunk_id, relevant_chunk_ids, document_id, question, answer, kind, purpose, generator,
-    prompt_version, status, score.
+    Returns most columns of synthetic_questions.
     """
     return pl.DataFrame(
         [_row(evidence) for evidence in find_evidence([chunks], questions, paths)],
-        schema={
-            "chunk_id": pl.String,
-            "relevant_chunk_ids": pl.List(pl.String),
-            "document_id": pl.String,
-            "question": pl.String,
-            "answer": pl.String,
-            "kind": pl.String,
-            "purpose": pl.String,
-            "generator": pl.String,
-            "prompt_version": pl.String,
-            "status": pl.String,
-            "score": pl.Float64,
-        },
+        schema={name: TABLES["synthetic_questions"].schema[name] for name in _COLUMNS},
     )
 
 
