@@ -34,15 +34,11 @@ VERSION = "labelled-3"
 
 @dataclass(frozen=True)
 class Evidence:
-    """What one document holds for a question, and what that makes of it.
-
-    text: of the chunk that answers best, if any does.
-    """
+    """What one document holds for a question. text: of the chunk that answers best, if any does."""
 
     question: LabelledQuestion
     document_id: str
     match: Match
-    status: str
     text: str | None
 
 
@@ -78,7 +74,7 @@ def _row(evidence: Evidence) -> dict[str, Any]:
         "purpose": question.purpose,
         "generator": f"labelled:{question.source}",
         "prompt_version": VERSION,
-        "status": evidence.status,
+        "status": status_of(question, match),
         "score": match.score,
     }
 
@@ -103,8 +99,7 @@ def find_evidence(
         match = _match(document, question, least)
         if match.chunk_ids or question.file_name is not None:
             texts = (c.words.text for c in document.chunks if c.chunk_id in match.chunk_ids[:1])
-            status = status_of(question, match)
-            evidence = Evidence(question, document_id, match, status, next(texts, None))
+            evidence = Evidence(question, document_id, match, next(texts, None))
             found.append((number, document_id, evidence))
 
     for frame in chunks:

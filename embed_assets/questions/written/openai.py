@@ -185,7 +185,6 @@ class Dialect:
     """What this server understands, found out from what it refuses."""
 
     def __init__(self, temperature: float) -> None:
-        """Begin with all that there is."""
         self._temperature: float | None = temperature
         self._limit_name = "max_tokens"
         self._formats = ["json_schema", "json_object", "text"]
