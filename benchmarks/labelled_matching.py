@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import polars as pl
 
 from embed_assets.questions.labelled.evidence import find_evidence
-from embed_assets.questions.labelled.question import LabelledQuestion
+from embed_assets.questions.labelled.files import LabelledQuestion
 
 WORDS = [f"word{number}" for number in range(20_000)]
 CHUNKS_OF_A_DOCUMENT = 100
@@ -42,7 +42,10 @@ def frames(documents: int) -> Iterator[pl.DataFrame]:
 def question(number: int, documents: int) -> LabelledQuestion:
     quoted = words_of_chunk(number * 37 % documents, number % CHUNKS_OF_A_DOCUMENT)[20:60]
     return LabelledQuestion(
-        f"Question {number}?", None, None, " ".join(quoted), None, "test", True, "questions.jsonl"
+        question=f"Question {number}?",
+        evidence_text=" ".join(quoted),
+        purpose="test",
+        source="questions.jsonl",
     )
 
 

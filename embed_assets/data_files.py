@@ -47,7 +47,8 @@ def beir_rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         try:
             yield number, {**row, "_id": str(row["_id"]), "text": str(row["text"])}
         except (KeyError, TypeError) as error:
-            reason = f"{lack(error)}. BEIR has _id and text"
+            what = f"lacks {error}" if isinstance(error, KeyError) else error
+            reason = f"{what}. BEIR has _id and text"
             raise DataFileError(file, reason, f"line {number}") from error
 
 
@@ -84,8 +85,3 @@ def is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def lack(error: Exception) -> str:
-    """What a row lacks, or else what is wrong with it, on one line."""
-    return f"lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split())

@@ -18,7 +18,6 @@ from embed_assets.automation.runs import (
 )
 from embed_assets.automation.state import code_versions, read_state, sync_partitions
 from embed_assets.automation.take_up import take_up
-from embed_assets.documents.folder import fingerprint
 from embed_assets.errors import ProjectError
 from embed_assets.partitions import DOCUMENTS
 from embed_assets.resources.tracking import Tracking
@@ -70,12 +69,12 @@ def _tick(
     if state.work.ingesting:
         return dg.SkipReason("An ingest run is at work; the folder is looked at when it has ended.")
     # Seen at the last tick as it is now: the file has stopped changing.
-    seen = {key: tuple(value) for key, value in json.loads(context.cursor or "{}").items()}
+    seen = json.loads(context.cursor or "{}")
     waiting = state.pending
     unread = {k: f for k, f in waiting.items() if ("raw_pdfs", k) not in state.records.tried}
-    settling = {key for key, file in unread.items() if seen.get(key) != fingerprint(file)}
+    settling = {key for key, file in unread.items() if seen.get(key) != file.version}
     looked_at = list(unread.items())[:DOCUMENTS_PER_TICK]
-    cursor = json.dumps({key: fingerprint(file) for key, file in looked_at})
+    cursor = json.dumps({key: file.version for key, file in looked_at})
     plan = state.with_settling(settling).plan(settings, code_versions(settings))
     if plan.refused:
         return dg.SkipReason(

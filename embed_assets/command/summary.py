@@ -12,8 +12,7 @@ from embed_assets.documents.parsing import document_statuses
 from embed_assets.evaluation.baselines import failed_baselines
 from embed_assets.graph import DOCUMENT_ASSETS, GRAPH, stages
 from embed_assets.models.registry import newest_model
-from embed_assets.questions.labelled.files import read_labelled
-from embed_assets.questions.labelled.report import report_matches
+from embed_assets.questions.labelled.report import report_matches, unmatched
 from embed_assets.questions.statuses import FAILED, KEPT, NOT_ASKED, UNREADABLE
 from embed_assets.resources.ledger import Ledger
 from embed_assets.resources.warehouse import Warehouse
@@ -45,7 +44,7 @@ def ingest_summary(settings: Settings, warehouse: Warehouse, done: Done) -> dict
         ),
         "questions_not_asked": _chunks_without_questions(warehouse, NOT_ASKED),
         "questions_failed": _chunks_without_questions(warehouse, FAILED, UNREADABLE),
-        "unmatched_labelled": _unmatched(warehouse, settings),
+        "unmatched_labelled": unmatched(report_matches(settings, warehouse)).to_dicts(),
         "waiting": [{"what": wait.what, "reason": wait.reason} for wait in done.waiting],
         "seconds": _by_stage(done.seconds, stages(*DOCUMENT_ASSETS)),
         "seconds_by_asset": _rounded(done.seconds),
@@ -142,12 +141,12 @@ def ingest_text(summary: Mapping[str, Any]) -> str:
             "Chunks that got no question from the language model: "
             f"{summary['questions_failed']}. `embed-assets ui` shows why, chunk by chunk."
         )
-    unmatched = summary["unmatched_labelled"]
+    labelled = summary["unmatched_labelled"]
     lines += _listing(
-        f"{len(unmatched)} labelled questions found no evidence",
+        f"{len(labelled)} labelled questions found no evidence",
         [
             f"{row['file_name'] or row['source']}: {row['question']} ({row['reason']})"
-            for row in unmatched
+            for row in labelled
         ],
     )
     return "\n".join([*lines, *_seconds_lines(summary["seconds"])])
@@ -232,14 +231,6 @@ def _with_status(
         ),
         key=lambda row: row["path"],
     )
-
-
-def _unmatched(warehouse: Warehouse, settings: Settings) -> list[dict[str, Any]]:
-    """Every labelled row that can't be used, and why."""
-    labelled = read_labelled(settings.labelled_files, settings.labelled_purpose)
-    report = report_matches(warehouse, labelled)
-    unmatched = report.filter(pl.col("reason").is_not_null())
-    return unmatched.select("source", "file_name", "question", "reason").to_dicts()
 
 
 def _by_stage(seconds: Mapping[str, float], wanted: tuple[str, ...]) -> dict[str, float]:

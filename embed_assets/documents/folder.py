@@ -187,11 +187,6 @@ def remove_documents(warehouse: Warehouse, document_ids: Sequence[str]) -> None:
             transaction.delete(table, {"document_id": document_ids})
 
 
-def fingerprint(document: FoundDocument) -> tuple[int, float]:
-    """Size in bytes and time of change: what tells a changed file without reading it."""
-    return document.size_bytes, document.modified_at.timestamp()
-
-
 def load_documents(folder: Path, document_ids: Collection[str], run_id: str) -> Slices:
     """Rows of raw_pdfs for these documents. Of files that can't be read just now there are none."""
     found = scan(folder)

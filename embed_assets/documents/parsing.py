@@ -8,7 +8,7 @@ import itertools
 import re
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any
 
@@ -106,16 +106,15 @@ def parse_pdf(content: bytes) -> list[Page]:
     UnreadablePdfError if it is no PDF, needs a password or has no pages. A page on which the
     parser fails carries its error, the others their text.
     """
-    import pymupdf4llm
-
     with _open(content) as document:
+        indices = list(range(document.page_count))
         try:
-            pages = _pages(pymupdf4llm, document, list(range(document.page_count)))
+            pages = _pages(document, indices)
         except MemoryError:
             raise
         except Exception:
             # Somewhere a page breaks the parser: find it, keep the others.
-            pages = [_page_or_error(pymupdf4llm, document, i) for i in range(document.page_count)]
+            pages = [_page_or_error(document, index) for index in indices]
         report(document.page_count)
         return pages
 
@@ -142,13 +141,13 @@ def _open(content: bytes) -> Any:
     return document
 
 
-def _pages(pymupdf4llm: Any, document: Any, indices: list[int]) -> list[Page]:
-    pages = _markdown(pymupdf4llm, document, indices, margins=False)
+def _pages(document: Any, indices: list[int]) -> list[Page]:
+    pages = _markdown(document, indices, margins=False)
     # The one line of a page passes for a running header. Without a picture, it is all there is.
     lines = [i for i, page in zip(indices, pages, strict=True) if _is_lost(document[i], page)]
     if not lines:
         return pages
-    found = {page.number: page for page in _markdown(pymupdf4llm, document, lines, margins=True)}
+    found = {page.number: page for page in _markdown(document, lines, margins=True)}
     return [found.get(page.number, page) for page in pages]
 
 
@@ -157,14 +156,16 @@ def _is_lost(pdf_page: Any, page: Page) -> bool:
     return not page.markdown and bool(pdf_page.get_text().strip()) and not pdf_page.get_images()
 
 
-def _markdown(pymupdf4llm: Any, document: Any, indices: list[int], *, margins: bool) -> list[Page]:
+def _markdown(document: Any, indices: list[int], *, margins: bool) -> list[Page]:
     """Pages as the parser has them. margins: with running headers and footers."""
+    import pymupdf4llm
+
     # A page without text (blank, or scanned) has nothing for the layout model to look at.
     readable = [index for index in indices if document[index].get_text().strip()]
     if not readable:
         return [Page(index + 1, "") for index in indices]
     with _reporting(document):
-        parts = pymupdf4llm.to_markdown(
+        parts: Any = pymupdf4llm.to_markdown(
             document,
             pages=readable,
             page_chunks=True,
@@ -198,9 +199,9 @@ def _reporting(document: Any) -> Iterator[None]:
         del document.load_page
 
 
-def _page_or_error(pymupdf4llm: Any, document: Any, index: int) -> Page:
+def _page_or_error(document: Any, index: int) -> Page:
     try:
-        return _pages(pymupdf4llm, document, [index])[0]
+        return _pages(document, [index])[0]
     except MemoryError:
         raise
     except Exception as error:
@@ -215,40 +216,26 @@ def clean_markdown(text: str) -> str:
 
 
 def _rows(document_id: str, outcome: Outcome[bytes, list[Page]]) -> list[dict[str, Any]]:
-    if outcome.failure is not None:
-        return [_document_row(document_id, "ERROR", outcome.failure.error)]
+    """Rows of a document's pages, or one of page 0 that says why it has none."""
     pages = outcome.result or []
-    if all(page.error for page in pages):
-        return [_document_row(document_id, "ERROR", pages[0].error or "no page can be read")]
-    if not any(page.markdown for page in pages):
+    if outcome.failure is not None:
+        pages = [Page(0, "", outcome.failure.error)]
+    elif all(page.error for page in pages):
+        pages = [replace(pages[0], number=0)]
+    elif not any(page.markdown for page in pages):
         reason = "no text on any page: scanned, or only pictures"
-        return [_document_row(document_id, "EMPTY", reason)]
-    return [
-        {
-            "document_id": document_id,
-            "page": page.number,
-            "markdown": page.markdown,
-            "parser_status": _page_status(page),
-            "error": page.error,
-            "parser": PARSER,
-        }
-        for page in pages
-    ]
+        return [_row(document_id, Page(0, "", reason), "EMPTY")]
+    return [_row(document_id, page) for page in pages]
 
 
-def _page_status(page: Page) -> str:
-    if page.error:
-        return "ERROR"
-    return "SUCCESS" if page.markdown else "EMPTY"
-
-
-def _document_row(document_id: str, status: str, error: str) -> dict[str, Any]:
+def _row(document_id: str, page: Page, status: str | None = None) -> dict[str, Any]:
+    of_page = "SUCCESS" if page.markdown else "EMPTY"
     return {
         "document_id": document_id,
-        "page": 0,
-        "markdown": "",
-        "parser_status": status,
-        "error": error,
+        "page": page.number,
+        "markdown": page.markdown,
+        "parser_status": status or ("ERROR" if page.error else of_page),
+        "error": page.error,
         "parser": PARSER,
     }
 

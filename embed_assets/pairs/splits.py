@@ -9,6 +9,7 @@ hash are moved in when they are first seen, and stay there like any other.
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -132,15 +133,13 @@ def position(identity: str) -> float:
 
 def check_enough(splits: Iterable[str], documents: int, chunks: int) -> None:
     """TooFewQuestionsError unless there is enough to train on and to choose and test by."""
-    counts: dict[str, int] = dict.fromkeys(SPLITS, 0)
-    for split in splits:
-        counts[split] += 1
+    counts = Counter(splits)
     needs = {TRAIN: LEAST_TRAINING_QUESTIONS, VALIDATION: 1, SEEN: 1}
     missing = {split: least - counts[split] for split, least in needs.items()}
     lacking = [f"{n} for {split}" for split, n in missing.items() if n > 0]
     if lacking:
         raise TooFewQuestionsError(
             f"Too few questions to train on: {' and '.join(lacking)} missing "
-            f"({documents} documents with {chunks} chunks gave {sum(counts.values())} questions). "
+            f"({documents} documents with {chunks} chunks gave {counts.total()} questions). "
             "Add PDFs with more text."
         )

@@ -10,9 +10,9 @@ from embed_assets.partitions import asset
 from embed_assets.questions.generation import generate_questions, generator_version
 from embed_assets.questions.labelled.evidence import VERSION as LABELLED_VERSION
 from embed_assets.questions.labelled.files import read_labelled
-from embed_assets.questions.labelled.moves import follow_moves
+from embed_assets.questions.labelled.moves import read_moved
 from embed_assets.questions.statuses import CORPUS_WIDE, FAILED, KEPT, NOT_ASKED
-from embed_assets.questions.written.openai import Limits
+from embed_assets.questions.written.openai import cost
 from embed_assets.questions.written.writing import Writing
 from embed_assets.resources.answers import AnswerStore
 from embed_assets.resources.io_manager import Slices
@@ -35,9 +35,7 @@ def synthetic_questions(
     settings: dg.ResourceParam[Settings],
 ) -> Slices:
     """Questions that each chunk answers: made by the generator, or imported from people's files."""
-    labelled = follow_moves(
-        read_labelled(settings.labelled_files, settings.labelled_purpose), warehouse
-    )
+    labelled = read_moved(settings, warehouse)
     paths = warehouse.paths(context.partition_keys)
     tags = context.run.tags
     session = tags.get(BUDGET_TAG) or tags.get("dagster/backfill") or context.run.run_id
@@ -47,7 +45,7 @@ def synthetic_questions(
     for line in _dropped(questions):
         context.log.warning(line)
     for key in context.partition_keys:
-        counts = _counts(questions.filter(pl.col("document_id") == key), Limits.of(settings))
+        counts = _counts(questions.filter(pl.col("document_id") == key), settings)
         context.add_asset_metadata(counts, partition_key=key)
     return Slices(questions, incomplete=unanswered(questions))
 
@@ -100,7 +98,7 @@ def _dropped(questions: pl.DataFrame) -> list[str]:
     return lines
 
 
-def _counts(questions: pl.DataFrame, limits: Limits) -> dict[str, int | float]:
+def _counts(questions: pl.DataFrame, settings: Settings) -> dict[str, int | float]:
     """How many questions there are of each status, and what they took, whenever that was."""
     counts: dict[str, int | float] = {
         f"questions_{status.lower()}": n
@@ -109,8 +107,8 @@ def _counts(questions: pl.DataFrame, limits: Limits) -> dict[str, int | float]:
     read, written = (int(questions[f"{name}_tokens"].sum()) for name in ("input", "output"))
     if read or written:
         counts |= {"input_tokens": read, "output_tokens": written}
-    if cost := limits.cost(read, written):
-        counts["cost"] = cost
+    if price := cost(settings, read, written):
+        counts["cost"] = price
     return counts
 
 

@@ -54,49 +54,35 @@ def funnel(statuses: Iterable[str]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=schema, orient="row")
 
 
-def funnel_chart(stages: pl.DataFrame, subtitle: str = "what dropped how many") -> alt.LayerChart:
-    """Horizontal bars, a stage each: what remains, and what its reason dropped, with the counts.
-
-    stages: as `funnel` returns them.
-    """
+def funnel_chart(stages: pl.DataFrame) -> alt.LayerChart:
+    """Horizontal bars, a stage of `funnel` each: what remains and what was dropped, in figures."""
     import altair as alt
 
-    groups = ["remaining", "dropped"]
     y = alt.Y("stage:N", sort=stages["stage"].to_list(), title=None, axis=alt.Axis(labelLimit=0))
+    chart = alt.Chart(stages)
     bars = (
-        alt.Chart(
-            stages.unpivot(
-                on=groups, index="stage", variable_name="group", value_name="questions"
-            ).with_columns(order=pl.col("group").replace_strict({"remaining": 0, "dropped": 1}))
-        )
+        chart.transform_fold(["remaining", "dropped"], as_=["group", "questions"])
         .mark_bar(height={"band": 0.72})
         .encode(
             x=alt.X("questions:Q", title="questions", axis=alt.Axis(format=",d", tickCount=6)),
             y=y,
             color=alt.Color(
                 "group:N",
-                scale=alt.Scale(domain=groups, range=[BLUE, GREY]),
+                scale=alt.Scale(domain=["remaining", "dropped"], range=[BLUE, GREY]),
                 legend=alt.Legend(title=None),
             ),
-            order=alt.Order("order:Q"),
+            order=alt.Order("group:N", sort="descending"),
             tooltip=["stage:N", "group:N", alt.Tooltip("questions:Q", format=",")],
         )
     )
     counts = (
-        alt.Chart(
-            stages.with_columns(
-                end=pl.col("remaining") + pl.col("dropped"),
-                count=pl.struct("remaining", "dropped").map_elements(_count, pl.String),
-            )
+        chart.transform_calculate(
+            end="datum.remaining + datum.dropped",
+            lost="datum.dropped ? ' (−' + format(datum.dropped, ',') + ')' : ''",
+            count="format(datum.remaining, ',') + datum.lost",
         )
         .mark_text(align="left", dx=5, fontSize=11, color=INK)
         .encode(x="end:Q", y=y, text="count:N")
     )
-    chart = alt.layer(bars, counts).properties(width=620, height=alt.Step(26))
-    return dress(chart, "From generated to kept questions", subtitle)
-
-
-def _count(row: Mapping[str, int]) -> str:
-    """`1,204` or, where some were dropped, `1,204 (−31)`."""
-    dropped = f" (\N{MINUS SIGN}{row['dropped']:,})" if row["dropped"] else ""
-    return f"{row['remaining']:,}{dropped}"
+    layers = alt.layer(bars, counts).properties(width=620, height=alt.Step(26))
+    return dress(layers, "From generated to kept questions", "what dropped how many")

@@ -12,7 +12,7 @@ from embed_assets.questions.extractive.mix import extractive_questions
 from embed_assets.questions.filters.each import filter_each
 from embed_assets.questions.filters.names import CORPUS_FILTERS, enabled_filters
 from embed_assets.questions.labelled.evidence import labelled_questions
-from embed_assets.questions.labelled.question import LabelledQuestion
+from embed_assets.questions.labelled.files import LabelledQuestion
 from embed_assets.questions.statuses import KEPT, REJECTED_BY_REVIEWER
 from embed_assets.questions.written.prompts import JUDGE_VERSION
 from embed_assets.questions.written.writing import (
@@ -75,14 +75,17 @@ def generate_questions(
     documents are taken. paths: document_id -> path. writing: settings, and what a model needs.
     """
     check_generator(writing.settings)
-    people = labelled_questions(chunks, labelled, dict(paths))
-    made = [_complete(people), _reviewed(_machine_questions(chunks, writing), people)]
+    people = labelled_questions(chunks, labelled, paths)
+    place = ["document_id", "chunk_id", "question"]
+    rejected = people.filter(status=REJECTED_BY_REVIEWER).select(*place, "status").unique()
+    made = _machine_questions(chunks, writing).update(rejected, on=place)
     table = TABLES["synthetic_questions"]
     identity = ("document_id", "chunk_id", "generator", "question")
     return (
-        pl.concat(made)
+        pl.concat([people, made], how="diagonal")
         .with_columns(
             pl.struct(identity).map_elements(_question_id, pl.String).alias("question_id"),
+            pl.col("input_tokens", "output_tokens").fill_null(0),
             pl.col("created_at").fill_null(datetime.now(UTC)),
         )
         # A question given for training and for testing is for testing.
@@ -94,48 +97,23 @@ def generate_questions(
 
 def _machine_questions(chunks: pl.DataFrame, writing: Writing) -> pl.DataFrame:
     settings = writing.settings
+    none = pl.DataFrame(schema=COLUMNS)
     if chunks.is_empty() or settings.questions == "none":
-        return pl.DataFrame(schema=COLUMNS)
+        return none
     if settings.questions == EXTRACTIVE:
-        made = _complete(
-            extractive_questions(chunks).with_columns(
-                relevant_chunk_ids=pl.concat_list("chunk_id"),
-                purpose=pl.lit("train"),
-                generator=pl.lit(EXTRACTIVE),
-                prompt_version=pl.lit(EXTRACTIVE_VERSION),
-                status=pl.lit(KEPT),
-            )
+        extracted = extractive_questions(chunks).with_columns(
+            relevant_chunk_ids=pl.concat_list("chunk_id"),
+            purpose=pl.lit("train"),
+            generator=pl.lit(EXTRACTIVE),
+            prompt_version=pl.lit(EXTRACTIVE_VERSION),
+            status=pl.lit(KEPT),
         )
+        made = pl.concat([none, extracted], how="diagonal")
     else:
         made = written_questions(chunks, writing)
     texts = dict(chunks.select("chunk_id", "chunk_text").iter_rows())
     filtered = filter_each(made, texts, enabled_filters(settings.filters))
     return judged_questions(filtered, texts, writing) if settings.judge else filtered
-
-
-def _reviewed(made: pl.DataFrame, people: pl.DataFrame) -> pl.DataFrame:
-    """A machine's questions, those that a reviewer rejected with the status that says so."""
-    place = ["document_id", "chunk_id", "question"]
-    rejected = people.filter(status=REJECTED_BY_REVIEWER).select(place).unique()
-    return pl.concat(
-        [
-            made.join(rejected, on=place, how="anti"),
-            made.join(rejected, on=place, how="semi").with_columns(
-                status=pl.lit(REJECTED_BY_REVIEWER)
-            ),
-        ]
-    )
-
-
-def _complete(questions: pl.DataFrame) -> pl.DataFrame:
-    """Questions that cost nothing, with the columns of those that do."""
-    lacking = {name: dtype for name, dtype in COLUMNS.items() if name not in questions.columns}
-    return questions.with_columns(
-        **{
-            name: pl.lit(0 if name.endswith("_tokens") else None, dtype)
-            for name, dtype in lacking.items()
-        }
-    ).select(list(COLUMNS))
 
 
 def _question_id(identity: Mapping[str, str]) -> str:

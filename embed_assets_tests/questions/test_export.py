@@ -10,8 +10,7 @@ import pytest
 from embed_assets.errors import ProjectError, SettingsError
 from embed_assets.questions.export import export_questions
 from embed_assets.questions.generation import generate_questions
-from embed_assets.questions.labelled.files import read_labelled
-from embed_assets.questions.labelled.question import LabelledQuestion
+from embed_assets.questions.labelled.files import LabelledQuestion, read_labelled
 from embed_assets.questions.written.writing import Writing
 from embed_assets.resources.answers import AnswerStore
 from embed_assets.resources.warehouse import Warehouse

@@ -8,7 +8,7 @@ import pytest
 
 from embed_assets.errors import SettingsError
 from embed_assets.questions.generation import check_generator, generate_questions
-from embed_assets.questions.labelled.question import LabelledQuestion
+from embed_assets.questions.labelled.files import LabelledQuestion
 from embed_assets.questions.statuses import KEPT, REJECTED_BY_REVIEWER
 from embed_assets.questions.written.writing import Writing
 from embed_assets.resources.answers import AnswerStore

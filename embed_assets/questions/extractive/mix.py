@@ -41,7 +41,6 @@ SCHEMA = {
     "chunk_id": pl.String,
     "document_id": pl.String,
     "question": pl.String,
-    "answer": pl.String,
     "kind": pl.String,
 }
 
@@ -57,8 +56,8 @@ def extractive_questions(chunks: pl.DataFrame, mix: Mapping[Kind, int] = MIX) ->
         mix: how many questions of each kind a chunk gets at most.
 
     Returns:
-        chunk_id, document_id, question, answer (always null), kind; by document and chunk. A chunk
-        with too little text has none.
+        chunk_id, document_id, question, kind; by document and chunk. A chunk with too little text
+        has none.
 
     Raises:
         ValueError: mix names a kind that does not exist.
@@ -75,8 +74,7 @@ def extractive_questions(chunks: pl.DataFrame, mix: Mapping[Kind, int] = MIX) ->
 
 def _questions_of_document(
     document: pl.DataFrame, mix: Mapping[Kind, int]
-) -> Iterable[tuple[str, str, str, None, str]]:
-    """One row per question."""
+) -> Iterable[tuple[str, str, str, str]]:
     columns = document.unique("chunk_id", keep="first", maintain_order=True).select(
         "chunk_id", "chunk_text", "heading_path"
     )
@@ -94,14 +92,11 @@ def _questions_of_document(
     for passage, kinds in zip(passages, candidates, strict=True):
         asked: set[str] = set()
         for kind, questions in kinds.items():
-            fresh = [
-                q
-                for q in questions
-                if chunks_with[question_key(q)] == 1 and question_key(q) not in asked
-            ]
-            for question in fresh[: mix[kind]]:
-                asked.add(question_key(question))
-                yield passage.chunk_id, document_id, question, None, kind
+            keyed = [(question_key(question), question) for question in questions]
+            fresh = [(key, q) for key, q in keyed if chunks_with[key] == 1 and key not in asked]
+            for key, question in fresh[: mix[kind]]:
+                asked.add(key)
+                yield passage.chunk_id, document_id, question, kind
 
 
 def _presentable(questions: Iterable[str]) -> list[str]:

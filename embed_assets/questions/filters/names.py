@@ -1,28 +1,8 @@
 """Which filters there are, and which of them a person turned on."""
 
-from collections.abc import Mapping
-
 from embed_assets.errors import SettingsError
-from embed_assets.questions.statuses import (
-    DUPLICATE,
-    NEAR_DUPLICATE,
-    POINTS_AT_TEXT,
-    ROUND_TRIP_FAILED,
-    UNANSWERABLE,
-    VERBATIM,
-)
 
-STATUS_OF: Mapping[str, str] = {
-    "unanswerable": UNANSWERABLE,
-    "pointing": POINTS_AT_TEXT,
-    "verbatim": VERBATIM,
-    "duplicates": DUPLICATE,
-    "near_duplicates": NEAR_DUPLICATE,
-    "round_trip": ROUND_TRIP_FAILED,
-}
-"""The status that each filter gives to what it drops."""
-
-FILTERS = tuple(STATUS_OF)
+FILTERS = ("unanswerable", "pointing", "verbatim", "duplicates", "near_duplicates", "round_trip")
 """Every filter, in the order in which they are applied."""
 
 NEED_EMBEDDINGS = frozenset({"near_duplicates", "round_trip"})

@@ -14,6 +14,7 @@ from typing import Any
 
 import polars as pl
 
+from embed_assets.questions.labelled.files import LabelledQuestion
 from embed_assets.questions.labelled.matching import (
     MATCH_THRESHOLD,
     Document,
@@ -23,13 +24,8 @@ from embed_assets.questions.labelled.matching import (
     match_evidence,
     read_documents,
 )
-from embed_assets.questions.labelled.question import LabelledQuestion
-from embed_assets.questions.statuses import (
-    EVIDENCE_NOT_FOUND,
-    KEPT,
-    TOO_VAGUE,
-    UNANSWERABLE,
-)
+from embed_assets.questions.statuses import EVIDENCE_NOT_FOUND, KEPT, TOO_VAGUE, UNANSWERABLE
+from embed_assets.tables import TABLES
 
 ANYWHERE_THRESHOLD = 0.7
 """The same where no file is named: then the words alone say which document is meant."""
@@ -38,16 +34,18 @@ VERSION = "labelled-3"
 
 @dataclass(frozen=True)
 class Evidence:
-    """What one document holds for a question, and what that makes of it.
-
-    text: of the chunk that answers best, if any does.
-    """
+    """What one document holds for a question. text: of the chunk that answers best, if any does."""
 
     question: LabelledQuestion
     document_id: str
     match: Match
-    status: str
     text: str | None
+
+
+_COLUMNS = (
+    *("chunk_id", "relevant_chunk_ids", "document_id", "question", "answer", "kind", "purpose"),
+    *("generator", "prompt_version", "status", "score"),
+)
 
 
 def labelled_questions(
@@ -56,24 +54,11 @@ def labelled_questions(
     """Labelled questions about these documents, each with the chunks that answer it.
 
     chunks: document_id, chunk_id, chunk_text, page_start, page_end. paths: document_id -> path.
-    Returns chunk_id, relevant_chunk_ids, document_id, question, answer, kind, purpose, generator,
-    prompt_version, status, score.
+    Returns most columns of synthetic_questions.
     """
     return pl.DataFrame(
         [_row(evidence) for evidence in find_evidence([chunks], questions, paths)],
-        schema={
-            "chunk_id": pl.String,
-            "relevant_chunk_ids": pl.List(pl.String),
-            "document_id": pl.String,
-            "question": pl.String,
-            "answer": pl.String,
-            "kind": pl.String,
-            "purpose": pl.String,
-            "generator": pl.String,
-            "prompt_version": pl.String,
-            "status": pl.String,
-            "score": pl.Float64,
-        },
+        schema={name: TABLES["synthetic_questions"].schema[name] for name in _COLUMNS},
     )
 
 
@@ -89,7 +74,7 @@ def _row(evidence: Evidence) -> dict[str, Any]:
         "purpose": question.purpose,
         "generator": f"labelled:{question.source}",
         "prompt_version": VERSION,
-        "status": evidence.status,
+        "status": status_of(question, match),
         "score": match.score,
     }
 
@@ -114,8 +99,7 @@ def find_evidence(
         match = _match(document, question, least)
         if match.chunk_ids or question.file_name is not None:
             texts = (c.words.text for c in document.chunks if c.chunk_id in match.chunk_ids[:1])
-            status = status_of(question, match)
-            evidence = Evidence(question, document_id, match, status, next(texts, None))
+            evidence = Evidence(question, document_id, match, next(texts, None))
             found.append((number, document_id, evidence))
 
     for frame in chunks:

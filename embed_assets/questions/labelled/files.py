@@ -18,7 +18,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -33,10 +33,31 @@ from embed_assets.data_files import (
     read_text,
 )
 from embed_assets.errors import SettingsError
-from embed_assets.questions.labelled.question import LabelledQuestion
 from embed_assets.questions.statuses import EVIDENCE_NOT_FOUND, JUDGEMENTS, REJECTED_BY_REVIEWER
 
 Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelledQuestion:
+    """One row of people's questions. dropped: the status that a reviewer gave it, if any."""
+
+    question: str
+    file_name: str | None = None
+    page: int | None = None
+    evidence_text: str | None = None
+    answer: str | None = None
+    purpose: str
+    answerable: bool = True
+    source: str
+    chunk_texts: tuple[str, ...] = ()
+    dropped: str | None = None
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Texts that name the evidence by its words, rather than by its place alone."""
+        return (*self.chunk_texts, *filter(None, [self.evidence_text]))
+
 
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     "question": ("query", "anchor", "user_input"),
@@ -178,12 +199,7 @@ def _passages_question(
 ) -> LabelledQuestion:
     return LabelledQuestion(
         question=question.strip(),
-        file_name=None,
-        page=None,
-        evidence_text=None,
-        answer=None,
         purpose=purpose,
-        answerable=True,
         source=source,
         chunk_texts=tuple(text for text in texts if text.strip()),
     )
@@ -251,14 +267,9 @@ def _read_dataset(folder: Path, purpose: str) -> Iterator[LabelledQuestion]:
     splits = {file: _purpose_of_split(split) or purpose for file, split in files.items()}
     several = len(set(splits.values())) > 1
     for file in files:
-        split = splits[file] if several else purpose
-        if file.suffix in (".arrow", ".parquet"):
-            for number, row in enumerate(_read_arrow(file), start=1):
-                question = _read_row(row, file, f"row {number}", split)
-                yield replace(question, source=folder.name)
-        else:
-            for question in _reader(file)(file, split):
-                yield replace(question, source=folder.name)
+        read = _read_arrow if file.suffix in (".arrow", ".parquet") else _reader(file)
+        for question in read(file, splits[file] if several else purpose):
+            yield replace(question, source=folder.name)
 
 
 def _data_files(folder: Path) -> dict[Path, str]:
@@ -280,7 +291,7 @@ def _data_files(folder: Path) -> dict[Path, str]:
     return {file: file.relative_to(folder).as_posix().lower() for file in found}
 
 
-def _read_arrow(file: Path) -> list[dict[str, Any]]:
+def _read_arrow(file: Path, purpose: str) -> Iterator[LabelledQuestion]:
     """Rows of an Arrow stream or Parquet file; class labels by their names.
 
     Without the library datasets, which takes longer to import than the rest of the definitions.
@@ -298,10 +309,9 @@ def _read_arrow(file: Path) -> list[dict[str, Any]]:
         raise DataFileError(file, f"is no file of a dataset: {error}") from error
     metadata = json.loads((table.schema.metadata or {}).get(b"huggingface", b"{}"))
     labels = _class_labels(metadata.get("info", {}).get("features", {}))
-    return [
-        {name: _named(value, labels.get(name)) for name, value in row.items()}
-        for row in table.to_pylist()
-    ]
+    for number, row in enumerate(table.to_pylist(), start=1):
+        named = {name: _named(value, labels.get(name)) for name, value in row.items()}
+        yield _read_row(named, file, f"row {number}", purpose)
 
 
 def _class_labels(features: Mapping[str, Any]) -> dict[str, list[str]]:

@@ -1,25 +1,24 @@
 """Labelled questions follow the PDFs that moved: a row may name a file as it was called before."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 from embed_assets.questions.labelled.evidence import documents_by_name
-from embed_assets.questions.labelled.question import LabelledQuestion
+from embed_assets.questions.labelled.files import LabelledQuestion, read_labelled
 from embed_assets.resources.warehouse import Warehouse
+from embed_assets.settings import Settings
 
 
-def follow_moves(
-    questions: Sequence[LabelledQuestion], warehouse: Warehouse
-) -> list[LabelledQuestion]:
-    """The questions, those that name a file by a former path with the path that it has now.
+def read_moved(settings: Settings, warehouse: Warehouse) -> list[LabelledQuestion]:
+    """People's questions, those that name a file by a former path with the path that it has now.
 
     A name that a document has today means that document.
     """
+    questions = read_labelled(settings.labelled_files, settings.labelled_purpose)
     moved = warehouse.read(
         "SELECT f.path, r.path FROM former_paths f JOIN raw_pdfs r USING (document_id) ORDER BY ALL"
     )
     if moved.is_empty():
-        return list(questions)
+        return questions
     names = documents_by_name(warehouse.paths())
     now: dict[str, str] = {}
     for before, path in moved.iter_rows():

@@ -12,11 +12,12 @@ from embed_assets.questions.labelled.evidence import (
     find_evidence,
     status_of,
 )
+from embed_assets.questions.labelled.files import LabelledQuestion
 from embed_assets.questions.labelled.matching import MATCH_THRESHOLD, Match
-from embed_assets.questions.labelled.moves import follow_moves
-from embed_assets.questions.labelled.question import LabelledQuestion
+from embed_assets.questions.labelled.moves import read_moved
 from embed_assets.questions.statuses import KEPT
 from embed_assets.resources.warehouse import Warehouse
+from embed_assets.settings import Settings
 
 NO_SUCH_FILE = "no such file in the folder"
 BUCKETS: Mapping[str, float] = {"exact": 0.95, "good": 0.7, "weak": MATCH_THRESHOLD}
@@ -74,9 +75,9 @@ def match_report(
     return pl.DataFrame(rows, schema=_SCHEMA)
 
 
-def report_matches(warehouse: Warehouse, questions: Sequence[LabelledQuestion]) -> pl.DataFrame:
-    """The report of these questions on what the warehouse holds."""
-    questions, paths = follow_moves(questions, warehouse), warehouse.paths()
+def report_matches(settings: Settings, warehouse: Warehouse) -> pl.DataFrame:
+    """The report of people's questions on what the warehouse holds."""
+    questions, paths = read_moved(settings, warehouse), warehouse.paths()
     chunks = _read_chunks(warehouse, documents_asked_about(questions, paths))
     return match_report(questions, chunks, paths)
 
@@ -97,6 +98,12 @@ def _bucket(question: LabelledQuestion, match: Match) -> str:
     return next(name for name, least in BUCKETS.items() if match.score >= least)
 
 
+def unmatched(report: pl.DataFrame) -> pl.DataFrame:
+    """source, file_name, question and reason of the rows that can't be used."""
+    failed = report.filter(pl.col("reason").is_not_null())
+    return failed.select("source", "file_name", "question", "reason")
+
+
 def match_table(report: pl.DataFrame) -> str:
     """The report in markdown: how many of each source came, matched and failed; the worst."""
     matched = pl.col("reason").is_null()
@@ -113,11 +120,12 @@ def match_table(report: pl.DataFrame) -> str:
         .select(pl.col("score").round(2), "question", "evidence", "chunk_text")
     )
     if worst.is_empty():
-        return _markdown(counts)
-    return f"{_markdown(counts)}\n\nWorst of those that matched:\n\n{_markdown(worst)}"
+        return markdown_table(counts)
+    return f"{markdown_table(counts)}\n\nWorst of those that matched:\n\n{markdown_table(worst)}"
 
 
-def _markdown(frame: pl.DataFrame) -> str:
+def markdown_table(frame: pl.DataFrame) -> str:
+    """A frame in markdown, long cells cut."""
     rows = [frame.columns, ["---"] * frame.width, *frame.iter_rows()]
     return "\n".join(f"| {' | '.join(_cell(value) for value in row)} |" for row in rows)
 

@@ -17,6 +17,7 @@ from embed_assets.machine import this_machine
 from embed_assets.questions.written.openai import READINGS, Keep, Spend, Spent
 from embed_assets.questions.written.prompts import Prompt
 from embed_assets.resources.answers import reply_now
+from embed_assets.settings import Settings
 
 BATCHES_SORTED = 16
 """Batches that are drawn together and sorted by length, so that little is padded."""
@@ -26,24 +27,20 @@ LONGEST_PASSAGE = 1024  # tokens, for models that name no limit
 
 @dataclass(frozen=True)
 class LocalWriter:
-    """Asks a local model for replies, a batch at a time; on a GPU where there is one.
-
-    count: questions per passage. max_tokens: of a reply.
-    """
+    """Asks a local model for replies, a batch at a time; on a GPU where there is one."""
 
     model: str
-    count: int
+    settings: Settings
     temperature: float
-    max_tokens: int
-    batch_size: int
 
     def write(self, prompts: Iterator[Prompt], keep: Keep, spend: Spend, spent: Spent) -> bool:
         """Give each prompt's reply to `keep`, batch by batch. Always returns True: it is free."""
         del spend, spent
-        while window := list(islice(prompts, BATCHES_SORTED * self.batch_size)):
+        size = self.settings.llm_concurrency
+        while window := list(islice(prompts, BATCHES_SORTED * size)):
             window.sort(key=lambda prompt: -len(prompt.messages()[-1]["content"]))
-            for start in range(0, len(window), self.batch_size):
-                self._answer(window[start : start + self.batch_size], keep)
+            for start in range(0, len(window), size):
+                self._answer(window[start : start + size], keep)
         return True
 
     def _answer(self, batch: Sequence[Prompt], keep: Keep) -> None:
@@ -68,7 +65,7 @@ class LocalWriter:
         import torch
 
         tokenizer, model, sort = self._loaded
-        several = 1 if sort == "chat" else self.count
+        several = 1 if sort == "chat" else self.settings.questions_per_chunk
         inputs = tokenizer(
             [self._input(prompt) for prompt in batch],
             return_tensors="pt",
@@ -87,7 +84,7 @@ class LocalWriter:
                 **inputs,
                 **sampling,
                 num_return_sequences=several,
-                max_new_tokens=self.max_tokens if sort == "chat" else LONGEST_QUESTION,
+                max_new_tokens=self.settings.llm_max_tokens if sort == "chat" else LONGEST_QUESTION,
                 pad_token_id=tokenizer.pad_token_id,
             )
         if sort != "text2text":
@@ -119,7 +116,8 @@ class LocalWriter:
         tokenizer, model, sort = self._loaded
         limit = getattr(model.config, "max_position_embeddings", None) or LONGEST_PASSAGE
         limit = min(limit, tokenizer.model_max_length)
-        reply = {"chat": self.max_tokens, "text": LONGEST_QUESTION, "text2text": 0}[sort]
+        chat = self.settings.llm_max_tokens
+        reply = {"chat": chat, "text": LONGEST_QUESTION, "text2text": 0}[sort]
         return max(limit - reply, limit // 2)
 
     @cached_property

@@ -38,65 +38,27 @@ FAILED_IN_A_ROW = 10
 CHARACTERS_PER_TOKEN = 3  # where the server doesn't count
 
 
-@dataclass(frozen=True)
-class Failure:
-    """Why a prompt has no answer."""
-
-    reason: str
+Keep = Callable[[Prompt, Reply | Exception], None]
+Spend = Callable[[int, int], None]
+Spent = Callable[[], tuple[int, int]]
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What a run may do. 0 stands for no limit; prices are per million tokens."""
-
-    concurrency: int
-    timeout: float
-    requests_per_minute: int
-    tokens: int
-    money: float
-    input_price: float
-    output_price: float
-
-    @classmethod
-    def of(cls, settings: Settings) -> "Limits":
-        """Those of the settings."""
-        return cls(
-            concurrency=settings.llm_concurrency,
-            timeout=settings.llm_timeout,
-            requests_per_minute=settings.llm_requests_per_minute,
-            tokens=settings.llm_token_budget,
-            money=settings.llm_cost_budget,
-            input_price=settings.llm_input_price,
-            output_price=settings.llm_output_price,
-        )
-
-    def cost(self, input_tokens: int, output_tokens: int) -> float:
-        """What so many tokens cost, in the currency of the prices."""
-        return (input_tokens * self.input_price + output_tokens * self.output_price) / 1e6
-
-    @property
-    def bounded(self) -> bool:
-        """Whether spending has a limit."""
-        return bool(self.tokens or self.money)
-
-    def exceeded(self, input_tokens: int, output_tokens: int) -> bool:
-        """Whether so many tokens are more than may be spent."""
-        money = self.cost(input_tokens, output_tokens)
-        return bool(
-            (self.tokens and input_tokens + output_tokens > self.tokens)
-            or (self.money and money > self.money)
-        )
+def cost(settings: Settings, input_tokens: int, output_tokens: int) -> float:
+    """What so many tokens cost, in the currency of the prices, which are per million tokens."""
+    read, written = settings.llm_input_price, settings.llm_output_price
+    return (input_tokens * read + output_tokens * written) / 1e6
 
 
 class Budget:
     """Keeps spending under the limits, with what calls in flight are expected to take.
 
-    That is what the largest call so far took, so that a limit is passed by little if at all.
+    A call is expected to take what the largest so far took, so that a limit is passed by little if
+    at all.
     """
 
-    def __init__(self, limits: Limits, spent: Callable[[], tuple[int, int]]) -> None:
+    def __init__(self, settings: Settings, spent: Spent) -> None:
         """spent: tokens on the session's bill at this moment, other runs' calls included."""
-        self._limits, self._spent = limits, spent
+        self._settings, self._spent = settings, spent
         self._largest: tuple[int, int] | None = None
         self._in_flight = 0
         self._closed = False
@@ -133,20 +95,20 @@ class Budget:
             self._changed.notify_all()
 
     def _fits(self, calls: int) -> bool:
-        if not self._limits.bounded:
+        tokens, money = self._settings.llm_token_budget, self._settings.llm_cost_budget
+        if not (tokens or money):
             return True
         read, written = self._spent()
         if self._largest is None:
             # What a call takes shows in the first, which goes alone.
-            return calls == 1 and not self._limits.exceeded(read, written + 1)
-        return not self._limits.exceeded(
-            read + calls * self._largest[0], written + calls * self._largest[1]
-        )
-
-
-Keep = Callable[[Prompt, Reply | Failure], None]
-Spend = Callable[[int, int], None]
-Spent = Callable[[], tuple[int, int]]
+            if calls > 1:
+                return False
+            written += 1
+        else:
+            read += calls * self._largest[0]
+            written += calls * self._largest[1]
+        too_many = tokens and read + written > tokens
+        return not (too_many or (money and cost(self._settings, read, written) > money))
 
 
 @dataclass(frozen=True)
@@ -158,10 +120,8 @@ class OpenAIWriter:
 
     setting: str
     model: str
-    server: OpenAIServer
-    limits: Limits
+    settings: Settings
     temperature: float
-    max_tokens: int
     log: Callable[[str], None]
 
     @property
@@ -182,12 +142,12 @@ class OpenAIWriter:
     async def _write(
         self, prompts: Iterator[Prompt], keep: Keep, spend: Spend, spent: Spent
     ) -> bool:
-        budget = Budget(self.limits, spent)
+        budget = Budget(self.settings, spent)
         async with Connection(
-            self.server,
+            OpenAIServer(),
             self.name,
-            timeout=self.limits.timeout,
-            requests_per_minute=self.limits.requests_per_minute,
+            timeout=self.settings.llm_timeout,
+            requests_per_minute=self.settings.llm_requests_per_minute,
             log=self.log,
         ) as connection:
             calls = _Calls(self, connection, budget, spend)
@@ -202,7 +162,7 @@ class OpenAIWriter:
                     if answer is not None:
                         keep(prompt, answer)
 
-            tasks = [asyncio.create_task(work()) for _ in range(self.limits.concurrency)]
+            tasks = [asyncio.create_task(work()) for _ in range(self.settings.llm_concurrency)]
             try:
                 await asyncio.gather(*tasks)
             except ServerError:
@@ -225,7 +185,6 @@ class Dialect:
     """What this server understands, found out from what it refuses."""
 
     def __init__(self, temperature: float) -> None:
-        """Begin with all that there is."""
         self._temperature: float | None = temperature
         self._limit_name = "max_tokens"
         self._formats = ["json_schema", "json_object", "text"]
@@ -242,14 +201,8 @@ class Dialect:
             arguments["response_format"] = {"type": "json_object"}
         return arguments
 
-    def learn(self, refusal: str, tried: Mapping[str, Any]) -> bool:
-        """Speak more plainly after a refusal. False if what was tried was as plain as can be.
-
-        tried: arguments of the call. Other calls may have learnt in the meantime: then what they
-        found out is tried first.
-        """
-        if tried != self.arguments(_schema_of(tried), tried.get(self._limit_name, 0)):
-            return True
+    def learn(self, refusal: str) -> bool:
+        """Speak more plainly after a refusal. False if it was as plain as can be."""
         text = refusal.lower()
         renamed = "max_completion_tokens" in text and ("unsupported" in text or "instead" in text)
         if renamed and self._limit_name == "max_tokens":
@@ -263,10 +216,6 @@ class Dialect:
         return True
 
 
-def _schema_of(arguments: Mapping[str, Any]) -> Mapping[str, Any]:
-    return arguments.get("response_format", {}).get("json_schema", {}).get("schema", {})
-
-
 class _Calls:
     """The calls of one run, and what they found out about the server."""
 
@@ -276,13 +225,14 @@ class _Calls:
         self._writer, self._connection = writer, connection
         self._budget, self._spend = budget, spend
         self._dialect = Dialect(writer.temperature)
+        self._max_tokens = writer.settings.llm_max_tokens
         self._answered = False
         self._failed_in_a_row = 0
 
-    async def answer(self, prompt: Prompt) -> Reply | Failure | None:
-        """The reply to a prompt that was admitted; asked again while it can't be read.
+    async def answer(self, prompt: Prompt) -> Reply | Exception | None:
+        """The reply to a prompt that was admitted, or why it has none. None: the budget has ended.
 
-        None where the budget ended before there was a reply of use.
+        A reply that can't be read is asked for again.
         """
         messages = prompt.messages()
         read = written = 0
@@ -298,7 +248,8 @@ class _Calls:
             except (TransientError, RefusedError) as error:
                 if reading and isinstance(error, RefusedError):
                     break  # the reply in hand was paid for
-                return self._failure(error)
+                self._count_failure(error)
+                return error
             finally:
                 await self._budget.settle(*used)
             self._answered, self._failed_in_a_row = True, 0
@@ -308,14 +259,14 @@ class _Calls:
                 break
             if ended == "length":
                 self._connection.tell(
-                    f"A reply was cut off at {self._writer.max_tokens} tokens: raise "
+                    f"A reply was cut off at {self._max_tokens} tokens: raise "
                     "EMBED_ASSETS_LLM_MAX_TOKENS if there are many."
                 )
         # One that can't be read is kept too: it was paid for, and the next would hardly be better.
         return reply_now(text, read, written)
 
-    def _failure(self, error: Exception) -> Failure:
-        """Why a prompt has no answer; ServerError if none gets one any more."""
+    def _count_failure(self, error: Exception) -> None:
+        """ServerError if no prompt gets an answer any more."""
         transient = isinstance(error, TransientError)
         if transient or not self._answered:
             # What is refused by itself says nothing of the server, once it has answered others.
@@ -327,7 +278,6 @@ class _Calls:
                 f"{self._writer.name}: {count} was answered: {error}. Answers so far are kept; "
                 "run it again when the server can be reached."
             )
-        return Failure(str(error))
 
     async def _completion(
         self, messages: list[Message], schema: Mapping[str, Any]
@@ -339,7 +289,7 @@ class _Calls:
 
         async def send(client: "AsyncOpenAI") -> "ChatCompletion":
             nonlocal arguments
-            arguments = self._dialect.arguments(schema, self._writer.max_tokens)
+            arguments = self._dialect.arguments(schema, self._max_tokens)
             try:
                 completion = await client.chat.completions.create(**request, extra_body=arguments)
             except asyncio.CancelledError:
@@ -352,7 +302,9 @@ class _Calls:
             try:
                 return await self._connection.call(send)
             except RefusedError as refusal:
-                if not self._dialect.learn(str(refusal), arguments):
+                # Other calls may have learnt in the meantime: what they found out is tried first.
+                newest = self._dialect.arguments(schema, self._max_tokens)
+                if arguments == newest and not self._dialect.learn(str(refusal)):
                     raise
 
 
@@ -378,7 +330,7 @@ def _text(completion: "ChatCompletion") -> tuple[str, str]:
 def _usage(completion: "ChatCompletion", messages: list[Message]) -> tuple[int, int]:
     """Input and output tokens; by the length of the texts where the server doesn't count."""
     if completion.usage is not None and completion.usage.prompt_tokens:
-        return completion.usage.prompt_tokens or 0, completion.usage.completion_tokens or 0
+        return completion.usage.prompt_tokens, completion.usage.completion_tokens or 0
     return _estimate(messages), len(_text(completion)[0]) // CHARACTERS_PER_TOKEN
 
 

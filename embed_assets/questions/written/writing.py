@@ -7,7 +7,8 @@ back. So a run that ends half-way, for whatever reason, has lost nothing but the
 import json
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -16,14 +17,7 @@ import polars as pl
 from embed_assets.errors import one_line
 from embed_assets.questions.statuses import FAILED, JUDGED_POOR, KEPT, NOT_ASKED, UNREADABLE
 from embed_assets.questions.written.huggingface import LocalWriter
-from embed_assets.questions.written.openai import (
-    Failure,
-    Keep,
-    Limits,
-    OpenAIWriter,
-    Spend,
-    Spent,
-)
+from embed_assets.questions.written.openai import Keep, OpenAIWriter, Spend, Spent, cost
 from embed_assets.questions.written.prompts import (
     AROUND,
     Passage,
@@ -34,7 +28,6 @@ from embed_assets.questions.written.prompts import (
     read_scores,
 )
 from embed_assets.resources.answers import AnswerStore, OpenAnswers, Reply
-from embed_assets.resources.openai_server import OpenAIServer
 from embed_assets.settings import Settings
 from embed_assets.tables import TABLES
 from embed_assets.terminal import progress_bar
@@ -42,8 +35,6 @@ from embed_assets.terminal import progress_bar
 LOG_EVERY = 15.0  # seconds
 OTHERS_POLL = 0.5  # seconds between looks at what another run is asking for
 OVER_BUDGET = "the budget of this command was spent"
-
-Log = Callable[[str], None]
 
 
 class Writer(Protocol):
@@ -61,7 +52,7 @@ class Writing:
     settings: Settings
     answers: AnswerStore
     session: str
-    log: Log
+    log: Callable[[str], None]
 
     def warn(self, line: str) -> None:
         """Log a line, and show it to the person who waits at a terminal."""
@@ -73,49 +64,16 @@ class Writing:
     def writer(self, setting: str, generator: str, temperature: float) -> Writer:
         """The writer that `openai:MODEL` or `huggingface:MODEL` names; setting: where it does."""
         kind, _, model = generator.partition(":")
-        settings = self.settings
         if kind == "huggingface":
-            return LocalWriter(
-                model,
-                count=settings.questions_per_chunk,
-                temperature=temperature,
-                max_tokens=settings.llm_max_tokens,
-                batch_size=settings.llm_concurrency,
-            )
-        return OpenAIWriter(
-            setting,
-            model,
-            OpenAIServer(),
-            Limits.of(settings),
-            temperature=temperature,
-            max_tokens=settings.llm_max_tokens,
-            log=self.warn,
-        )
+            return LocalWriter(model, self.settings, temperature)
+        return OpenAIWriter(setting, model, self.settings, temperature, self.warn)
 
 
 COLUMNS: Mapping[str, Any] = {
-    **{
-        name: TABLES["synthetic_questions"].schema[name]
-        for name in (
-            "chunk_id",
-            "relevant_chunk_ids",
-            "document_id",
-            "question",
-            "answer",
-            "kind",
-            "purpose",
-            "generator",
-            "prompt_version",
-            "status",
-            "reason",
-            "score",
-            "input_tokens",
-            "output_tokens",
-            "created_at",
-        )
-    },
-    "answerable": pl.Boolean,
-}
+    name: dtype
+    for name, dtype in TABLES["synthetic_questions"].schema.items()
+    if name != "question_id"
+} | {"answerable": pl.Boolean}
 
 
 def written_questions(chunks: pl.DataFrame, writing: Writing) -> pl.DataFrame:
@@ -128,14 +86,13 @@ def written_questions(chunks: pl.DataFrame, writing: Writing) -> pl.DataFrame:
     settings = writing.settings
     generator = settings.questions
     prompts = QuestionPrompts(settings)
-    keys = {p.text: prompts.key(generator, p.text) for p in _passages(chunks)}
-    calls = {keys[p.text]: prompts.prompt(generator, p) for p in _passages(chunks)}
+    calls = {p.text: prompts.prompt(generator, p) for p in _passages(chunks)}
     writer = writing.writer("EMBED_ASSETS_QUESTIONS", generator, settings.llm_temperature)
     with writing.answers.open(generator, prompts.version, writing.session) as answers:
-        asked = ask(calls, writer, answers, writing, "Writing questions")
-        rows = {
+        left = ask(calls.values(), writer, answers, writing, "Writing questions")
+        rows = {key: [_no_question(*why)] for key, why in left.items()} | {
             key: _read(reply, settings.questions_per_chunk)
-            for key, reply in answers.replies(list(calls))
+            for key, reply in answers.replies([prompt.key for prompt in calls.values()])
         }
     places = chunks.select("chunk_text", "chunk_id", "document_id").unique(
         ["chunk_id", "document_id"], maintain_order=True
@@ -151,7 +108,7 @@ def written_questions(chunks: pl.DataFrame, writing: Writing) -> pl.DataFrame:
                 **row,
             }
             for text, chunk_id, document_id in places.iter_rows()
-            for row in rows.get(keys[text]) or [asked.missing(keys[text])]
+            for row in rows[calls[text].key]
         ],
         schema=COLUMNS,
     )
@@ -167,13 +124,10 @@ def judged_questions(
     question's reason says so.
     """
     settings = writing.settings
-    candidates = questions.filter(pl.col("status") == KEPT)
-    by_chunk = {
-        str(key[0]): list(dict.fromkeys(part["question"]))
-        for key, part in candidates.partition_by(
-            "chunk_id", as_dict=True, maintain_order=True
-        ).items()
-    }
+    candidates = questions.filter(status=KEPT).group_by("chunk_id", maintain_order=True)
+    by_chunk: dict[str, list[str]] = dict(
+        candidates.agg(pl.col("question").unique(maintain_order=True)).iter_rows()
+    )
     calls = {
         chunk: judge_prompt(settings.judge, chunk_texts[chunk], asked)
         for chunk, asked in by_chunk.items()
@@ -182,9 +136,8 @@ def judged_questions(
     scores: dict[tuple[str, str], float] = {}
     with writing.answers.open(settings.judge, "judge", writing.session) as answers:
         writer = writing.writer("EMBED_ASSETS_JUDGE", settings.judge, temperature=0.0)
-        by_key = {prompt.key: prompt for prompt in calls.values()}
-        outcome = ask(by_key, writer, answers, writing, "Judging questions")
-        for key, reply in answers.replies(list(by_key)):
+        left = ask(calls.values(), writer, answers, writing, "Judging questions")
+        for key, reply in answers.replies(list(chunk_of)):
             chunk = chunk_of[key]
             numbers = read_scores(reply.text, len(by_chunk[chunk]))
             scores.update(((chunk, q), n) for q, n in zip(by_chunk[chunk], numbers, strict=False))
@@ -195,8 +148,8 @@ def judged_questions(
             score = scores.get((row["chunk_id"], row["question"]))
             if score is not None and score < settings.judge_threshold:
                 status = JUDGED_POOR
-            elif (left := outcome.left.get(calls[row["chunk_id"]].key)) is not None:
-                status, reason = NOT_ASKED, f"not judged: {left}"
+            elif why := left.get(calls[row["chunk_id"]].key):
+                status, reason = NOT_ASKED, f"not judged: {why[1]}"
             elif score is None:
                 reason = "not judged: the judge's reply can't be read"
         return {"status": status, "reason": reason, "score": score}
@@ -209,51 +162,35 @@ def judged_questions(
     return questions.with_columns(pl.DataFrame(verdicts, schema=schema).get_columns())
 
 
-@dataclass(frozen=True)
-class Asked:
-    """What became of the calls. left: why those without an answer have none, by key."""
-
-    left: Mapping[str, str]
-    failed: frozenset[str]
-
-    def missing(self, key: str) -> dict[str, Any]:
-        """Columns of a row that says why a chunk has no question."""
-        status = FAILED if key in self.failed else NOT_ASKED
-        return {"question": "", "kind": "none", "status": status, "reason": self.left[key]} | {
-            "input_tokens": 0,
-            "output_tokens": 0,
-            "created_at": None,
-        }
-
-
 def ask(
-    calls: Mapping[str, Prompt],
+    prompts: Iterable[Prompt],
     writer: Writer,
     answers: OpenAnswers,
     writing: Writing,
     title: str,
-) -> Asked:
+) -> dict[str, tuple[str, str]]:
     """Have every call answered that has no answer yet, and store the answers as they arrive.
 
-    What another run is asking for at this moment is waited for, not asked twice.
+    What another run is asking for at this moment is waited for, not asked twice. Returns status and
+    reason of what is left without an answer, by key.
     """
+    calls = {prompt.key: prompt for prompt in prompts}
     known = answers.known(list(calls))
     waiting = [key for key in calls if key not in known]
     if not waiting:
-        return Asked({}, frozenset())
-    failures: dict[str, str] = {}
-    within_budget = True
+        return {}
+    failures: dict[str, tuple[str, str]] = {}
     answers.release_dead()
-    with Progress(len(calls), len(known), title, answers, writing) as progress:
+    with closing(Progress(len(calls), len(known), title, answers, writing)) as progress:
 
-        def keep(prompt: Prompt, reply: Reply | Failure) -> None:
+        def keep(prompt: Prompt, reply: Reply | Exception) -> None:
             if isinstance(reply, Reply):
                 answers.put(prompt.key, reply)
                 progress.advance(prompt.entries(reply.text))
             else:
-                failures[prompt.key] = reply.reason
+                failures[prompt.key] = FAILED, str(reply)
                 answers.give_back(prompt.key)
-                writing.warn(f"A call failed for good: {reply.reason}")
+                writing.warn(f"A call failed for good: {reply}")
                 progress.advance(0, failed=True)
 
         told = False
@@ -275,7 +212,7 @@ def ask(
             f"{OVER_BUDGET.capitalize()}: {len(waiting)} of {len(calls)} calls are left for the "
             "next one (EMBED_ASSETS_LLM_TOKEN_BUDGET, EMBED_ASSETS_LLM_COST_BUDGET)."
         )
-    return Asked({**failures, **dict.fromkeys(waiting, OVER_BUDGET)}, frozenset(failures))
+    return failures | dict.fromkeys(waiting, (NOT_ASKED, OVER_BUDGET))
 
 
 class Progress:
@@ -291,10 +228,8 @@ class Progress:
         self._start = self._logged = time.monotonic()
         self._spent_before = answers.spent()
 
-    def __enter__(self) -> "Progress":
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """Say once more how far it came."""
         self._bar.close()
         self._writing.log(self._line())
 
@@ -328,8 +263,8 @@ class Progress:
             now - before
             for now, before in zip(self._answers.spent(), self._spent_before, strict=True)
         )
-        cost = Limits.of(self._writing.settings).cost(read, written)
-        return f"{read} tokens sent, {written} received" + (f", cost {cost:.4g}" if cost else "")
+        price = cost(self._writing.settings, read, written)
+        return f"{read} tokens sent, {written} received" + (f", cost {price:.4g}" if price else "")
 
 
 def _read(reply: Reply, most: int) -> list[dict[str, Any]]:
@@ -337,20 +272,10 @@ def _read(reply: Reply, most: int) -> list[dict[str, Any]]:
     entries = read_questions(reply.text, most)
     if not entries:
         said = one_line(reply.text, 120) or "nothing"
-        return [
-            {
-                "question": "",
-                "kind": "none",
-                "status": UNREADABLE,
-                "reason": f"the model wrote: {said}",
-                "input_tokens": reply.input_tokens,
-                "output_tokens": reply.output_tokens,
-                "created_at": reply.created_at,
-            }
-        ]
-    read, written = (
-        list(_shares(n, len(entries))) for n in (reply.input_tokens, reply.output_tokens)
-    )
+        took = {"input_tokens": reply.input_tokens, "output_tokens": reply.output_tokens}
+        row = _no_question(UNREADABLE, f"the model wrote: {said}")
+        return [row | took | {"created_at": reply.created_at}]
+    read, written = (_shares(n, len(entries)) for n in (reply.input_tokens, reply.output_tokens))
     return [
         {
             "question": entry.question,
@@ -366,9 +291,15 @@ def _read(reply: Reply, most: int) -> list[dict[str, Any]]:
     ]
 
 
-def _shares(total: int, parts: int) -> Iterable[int]:
+def _no_question(status: str, reason: str) -> dict[str, Any]:
+    """Columns of the row that says why a chunk has no question."""
+    nothing = {"question": "", "kind": "none", "input_tokens": 0, "output_tokens": 0}
+    return {**nothing, "status": status, "reason": reason}
+
+
+def _shares(total: int, parts: int) -> list[int]:
     """A total in whole parts that add up to it."""
-    return (total * (i + 1) // parts - total * i // parts for i in range(parts))
+    return [total * (i + 1) // parts - total * i // parts for i in range(parts)]
 
 
 def _passages(chunks: pl.DataFrame) -> Iterator[Passage]:
@@ -376,8 +307,8 @@ def _passages(chunks: pl.DataFrame) -> Iterator[Passage]:
     seen: set[str] = set()
     ordered = chunks.sort("document_id", "chunk_index")
     for document in ordered.partition_by("document_id", maintain_order=True):
-        texts: Sequence[str] = document["chunk_text"].to_list()
-        headings: Sequence[str] = document["heading_path"].to_list()
+        texts: list[str] = document["chunk_text"].to_list()
+        headings: list[str] = document["heading_path"].to_list()
         title = headings[0].partition(" > ")[0] or document["file_name"][0]
         for place, text in enumerate(texts):
             if text in seen:

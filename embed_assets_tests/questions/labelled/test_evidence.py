@@ -9,6 +9,7 @@ from embed_assets.questions.labelled.evidence import (
     find_evidence,
     labelled_questions,
 )
+from embed_assets.questions.labelled.files import LabelledQuestion
 from embed_assets.questions.labelled.matching import (
     MATCH_THRESHOLD,
     Document,
@@ -16,7 +17,6 @@ from embed_assets.questions.labelled.matching import (
     match_evidence,
     read_documents,
 )
-from embed_assets.questions.labelled.question import LabelledQuestion
 from embed_assets.questions.statuses import (
     EVIDENCE_NOT_FOUND,
     KEPT,

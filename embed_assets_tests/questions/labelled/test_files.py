@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from embed_assets.errors import SettingsError
-from embed_assets.questions.labelled.files import read_labelled
-from embed_assets.questions.labelled.question import LabelledQuestion
+from embed_assets.questions.labelled.files import LabelledQuestion, read_labelled
 from embed_assets_tests.questions.labelled.test_evidence import ROW, asked
 
 

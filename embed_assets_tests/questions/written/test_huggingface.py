@@ -108,7 +108,7 @@ def test_a_gpu_writes_in_bf16_which_takes_half_the_memory(
         lambda name, **options: asked.update(options) or load(name),
     )
     monkeypatch.setattr("embed_assets.questions.written.huggingface.this_machine", lambda: machine)
-    assert LocalWriter(str(chat_model), 2, 0.0, 20, 1)._loaded[2] == "chat"
+    assert LocalWriter(str(chat_model), Settings(), 0.0)._loaded[2] == "chat"
     assert (asked["device_map"], str(asked["dtype"])) == (device, f"torch.{precision}")
 
 
