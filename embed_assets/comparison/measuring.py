@@ -13,7 +13,7 @@ from embed_assets.evaluation.baselines import (
 )
 from embed_assets.evaluation.retrieval import Evaluation
 from embed_assets.evaluation.scoring import measured, retrieval_task
-from embed_assets.models.card import embedding_size, matryoshka_dimensions, model_card
+from embed_assets.models.card import model_card
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
 
@@ -34,7 +34,7 @@ def measure_models(
     task = retrieval_task(warehouse)
     version = f"v{model['version']}"
     card = model_card(settings.model_copy(update={"model": model["base"]}))
-    dimensions = matryoshka_dimensions(embedding_size(card.source), settings.dimensions)
+    dimensions = card.dimensions(settings.dimensions)
 
     def figures(called: str, name: str, named_by: str, shown_by: str) -> Evaluation:
         encoder = find_baseline(warehouse, settings, name, named_by)

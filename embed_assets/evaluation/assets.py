@@ -16,12 +16,12 @@ from embed_assets.evaluation.scoring import (
     ndcg_table,
     retrieval_task,
 )
-from embed_assets.models.card import ModelCard, embedding_size, matryoshka_dimensions, model_card
+from embed_assets.models.card import ModelCard, model_card
 from embed_assets.models.embeddings import CachedEncoder
 from embed_assets.models.identity import model_shape
 from embed_assets.partitions import asset
 from embed_assets.resources.materializing import materializing
-from embed_assets.resources.tracking import Tracking, as_params
+from embed_assets.resources.tracking import Tracking
 from embed_assets.resources.warehouse import Warehouse, digest
 from embed_assets.settings import Settings
 
@@ -38,10 +38,10 @@ def base_eval(
 
     with materializing(context, warehouse, tracking, Path(settings.model).name) as making:
         card = model_card(settings)
-        dimensions = matryoshka_dimensions(embedding_size(card.source), settings.dimensions)
+        dimensions = card.dimensions(settings.dimensions)
         named = {name: name for name in lasting_baselines(settings)}
         task = retrieval_task(warehouse)
-        mlflow.log_params(as_params(evaluation_params(task, card, dimensions, tuple(named))))
+        mlflow.log_params(evaluation_params(task, card, dimensions, tuple(named)))
         encoder = CachedEncoder(warehouse, card, settings.precision)
         base = measured(warehouse, task, encoder, dimensions, run_id=making.run_id, model="base")
         beside = measure_baselines(warehouse, settings, task, named, making.run_id)

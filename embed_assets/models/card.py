@@ -70,6 +70,10 @@ class ModelCard:
         """What is put before each text."""
         return self.query_prompt if task == "query" else self.document_prompt
 
+    def dimensions(self, wanted: str | None) -> tuple[int, ...]:
+        """Matryoshka dimensions as set, as `matryoshka_dimensions` gives them for the model."""
+        return matryoshka_dimensions(embedding_size(self.source), wanted)
+
     @functools.cached_property
     def count_tokens(self) -> Callable[[str], int]:
         """Counts a text's tokens, special ones left out."""

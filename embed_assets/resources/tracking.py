@@ -7,10 +7,10 @@ interrupted.
 
 import os
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import dagster as dg
@@ -279,8 +279,3 @@ def without_password(address: str) -> str:
     """The address of a server without the name and password in it."""
     parts = urlsplit(address)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
-
-
-def as_params(values: Mapping[str, Any]) -> dict[str, str]:
-    """Parameters as MLflow takes them."""
-    return {key: str(value) for key, value in values.items()}

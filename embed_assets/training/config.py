@@ -10,12 +10,7 @@ from pydantic import ConfigDict
 
 from embed_assets.errors import SettingsError
 from embed_assets.machine import Machine, this_machine
-from embed_assets.models.card import (
-    ModelCard,
-    embedding_size,
-    matryoshka_dimensions,
-    starts_with_transformer,
-)
+from embed_assets.models.card import ModelCard, starts_with_transformer
 from embed_assets.settings import Merge, Precision, Settings, Training
 
 LEARNING_RATES = {"full": 6e-5, "lora": 1e-3, "adapter": 1e-3}
@@ -135,7 +130,7 @@ def training_config(
         token_limit=card.token_limit,
         query_prompt=card.query_prompt,
         document_prompt=card.document_prompt,
-        dimensions=matryoshka_dimensions(embedding_size(card.source), settings.dimensions),
+        dimensions=card.dimensions(settings.dimensions),
         precision=settings.precision,
     )
 
@@ -158,7 +153,7 @@ def check_training(settings: Settings, card: ModelCard) -> None:
                     f"EMBED_ASSETS_{name.upper()}={needed} needs a transformer, and {card.name} "
                     "doesn't begin with one."
                 )
-    matryoshka_dimensions(embedding_size(card.source), settings.dimensions)
+    card.dimensions(settings.dimensions)
 
 
 def as_meant(settings: Settings) -> dict[str, object]:
