@@ -145,7 +145,7 @@ _TABLES = (
             "document_id": _DOCUMENT_ID,
             "question": _text("The question, or a text that stands for one"),
             "answer": _text("Short answer, where there is one", nullable=True),
-            "kind": _text("What it is: question, keywords, claim, sentence, labelled, …"),
+            "kind": _text("What it is: question, keywords, claim, definition, labelled, …"),
             "purpose": _text("train: may be trained on. test: a person's question for testing"),
             "generator": _text("Who wrote it, e.g. extractive or labelled:FILE"),
             "prompt_version": _text("Version of the generator's rules or prompt"),

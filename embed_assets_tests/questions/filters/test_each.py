@@ -90,9 +90,10 @@ def test_the_first_reason_stays():
 def test_what_quotes_by_design_may_quote():
     sentence = "a torque of 12 Nm must not be exceeded"
 
-    assert statuses_of_each(
-        question(sentence, kind="sentence", generator="extractive"), question(sentence)
-    ) == [KEPT, VERBATIM]
+    assert statuses_of_each(question(sentence, generator="extractive"), question(sentence)) == [
+        KEPT,
+        VERBATIM,
+    ]
 
 
 @pytest.mark.parametrize(
