@@ -9,6 +9,8 @@ at full size and at 128 dimensions, with the standard error of the difference ov
 A set is a BEIR-style folder (corpus.jsonl, queries.jsonl, qrels.tsv) under --data, or `sample`: the
 markdown sources of the sample corpus, cut at their headings, with the questions beside them.
 A mix is kinds joined by +, each with how many per chunk (`sentence:2`; 1 where nothing is said).
+Kinds are the package's `keywords` and `definition`, and `heading` and `sentence` of
+benchmarks/extractive_kinds.py.
 """
 
 import argparse
@@ -24,25 +26,29 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import numpy as np
 import polars as pl
 import torch
+from extractive_kinds import heading_questions, sentence_questions
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.losses import (
     MatryoshkaLoss,
     MultipleNegativesRankingLoss,
 )
 
-from embed_assets.questions.extractive.mix import extractive_questions
+from embed_assets.questions.extractive.mix import MIX, Mix, extractive_questions
 from embed_assets.questions.extractive.passages import strip_markup
 from embed_assets.training.weights import set_dropout
 
 DIMENSIONS = [384, 256, 128, 64]
 SAMPLE = Path(__file__).parent.parent / "data" / "sample" / "source"
+KINDS = {kind: ask for kind, (ask, _) in MIX.items()} | {
+    "heading": heading_questions,
+    "sentence": sentence_questions,
+}
 Pair = tuple[str, str, str]  # chunk_id, anchor, positive
 
 
@@ -131,9 +137,11 @@ def cut_at_headings(path: Path) -> pl.DataFrame:
     return pl.DataFrame(rows)
 
 
-def parse_mix(text: str) -> dict[Any, int]:
-    kinds = (part.partition(":") for part in text.split("+"))
-    return {kind: int(count or 1) for kind, _, count in kinds}
+def parse_mix(text: str) -> Mix:
+    parts = [part.partition(":") for part in text.split("+")]
+    if unknown := {kind for kind, _, _ in parts} - set(KINDS):
+        raise SystemExit(f"--mixes: no kind {sorted(unknown)}. Kinds: {', '.join(KINDS)}.")
+    return {kind: (KINDS[kind], int(count or 1)) for kind, _, count in parts}
 
 
 def make_pairs(chunks: pl.DataFrame, mix: str, take_out: bool) -> list[Pair]:

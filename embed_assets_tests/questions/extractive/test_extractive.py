@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import polars as pl
 import pytest
 
-from embed_assets.questions.extractive.kinds import CANDIDATES, Kind
-from embed_assets.questions.extractive.mix import MIX, SCHEMA, extractive_questions
+from embed_assets.questions.extractive.kinds import definition_questions, keyword_questions
+from embed_assets.questions.extractive.mix import MIX, SCHEMA, Mix, extractive_questions
 from embed_assets.questions.extractive.passages import read_passage, split_sentences, strip_markup
 from embed_assets.words import count_words
 
-MANY: dict[Kind, int] = {"heading": 2, "keywords": 2, "definition": 9, "sentence": 9}
+MANY: Mix = {"keywords": (keyword_questions, 2), "definition": (definition_questions, 9)}
 
 HOUSING = """# H5 Service Manual
 ## 3.1 Opening the housing
@@ -108,33 +108,32 @@ def document(texts: Sequence[tuple[str, str | None]], document_id: str = "h5") -
     )
 
 
-def ask(
-    texts: Sequence[tuple[str, str | None]], kind: Kind, about: str, mix: dict[Kind, int] = MANY
-) -> list[str]:
+def ask(texts: Sequence[tuple[str, str | None]], kind: str, about: str) -> list[str]:
     """The questions of one kind about the chunk with this text."""
     chunk_id = hashlib.md5(about.encode()).hexdigest()
-    questions = extractive_questions(document(texts), mix)
+    questions = extractive_questions(document(texts), MANY)
     return questions.filter(kind=kind, chunk_id=chunk_id)["question"].to_list()
 
 
 def test_the_table_of_questions_has_its_columns_and_every_kind():
     questions = extractive_questions(document(MANUAL), MANY)
     assert dict(questions.schema) == SCHEMA
-    assert set(questions["kind"]) == set(CANDIDATES)
+    assert set(questions["kind"]) == set(MANY)
     assert set(questions["chunk_id"]) == set(document(MANUAL)["chunk_id"])
 
 
 def test_a_chunk_gets_at_most_what_the_mix_says():
     questions = extractive_questions(document(MANUAL))
     counts = questions.group_by("chunk_id", "kind").len()
-    assert all(count <= MIX[kind] for _, kind, count in counts.iter_rows())
-    only = extractive_questions(document(MANUAL), {"sentence": 1})
-    assert only["kind"].to_list() == ["sentence"] * 4
+    assert all(count <= MIX[kind][1] for _, kind, count in counts.iter_rows())
+    assert set(questions["kind"]) == set(MIX)
 
 
-def test_a_kind_that_does_not_exist_is_refused():
-    with pytest.raises(ValueError, match=r"no kind \['haiku'\].*heading, keywords"):
-        extractive_questions(document(MANUAL), {"haiku": 1})  # type: ignore[dict-item]
+def test_another_mix_asks_its_own_kinds():
+    quotes: Mix = {"quote": (lambda passage, _: list(passage.sentences), 2)}
+    questions = extractive_questions(document(MANUAL), quotes)
+    assert questions["kind"].to_list() == ["quote"] * 7
+    assert questions["question"][1].startswith("A pike that was closed on a hot quay")
 
 
 def test_the_same_chunks_in_any_order_give_the_same_questions():
@@ -159,47 +158,17 @@ def test_no_two_questions_of_a_document_are_equal():
     assert questions.n_unique() == len(questions)
 
 
-def test_a_sentence_in_two_chunks_asks_about_neither():
-    shared = "Flush the cell three times and throw that water away."
-    one, two = f"{shared} Then fill it with brine.", f"{shared} Then leave it to dry on a rack."
-    texts = [(one, "Cell > Filling the cell"), (two, "Cell > Drying the cell")]
-    assert ask(texts, "sentence", one) == ["Then fill it with brine"]
-    assert ask(texts, "sentence", two) == ["Then leave it to dry on a rack"]
+def test_a_question_of_two_chunks_is_asked_of_neither():
+    shared = "The vent plug is a steel screw with a rubber ring."
+    one, two = f"{shared} The weir is a ceramic valve.", f"{shared} The comb is a row of tines."
+    texts = [(one, "Cell > The weir"), (two, "Cell > The comb")]
+    assert ask(texts, "definition", one) == ["What is the weir?"]
+    assert ask(texts, "definition", two) == ["What is the comb?"]
 
 
 def test_a_text_that_stands_twice_in_a_document_is_asked_about_once():
     once, twice = document(MANUAL), document([*MANUAL, MANUAL[0]])
     assert extractive_questions(twice).equals(extractive_questions(once))
-
-
-def test_a_heading_is_asked_without_its_number_and_as_one_asks():
-    assert ask(MANUAL, "heading", HOUSING)[0] == "How do you go about opening the housing?"
-    assert ask(MANUAL, "heading", LEAK_TEST)[0] == "Leak test"
-
-
-def test_a_heading_of_one_word_is_asked_with_the_heading_above_it():
-    assert ask(MANUAL, "heading", BATTERY)[0] == "H5 Service Manual: Battery"
-
-
-def test_a_heading_over_two_chunks_is_narrowed_by_each_chunks_own_terms():
-    path = "H5 Service Manual > Charging in the cold"
-    charger = (
-        "The charger warms the cells before it charges them, and the charger shows a snowflake."
-    )
-    empty = "A battery left empty disconnects itself. A disconnected battery wakes in ten minutes."
-    texts = [(charger, path), (empty, path)]
-    for text, term in ((charger, "charger"), (empty, "battery")):
-        (question,) = ask(texts, "heading", text)
-        assert question.startswith("Charging in the cold: ")
-        assert term in question
-
-
-def test_a_chunk_without_heading_path_is_asked_by_the_headings_in_its_text():
-    for path in (None, ""):
-        texts = [(LEAK_TEST, path), (BATTERY, path)]
-        assert ask(texts, "heading", LEAK_TEST)[0] == "Leak test"
-    bottles = "Lay the bottles down upright on a dry shelf."
-    assert ask([(bottles, "")], "heading", bottles) == []
 
 
 def test_keywords_are_the_chunks_own_terms_in_the_order_of_the_text():
@@ -241,31 +210,8 @@ def test_an_acronym_is_asked_for_where_it_is_spelled_out():
 def test_a_table_is_asked_by_row_and_column():
     asked = ask(MANUAL, "definition", LEAK_TEST)
     assert asked == ["Shallow basin, Time", "Pressure vessel, Greatest rise"]
-
-
-def test_the_rows_of_a_table_are_its_sentences_where_it_stands_alone():
-    table = LEAK_TEST[LEAK_TEST.index("| Depth") :]
-    assert ask([(table, "Leak test")], "sentence", table) == [
-        "Depth: Shallow basin, Time: 15 min, Greatest rise: 3 points",
-        "Depth: Pressure vessel, Time: 40 min, Greatest rise: 1 point",
-    ]
-    rest = table.split("\n", 2)[2]  # a chunk that begins inside a table has no header
-    assert "Shallow basin, 15 min, 3 points" in ask([(rest, "Leak test")], "sentence", rest)
-
-
-def test_sentences_that_stand_on_their_own_come_before_those_that_point_elsewhere():
-    text = "This ruins its resin, springs and bearings. Grease the bearings with white grease only."
-    assert ask([(text, "Care")], "sentence", text) == [
-        "Grease the bearings with white grease only",
-        "This ruins its resin, springs and bearings",
-    ]
-
-
-def test_a_long_sentence_is_cropped_at_a_comma():
-    long = "The winch " + "lowers the pike and " * 6 + "stops at the floor, " + "and waits " * 30
-    (question,) = ask([(long, "Winch")], "sentence", long)
-    assert question.endswith("stops at the floor")
-    assert count_words(question) <= 30
+    rest = LEAK_TEST[LEAK_TEST.index("| Shallow") :]  # a chunk that begins inside a table
+    assert ask([(rest, "Leak test")], "definition", rest) == []
 
 
 def test_no_question_holds_markup_or_is_a_single_word():
@@ -280,15 +226,13 @@ def test_no_question_holds_markup_or_is_a_single_word():
     assert all(count_words(q) >= 2 for q in questions)
     assert (
         "The depth of the floor is d max below zero, as one reads in cast_file.cst & on the old "
-        "display" in questions
+        "display" in read_passage("id", marked, None).sentences
     )
 
 
 def test_chunks_with_next_to_no_text_are_not_asked_about():
     tiny = ["", "   ", "7", "# Appendix", "Page 5 of 9", "---", "| |\n|---|", "![](a.png)"]
     assert extractive_questions(document([(text, "Appendix") for text in tiny])).is_empty()
-    contents = "Charging ........ 8\n\nUpdating the watch ........ 9\n\nPowering on and off ..... 9"
-    assert ask([(contents, "")], "sentence", contents) == []
 
 
 def test_no_chunks_give_no_questions_but_the_columns():
@@ -311,18 +255,24 @@ def test_no_chunks_give_no_questions_but_the_columns():
     ],
     ids=["German", "Chinese", "Hindi", "Arabic"],
 )
-def test_other_languages_give_sentences_and_keywords_without_english(
+def test_other_languages_are_read_by_the_sentence_and_give_keywords_without_english(
     texts: list[tuple[str, str]], sentence: str, term: str
 ):
     questions = extractive_questions(document(texts), MANY)
     about_first = questions.filter(pl.col("chunk_id") == document(texts)["chunk_id"][0])
-    assert sentence in about_first.filter(kind="sentence")["question"].to_list()
+    assert sentence in read_passage("id", *texts[0]).sentences
     assert term in about_first.filter(kind="keywords")["question"][0].split()
     assert not questions["question"].str.contains(r"(?i)\b(?:what|how|the)\b").any()
 
 
 def test_a_german_definition_is_asked_as_the_bare_term_under_its_heading():
     assert ask(GERMAN, "definition", GERMAN[1][0]) == ["Messkamm, Wartung"]
+
+
+@pytest.mark.parametrize("path", [None, "", "Handbuch > 3.2 Wartung:"])
+def test_a_heading_is_the_last_of_the_path_or_of_the_text_without_its_number(path: str | None):
+    text = GERMAN[1][0].replace("## ", "# Handbuch\n\n## 3.2 ")
+    assert ask([(text, path)], "definition", text) == ["Messkamm, Wartung"]
 
 
 def test_sentences_end_where_a_reader_would_end_them():
