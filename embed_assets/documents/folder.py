@@ -3,8 +3,10 @@
 What is to be done about it is decided in `automation/plan.py`.
 """
 
+import functools
 import hashlib
 import os
+import stat
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -59,15 +61,19 @@ def _pdf_files(folder: Path) -> Iterator[FoundDocument]:
                 continue
             file = Path(root, name)
             try:
-                stat = file.stat()
+                state = file.stat()
             except FileNotFoundError:  # left while we looked, or a dangling link
                 continue
+            except OSError:  # a link to itself, a share that is away: loading it will say why
+                state = file.lstat()
+            if not stat.S_ISREG(state.st_mode) and not stat.S_ISLNK(state.st_mode):
+                continue  # reading a pipe would wait for ever
             path = PurePosixPath(file.relative_to(folder).as_posix())
             yield FoundDocument(
                 document_id=document_id(path),
                 path=path.as_posix(),
-                size_bytes=stat.st_size,
-                modified_at=datetime.fromtimestamp(stat.st_mtime, UTC),
+                size_bytes=state.st_size,
+                modified_at=datetime.fromtimestamp(state.st_mtime, UTC),
             )
 
 
@@ -111,7 +117,7 @@ def find_moved(
         if document.size_bytes not in sizes:
             continue
         try:
-            sha256 = hashlib.sha256((folder / document.path).read_bytes()).hexdigest()
+            sha256 = _sha256(folder / document.path, document.version)
         except OSError:  # loading it will say why
             continue
         before = gone.get((document.size_bytes, sha256), [])
@@ -120,6 +126,13 @@ def find_moved(
         elif before:
             moved[key] = before.pop(0)
     return moved
+
+
+@functools.lru_cache(maxsize=100_000)
+def _sha256(file: Path, _version: str) -> str:
+    """Of a file's bytes; read once for each version of the file, however often a plan is made."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def move_documents(

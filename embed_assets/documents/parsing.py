@@ -18,7 +18,7 @@ from embed_assets.errors import ProjectError, one_line
 from embed_assets.resources.io_manager import Slices
 from embed_assets.resources.ledger import Cause, Failure
 from embed_assets.resources.warehouse import Warehouse
-from embed_assets.resources.workers import Outcome, WorkerPool, report
+from embed_assets.resources.workers import Outcome, WorkerPool, lacks_memory, report
 from embed_assets.tables import TABLES
 from embed_assets.terminal import progress_bar
 
@@ -110,9 +110,8 @@ def parse_pdf(content: bytes) -> list[Page]:
         indices = list(range(document.page_count))
         try:
             pages = _pages(document, indices)
-        except MemoryError:
-            raise
-        except Exception:
+        except Exception as error:
+            _raise_if_passing(error)
             # Somewhere a page breaks the parser: find it, keep the others.
             pages = [_page_or_error(document, index) for index in indices]
         report(document.page_count)
@@ -137,6 +136,7 @@ def _open(content: bytes) -> Any:
     except UnreadablePdfError:
         raise
     except Exception as error:
+        _raise_if_passing(error)
         raise UnreadablePdfError(one_line(f"can't be opened: {error}")) from error
     return document
 
@@ -202,10 +202,15 @@ def _reporting(document: Any) -> Iterator[None]:
 def _page_or_error(document: Any, index: int) -> Page:
     try:
         return _pages(document, [index])[0]
-    except MemoryError:
-        raise
     except Exception as error:
+        _raise_if_passing(error)
         return Page(index + 1, "", one_line(f"{type(error).__name__}: {error}"))
+
+
+def _raise_if_passing(error: Exception) -> None:
+    """MemoryError where memory ran out: that says nothing of the file."""
+    if isinstance(error, MemoryError) or lacks_memory():
+        raise MemoryError from error
 
 
 def clean_markdown(text: str) -> str:

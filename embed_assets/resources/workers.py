@@ -20,6 +20,8 @@ from embed_assets.resources.ledger import Cause, Failure
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 SECONDS_BETWEEN_LOOKS = 0.5
+HEADROOM = 512 << 20
+"""Bytes that a worker must be able to take, else an error in it is put down to lack of memory."""
 _SPAWN = multiprocessing.get_context("spawn")
 
 
@@ -130,7 +132,19 @@ def _call(
     try:
         return function(item), None
     except Exception as error:
-        return None, _describe(error)
+        return None, _describe(MemoryError() if lacks_memory() else error)
+
+
+def lacks_memory() -> bool:
+    """Whether this process can hardly take any more memory.
+
+    Libraries say it in many ways, few of them a MemoryError: what remains is asked instead.
+    """
+    try:
+        bytearray(HEADROOM)
+    except MemoryError:
+        return True
+    return False
 
 
 def _explain(error: BaseException, limit: float) -> Failure:

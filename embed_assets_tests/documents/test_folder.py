@@ -82,6 +82,22 @@ def test_a_dangling_link_is_no_document_and_stops_nothing(tmp_path):
     assert paths(tmp_path) == ["a.pdf"]
 
 
+def test_a_link_to_itself_is_a_file_that_may_not_be_read_and_stops_nothing(tmp_path):
+    (tmp_path / "loop.pdf").symlink_to("loop.pdf")
+    (tmp_path / "a.pdf").write_bytes(b"a")
+    found = scan(tmp_path)
+    assert [document.path for document in found.values()] == ["a.pdf", "loop.pdf"]
+    loaded = load_documents(tmp_path, list(found), "run")
+    assert loaded.rows["path"].to_list() == ["a.pdf"]
+    [failure] = loaded.not_made.values()
+    assert failure.cause is Cause.UNREADABLE_FILE
+
+
+def test_a_pipe_is_no_document(tmp_path):
+    os.mkfifo(tmp_path / "pipe.pdf")
+    assert scan(tmp_path) == {}
+
+
 def test_names_with_odd_characters_are_found(tmp_path):
     names = ["Ünïcødé (v2) — 报告.pdf", "it's 100%.pdf", "new\nline.pdf"]
     put(tmp_path, *names)

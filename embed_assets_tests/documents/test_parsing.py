@@ -390,6 +390,21 @@ def test_what_a_passing_cause_did_is_no_status_of_the_document(mishaps):
     assert rows_of(mishaps.rows, "good")[0]["markdown"] == "good"
 
 
+@pytest.mark.parametrize("lacking", [True, False])
+def test_a_parser_that_breaks_for_lack_of_memory_says_nothing_of_the_page(monkeypatch, lacking):
+    def break_down(*_: object, **__: object) -> None:
+        raise RuntimeError("std::bad_alloc")
+
+    monkeypatch.setattr("embed_assets.documents.parsing._markdown", break_down)
+    monkeypatch.setattr("embed_assets.documents.parsing.lacks_memory", lambda: lacking)
+    if lacking:
+        with pytest.raises(MemoryError):
+            parse_pdf(pdf("One page."))
+    else:
+        [page] = parse_pdf(pdf("One page."))
+        assert page.error == "RuntimeError: std::bad_alloc"
+
+
 def test_a_document_that_takes_too_long_says_by_which_limit(mishaps):
     [row] = rows_of(mishaps.rows, "dawdle")
     assert (row["parser_status"], row["error"]) == ("ERROR", "took longer than 5.4 s")

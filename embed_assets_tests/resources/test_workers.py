@@ -5,11 +5,13 @@ import os
 import signal
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
 from embed_assets.errors import ProjectError, one_line
+from embed_assets.resources.ledger import Cause
 from embed_assets.resources.workers import Outcome, WorkerPool, report
 
 TIMEOUT = 6.0  # beside other tests a worker takes a while to answer
@@ -134,6 +136,22 @@ def test_one_that_needs_more_memory_than_its_share_fails_and_others_go_on():
         8 * 2**30: "needs more memory than a worker may take",
         2000: None,
     }
+
+
+def fail_on_full_memory(kept_free: int) -> None:
+    """Raise what a library without a word for it raises, with so much memory left."""
+    held = []
+    with suppress(MemoryError):
+        while bytearray(kept_free):
+            held.append(bytearray(64 << 20))
+    raise RuntimeError("bad allocation")
+
+
+def test_an_error_where_hardly_any_memory_is_left_is_put_down_to_that():
+    limit = 4 << 30
+    pool = WorkerPool(processes=1, timeout=60, memory_limit_bytes=limit)
+    causes = [o.failure.cause for o in map_over([1 << 20, limit], fail_on_full_memory, pool)]
+    assert causes == [Cause.NO_MEMORY, Cause.FAILED]
 
 
 def test_a_caller_that_stops_early_leaves_no_process_behind():
