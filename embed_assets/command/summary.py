@@ -14,7 +14,7 @@ from embed_assets.graph import DOCUMENT_ASSETS, GRAPH, stages
 from embed_assets.models.registry import newest_model
 from embed_assets.questions.labelled.report import report_matches, unmatched
 from embed_assets.questions.statuses import FAILED, KEPT, NOT_ASKED, UNREADABLE
-from embed_assets.resources.ledger import Ledger
+from embed_assets.resources.ledger import read_records
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
 
@@ -69,7 +69,7 @@ def failed_documents(
         ).iter_rows()
         if status == "ERROR"
     }
-    tried = Ledger(warehouse).read("raw_pdfs", "parsed_markdown").tried
+    tried = read_records(warehouse, "raw_pdfs", "parsed_markdown").tried
     for asset in ("parsed_markdown", "raw_pdfs"):
         for (of, key), attempt in tried.items():
             if of == asset:
@@ -89,7 +89,7 @@ def failed_documents(
 def run_summary(settings: Settings, warehouse: Warehouse, done: Done) -> dict[str, Any]:
     """What `run --json` prints."""
     model = newest_model(warehouse)
-    records = Ledger(warehouse).read()
+    records = read_records(warehouse)
     compared = records.data_version("comparison")
     rows = warehouse.read(
         "SELECT b.split, b.dimension, b.metric, b.k, b.score AS base, t.score AS tuned "
