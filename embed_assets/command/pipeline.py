@@ -56,10 +56,6 @@ LONGEST_WAIT = 5.0
 """… and a command waits for it so many seconds, then takes it as it is."""
 
 
-class RunFailedError(ProjectError):
-    """A Dagster run failed; the message says which step and why."""
-
-
 @dataclass(frozen=True)
 class Done:
     """What a command did: seconds by asset, of those that it made.
@@ -75,11 +71,6 @@ class Done:
     def changed(self) -> bool:
         """Whether anything was made, or left."""
         return bool(self.seconds or self.left)
-
-    @property
-    def trained(self) -> bool:
-        """Whether a model was trained."""
-        return "finetuned_model" in self.seconds
 
 
 def bring_up_to_date(settings: Settings, *, train: bool, agreed: bool = False) -> Done:
@@ -231,7 +222,7 @@ class _Runs:
         except Exception as error:
             steps = instance.all_logs(run_id, of_type=dg.DagsterEventType.STEP_FAILURE)
             said = explain(error, next((s.step_key for s in steps), None))
-            raise RunFailedError(f"{said} (Dagster run {run_id[:8]})") from error
+            raise ProjectError(f"{said} (Dagster run {run_id[:8]})") from error
         for event in result.all_events:
             if event.event_type == dg.DagsterEventType.STEP_SUCCESS and event.step_key:
                 taken = event.step_success_data.duration_ms / 1000

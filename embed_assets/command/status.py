@@ -18,14 +18,11 @@ from embed_assets.automation.runs import INGEST
 from embed_assets.automation.state import State, code_versions, read_state
 from embed_assets.automation.take_up import taken_up
 from embed_assets.command.pipeline import check_settings, is_changing
-from embed_assets.command.summary import failed_documents
-from embed_assets.documents.parsing import document_statuses
+from embed_assets.command.summary import failed_documents, listing
 from embed_assets.errors import SettingsError
 from embed_assets.models.registry import aliases
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
-
-LISTED = 20
 
 
 def status_summary(settings: Settings) -> dict[str, Any]:
@@ -35,8 +32,7 @@ def status_summary(settings: Settings) -> dict[str, Any]:
     changing = {k for k, file in state.pending.items() if is_changing(file, datetime.now(UTC))}
     state = state.with_settling(changing)
     plan = _plan(settings, warehouse, state)
-    folder = state.folder
-    pending = state.pending
+    folder, pending = state.folder, state.pending
     return {
         "folder": {
             "documents": len(folder.found),
@@ -59,10 +55,7 @@ def status_summary(settings: Settings) -> dict[str, Any]:
             ),
         ],
         "waiting": [{"what": wait.what, "reason": wait.reason} for wait in plan.waiting],
-        "failed": [
-            {name: row[name] for name in ("path", "error", "attempts", "final")}
-            for row in failed_documents(settings, warehouse, document_statuses(warehouse))
-        ],
+        "failed": list(failed_documents(settings, warehouse).values()),
         "models": aliases(warehouse, settings),
         "retraining": _retraining(warehouse, plan, settings.home),
     }
@@ -142,13 +135,8 @@ def status_text(summary: Mapping[str, Any]) -> str:
     for row in summary["due"]:
         documents = f" ({row['documents']} documents)" if row["documents"] else ""
         lines.append(f"  {row['asset']}{documents}: {row['reason']}")
-    for title, rows, shown in (
-        ("Waits", summary["waiting"], "{what}: {reason}"),
-        ("Failed", summary["failed"], "{path}: {error}"),
-    ):
-        lines += [f"{title}:"] if rows else []
-        lines += [f"  {shown.format(**row)}" for row in rows[:LISTED]]
-        lines += [f"  … and {len(rows) - LISTED} more"] if len(rows) > LISTED else []
+    lines += listing("Waits", [f"{row['what']}: {row['reason']}" for row in summary["waiting"]])
+    lines += listing("Failed", [f"{row['path']}: {row['error']}" for row in summary["failed"]])
     named = [f"{name} v{version}" for name, version in models.items() if version]
     lines += ["", f"Models: {', '.join(named) or 'no champion yet'}."]
     retraining = summary["retraining"]

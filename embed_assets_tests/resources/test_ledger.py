@@ -10,7 +10,6 @@ from embed_assets.resources.ledger import (
     NEVER_BY_ITSELF,
     PAUSES,
     UNPARTITIONED,
-    Attempt,
     Cause,
     Failure,
     Materialization,
