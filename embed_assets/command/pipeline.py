@@ -19,7 +19,7 @@ import typer
 from dagster._core.errors import DagsterExecutionInterruptedError  # Dagster doesn't export it
 from filelock import Timeout
 
-from embed_assets.automation.plan import Plan, Wait, batches
+from embed_assets.automation.plan import Wait, batches
 from embed_assets.automation.runs import (
     BY_COMMAND,
     INGEST,
@@ -27,8 +27,8 @@ from embed_assets.automation.runs import (
     RANGE_START,
     TRAIN,
     command_lock,
+    end_dead_mlflow_runs,
     end_dead_runs,
-    unfinished_run_ids,
 )
 from embed_assets.automation.state import code_versions, read_state, sync_partitions
 from embed_assets.automation.take_up import take_up
@@ -41,7 +41,6 @@ from embed_assets.partitions import DOCUMENTS
 from embed_assets.questions.assets import BUDGET_TAG
 from embed_assets.questions.generation import check_generator
 from embed_assets.questions.labelled.files import read_labelled
-from embed_assets.resources.tracking import Tracking
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import TRACKING_URI, Settings
 from embed_assets.terminal import terminal_kept
@@ -82,7 +81,6 @@ def bring_up_to_date(settings: Settings, *, train: bool, agreed: bool = False) -
     warehouse = Warehouse(path=str(settings.warehouse))
     check_settings(settings, warehouse, agreed=agreed)
     prepare_home(settings)
-    tracking = Tracking(home=str(settings.home), project=settings.project)
     versions = code_versions(settings)
     runs = _Runs(build_definitions(settings), uuid.uuid4().hex)
     asked_at = datetime.now(UTC)
@@ -92,8 +90,7 @@ def bring_up_to_date(settings: Settings, *, train: bool, agreed: bool = False) -
     with _alone(settings), dg.DagsterInstance.get() as instance:
         take_up(warehouse, settings)
         end_dead_runs(instance, settings.home)
-        at_work = unfinished_run_ids(instance)
-        tracking.end_dead_runs(lambda run_id: run_id in at_work)
+        end_dead_mlflow_runs(instance, settings)
         _let_settle(settings)
         while True:
             end_dead_runs(instance, settings.home)
@@ -107,7 +104,9 @@ def bring_up_to_date(settings: Settings, *, train: bool, agreed: bool = False) -
                     "--pdfs, or another --home for other documents; or agree with --yes that all "
                     "of them are gone."
                 )
-            _say(plan)
+            for keys, what in ((plan.remove, "left"), (plan.moved, "moved in")):
+                if keys:
+                    typer.echo(f"{len(keys)} documents {what} the folder.", err=True)
             sync_partitions(instance, warehouse, plan, state)
             left += len(plan.remove)
             if plan.changes_documents:
@@ -161,13 +160,6 @@ def _let_train(models: Path) -> bool:
 def is_changing(file: FoundDocument, now: datetime) -> bool:
     """Whether a file may still be written to."""
     return abs(now - file.modified_at) < SETTLED
-
-
-def _say(plan: Plan) -> None:
-    if plan.remove:
-        typer.echo(f"{len(plan.remove)} documents left the folder.", err=True)
-    if plan.moved:
-        typer.echo(f"{len(plan.moved)} documents moved in the folder.", err=True)
 
 
 @contextmanager
