@@ -59,7 +59,7 @@ def main() -> None:
         rows += [("ten gone", *tick())]
         for name, seconds, said in rows:
             print(f"{name:<24} {seconds:6.2f} s   {said}")
-        print(f"{'ingest summary':<24} {measure(lambda: summarise(settings, warehouse))}")
+        print(f"{'ingest summary':<24} {measure(lambda: ingest_summary(settings, Done()))}")
         print(f"{'status':<24} {measure(lambda: status_summary(settings))}")
 
 
@@ -111,10 +111,6 @@ def ingest(settings: Settings, warehouse: Warehouse, instance: dg.DagsterInstanc
                 write_made(transaction, asset, made, "run")
     known = set(instance.get_dynamic_partitions(DOCUMENTS))
     instance.add_dynamic_partitions(DOCUMENTS, [key for key in found if key not in known])
-
-
-def summarise(settings: Settings, warehouse: Warehouse) -> dict[str, Any]:
-    return ingest_summary(settings, warehouse, Done())
 
 
 def measure(call: Callable[[], Any]) -> str:

@@ -44,8 +44,3 @@ DOCUMENT_ASSETS = tuple(asset.name for asset in _ASSETS if asset.partitioned)
 """A chain: each is made from the one before it, document by document."""
 CORPUS_ASSETS = tuple(asset.name for asset in _ASSETS if not asset.partitioned)
 """Made from all documents together."""
-
-
-def stages(*assets: str) -> tuple[str, ...]:
-    """Stages of these assets, of all without any, each once, in order."""
-    return tuple(dict.fromkeys(GRAPH[name].stage for name in assets or GRAPH))

@@ -301,10 +301,6 @@ class Settings(  # pyright: ignore[reportIncompatibleVariableOverride] # two kin
     def _absolute(cls, path: Path | None) -> Path | None:
         return path and Path(os.path.abspath(path.expanduser()))
 
-    def group(self, group: type[Group]) -> dict[str, Any]:
-        """Name and value of every setting of a group."""
-        return {name: getattr(self, name) for name in group.model_fields}
-
     def changed(self, changes: Mapping[str, object]) -> "Settings":
         """These settings with others in their place, read as from the environment.
 
@@ -369,11 +365,6 @@ class Settings(  # pyright: ignore[reportIncompatibleVariableOverride] # two kin
         return self.home / "dagster"
 
 
-GROUPS: tuple[type[Group], ...] = (
-    *(Places, Model, Documents, Questions, Llm, Filters, Training, Evaluation),
-)
-
-
 def shaped_by(name: str) -> frozenset[str]:
     """Assets that a setting is marked to shape. LookupError where it has no mark."""
     marks = (mark for mark in Settings.model_fields[name].metadata if isinstance(mark, Shapes))
@@ -393,9 +384,10 @@ def wrong_setting(error: ValidationError) -> SettingsError:
 def settings_table() -> str:
     """The table of `docs/settings.md`, in markdown."""
     lines = ["| variable | default | meaning |", "| --- | --- | --- |"]
-    for name, field in (row for group in GROUPS for row in group.model_fields.items()):
-        default = "" if field.default in (None, "") else f"`{field.default}`"
-        lines.append(f"| `{PREFIX}{name.upper()}` | {default} | {field.description} |")
+    for group in Group.__subclasses__():
+        for name, field in group.model_fields.items():
+            default = "" if field.default in (None, "") else f"`{field.default}`"
+            lines.append(f"| `{PREFIX}{name.upper()}` | {default} | {field.description} |")
     return "\n".join(lines)
 
 

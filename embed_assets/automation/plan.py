@@ -40,7 +40,7 @@ class Folder:
 
 @dataclass(frozen=True)
 class Work:
-    """What is under way: whether a run ingests, whether any run is at work."""
+    """What is under way: whether a run ingests, whether any run is at work, that one included."""
 
     ingesting: bool = False
     busy: bool = False
@@ -124,16 +124,15 @@ def make_plan(
     records: Records, folder: Folder, partitions: Sequence[str], work: Work, policy: Policy
 ) -> Plan:
     """What is due and what waits. partitions: keys that Dagster knows, oldest first."""
-    known = len(folder.loaded)
     same = folder.moved or not folder.loaded.keys().isdisjoint(folder.found)
-    if known and not same and not policy.agreed:
+    if folder.loaded and not same and not policy.agreed:
+        known = len(folder.loaded)
         return Plan(refused=f"none of the {known} documents on record is in the folder")
-    moved_from = set(folder.moved.values())
-    gone = [key for key in dict.fromkeys([*partitions, *folder.loaded]) if key not in folder.found]
-    gone = [key for key in gone if key not in moved_from]
+    kept = {*folder.found, *folder.moved.values()}
+    gone = [key for key in dict.fromkeys([*partitions, *folder.loaded]) if key not in kept]
     waiting: list[Wait] = []
     moved = folder.moved
-    if work.busy or work.ingesting:
+    if work.busy:
         for keys, what in ((gone, "gone"), (moved, "moved")):
             reason = f"{what}, and a run may still use it"
             waiting += [Wait(_path(folder, key), reason, for_a_run=True) for key in keys]
@@ -154,19 +153,17 @@ def make_plan(
         elif due is not None:
             groups[due].append(key)
     steps = [Step(assets, tuple(keys), reason) for (assets, reason), keys in groups.items()]
-    without_partition = set(found) - set(partitions)
-    due = {key for step in steps for key in step.documents}
     # Those on record too: a run that was killed between the two may have left one out.
-    add = [
-        key for key in found if key in without_partition and (key in due or key in folder.loaded)
-    ]
+    wanted = folder.loaded.keys() | {key for step in steps for key in step.documents}
+    without_partition = wanted - set(partitions)
+    add = [key for key in found if key in without_partition]
     if steps or gone or moved or work.ingesting:
         waiting.append(Wait("training_pairs", "documents come first"))
     else:
         corpus, waits = _corpus_due(records, policy)
         waiting += waits
         steps += [corpus] if corpus else []
-    return Plan(tuple(steps), tuple(waiting), tuple(dict.fromkeys(add)), tuple(gone), moved)
+    return Plan(tuple(steps), tuple(waiting), tuple(add), tuple(gone), moved)
 
 
 def _document_due(
@@ -252,10 +249,8 @@ def _path(folder: Folder, key: str) -> str:
     return folder.loaded[key].path if key in folder.loaded else key
 
 
-def batches(
-    order: Sequence[str], wanted: Iterable[str], size: int = DOCUMENTS_PER_RUN
-) -> list[list[str]]:
-    """Wanted keys in runs of neighbours, each at most `size` long.
+def batches(order: Sequence[str], wanted: Iterable[str]) -> list[list[str]]:
+    """Wanted keys in runs of neighbours, each at most DOCUMENTS_PER_RUN long.
 
     order: all partition keys, oldest first. A Dagster run covers a range of partitions in that
     order, so that only neighbours can share one.
@@ -266,7 +261,7 @@ def batches(
         if key not in chosen:
             continue
         neighbours = place > 0 and result and result[-1][-1] == order[place - 1]
-        if neighbours and len(result[-1]) < size:
+        if neighbours and len(result[-1]) < DOCUMENTS_PER_RUN:
             result[-1].append(key)
         else:
             result.append([key])

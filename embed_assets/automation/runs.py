@@ -1,6 +1,5 @@
 """Dagster runs of the project: which are under way, which are dead, when to ask again."""
 
-from collections.abc import Collection
 from datetime import UTC, datetime
 from itertools import takewhile
 from pathlib import Path
@@ -10,6 +9,8 @@ from filelock import FileLock, Timeout
 
 from embed_assets.automation.plan import Work
 from embed_assets.resources.ledger import PAUSES
+from embed_assets.resources.tracking import Tracking
+from embed_assets.settings import Settings
 
 INGEST, TRAIN = "ingest", "train"
 """Jobs: documents become questions; questions become a model."""
@@ -34,11 +35,6 @@ def work_under_way(instance: dg.DagsterInstance, home: Path) -> Work:
         runs = [run for run in runs if BY_COMMAND not in run.tags]
     jobs = [run.job_name for run in runs]
     return Work(ingesting=INGEST in jobs, busy=bool(jobs))
-
-
-def unfinished_run_ids(instance: dg.DagsterInstance) -> Collection[str]:
-    """Ids of the runs that are at work, or wait for it."""
-    return {run.run_id for run in instance.get_runs(dg.RunsFilter(statuses=UNFINISHED))}
 
 
 def command_lock(home: Path) -> FileLock:
@@ -82,6 +78,13 @@ def _fail_runs(instance: dg.DagsterInstance) -> int:
     for run in dead:
         instance.report_run_failed(run, "The command that ran it was killed.")
     return len(dead)
+
+
+def end_dead_mlflow_runs(instance: dg.DagsterInstance, settings: Settings) -> None:
+    """End the MLflow runs whose Dagster run is neither at work nor waits for it."""
+    at_work = {run.run_id for run in instance.get_runs(dg.RunsFilter(statuses=UNFINISHED))}
+    tracking = Tracking(home=str(settings.home), project=settings.project)
+    tracking.end_dead_runs(lambda run_id: run_id in at_work)
 
 
 def pause_until(instance: dg.DagsterInstance, job: str) -> datetime | None:

@@ -12,15 +12,14 @@ from embed_assets.automation.runs import (
     INGEST,
     RANGE_END,
     RANGE_START,
+    end_dead_mlflow_runs,
     end_dead_runs,
     pause_until,
-    unfinished_run_ids,
 )
 from embed_assets.automation.state import code_versions, read_state, sync_partitions
 from embed_assets.automation.take_up import take_up
 from embed_assets.errors import ProjectError
 from embed_assets.partitions import DOCUMENTS
-from embed_assets.resources.tracking import Tracking
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
 
@@ -61,17 +60,15 @@ def _tick(
     if dead is None:
         return dg.SkipReason("A command is at work; the folder is looked at when it has ended.")
     if dead:
-        at_work = unfinished_run_ids(instance)
-        tracking = Tracking(home=str(settings.home), project=settings.project)
-        tracking.end_dead_runs(lambda run_id: run_id in at_work)
+        end_dead_mlflow_runs(instance, settings)
     take_up(warehouse, settings)
     state = read_state(settings, warehouse, instance)
     if state.work.ingesting:
         return dg.SkipReason("An ingest run is at work; the folder is looked at when it has ended.")
     # Seen at the last tick as it is now: the file has stopped changing.
     seen = json.loads(context.cursor or "{}")
-    waiting = state.pending
-    unread = {k: f for k, f in waiting.items() if ("raw_pdfs", k) not in state.records.tried}
+    tried = state.records.tried
+    unread = {key: f for key, f in state.pending.items() if ("raw_pdfs", key) not in tried}
     settling = {key for key, file in unread.items() if seen.get(key) != file.version}
     looked_at = list(unread.items())[:DOCUMENTS_PER_TICK]
     cursor = json.dumps({key: file.version for key, file in looked_at})

@@ -25,7 +25,7 @@ from embed_assets.graph import DOCUMENT_ASSETS
 from embed_assets.pairs import assets as pairs_stage
 from embed_assets.partitions import DOCUMENTS
 from embed_assets.questions import assets as questions_stage
-from embed_assets.resources.ledger import Ledger, Records
+from embed_assets.resources.ledger import Records, read_records
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
 from embed_assets.training import assets as training_stage
@@ -96,7 +96,7 @@ def read_state(
     loaded = read_loaded(warehouse)
     moved = find_moved(settings.pdfs, found, loaded)
     return State(
-        Ledger(warehouse).read(),
+        read_records(warehouse),
         Folder(found, loaded, (), moved),
         instance.get_dynamic_partitions(DOCUMENTS) if instance else (),
         work_under_way(instance, settings.home) if instance else Work(),

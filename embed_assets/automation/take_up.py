@@ -19,10 +19,10 @@ from embed_assets.questions.labelled.evidence import VERSION as LABELLED_VERSION
 from embed_assets.questions.labelled.files import read_labelled
 from embed_assets.resources.ledger import (
     UNPARTITIONED,
-    Ledger,
     Records,
     Slice,
     next_attempt,
+    read_records,
     write_made,
     write_tried,
 )
@@ -36,9 +36,9 @@ Row = TypeVar("Row")
 
 def take_up(warehouse: Warehouse, settings: Settings) -> None:
     """Translate the ledger of 0.1.0; a home of today stays as it is."""
-    if _is_of_today(Ledger(warehouse).read("training_pairs"), warehouse):
+    if _is_of_today(read_records(warehouse, "training_pairs"), warehouse):
         return
-    before = Ledger(warehouse).read()
+    before = read_records(warehouse)
     after = taken_up(before, warehouse, settings)
     with warehouse.transaction() as transaction:
         # Their keys said too little of the model: none of them can be told from a wrong one.

@@ -38,10 +38,9 @@ def run(pdfs: Pdfs = None, home: Home = None, yes: Yes = False, as_json: Json = 
     with _session(pdfs, home, as_json) as (settings, emit):
         from embed_assets.command.pipeline import bring_up_to_date
         from embed_assets.command.summary import run_summary, run_text
-        from embed_assets.resources.warehouse import Warehouse
 
         done = bring_up_to_date(settings, train=True, agreed=yes)
-        summary = run_summary(settings, Warehouse(path=str(settings.warehouse)), done)
+        summary = run_summary(settings, done)
         emit(summary, run_text(summary))
 
 
@@ -51,10 +50,9 @@ def ingest(pdfs: Pdfs = None, home: Home = None, yes: Yes = False, as_json: Json
     with _session(pdfs, home, as_json) as (settings, emit):
         from embed_assets.command.pipeline import bring_up_to_date
         from embed_assets.command.summary import ingest_summary, ingest_text
-        from embed_assets.resources.warehouse import Warehouse
 
         done = bring_up_to_date(settings, train=False, agreed=yes)
-        summary = ingest_summary(settings, Warehouse(path=str(settings.warehouse)), done)
+        summary = ingest_summary(settings, done)
         emit(summary, ingest_text(summary))
 
 
@@ -179,7 +177,9 @@ def _session(
     pdfs: Path | None, home: Path | None, as_json: bool
 ) -> Iterator[tuple[Settings, Emit]]:
     """Settings with the shared options applied, and where the result goes; errors end the call."""
-    stdout = _reserve_stdout()
+    # What libraries and children print goes to stderr.
+    stdout = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
 
     def emit(summary: dict[str, Any], text: str) -> None:
         print(json.dumps(summary, ensure_ascii=False) if as_json else text, file=stdout, flush=True)
@@ -206,13 +206,6 @@ def load_settings() -> Settings:
         return Settings()
     except ValidationError as error:
         raise wrong_setting(error) from error
-
-
-def _reserve_stdout() -> Any:
-    """The real stdout, for the result alone; what libraries and children print goes to stderr."""
-    reserved = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    return reserved
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ import typer
 from dagster._core.errors import DagsterExecutionInterruptedError  # Dagster doesn't export it
 from filelock import Timeout
 
-from embed_assets.automation.plan import Plan, Wait, batches
+from embed_assets.automation.plan import Wait, batches
 from embed_assets.automation.runs import (
     BY_COMMAND,
     INGEST,
@@ -27,8 +27,8 @@ from embed_assets.automation.runs import (
     RANGE_START,
     TRAIN,
     command_lock,
+    end_dead_mlflow_runs,
     end_dead_runs,
-    unfinished_run_ids,
 )
 from embed_assets.automation.state import code_versions, read_state, sync_partitions
 from embed_assets.automation.take_up import take_up
@@ -41,7 +41,6 @@ from embed_assets.partitions import DOCUMENTS
 from embed_assets.questions.assets import BUDGET_TAG
 from embed_assets.questions.generation import check_generator
 from embed_assets.questions.labelled.files import read_labelled
-from embed_assets.resources.tracking import Tracking
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import TRACKING_URI, Settings
 from embed_assets.terminal import terminal_kept
@@ -54,10 +53,6 @@ SETTLED = timedelta(seconds=2)
 """A file that was written to less long ago may still be written to…"""
 LONGEST_WAIT = 5.0
 """… and a command waits for it so many seconds, then takes it as it is."""
-
-
-class RunFailedError(ProjectError):
-    """A Dagster run failed; the message says which step and why."""
 
 
 @dataclass(frozen=True)
@@ -76,11 +71,6 @@ class Done:
         """Whether anything was made, or left."""
         return bool(self.seconds or self.left)
 
-    @property
-    def trained(self) -> bool:
-        """Whether a model was trained."""
-        return "finetuned_model" in self.seconds
-
 
 def bring_up_to_date(settings: Settings, *, train: bool, agreed: bool = False) -> Done:
     """Bring the documents in line with the folder and, with `train`, the model with them.
@@ -91,7 +81,6 @@ def bring_up_to_date(settings: Settings, *, train: bool, agreed: bool = False) -
     warehouse = Warehouse(path=str(settings.warehouse))
     check_settings(settings, warehouse, agreed=agreed)
     prepare_home(settings)
-    tracking = Tracking(home=str(settings.home), project=settings.project)
     versions = code_versions(settings)
     runs = _Runs(build_definitions(settings), uuid.uuid4().hex)
     asked_at = datetime.now(UTC)
@@ -101,8 +90,7 @@ def bring_up_to_date(settings: Settings, *, train: bool, agreed: bool = False) -
     with _alone(settings), dg.DagsterInstance.get() as instance:
         take_up(warehouse, settings)
         end_dead_runs(instance, settings.home)
-        at_work = unfinished_run_ids(instance)
-        tracking.end_dead_runs(lambda run_id: run_id in at_work)
+        end_dead_mlflow_runs(instance, settings)
         _let_settle(settings)
         while True:
             end_dead_runs(instance, settings.home)
@@ -116,7 +104,9 @@ def bring_up_to_date(settings: Settings, *, train: bool, agreed: bool = False) -
                     "--pdfs, or another --home for other documents; or agree with --yes that all "
                     "of them are gone."
                 )
-            _say(plan)
+            for keys, what in ((plan.remove, "left"), (plan.moved, "moved in")):
+                if keys:
+                    typer.echo(f"{len(keys)} documents {what} the folder.", err=True)
             sync_partitions(instance, warehouse, plan, state)
             left += len(plan.remove)
             if plan.changes_documents:
@@ -172,13 +162,6 @@ def is_changing(file: FoundDocument, now: datetime) -> bool:
     return abs(now - file.modified_at) < SETTLED
 
 
-def _say(plan: Plan) -> None:
-    if plan.remove:
-        typer.echo(f"{len(plan.remove)} documents left the folder.", err=True)
-    if plan.moved:
-        typer.echo(f"{len(plan.moved)} documents moved in the folder.", err=True)
-
-
 @contextmanager
 def _alone(settings: Settings) -> Iterator[None]:
     try:
@@ -231,7 +214,7 @@ class _Runs:
         except Exception as error:
             steps = instance.all_logs(run_id, of_type=dg.DagsterEventType.STEP_FAILURE)
             said = explain(error, next((s.step_key for s in steps), None))
-            raise RunFailedError(f"{said} (Dagster run {run_id[:8]})") from error
+            raise ProjectError(f"{said} (Dagster run {run_id[:8]})") from error
         for event in result.all_events:
             if event.event_type == dg.DagsterEventType.STEP_SUCCESS and event.step_key:
                 taken = event.step_success_data.duration_ms / 1000

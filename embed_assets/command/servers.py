@@ -6,9 +6,9 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -59,7 +59,7 @@ def serve(
     processes: dict[str, subprocess.Popen[bytes]] = {}
     try:
         for name, (command, _) in commands.items():
-            log = (settings.home / f"{name.lower()}-server.log").open("wb")
+            log = _log(settings, name).open("wb")
             processes[name] = subprocess.Popen(
                 command, stdout=log, stderr=log, env=environment, start_new_session=True
             )
@@ -113,19 +113,17 @@ def _check_free(name: str, port: int) -> None:
 def _wait(name: str, url: str, process: subprocess.Popen[bytes], settings: Settings) -> None:
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # this machine is asked
     deadline = time.monotonic() + START_TIMEOUT
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            break
+    while time.monotonic() < deadline and process.poll() is None:
         try:
             with direct.open(url, timeout=5):
                 return
-        except (urllib.error.URLError, OSError):
+        except OSError:
             time.sleep(0.5)
     raise ProjectError(f"{name} did not start: see {_log(settings, name)}.")
 
 
-def _log(settings: Settings, name: str) -> str:
-    return str(settings.home / f"{name.lower()}-server.log")
+def _log(settings: Settings, name: str) -> Path:
+    return settings.home / f"{name.lower()}-server.log"
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

@@ -18,14 +18,11 @@ from embed_assets.automation.runs import INGEST
 from embed_assets.automation.state import State, code_versions, read_state
 from embed_assets.automation.take_up import taken_up
 from embed_assets.command.pipeline import check_settings, is_changing
-from embed_assets.command.summary import failed_documents
-from embed_assets.documents.parsing import document_statuses
+from embed_assets.command.summary import failed_documents, listing
 from embed_assets.errors import SettingsError
 from embed_assets.models.registry import aliases
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
-
-LISTED = 20
 
 
 def status_summary(settings: Settings) -> dict[str, Any]:
@@ -35,8 +32,7 @@ def status_summary(settings: Settings) -> dict[str, Any]:
     changing = {k for k, file in state.pending.items() if is_changing(file, datetime.now(UTC))}
     state = state.with_settling(changing)
     plan = _plan(settings, warehouse, state)
-    folder = state.folder
-    pending = state.pending
+    folder, pending = state.folder, state.pending
     return {
         "folder": {
             "documents": len(folder.found),
@@ -59,10 +55,7 @@ def status_summary(settings: Settings) -> dict[str, Any]:
             ),
         ],
         "waiting": [{"what": wait.what, "reason": wait.reason} for wait in plan.waiting],
-        "failed": [
-            {name: row[name] for name in ("path", "error", "attempts", "final")}
-            for row in failed_documents(settings, warehouse, document_statuses(warehouse))
-        ],
+        "failed": list(failed_documents(settings, warehouse).values()),
         "models": aliases(warehouse, settings),
         "retraining": _retraining(warehouse, plan, settings.home),
     }
@@ -93,24 +86,17 @@ def _retraining(warehouse: Warehouse, plan: Plan, home: Path) -> dict[str, Any]:
     """Whether a training is due, why, and how the pairs differ from those of the newest model."""
     step = plan.corpus_step
     due = step is not None and "finetuned_model" in step.assets
-    reason = step.reason if step is not None and due else None
-    if not due:
+    if step is not None:
+        reason = step.reason if due else f"{', '.join(step.assets)} first: {step.reason}"
+    else:
         held = (INGEST, "training_pairs", "finetuned_model")
-        waits = [wait.reason for wait in plan.waiting if wait.what in held]
-        reason = waits[0] if waits else "the newest model was trained on the pairs of today"
-        if step is not None:
-            reason = f"{', '.join(step.assets)} first: {step.reason}"
-    new, pairs = _new_pairs(warehouse, home)
-    return {
-        "due": due,
-        "reason": reason,
-        "new_pairs": new,
-        "new_share": round(new / pairs, 4) if pairs else 0.0,
-    }
+        waits = (wait.reason for wait in plan.waiting if wait.what in held)
+        reason = next(waits, "the newest model was trained on the pairs of today")
+    return {"due": due, "reason": reason, **_new_pairs(warehouse, home)}
 
 
-def _new_pairs(warehouse: Warehouse, home: Path) -> tuple[int, int]:
-    """Pairs that the newest version was not trained on, and pairs that train, in all.
+def _new_pairs(warehouse: Warehouse, home: Path) -> dict[str, float]:
+    """How many pairs the newest version was not trained on, and their share of those that train.
 
     Of a version that 0.1.0 trained its documents alone are known.
     """
@@ -118,19 +104,19 @@ def _new_pairs(warehouse: Warehouse, home: Path) -> tuple[int, int]:
         "SELECT p.anchor, p.global_chunk_id AS chunk_id, r.sha256 FROM training_pairs p "
         "JOIN raw_pdfs r USING (document_id) WHERE p.split = 'train'"
     )
-    newest = warehouse.read(
-        "SELECT version, pairs FROM models ORDER BY trained_at DESC LIMIT 1"
-    ).rows(named=True)
-    if not newest:
-        return pairs.height, pairs.height
-    kept = home / (newest[0]["pairs"] or "")
-    if kept.is_file():
-        trained = pl.read_parquet(kept, columns=["anchor", "chunk_id"])
-        return pairs.join(trained, on=["anchor", "chunk_id"], how="anti").height, pairs.height
-    documents = warehouse.read(
-        "SELECT sha256 FROM model_documents WHERE version = ?", [newest[0]["version"]]
-    )
-    return pairs.join(documents, on="sha256", how="anti").height, pairs.height
+    newest = warehouse.read("SELECT version, pairs FROM models ORDER BY trained_at DESC LIMIT 1")
+    new = pairs
+    if not newest.is_empty():
+        version, file = newest.row(0)
+        kept = home / (file or "")
+        if kept.is_file():
+            trained = pl.read_parquet(kept, columns=["anchor", "chunk_id"])
+            new = pairs.join(trained, on=["anchor", "chunk_id"], how="anti")
+        else:
+            documents = "SELECT sha256 FROM model_documents WHERE version = ?"
+            new = pairs.join(warehouse.read(documents, [version]), on="sha256", how="anti")
+    share = round(new.height / pairs.height, 4) if pairs.height else 0.0
+    return {"new_pairs": new.height, "new_share": share}
 
 
 def status_text(summary: Mapping[str, Any]) -> str:
@@ -142,13 +128,8 @@ def status_text(summary: Mapping[str, Any]) -> str:
     for row in summary["due"]:
         documents = f" ({row['documents']} documents)" if row["documents"] else ""
         lines.append(f"  {row['asset']}{documents}: {row['reason']}")
-    for title, rows, shown in (
-        ("Waits", summary["waiting"], "{what}: {reason}"),
-        ("Failed", summary["failed"], "{path}: {error}"),
-    ):
-        lines += [f"{title}:"] if rows else []
-        lines += [f"  {shown.format(**row)}" for row in rows[:LISTED]]
-        lines += [f"  … and {len(rows) - LISTED} more"] if len(rows) > LISTED else []
+    lines += listing("Waits", [f"{row['what']}: {row['reason']}" for row in summary["waiting"]])
+    lines += listing("Failed", [f"{row['path']}: {row['error']}" for row in summary["failed"]])
     named = [f"{name} v{version}" for name, version in models.items() if version]
     lines += ["", f"Models: {', '.join(named) or 'no champion yet'}."]
     retraining = summary["retraining"]

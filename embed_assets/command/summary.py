@@ -10,11 +10,11 @@ from embed_assets.comparison.verdict import reservations, stored_comparison
 from embed_assets.documents.folder import scan
 from embed_assets.documents.parsing import document_statuses
 from embed_assets.evaluation.baselines import failed_baselines
-from embed_assets.graph import DOCUMENT_ASSETS, GRAPH, stages
+from embed_assets.graph import DOCUMENT_ASSETS, GRAPH
 from embed_assets.models.registry import newest_model
 from embed_assets.questions.labelled.report import report_matches, unmatched
 from embed_assets.questions.statuses import FAILED, KEPT, NOT_ASKED, UNREADABLE
-from embed_assets.resources.ledger import Ledger
+from embed_assets.resources.ledger import read_records
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
 
@@ -25,72 +25,74 @@ BASELINE_KEYS = (
 LISTED = 20
 
 
-def ingest_summary(settings: Settings, warehouse: Warehouse, done: Done) -> dict[str, Any]:
+def ingest_summary(settings: Settings, done: Done) -> dict[str, Any]:
     """What `ingest --json` prints."""
+    warehouse = Warehouse(path=str(settings.warehouse))
     statuses = document_statuses(warehouse)
-    failed = failed_documents(settings, warehouse, statuses)
-    counts = dict(statuses.group_by("parser_status").len().iter_rows())
-    counts["ERROR"] = sum(row["known"] is None for row in failed)
+    read, empty = (statuses.filter(parser_status=status) for status in ("SUCCESS", "EMPTY"))
+    failed = failed_documents(settings, warehouse)
+    known_before = failed.keys() & {*read["document_id"], *empty["document_id"]}
+    why_empty = dict(empty.select("document_id", "error").iter_rows())
+    # Those that got no question are counted by chunk.
+    questions = warehouse.read(
+        "SELECT count(*) FILTER (status = ?) AS questions, "
+        "count(DISTINCT chunk_id) FILTER (status = ?) AS questions_not_asked, "
+        "count(DISTINCT chunk_id) FILTER (status IN (?, ?)) AS questions_failed "
+        "FROM synthetic_questions",
+        [KEPT, NOT_ASKED, FAILED, UNREADABLE],
+    )
     return {
-        "documents": {status: counts.get(status, 0) for status in ("SUCCESS", "EMPTY", "ERROR")},
-        "failed": [{k: v for k, v in row.items() if k != "known"} for row in failed],
-        "empty": _with_status(statuses, warehouse.paths(), "EMPTY"),
+        "documents": {
+            "SUCCESS": read.height,
+            "EMPTY": empty.height,
+            "ERROR": len(failed) - len(known_before),
+        },
+        "failed": list(failed.values()),
+        "empty": [
+            {"path": path, "error": why_empty[key]}
+            for key, path in warehouse.paths().items()
+            if key in why_empty
+        ],
         "pages": int(statuses["pages"].sum()),
         "chunks": warehouse.count("chunks"),
-        "questions": int(
-            warehouse.read(
-                "SELECT count(*) AS n FROM synthetic_questions WHERE status = ?", [KEPT]
-            )["n"][0]
-        ),
-        "questions_not_asked": _chunks_without_questions(warehouse, NOT_ASKED),
-        "questions_failed": _chunks_without_questions(warehouse, FAILED, UNREADABLE),
+        **questions.row(0, named=True),
         "unmatched_labelled": unmatched(report_matches(settings, warehouse)).to_dicts(),
         "waiting": [{"what": wait.what, "reason": wait.reason} for wait in done.waiting],
-        "seconds": _by_stage(done.seconds, stages(*DOCUMENT_ASSETS)),
+        "seconds": _by_stage(done.seconds, DOCUMENT_ASSETS),
         "seconds_by_asset": _rounded(done.seconds),
         "changed": done.changed,
     }
 
 
-def failed_documents(
-    settings: Settings, warehouse: Warehouse, statuses: pl.DataFrame
-) -> list[dict[str, Any]]:
-    """Documents that could not be read: path, error, attempts, final, and what is known of them.
+def failed_documents(settings: Settings, warehouse: Warehouse) -> dict[str, dict[str, Any]]:
+    """Path, error and attempts of documents that could not be read, by id, in order of path.
 
-    final: whether only a change or a person starts another try. known: the status of what was read
-    before, null where there is none. statuses: as `document_statuses` gives them.
+    final: whether only a change or a person starts another try.
     """
-    paths = warehouse.paths()
-    known = dict(statuses.select("document_id", "parser_status").iter_rows())
-    rows = {
-        key: {"error": error, "attempts": 1, "final": True, "known": None}
-        for key, status, error in statuses.select(
-            "document_id", "parser_status", "error"
-        ).iter_rows()
-        if status == "ERROR"
+    errors = document_statuses(warehouse).filter(parser_status="ERROR")
+    failed = {
+        key: {"error": error, "attempts": 1, "final": True}
+        for key, error in errors.select("document_id", "error").iter_rows()
     }
-    tried = Ledger(warehouse).read("raw_pdfs", "parsed_markdown").tried
     for asset in ("parsed_markdown", "raw_pdfs"):
-        for (of, key), attempt in tried.items():
-            if of == asset:
-                status = known.get(key)
-                rows[key] = {
-                    "error": attempt.failure.error,
-                    "attempts": attempt.attempts,
-                    "final": attempt.is_final,
-                    "known": None if status == "ERROR" else status,
-                }
-    if set(rows) - set(paths):  # never read: the folder alone knows their paths
+        for (_, key), attempt in read_records(warehouse, asset).tried.items():
+            failed[key] = {
+                "error": attempt.failure.error,
+                "attempts": attempt.attempts,
+                "final": attempt.next_at is None,
+            }
+    paths = warehouse.paths()
+    if failed.keys() - paths.keys():  # never read: the folder alone knows their paths
         paths = {key: document.path for key, document in scan(settings.pdfs).items()} | paths
-    listed = [{"path": paths.get(key, key), **row} for key, row in rows.items()]
-    return sorted(listed, key=lambda row: row["path"])
+    in_order = sorted((paths.get(key, key), key) for key in failed)
+    return {key: {"path": path, **failed[key]} for path, key in in_order}
 
 
-def run_summary(settings: Settings, warehouse: Warehouse, done: Done) -> dict[str, Any]:
+def run_summary(settings: Settings, done: Done) -> dict[str, Any]:
     """What `run --json` prints."""
+    warehouse = Warehouse(path=str(settings.warehouse))
     model = newest_model(warehouse)
-    records = Ledger(warehouse).read()
-    compared = records.data_version("comparison")
+    compared = read_records(warehouse, "comparison").data_version("comparison")
     rows = warehouse.read(
         "SELECT b.split, b.dimension, b.metric, b.k, b.score AS base, t.score AS tuned "
         "FROM evaluation_results b JOIN evaluation_results t USING (split, dimension, metric, k) "
@@ -98,39 +100,37 @@ def run_summary(settings: Settings, warehouse: Warehouse, done: Done) -> dict[st
         "ORDER BY split, dimension DESC, metric, k",
         [compared, model["mlflow_run_id"]],
     )
+    pairs = warehouse.read("SELECT split, count(*) FROM training_pairs GROUP BY ALL ORDER BY ALL")
     against = stored_comparison(warehouse, compared)
     failed = failed_baselines(warehouse, compared)
-    report = settings.reports / f"comparison-v{model['version']}.html"
     return {
-        **ingest_summary(settings, warehouse, done),
-        "seconds": _by_stage(done.seconds, stages()),
-        "pairs": dict(
-            warehouse.read(
-                "SELECT split, count(*) FROM training_pairs GROUP BY split ORDER BY split"
-            ).iter_rows()
-        ),
+        **ingest_summary(settings, done),
+        "seconds": _by_stage(done.seconds, tuple(GRAPH)),
+        "pairs": dict(pairs.iter_rows()),
         "model": {key: model[key] for key in ("base", "version", "path")},
         "comparison": rows.to_dicts(),
         "baselines": against.filter(pl.col("model") != "base").select(BASELINE_KEYS).to_dicts(),
         "baselines_failed": [{"model": m, "error": e} for m, e in failed.items()],
         "reservations": reservations(against),
-        "report": str(report),
-        "trained": done.trained,
+        "report": str(settings.reports / f"comparison-v{model['version']}.html"),
+        "trained": "finetuned_model" in done.seconds,
     }
 
 
 def ingest_text(summary: Mapping[str, Any]) -> str:
     """The summary of an ingest for a person."""
     documents = summary["documents"]
+    failed, empty, labelled = (summary[k] for k in ("failed", "empty", "unmatched_labelled"))
     lines = [] if summary["changed"] else ["Nothing has changed since the last time."]
     lines.append(
         f"{sum(documents.values())} documents, {documents['SUCCESS']} of them with text; "
         f"{summary['pages']} pages, {summary['chunks']} chunks, {summary['questions']} questions."
     )
-    for key, what in (("failed", "could not be read"), ("empty", "have no text")):
-        lines += _listing(f"{len(summary[key])} {what}", [_failure_line(r) for r in summary[key]])
+    lines += listing(f"{len(failed)} could not be read", [_failure_line(row) for row in failed])
+    no_text = [f"{row['path']}: {row['error']}" for row in empty]
+    lines += listing(f"{len(empty)} have no text", no_text)
     waiting = [f"{row['what']}: {row['reason']}" for row in summary["waiting"]]
-    lines += _listing(f"{len(waiting)} wait for another run to end", waiting)
+    lines += listing(f"{len(waiting)} wait for another run to end", waiting)
     if summary["questions_not_asked"]:
         lines.append(
             "Chunks not asked about, since the budget was spent: "
@@ -141,55 +141,49 @@ def ingest_text(summary: Mapping[str, Any]) -> str:
             "Chunks that got no question from the language model: "
             f"{summary['questions_failed']}. `embed-assets ui` shows why, chunk by chunk."
         )
-    labelled = summary["unmatched_labelled"]
-    lines += _listing(
-        f"{len(labelled)} labelled questions found no evidence",
-        [
-            f"{row['file_name'] or row['source']}: {row['question']} ({row['reason']})"
-            for row in labelled
-        ],
-    )
-    return "\n".join([*lines, *_seconds_lines(summary["seconds"])])
+    without = [
+        f"{r['file_name'] or r['source']}: {r['question']} ({r['reason']})" for r in labelled
+    ]
+    lines += listing(f"{len(labelled)} labelled questions found no evidence", without)
+    took = [f"{stage} {s:.0f} s" for stage, s in summary["seconds"].items() if s >= 0.5]
+    lines += [f"Took: {', '.join(took)}."] if took else []
+    return "\n".join(lines)
 
 
 def run_text(summary: Mapping[str, Any]) -> str:
     """The comparison for a person: NDCG@10 by split and dimension, and where to look next."""
+    lines: list[str] = []
     if not summary["changed"]:
-        head = "Nothing has changed since the last time: nothing was trained."
+        lines = ["Nothing has changed since the last time: nothing was trained."]
     elif not summary["trained"]:
-        head = "The training pairs are the same as before: nothing was trained."
-    else:
-        head = ""
-    ndcg = [row for row in summary["comparison"] if row["metric"] == "ndcg"]
-    lines = [head] if head else []
+        lines = ["The training pairs are the same as before: nothing was trained."]
     lines += [
         ingest_text({**summary, "changed": True}),
         "",
         f"{'split':<22} {'dimension':>9} {'base':>7} {'tuned':>7} {'change':>8}   NDCG@10",
     ]
-    for row in ndcg:
+    for row in summary["comparison"]:
+        if row["metric"] != "ndcg":
+            continue
         base, tuned = row["base"], row["tuned"]
         change = f"{100 * (tuned - base) / base:+.1f} %" if base else "–"
         lines.append(
             f"{row['split']:<22} {row['dimension']:>9} {base:>7.4f} {tuned:>7.4f} {change:>8}"
         )
     lines += _baseline_lines(summary["baselines"])
-    failed = summary["baselines_failed"]
     notes = [
         *summary["reservations"],
-        *(f"{row['model']} could not be scored: {row['error']}" for row in failed),
+        *(f"{r['model']} could not be scored: {r['error']}" for r in summary["baselines_failed"]),
     ]
     lines += ["", *notes] if notes else []
     model = summary["model"]
-    return "\n".join(
-        [
-            *lines,
-            "",
-            f"Model    {model['path']} (version {model['version']}, from {model['base']})",
-            f"Report   {summary['report']}",
-            "Dagster  embed-assets ui (with the same --pdfs and --home)",
-        ]
-    )
+    lines += [
+        "",
+        f"Model    {model['path']} (version {model['version']}, from {model['base']})",
+        f"Report   {summary['report']}",
+        "Dagster  embed-assets ui (with the same --pdfs and --home)",
+    ]
+    return "\n".join(lines)
 
 
 def _baseline_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -197,47 +191,23 @@ def _baseline_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     if not rows:
         return []
     width = max(9, *(len(row["model"]) for row in rows))
-    lines = [
+    return [
         "",
         f"{'split':<22} {'baseline':<{width}} {'score':>7} {'tuned':>7} {'difference':>10}"
         "   95 % interval      verdict",
-    ]
-    lines += [
-        f"{row['split']:<22} {row['model']:<{width}} {row['score']:>7.4f} {row['tuned']:>7.4f} "
-        f"{row['difference']:>+10.4f}   {row['low']:+.3f} to {row['high']:+.3f}   {row['verdict']}"
-        for row in rows
-    ]
-    return lines
-
-
-def _chunks_without_questions(warehouse: Warehouse, *statuses: str) -> int:
-    """Chunks that a language model was not asked about, or gave no question for."""
-    rows = warehouse.read(
-        "SELECT count(DISTINCT chunk_id) AS n FROM synthetic_questions "
-        "WHERE status IN (SELECT unnest(?::VARCHAR[]))",
-        [list(statuses)],
-    )
-    return int(rows["n"][0])
-
-
-def _with_status(
-    statuses: pl.DataFrame, paths: Mapping[str, str], status: str
-) -> list[dict[str, str]]:
-    rows = statuses.filter(pl.col("parser_status") == status)
-    return sorted(
-        (
-            {"path": paths.get(key, key), "error": error}
-            for key, error in rows.select("document_id", "error").iter_rows()
+        *(
+            f"{row['split']:<22} {row['model']:<{width}} {row['score']:>7.4f} {row['tuned']:>7.4f} "
+            f"{row['difference']:>+10.4f}   {row['low']:+.3f} to {row['high']:+.3f}   "
+            f"{row['verdict']}"
+            for row in rows
         ),
-        key=lambda row: row["path"],
-    )
+    ]
 
 
-def _by_stage(seconds: Mapping[str, float], wanted: tuple[str, ...]) -> dict[str, float]:
-    totals = dict.fromkeys(wanted, 0.0)
-    for asset, taken in seconds.items():
-        if asset in GRAPH and GRAPH[asset].stage in totals:
-            totals[GRAPH[asset].stage] += taken
+def _by_stage(seconds: Mapping[str, float], assets: Sequence[str]) -> dict[str, float]:
+    totals = dict.fromkeys((GRAPH[asset].stage for asset in assets), 0.0)
+    for asset in assets:
+        totals[GRAPH[asset].stage] += seconds.get(asset, 0.0)
     return _rounded(totals)
 
 
@@ -245,17 +215,13 @@ def _rounded(seconds: Mapping[str, float]) -> dict[str, float]:
     return {name: round(taken, 2) for name, taken in seconds.items()}
 
 
-def _seconds_lines(seconds: Mapping[str, float]) -> list[str]:
-    parts = [f"{stage} {taken:.0f} s" for stage, taken in seconds.items() if taken >= 0.5]
-    return [f"Took: {', '.join(parts)}."] if parts else []
-
-
 def _failure_line(row: Mapping[str, Any]) -> str:
-    again = "" if row.get("final", True) else f" (tried {row['attempts']} times; will be again)"
+    again = "" if row["final"] else f" (tried {row['attempts']} times; will be again)"
     return f"{row['path']}: {row['error']}{again}"
 
 
-def _listing(title: str, rows: list[str]) -> list[str]:
+def listing(title: str, rows: Sequence[str]) -> list[str]:
+    """A title and the first rows under it; nothing without rows."""
     if not rows:
         return []
     more = [f"  … and {len(rows) - LISTED} more"] if len(rows) > LISTED else []

@@ -49,8 +49,8 @@ def measure_models(
     others = {name: name for name in lasting_baselines(settings)}
     if before is not None and compares_champion(settings):
         others[champion_name(before)] = f"v{before}"
-    beside = measure_baselines(warehouse, settings, task, others, run_id)
-    return compare(task, base, tuned, beside.evaluations), beside.failed
+    beside, failed = measure_baselines(warehouse, settings, task, others, run_id)
+    return compare(task, base, tuned, beside), failed
 
 
 def _base_of(model: Mapping[str, Any], settings: Settings) -> str:

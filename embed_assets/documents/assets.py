@@ -1,5 +1,7 @@
 """raw_pdfs, parsed_markdown and chunks: one partition per document."""
 
+from pathlib import PurePosixPath
+
 import dagster as dg
 import polars as pl
 
@@ -51,7 +53,8 @@ def chunks(
 ) -> pl.DataFrame:
     """Texts that fit the embedding model, with their headings and pages."""
     card = model_card(settings)
-    names = warehouse.file_names(context.partition_keys)
+    paths = warehouse.paths(context.partition_keys)
+    names = {key: PurePosixPath(path).name for key, path in paths.items()}
     return chunk_documents(parsed_markdown, names, card.count_tokens, card.token_limit)
 
 

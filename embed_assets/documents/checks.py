@@ -4,7 +4,7 @@ import dagster as dg
 
 from embed_assets.documents.parsing import document_statuses
 from embed_assets.partitions import documents
-from embed_assets.resources.ledger import Ledger
+from embed_assets.resources.ledger import read_records
 from embed_assets.resources.warehouse import Warehouse
 
 
@@ -19,7 +19,7 @@ def document_is_readable(
     """One evaluation per document of the run; a run of many ends with one for them together."""
     keys = list(context.op_execution_context.partition_keys)
     statuses = document_statuses(warehouse, keys)
-    tried = Ledger(warehouse).read("raw_pdfs", "parsed_markdown").tried
+    tried = read_records(warehouse, "raw_pdfs", "parsed_markdown").tried
     results = {
         key: ("", attempt.failure.error, 0) for (_, key), attempt in tried.items() if key in keys
     } | {

@@ -1,11 +1,16 @@
 """base_eval: how well the base model and the baselines retrieve, before any training."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import dagster as dg
 
-from embed_assets.evaluation.baselines import lasting_baselines, measure_baselines, unscored
+from embed_assets.evaluation.baselines import (
+    lasting_baselines,
+    measure_baselines,
+    reasons,
+    unscored,
+)
 from embed_assets.evaluation.scoring import (
     EVALUATION_VERSION,
     RetrievalTask,
@@ -41,30 +46,27 @@ def base_eval(
         dimensions = card.dimensions(settings.dimensions)
         named = {name: name for name in lasting_baselines(settings)}
         task = retrieval_task(warehouse)
-        mlflow.log_params(evaluation_params(task, card, dimensions, tuple(named)))
+        mlflow.log_params(_params(task, card, dimensions, tuple(named)))
         encoder = CachedEncoder(warehouse, card, settings.precision)
         base = measured(warehouse, task, encoder, dimensions, run_id=making.run_id, model="base")
-        beside = measure_baselines(warehouse, settings, task, named, making.run_id)
-        mlflow.log_metrics({**mlflow_metrics(base.scores), **baseline_metrics(beside.evaluations)})
-        if beside.failed:
-            mlflow.set_tag("failed_baselines", "\n".join(beside.failures))
-        with making.storing(incomplete=unscored(beside.failed)):
+        beside, failed = measure_baselines(warehouse, settings, task, named, making.run_id)
+        mlflow.log_metrics({**mlflow_metrics(base.scores), **baseline_metrics(beside)})
+        mlflow.set_tags(_failed(failed))
+        with making.storing(incomplete=unscored(failed)):
             pass
-    for line in beside.failures:
+    for line in reasons(failed):
         context.log.warning(f"A baseline could not be scored and is left out. {line}")
     return making.result(
         **{"dagster/row_count": base.scores.height},
         questions=task.questions.height,
         corpus=task.corpus.height,
         ndcg_at_10=dg.MetadataValue.md(ndcg_table(base.scores)),
-        ndcg_at_10_by_model=dg.MetadataValue.md(
-            ndcg_by_model({"base": base, **beside.evaluations})
-        ),
-        **({"failed_baselines": "\n".join(beside.failures)} if beside.failed else {}),
+        ndcg_at_10_by_model=dg.MetadataValue.md(ndcg_by_model({"base": base, **beside})),
+        **_failed(failed),
     )
 
 
-def evaluation_params(
+def _params(
     task: RetrievalTask, card: ModelCard, dimensions: Sequence[int], baselines: Sequence[str]
 ) -> dict[str, object]:
     """What an evaluation was made with, for MLflow."""
@@ -79,6 +81,11 @@ def evaluation_params(
         "corpus": task.corpus.height,
         "corpus_version": task.corpus_version,
     }
+
+
+def _failed(failed: Mapping[str, str]) -> dict[str, str]:
+    """Which baselines failed and why, for MLflow and the UI."""
+    return {"failed_baselines": "\n".join(reasons(failed))} if failed else {}
 
 
 def code_versions(settings: Settings) -> dict[str, str]:

@@ -5,7 +5,6 @@ server that doesn't answer, a model that can't be loaded) is left out, and why s
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import polars as pl
 
@@ -14,12 +13,7 @@ from embed_assets.evaluation.bm25 import BM25, IDENTITY, evaluate_bm25
 from embed_assets.evaluation.retrieval import Evaluation
 from embed_assets.evaluation.scoring import RetrievalTask, measured, measured_by
 from embed_assets.models.encoder import Encoder
-from embed_assets.models.names import (
-    HOSTED,
-    find_encoder,
-    hosted_name,
-    reason_of,
-)
+from embed_assets.models.names import HOSTED, find_encoder, hosted_name, reason_of
 from embed_assets.resources.ledger import Cause, Failure
 from embed_assets.resources.tracking import CHAMPION
 from embed_assets.resources.warehouse import Warehouse
@@ -32,23 +26,14 @@ COMPARED = ("base", "tuned")
 """What the tables call the two models of a training: no baseline may be called so."""
 
 
-@dataclass(frozen=True, eq=False)
-class Measured:
-    """What baselines achieve, and why some could not be scored, by what they are called."""
-
-    evaluations: Mapping[str, Evaluation]
-    failed: Mapping[str, str]
-
-    @property
-    def failures(self) -> list[str]:
-        """Which ones failed and why, a line each."""
-        return [f"{called}: {reason}" for called, reason in self.failed.items()]
-
-
 def unscored(failed: Mapping[str, str]) -> Failure | None:
     """Why a comparison is not whole: what could not be scored may answer next time."""
-    reasons = "; ".join(f"{called}: {reason}" for called, reason in failed.items())
-    return Failure(Cause.CALL_FAILED, one_line(reasons)) if failed else None
+    return Failure(Cause.CALL_FAILED, one_line("; ".join(reasons(failed)))) if failed else None
+
+
+def reasons(failed: Mapping[str, str]) -> list[str]:
+    """Which baselines could not be scored and why, a line each."""
+    return [f"{called}: {reason}" for called, reason in failed.items()]
 
 
 def chosen_baselines(settings: Settings) -> tuple[str, ...]:
@@ -96,10 +81,10 @@ def measure_baselines(
     task: RetrievalTask,
     models: Mapping[str, str],
     run_id: str,
-) -> Measured:
-    """Figures of baselines on a task, stored as those of an MLflow run; and which ones failed.
+) -> tuple[Mapping[str, Evaluation], Mapping[str, str]]:
+    """Figures of baselines on a task, and why some could not be scored, by what they are called.
 
-    models: the name of each by what it is called.
+    models: the name of each by what it is called. All is stored as that of an MLflow run.
     """
     evaluations: dict[str, Evaluation] = {}
     failed: dict[str, str] = {}
@@ -108,13 +93,10 @@ def measure_baselines(
             evaluations[called] = _measure(warehouse, settings, task, model, called, run_id)
         except (ProjectError, ValueError, RuntimeError, OSError) as error:
             failed[called] = reason_of(error)
-    rows = pl.DataFrame(
-        [(run_id, called, error) for called, error in failed.items()],
-        schema=TABLES["failed_baselines"].schema,
-        orient="row",
-    )
-    warehouse.replace("failed_baselines", rows, where={"run_id": [run_id]})
-    return Measured(evaluations, failed)
+    table = TABLES["failed_baselines"]
+    rows = [{"run_id": run_id, "model": called, "error": why} for called, why in failed.items()]
+    warehouse.replace(table.name, pl.DataFrame(rows, schema=table.schema), {"run_id": [run_id]})
+    return evaluations, failed
 
 
 def failed_baselines(warehouse: Warehouse, run_id: str) -> dict[str, str]:

@@ -21,10 +21,10 @@ from dagster_duckdb_polars import DuckDBPolarsTypeHandler
 from embed_assets.resources.ledger import (
     Attempt,
     Failure,
-    Ledger,
     Materialization,
     input_version,
     next_attempt,
+    read_records,
     slice_version,
     write_made,
     write_tried,
@@ -83,7 +83,7 @@ class _DocumentsIOManager(DbIOManager):
         keys = list(context.asset_partition_keys)
         # Versions are read before the rows: should a run change the rows in between, the slice
         # made from them counts as stale rather than as fresh.
-        records = Ledger(self._warehouse).read(upstream)
+        records = read_records(self._warehouse, upstream)
         versions = {key: records.data_version(upstream, key) for key in keys}
         self._versions_read[context.op_def.name, upstream] = versions
         table = TABLES[upstream]
@@ -123,7 +123,7 @@ class _DocumentsIOManager(DbIOManager):
         failures = {**made.incomplete, **made.not_made}
         if not failures:
             return {}
-        before, now = Ledger(self._warehouse).read(asset).tried, datetime.now(UTC)
+        before, now = read_records(self._warehouse, asset).tried, datetime.now(UTC)
         return {
             key: next_attempt(
                 before.get((asset, key)),

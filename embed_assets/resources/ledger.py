@@ -67,7 +67,10 @@ class Materialization:
 
 @dataclass(frozen=True)
 class Attempt:
-    """What was tried in vain: on what, how often, and when it is tried again if ever."""
+    """What was tried in vain: on what, and how often.
+
+    next_at: when it is tried again; None where only a change or a person starts another try.
+    """
 
     failure: Failure
     code_version: str
@@ -79,11 +82,6 @@ class Attempt:
     def is_about(self, code_version: str, input_version: str) -> bool:
         """Whether it was tried with this code on this input."""
         return (self.code_version, self.input_version) == (code_version, input_version)
-
-    @property
-    def is_final(self) -> bool:
-        """Whether only a change or a person starts it again."""
-        return self.next_at is None
 
 
 @dataclass(frozen=True)
@@ -126,38 +124,30 @@ def next_attempt(
     return Attempt(failure, code, inputs, count, now, next_at)
 
 
-class Ledger:
-    """Reads the ledger of a warehouse; `write_made` and `write_tried` write to it."""
-
-    def __init__(self, warehouse: Warehouse) -> None:
-        self._warehouse = warehouse
-
-    def read(self, *assets: str) -> Records:
-        """Records of these assets, of all without any."""
-        names = list(assets or GRAPH)
-        chosen = "WHERE asset IN (SELECT unnest(?::VARCHAR[]))"
-        made = self._warehouse.read(
-            "SELECT asset, document_id, code_version, input_version, data_version, parts "
-            f"FROM materializations {chosen}",
-            [names],
-        )
-        tried = self._warehouse.read(
-            "SELECT asset, document_id, cause, error, limit_reached, code_version, input_version, "
-            f"attempts, tried_at, next_at FROM attempts {chosen}",
-            [names],
-        )
-        return Records(
-            {
-                (asset, key): Materialization(
-                    code, inputs, data, json.loads(parts) if parts else {}
-                )
-                for asset, key, code, inputs, data, parts in made.iter_rows()
-            },
-            {
-                (asset, key): Attempt(Failure(Cause(cause), error, limit), *rest)
-                for asset, key, cause, error, limit, *rest in tried.iter_rows()
-            },
-        )
+def read_records(warehouse: Warehouse, *assets: str) -> Records:
+    """Records of these assets, of all without any."""
+    names = list(assets or GRAPH)
+    chosen = "WHERE asset IN (SELECT unnest(?::VARCHAR[]))"
+    made = warehouse.read(
+        "SELECT asset, document_id, code_version, input_version, data_version, parts "
+        f"FROM materializations {chosen}",
+        [names],
+    )
+    tried = warehouse.read(
+        "SELECT asset, document_id, cause, error, limit_reached, code_version, input_version, "
+        f"attempts, tried_at, next_at FROM attempts {chosen}",
+        [names],
+    )
+    return Records(
+        {
+            (asset, key): Materialization(code, inputs, data, json.loads(parts or "{}"))
+            for asset, key, code, inputs, data, parts in made.iter_rows()
+        },
+        {
+            (asset, key): Attempt(Failure(Cause(cause), error, limit), *rest)
+            for asset, key, cause, error, limit, *rest in tried.iter_rows()
+        },
+    )
 
 
 def write_made(
@@ -187,16 +177,11 @@ def write_tried(
     """Record by document_id what was tried in vain."""
     rows = [
         {
+            **vars(attempt),
+            **vars(attempt.failure),
             "asset": asset,
             "document_id": key,
-            "cause": str(attempt.failure.cause),
-            "error": attempt.failure.error,
             "limit_reached": attempt.failure.limit,
-            "code_version": attempt.code_version,
-            "input_version": attempt.input_version,
-            "attempts": attempt.attempts,
-            "tried_at": attempt.tried_at,
-            "next_at": attempt.next_at,
             "dagster_run_id": run_id,
         }
         for key, attempt in tried.items()

@@ -15,9 +15,9 @@ from embed_assets.resources.ledger import (
     Attempt,
     Cause,
     Failure,
-    Ledger,
     Materialization,
     next_attempt,
+    read_records,
     write_made,
     write_tried,
 )
@@ -100,7 +100,7 @@ def materializing(
     tracking: where its MLflow run is; without, it has none. label: says in MLflow which one it is.
     """
     asset = context.asset_key.path[-1]
-    records = Ledger(warehouse).read()
+    records = read_records(warehouse)
     in_mlflow = tracking.run(context, f"{asset} {label}".strip()) if tracking else nullcontext("")
     with in_mlflow as run_id:
         made = Materializing(

@@ -89,10 +89,6 @@ class Warehouse(dg.ConfigurableResource):
         with self.transaction() as transaction:
             transaction.replace(table_name, frame, where)
 
-    def file_names(self, document_ids: Sequence[str]) -> dict[str, str]:
-        """File name by document_id."""
-        return {k: p.rpartition("/")[2] for k, p in self.paths(document_ids).items()}
-
     def paths(self, document_ids: Sequence[str] | None = None) -> dict[str, str]:
         """Path relative to the PDF folder by document_id; of all documents without ids."""
         sql = "SELECT document_id, path FROM raw_pdfs"

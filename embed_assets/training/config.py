@@ -123,7 +123,7 @@ def training_config(
         "merge": 1.0,
     }
     return TrainingConfig(
-        **settings.group(Training) | decided,
+        **settings.model_dump(include=set(Training.model_fields)) | decided,
         folder=folder,
         mlflow_run_id=run_id,
         base=card.source,

@@ -23,6 +23,7 @@ from embed_assets.automation.plan import (
 )
 from embed_assets.documents.folder import FoundDocument, Loaded
 from embed_assets.graph import CORPUS_ASSETS, DOCUMENT_ASSETS, GRAPH, TESTING, TRAINING
+from embed_assets.partitions import DOCUMENTS_PER_RUN
 from embed_assets.resources.ledger import (
     PAUSES,
     UNPARTITIONED,
@@ -637,4 +638,7 @@ def test_a_run_covers_only_neighbours(order: str, wanted: str, expected: Sequenc
 
 
 def test_a_run_covers_no_more_than_its_size():
-    assert batches(list("abcde"), set("abcde"), size=2) == [["a", "b"], ["c", "d"], ["e"]]
+    order = [f"{number:03}" for number in range(2 * DOCUMENTS_PER_RUN + 1)]
+    made = batches(order, set(order))
+    assert [len(run) for run in made] == [DOCUMENTS_PER_RUN, DOCUMENTS_PER_RUN, 1]
+    assert [key for run in made for key in run] == order

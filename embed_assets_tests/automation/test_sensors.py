@@ -20,10 +20,10 @@ from embed_assets.partitions import DOCUMENTS, DOCUMENTS_PER_RUN
 from embed_assets.resources.ledger import (
     Cause,
     Failure,
-    Ledger,
     Materialization,
     Records,
     next_attempt,
+    read_records,
     write_made,
     write_tried,
 )
@@ -73,7 +73,7 @@ class Project:
     def fail(self, asset: str, key: str, at: datetime) -> None:
         """Say that an asset of a document was tried in vain, on what there is."""
         failure = Failure(Cause.PROCESS_ENDED, "its process ended with exit code -9")
-        made_from = Ledger(self.warehouse).read().input_version(asset, key)
+        made_from = read_records(self.warehouse).input_version(asset, key)
         code = code_versions(self.settings)[asset]
         attempt = next_attempt(None, failure, code, made_from, at)
         with self.warehouse.transaction() as transaction:
@@ -224,7 +224,7 @@ def test_a_pdf_that_moved_keeps_its_rows_and_shows_as_made_under_its_new_name(pr
         made = project.instance.get_materialized_partitions(dg.AssetKey(asset))
         assert now in made
     assert project.tick() == []
-    made = Ledger(project.warehouse).read("chunks").made
+    made = read_records(project.warehouse, "chunks").made
     assert set(made) == {("chunks", now), ("chunks", project.key("b.pdf"))}
     assert before not in project.partitions
 

@@ -16,10 +16,10 @@ from embed_assets.questions.statuses import NOT_ASKED
 from embed_assets.resources.ledger import (
     UNPARTITIONED,
     Cause,
-    Ledger,
     Materialization,
     Records,
     input_version,
+    read_records,
     write_made,
 )
 from embed_assets.resources.warehouse import Warehouse, digest
@@ -100,7 +100,7 @@ class OldHome:
 
     @property
     def records(self) -> Records:
-        return Ledger(self.warehouse).read()
+        return read_records(self.warehouse)
 
     def plan(self, records: Records | None = None) -> Plan:
         """The plan for a folder that is as it was."""

@@ -57,7 +57,7 @@ class Project:
         return bring_up_to_date(chosen, train=False, agreed=agreed)
 
     def summary(self, done: Done) -> dict[str, Any]:
-        return ingest_summary(self.settings, self.warehouse, done)
+        return ingest_summary(self.settings, done)
 
     def status(self, **settings: Any) -> dict[str, Any]:
         return status_summary(self.settings.model_copy(update=settings))

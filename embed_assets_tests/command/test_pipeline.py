@@ -11,8 +11,8 @@ import dagster as dg
 import pytest
 
 from embed_assets.automation.runs import TRAIN
-from embed_assets.command.pipeline import RunFailedError, _let_train, _Runs
-from embed_assets.errors import SettingsError
+from embed_assets.command.pipeline import _let_train, _Runs
+from embed_assets.errors import ProjectError, SettingsError
 from embed_assets.training.claims import training_in
 
 
@@ -41,7 +41,7 @@ def said_of(instance: dg.DagsterInstance, error: Exception, cause: Exception | N
     def fail() -> None:
         raise error from cause
 
-    with pytest.raises(RunFailedError) as failed:
+    with pytest.raises(ProjectError) as failed:
         run(instance, fail)
     [failure] = instance.get_runs()
     assert failure.status is dg.DagsterRunStatus.FAILURE

@@ -161,12 +161,12 @@ def test_each_baseline_is_scored_once_per_question_at_its_own_full_size(
     other = make_tiny_model(tmp_path / "other", size=16)
     task = retrieval_task(warehouse)
     named = {"bm25": "bm25", "other": str(other)}
-    measured = measure_baselines(warehouse, settings, task, named, "run")
+    evaluations, _ = measure_baselines(warehouse, settings, task, named, "run")
     found = warehouse.read(
         "SELECT model, dimension, count(*) AS n FROM query_results GROUP BY ALL ORDER BY model"
     )
     assert found.rows() == [("bm25", 0, 3), ("other", 16, 3)]
-    ndcg = measured.evaluations["bm25"].scores.filter(metric="ndcg")["score"].item()
+    ndcg = evaluations["bm25"].scores.filter(metric="ndcg")["score"].item()
     assert ndcg == 1
 
 
@@ -190,10 +190,10 @@ def test_a_baseline_that_fails_costs_itself_alone_and_says_why(warehouse, settin
     add_version(warehouse, settings.model, tmp_path / "gone")
     task = retrieval_task(warehouse)
     named = {"champion v3": "v3", "bm25": "bm25"}
-    measured = measure_baselines(warehouse, settings, task, named, "run")
-    assert set(measured.evaluations) == {"bm25"}
-    assert measured.failed["champion v3"].startswith("The folder of version 3 is gone")
-    assert failed_baselines(warehouse, "run") == measured.failed
+    evaluations, failed = measure_baselines(warehouse, settings, task, named, "run")
+    assert set(evaluations) == {"bm25"}
+    assert failed["champion v3"].startswith("The folder of version 3 is gone")
+    assert failed_baselines(warehouse, "run") == failed
 
 
 # base_eval, with a real MLflow.

@@ -8,7 +8,7 @@ import pytest
 
 from embed_assets.partitions import BATCHES, DOCUMENTS, documents
 from embed_assets.resources.io_manager import DocumentsIOManager, Slices
-from embed_assets.resources.ledger import Cause, Failure, Ledger, Records
+from embed_assets.resources.ledger import Cause, Failure, Records, read_records
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.tables import TABLES, TableMismatchError
 from embed_assets_tests.rows import chunk, pages
@@ -83,7 +83,7 @@ def texts(house: House) -> list[tuple[str, int, str]]:
 
 
 def records(house: House) -> Records:
-    return Ledger(house.warehouse).read()
+    return read_records(house.warehouse)
 
 
 def versions(house: House, asset: str) -> dict[str, str]:

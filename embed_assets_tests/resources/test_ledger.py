@@ -10,15 +10,14 @@ from embed_assets.resources.ledger import (
     NEVER_BY_ITSELF,
     PAUSES,
     UNPARTITIONED,
-    Attempt,
     Cause,
     Failure,
-    Ledger,
     Materialization,
     Records,
     data_version,
     input_version,
     next_attempt,
+    read_records,
     slice_version,
     write_made,
     write_tried,
@@ -56,7 +55,7 @@ def test_the_first_attempts_in_vain_are_followed_by_growing_pauses_and_the_last_
     assert pauses == [*PAUSES, None]
     assert list(PAUSES) == sorted(PAUSES)
     assert attempt is not None
-    assert (attempt.attempts, attempt.is_final) == (len(PAUSES) + 1, True)
+    assert attempt.attempts == len(PAUSES) + 1
 
 
 @pytest.mark.parametrize(("code", "inputs"), [("2", "i"), ("1", "other")])
@@ -68,14 +67,14 @@ def test_an_attempt_at_something_else_is_the_first(code, inputs):
 
 @pytest.mark.parametrize("cause", sorted(NEVER_BY_ITSELF))
 def test_what_would_end_the_same_is_not_tried_again_by_itself(cause):
-    assert next_attempt(None, Failure(cause, "…"), "1", "i", AT_NOON).is_final
+    assert next_attempt(None, Failure(cause, "…"), "1", "i", AT_NOON).next_at is None
 
 
 # What is read back.
 
 
 def test_a_ledger_never_written_is_empty(warehouse):
-    assert Ledger(warehouse).read() == Records()
+    assert read_records(warehouse) == Records()
 
 
 def test_what_is_recorded_is_read_back(warehouse):
@@ -86,7 +85,7 @@ def test_what_is_recorded_is_read_back(warehouse):
     attempt = next_attempt(None, limited, "1", "i", AT_NOON)
     with warehouse.transaction() as transaction:
         write_tried(transaction, "parsed_markdown", {"a": attempt}, "run")
-    assert Ledger(warehouse).read() == Records(
+    assert read_records(warehouse) == Records(
         {
             ("training_pairs", UNPARTITIONED): parts,
             ("chunks", "a"): made("v1"),
@@ -99,13 +98,13 @@ def test_what_is_recorded_is_read_back(warehouse):
 def test_records_of_some_assets_are_those_alone(warehouse):
     record(warehouse, "chunks", {"a": made("v1")})
     record(warehouse, "raw_pdfs", {"a": made("v1")})
-    assert set(Ledger(warehouse).read("chunks").made) == {("chunks", "a")}
+    assert set(read_records(warehouse, "chunks").made) == {("chunks", "a")}
 
 
 def test_a_slice_has_one_record_that_of_the_last_time(warehouse):
     for holds in ("v1", "v2"):
         record(warehouse, "base_eval", {UNPARTITIONED: made(holds)})
-    assert Ledger(warehouse).read().data_version("base_eval") == "v2"
+    assert read_records(warehouse).data_version("base_eval") == "v2"
     assert warehouse.count("materializations") == 1
 
 
@@ -118,7 +117,7 @@ def try_in_vain(warehouse: Warehouse, *keys: str, cause: Cause = Cause.PROCESS_E
 def test_what_is_made_forgets_its_own_attempt_and_no_other(warehouse):
     try_in_vain(warehouse, "a", "b")
     record(warehouse, "chunks", {"a": made("v1")})
-    assert set(Ledger(warehouse).read().tried) == {("chunks", "b")}
+    assert set(read_records(warehouse).tried) == {("chunks", "b")}
 
 
 def test_a_slice_and_its_record_are_written_together_or_not_at_all(warehouse):
@@ -132,7 +131,7 @@ def test_a_slice_and_its_record_are_written_together_or_not_at_all(warehouse):
 
     def known() -> tuple[str, str]:
         page = warehouse.read("SELECT markdown FROM parsed_markdown").item()
-        return page, Ledger(warehouse).read().data_version("parsed_markdown", "a")
+        return page, read_records(warehouse).data_version("parsed_markdown", "a")
 
     write("one")
     assert known() == ("one", "one")
@@ -201,8 +200,3 @@ def test_a_model_is_made_from_the_pairs_that_train_and_an_evaluation_from_those_
     assert records.input_version("finetuned_model") == "t"
     assert records.input_version("base_eval") == "e"
     assert Records().input_version("finetuned_model") == ""
-
-
-def test_an_attempt_without_a_next_time_is_final():
-    assert Attempt(KILLED, "1", "i", 5, AT_NOON, None).is_final
-    assert not Attempt(KILLED, "1", "i", 1, AT_NOON, AT_NOON).is_final

@@ -150,7 +150,8 @@ def fail_on_full_memory(kept_free: int) -> None:
 def test_an_error_where_hardly_any_memory_is_left_is_put_down_to_that():
     limit = 4 << 30
     pool = WorkerPool(processes=1, timeout=60, memory_limit_bytes=limit)
-    causes = [o.failure.cause for o in map_over([1 << 20, limit], fail_on_full_memory, pool)]
+    failures = [o.failure for o in map_over([1 << 20, limit], fail_on_full_memory, pool)]
+    causes = [failure and failure.cause for failure in failures]
     assert causes == [Cause.NO_MEMORY, Cause.FAILED]
 
 

@@ -14,7 +14,7 @@ from embed_assets.definitions import build_definitions
 from embed_assets.errors import SettingsError
 from embed_assets.machine import this_machine
 from embed_assets.models.card import model_card
-from embed_assets.resources.ledger import Ledger
+from embed_assets.resources.ledger import read_records
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings, Training
 from embed_assets.tables import TABLES
@@ -286,7 +286,7 @@ def test_a_version_keeps_the_very_pairs_that_it_was_trained_on(trained: Trained)
 
 def test_settings_of_one_run_leave_a_model_that_is_not_stale(trained: Trained) -> None:
     """The ledger holds the version of the environment's settings: those that a plan goes by."""
-    made = Ledger(trained.warehouse).read().made["finetuned_model", ""]
+    made = read_records(trained.warehouse).made["finetuned_model", ""]
     assert made.code_version == training.code_versions(trained.settings)["finetuned_model"]
     changed = trained.settings.changed({"epochs": 1})
     assert made.code_version != training.code_versions(changed)["finetuned_model"]
