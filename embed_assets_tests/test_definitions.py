@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,8 +11,7 @@ import dagster as dg
 import pytest
 
 from embed_assets import graph
-from embed_assets.automation.state import code_versions
-from embed_assets.command.pipeline import check_settings
+from embed_assets.automation.state import check_settings, code_versions
 from embed_assets.definitions import build_definitions, build_resources
 from embed_assets.errors import SettingsError
 from embed_assets.resources.warehouse import Warehouse
@@ -202,11 +202,38 @@ def test_a_default_that_is_written_out_trains_nothing_anew(tmp_path, monkeypatch
 
 
 def test_the_version_of_chunks_in_dagster_names_the_model_and_its_limit(tmp_path, tiny_model):
+    version = specs(build_definitions(Settings(home=tmp_path)))["chunks"].code_version
+    assert version == "1, all-MiniLM-L6-v2 tokens, limit 256"
     settings = Settings(home=tmp_path, model=str(tiny_model))
     version = specs(build_definitions(settings))["chunks"].code_version
     assert version is not None
-    assert str(tiny_model) in version
+    assert "tokenizer " in version
     assert "limit 64" in version
+
+
+def test_the_same_model_under_another_name_changes_nothing(tmp_path, monkeypatch, tiny_model):
+    other = "sentence-transformers/all-MiniLM-L6-v2"
+    assert changed(tmp_path, monkeypatch, model=other) == set()
+    monkeypatch.setenv("EMBED_ASSETS_MODEL", str(tiny_model))
+    copy = shutil.copytree(tiny_model, tmp_path / "copy")
+    assert changed(tmp_path, monkeypatch, model=str(copy)) == set()
+
+
+def test_another_model_under_the_name_of_a_baseline_changes_what_measures_it(
+    tmp_path, monkeypatch, tiny_model
+):
+    baseline = shutil.copytree(tiny_model, tmp_path / "baseline")
+    monkeypatch.setenv("EMBED_ASSETS_BASELINES", f"bm25,{baseline},openai:m")
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:1/v1")
+    assert changed(tmp_path, monkeypatch) == set()
+    before = code_versions(Settings())
+    shutil.copytree(
+        make_tiny_model(tmp_path / "other", layers=2, limit=64), baseline, dirs_exist_ok=True
+    )
+    after = code_versions(Settings())
+    assert {name for name in GRAPH if before[name] != after[name]} == {"base_eval"}
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:2/v1")
+    assert code_versions(Settings())["base_eval"] != after["base_eval"]
 
 
 @pytest.mark.parametrize("setting", ["epochs", "batch_size", "seed"])

@@ -40,10 +40,13 @@ class Folder:
 
 @dataclass(frozen=True)
 class Work:
-    """What is under way: whether a run ingests, whether any run is at work, that one included."""
+    """What is under way. ingesting: whether a run ingests, or waits to. busy: whether any run is at
+    work. paused_until: when to ask for an ingest again, after those that failed.
+    """
 
     ingesting: bool = False
     busy: bool = False
+    paused_until: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -147,22 +150,27 @@ def make_plan(
         if key in folder.settling:
             waiting.append(Wait(_path(folder, key), "still changing"))
             continue
-        due = _document_due(key, records, folder, policy)
-        if isinstance(due, Wait):
-            waiting.append(due)
-        elif due is not None:
-            groups[due].append(key)
+        found_due = _document_due(key, records, folder, policy)
+        if isinstance(found_due, Wait):
+            waiting.append(found_due)
+        elif found_due is not None:
+            groups[found_due].append(key)
     steps = [Step(assets, tuple(keys), reason) for (assets, reason), keys in groups.items()]
     # Those on record too: a run that was killed between the two may have left one out.
-    wanted = folder.loaded.keys() | {key for step in steps for key in step.documents}
-    without_partition = wanted - set(partitions)
+    due = {key for step in steps for key in step.documents}
+    without_partition = (folder.loaded.keys() | due) - set(partitions)
     add = [key for key in found if key in without_partition]
-    if steps or gone or moved or work.ingesting:
+    if steps or gone or moved or any(wait.for_a_run for wait in waiting):
         waiting.append(Wait("training_pairs", "documents come first"))
     else:
         corpus, waits = _corpus_due(records, policy)
         waiting += waits
         steps += [corpus] if corpus else []
+    pause = work.paused_until if policy.asked_at is None else None
+    if due and pause and pause > policy.now:
+        again = f"it is tried again from {pause:%Y-%m-%d %H:%M} UTC on"
+        waiting.append(Wait("ingest", f"the last ingest failed; {again}"))
+        steps = []
     return Plan(tuple(steps), tuple(waiting), tuple(add), tuple(gone), moved)
 
 

@@ -1,10 +1,13 @@
 """Dagster runs of the project: which are under way, which are dead, when to ask again."""
 
+import json
+import socket
 from datetime import UTC, datetime
 from itertools import takewhile
 from pathlib import Path
 
 import dagster as dg
+from dagster._core.storage.tags import GRPC_INFO_TAG  # Dagster doesn't export it
 from filelock import FileLock, Timeout
 
 from embed_assets.automation.plan import Work
@@ -19,22 +22,25 @@ BY_COMMAND = "embed_assets/by_command"
 """Tag of the runs that a command executes itself."""
 RANGE_START = "dagster/asset_partition_range_start"
 RANGE_END = "dagster/asset_partition_range_end"
-UNFINISHED = [
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.NOT_STARTED,
+AT_WORK = [
     dg.DagsterRunStatus.STARTING,
     dg.DagsterRunStatus.STARTED,
     dg.DagsterRunStatus.CANCELING,
 ]
+UNFINISHED = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED, *AT_WORK]
 
 
 def work_under_way(instance: dg.DagsterInstance, home: Path) -> Work:
-    """What runs are at work. Those of a command that was killed are not."""
+    """What runs are at work. Those whose process is gone are not."""
     runs = instance.get_runs(dg.RunsFilter(statuses=UNFINISHED))
     if runs and not _command_lives(home):
         runs = [run for run in runs if BY_COMMAND not in run.tags]
-    jobs = [run.job_name for run in runs]
-    return Work(ingesting=INGEST in jobs, busy=bool(jobs))
+    runs = [run for run in runs if not _is_lost(run)]
+    return Work(
+        ingesting=any(run.job_name == INGEST for run in runs),
+        busy=any(run.status in AT_WORK for run in runs),
+        paused_until=pause_until(instance, INGEST),
+    )
 
 
 def command_lock(home: Path) -> FileLock:
@@ -58,10 +64,10 @@ def _command_lives(home: Path) -> bool:
 
 
 def end_dead_runs(instance: dg.DagsterInstance, home: Path) -> int | None:
-    """Report runs as failed whose command was killed: nobody else would, and they block others.
+    """Report runs as failed whose command or code server is gone: nobody else would.
 
-    A command holds its lock as long as it lives. Gives how many there were; null while one is at
-    work.
+    They would hold up others for ever. A command holds its lock as long as it lives. Gives how many
+    there were; null while one is at work.
     """
     lock = command_lock(home)
     if lock.is_locked:  # by this very process
@@ -74,10 +80,38 @@ def end_dead_runs(instance: dg.DagsterInstance, home: Path) -> int | None:
 
 
 def _fail_runs(instance: dg.DagsterInstance) -> int:
-    dead = instance.get_runs(dg.RunsFilter(statuses=UNFINISHED, tags={BY_COMMAND: "true"}))
-    for run in dead:
-        instance.report_run_failed(run, "The command that ran it was killed.")
-    return len(dead)
+    ended = 0
+    for run in instance.get_runs(dg.RunsFilter(statuses=UNFINISHED)):
+        if BY_COMMAND in run.tags:
+            instance.report_run_failed(run, "The command that ran it was killed.")
+        elif _is_lost(run):
+            instance.report_run_failed(run, "The code server that ran it is gone.")
+        else:
+            continue
+        ended += 1
+    return ended
+
+
+def _is_lost(run: dg.DagsterRun) -> bool:
+    """Whether a run was started on a code server that nobody is at any more.
+
+    Dagster's own monitoring can't ask how such a run is. One that still waits has no server.
+    """
+    if run.status not in AT_WORK or GRPC_INFO_TAG not in run.tags:
+        return False
+    server = json.loads(run.tags[GRPC_INFO_TAG])
+    try:
+        if path := server.get("socket"):
+            with socket.socket(socket.AF_UNIX) as connection:
+                connection.connect(path)
+        else:
+            address = (server.get("host") or "localhost", server["port"])
+            socket.create_connection(address, timeout=5).close()
+    except (FileNotFoundError, ConnectionRefusedError):
+        return True
+    except OSError:  # nobody can say
+        return False
+    return False
 
 
 def end_dead_mlflow_runs(instance: dg.DagsterInstance, settings: Settings) -> None:

@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import replace
-from datetime import UTC, datetime
 from itertools import islice
 
 import dagster as dg
@@ -14,9 +13,8 @@ from embed_assets.automation.runs import (
     RANGE_START,
     end_dead_mlflow_runs,
     end_dead_runs,
-    pause_until,
 )
-from embed_assets.automation.state import code_versions, read_state, sync_partitions
+from embed_assets.automation.state import check_settings, code_versions, read_state, sync_partitions
 from embed_assets.automation.take_up import take_up
 from embed_assets.errors import ProjectError
 from embed_assets.partitions import DOCUMENTS
@@ -61,10 +59,9 @@ def _tick(
         return dg.SkipReason("A command is at work; the folder is looked at when it has ended.")
     if dead:
         end_dead_mlflow_runs(instance, settings)
+    check_settings(settings, warehouse)
     take_up(warehouse, settings)
     state = read_state(settings, warehouse, instance)
-    if state.work.ingesting:
-        return dg.SkipReason("An ingest run is at work; the folder is looked at when it has ended.")
     # Seen at the last tick as it is now: the file has stopped changing.
     seen = json.loads(context.cursor or "{}")
     tried = state.records.tried
@@ -79,10 +76,9 @@ def _tick(
         )
     moved = dict(islice(plan.moved.items(), MOVES_PER_TICK))
     sync_partitions(instance, warehouse, replace(plan, moved=moved), state)
-    retry_at = pause_until(instance, INGEST)
-    if plan.document_steps and retry_at and retry_at > datetime.now(UTC):
-        reason = f"The last ingest failed; it is tried again from {retry_at:%H:%M} UTC on."
-        return dg.SensorResult(skip_reason=dg.SkipReason(reason), cursor=cursor)
+    held = next((wait.reason for wait in plan.waiting if wait.what == INGEST), None)
+    if held:
+        return dg.SensorResult(skip_reason=dg.SkipReason(held), cursor=cursor)
     order = instance.get_dynamic_partitions(DOCUMENTS)
     requests = [
         dg.RunRequest(

@@ -21,14 +21,19 @@ from embed_assets.documents.folder import (
     scan,
 )
 from embed_assets.evaluation import assets as evaluation_stage
+from embed_assets.evaluation.baselines import check_baselines
 from embed_assets.graph import DOCUMENT_ASSETS
+from embed_assets.models.card import model_card
 from embed_assets.pairs import assets as pairs_stage
 from embed_assets.partitions import DOCUMENTS
 from embed_assets.questions import assets as questions_stage
+from embed_assets.questions.generation import check_generator
+from embed_assets.questions.labelled.files import read_labelled
 from embed_assets.resources.ledger import Records, read_records
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
 from embed_assets.training import assets as training_stage
+from embed_assets.training.config import check_training
 
 STAGES = (
     documents_stage,
@@ -43,6 +48,14 @@ STAGES = (
 def code_versions(settings: Settings) -> dict[str, str]:
     """Code version of every asset under these settings."""
     return {name: v for stage in STAGES for name, v in stage.code_versions(settings).items()}
+
+
+def check_settings(settings: Settings, warehouse: Warehouse) -> None:
+    """SettingsError, before hours of work, where a setting can't be used."""
+    check_generator(settings)
+    read_labelled(settings.labelled_files, settings.labelled_purpose)
+    check_training(settings, model_card(settings))
+    check_baselines(warehouse, settings)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import dagster as dg
 import typer
@@ -29,23 +28,19 @@ from embed_assets.automation.runs import (
     command_lock,
     end_dead_mlflow_runs,
     end_dead_runs,
+    work_under_way,
 )
-from embed_assets.automation.state import code_versions, read_state, sync_partitions
+from embed_assets.automation.state import check_settings, code_versions, read_state, sync_partitions
 from embed_assets.automation.take_up import take_up
 from embed_assets.definitions import build_definitions
 from embed_assets.documents.folder import FoundDocument, scan
 from embed_assets.errors import ProjectError, SettingsError, hide_password, one_line
-from embed_assets.evaluation.baselines import check_baselines
-from embed_assets.models.card import model_card
 from embed_assets.partitions import DOCUMENTS
 from embed_assets.questions.assets import BUDGET_TAG
-from embed_assets.questions.generation import check_generator
-from embed_assets.questions.labelled.files import read_labelled
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import TRACKING_URI, Settings
 from embed_assets.terminal import terminal_kept
 from embed_assets.training.claims import is_training
-from embed_assets.training.config import check_training
 
 REPOSITORY = ".dagster/repository"
 """The tag by which the UI shows a run under its job."""
@@ -79,7 +74,9 @@ def bring_up_to_date(settings: Settings, *, train: bool, agreed: bool = False) -
     SettingsError before any work is done if the folder, the model or the generator is wrong.
     """
     warehouse = Warehouse(path=str(settings.warehouse))
-    check_settings(settings, warehouse, agreed=agreed)
+    if not scan(settings.pdfs) and not agreed:
+        raise SettingsError(f"EMBED_ASSETS_PDFS: there are no PDFs in {settings.pdfs}.")
+    check_settings(settings, warehouse)
     prepare_home(settings)
     versions = code_versions(settings)
     runs = _Runs(build_definitions(settings), uuid.uuid4().hex)
@@ -90,7 +87,8 @@ def bring_up_to_date(settings: Settings, *, train: bool, agreed: bool = False) -
     with _alone(settings), dg.DagsterInstance.get() as instance:
         take_up(warehouse, settings)
         end_dead_runs(instance, settings.home)
-        end_dead_mlflow_runs(instance, settings)
+        if train:
+            end_dead_mlflow_runs(instance, settings)
         _let_settle(settings)
         while True:
             end_dead_runs(instance, settings.home)
@@ -115,26 +113,13 @@ def bring_up_to_date(settings: Settings, *, train: bool, agreed: bool = False) -
                     for batch in batches(order, step.documents):
                         runs.execute(instance, INGEST, step.assets, batch, seconds)
                         read.update(batch)
-            elif train and plan.corpus_step and _let_train(settings.models):
-                continue  # what is due may be another thing now
-            elif train and plan.corpus_step:
-                runs.execute(instance, TRAIN, plan.corpus_step.assets, (), seconds)
-            else:
-                held = tuple(wait for wait in plan.waiting if wait.for_a_run)
+                continue
+            held = tuple(wait for wait in plan.waiting if wait.for_a_run)
+            if not train or not (held or plan.corpus_step):
                 return Done(seconds, left, held)
-
-
-def check_settings(settings: Settings, warehouse: Warehouse, *, agreed: bool = False) -> None:
-    """SettingsError, before hours of work, where a setting can't be used.
-
-    agreed: a person agreed that the folder holds no PDF any more.
-    """
-    if not scan(settings.pdfs) and not agreed:
-        raise SettingsError(f"EMBED_ASSETS_PDFS: there are no PDFs in {settings.pdfs}.")
-    check_generator(settings)
-    read_labelled(settings.labelled_files, settings.labelled_purpose)
-    check_training(settings, model_card(settings))
-    check_baselines(warehouse, settings)
+            if _let_others_end(instance, settings) or plan.corpus_step is None:
+                continue  # what is due may be another thing now
+            runs.execute(instance, TRAIN, plan.corpus_step.assets, (), seconds)
 
 
 def _let_settle(settings: Settings) -> None:
@@ -147,13 +132,21 @@ def _let_settle(settings: Settings) -> None:
         time.sleep(0.5)
 
 
-def _let_train(models: Path) -> bool:
-    """Wait while another run trains, or the process of one that was killed. Whether one did."""
-    if not is_training(models):
+def _let_others_end(instance: dg.DagsterInstance, settings: Settings) -> bool:
+    """Wait while other runs are at work, or the training of one that was killed. Whether any was.
+
+    What they make, or still use, decides what is due.
+    """
+
+    def others() -> bool:
+        end_dead_runs(instance, settings.home)
+        return is_training(settings.models) or work_under_way(instance, settings.home).busy
+
+    if not others():
         return False
-    typer.echo(f"Another process trains in {models}: waiting for it to end.", err=True)
-    while is_training(models):
-        time.sleep(0.5)
+    typer.echo("Another run is at work in this home: waiting for it to end.", err=True)
+    while others():
+        time.sleep(1)
     return True
 
 

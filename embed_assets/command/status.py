@@ -15,12 +15,12 @@ import polars as pl
 
 from embed_assets.automation.plan import Plan, Wait
 from embed_assets.automation.runs import INGEST
-from embed_assets.automation.state import State, code_versions, read_state
+from embed_assets.automation.state import State, check_settings, code_versions, read_state
 from embed_assets.automation.take_up import taken_up
-from embed_assets.command.pipeline import check_settings, is_changing
+from embed_assets.command.pipeline import is_changing
 from embed_assets.command.summary import failed_documents, listing
-from embed_assets.errors import SettingsError
-from embed_assets.models.registry import aliases
+from embed_assets.errors import ProjectError, SettingsError
+from embed_assets.models.registry import ALIASES, aliases
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
 
@@ -32,6 +32,7 @@ def status_summary(settings: Settings) -> dict[str, Any]:
     changing = {k for k, file in state.pending.items() if is_changing(file, datetime.now(UTC))}
     state = state.with_settling(changing)
     plan = _plan(settings, warehouse, state)
+    models, silent = _models(settings, warehouse)
     folder, pending = state.folder, state.pending
     return {
         "folder": {
@@ -54,9 +55,11 @@ def status_summary(settings: Settings) -> dict[str, Any]:
                 for asset in step.assets
             ),
         ],
-        "waiting": [{"what": wait.what, "reason": wait.reason} for wait in plan.waiting],
+        "waiting": [
+            {"what": wait.what, "reason": wait.reason} for wait in (*plan.waiting, *silent)
+        ],
         "failed": list(failed_documents(settings, warehouse).values()),
-        "models": aliases(warehouse, settings),
+        "models": models,
         "retraining": _retraining(warehouse, plan, settings.home),
     }
 
@@ -69,10 +72,22 @@ def _state(settings: Settings, warehouse: Warehouse) -> State:
         return read_state(settings, warehouse, instance)
 
 
+def _models(
+    settings: Settings, warehouse: Warehouse
+) -> tuple[dict[str, str | None], tuple[Wait, ...]]:
+    """Versions by alias; where MLflow doesn't answer at once, none of them, and what it said."""
+    for name, value in (("MAX_RETRIES", "0"), ("TIMEOUT", "3")):
+        os.environ.setdefault(f"MLFLOW_HTTP_REQUEST_{name}", value)
+    try:
+        return aliases(warehouse, settings), ()
+    except ProjectError as error:
+        return dict.fromkeys(ALIASES), (Wait("models", str(error)),)
+
+
 def _plan(settings: Settings, warehouse: Warehouse, state: State) -> Plan:
     """The plan, or the one wait for a person: to agree, or to mend a setting that `run` refuses."""
     try:
-        check_settings(settings, warehouse, agreed=True)
+        check_settings(settings, warehouse)
         state = replace(state, records=taken_up(state.records, warehouse, settings))
         plan = state.plan(settings, code_versions(settings))
     except SettingsError as error:

@@ -6,6 +6,7 @@ from pathlib import Path
 import dagster as dg
 
 from embed_assets.evaluation.baselines import (
+    baseline_versions,
     lasting_baselines,
     measure_baselines,
     reasons,
@@ -91,6 +92,6 @@ def _failed(failed: Mapping[str, str]) -> dict[str, str]:
 def code_versions(settings: Settings) -> dict[str, str]:
     """Version of the evaluation and of the model and settings that it depends on."""
     shape = settings.shape(
-        "base_eval", **model_shape(settings), baselines=sorted(lasting_baselines(settings))
+        "base_eval", **model_shape(settings), baselines=baseline_versions(settings)
     )
     return {"base_eval": f"{EVALUATION_VERSION}, {digest(shape)}"}

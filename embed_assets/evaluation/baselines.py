@@ -13,10 +13,12 @@ from embed_assets.evaluation.bm25 import BM25, IDENTITY, evaluate_bm25
 from embed_assets.evaluation.retrieval import Evaluation
 from embed_assets.evaluation.scoring import RetrievalTask, measured, measured_by
 from embed_assets.models.encoder import Encoder
-from embed_assets.models.names import HOSTED, find_encoder, hosted_name, reason_of
+from embed_assets.models.identity import model_shape
+from embed_assets.models.names import HOSTED, find_encoder, hosted_name, is_version, reason_of
 from embed_assets.resources.ledger import Cause, Failure
+from embed_assets.resources.openai_server import OpenAIServer
 from embed_assets.resources.tracking import CHAMPION
-from embed_assets.resources.warehouse import Warehouse
+from embed_assets.resources.warehouse import Warehouse, digest
 from embed_assets.settings import Settings
 from embed_assets.tables import TABLES
 
@@ -57,6 +59,20 @@ def chosen_baselines(settings: Settings) -> tuple[str, ...]:
 def lasting_baselines(settings: Settings) -> tuple[str, ...]:
     """Those that no training changes: all but the champion."""
     return tuple(name for name in chosen_baselines(settings) if name != CHAMPION)
+
+
+def baseline_versions(settings: Settings) -> list[str | tuple[str, str]]:
+    """What stands for the lasting baselines in a code version: names, and what they name now."""
+    found: list[str | tuple[str, str]] = []
+    for name in sorted(lasting_baselines(settings)):
+        if name == BM25 or is_version(name):
+            found.append(name)
+        elif name.startswith(HOSTED):
+            found.append((name, OpenAIServer().address))
+        else:
+            shape = model_shape(_settings_of(name, settings).model_copy(update={"model": name}))
+            found.append((name, digest(shape)))
+    return found
 
 
 def compares_champion(settings: Settings) -> bool:
@@ -114,9 +130,13 @@ def find_baseline(
 
     named_by: the setting, or in words what names it, for the error where it is not there.
     """
-    if model != settings.model:
-        settings = settings.model_copy(update={"query_prompt": None, "document_prompt": None})
-    return find_encoder(warehouse, settings, model, named_by)[1]
+    return find_encoder(warehouse, _settings_of(model, settings), model, named_by)[1]
+
+
+def _settings_of(model: str, settings: Settings) -> Settings:
+    if model == settings.model:
+        return settings
+    return settings.model_copy(update={"query_prompt": None, "document_prompt": None})
 
 
 def _measure(

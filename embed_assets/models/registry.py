@@ -32,6 +32,9 @@ def newest_model(warehouse: Warehouse, version: str | None = None) -> dict[str, 
     return row | {"path": _in_home(row["path"], warehouse)}
 
 
+ALIASES = (CHAMPION, "challenger", "previous")
+
+
 @dataclass(frozen=True)
 class Version:
     """A version that this project has trained. base: name of the model it was fine-tuned from."""
@@ -147,9 +150,8 @@ def make_champion(tracking: Tracking, version: str) -> None:
 
 def aliases(warehouse: Warehouse, settings: Settings) -> dict[str, str | None]:
     """Version that has each alias: champion, challenger, previous. Asks nobody without a model."""
-    names = (CHAMPION, "challenger", "previous")
     if not warehouse.count("models"):
-        return dict.fromkeys(names)
+        return dict.fromkeys(ALIASES)
     tracking = Tracking(home=str(settings.home), project=settings.project)
     known = _aliases(tracking)
-    return {name: known.get(name) for name in names}
+    return {name: known.get(name) for name in ALIASES}

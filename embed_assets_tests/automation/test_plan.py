@@ -290,6 +290,31 @@ def test_a_removed_document_waits_while_a_run_may_use_it_and_that_is_said(home, 
     assert home.plan().remove == ("a",)
 
 
+def test_nothing_is_trained_on_a_removed_document_that_waits(home):
+    home.ingest("b")
+    home.take("a")
+    home.work = Work(busy=True)
+    assert home.to_train() == ()
+    assert home.waits("training_pairs") == "documents come first"
+
+
+def test_after_a_failed_ingest_documents_wait_their_time_unless_a_person_asks(home):
+    home.put("new")
+    home.work = Work(paused_until=SOON)
+    assert home.plan().steps == ()
+    assert home.waits("ingest").startswith("the last ingest failed; it is tried again from 2026-11")
+    assert home.waits("training_pairs") == "documents come first"
+    assert home.due("new", asked_at=NOW) == DOCUMENT_ASSETS
+    assert home.due("new", now=LATER) == DOCUMENT_ASSETS
+
+
+def test_a_pause_is_no_wait_where_no_document_is_due(home):
+    home.work = Work(paused_until=SOON)
+    plan = home.plan()
+    assert plan.corpus_step
+    assert plan.waiting == ()
+
+
 def test_a_document_that_moved_waits_while_a_run_may_use_it(home):
     home.take("a")
     home.put("sub-a")

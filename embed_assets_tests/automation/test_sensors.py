@@ -2,12 +2,15 @@
 
 import json
 import os
+import socket
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
 import pytest
+from dagster._core.storage.tags import GRPC_INFO_TAG
 from dagster._core.test_utils import create_run_for_test
 
 from embed_assets.automation.runs import BY_COMMAND, INGEST, RANGE_END, RANGE_START, TRAIN
@@ -129,7 +132,7 @@ def test_while_a_run_ingests_nothing_is_asked_for(project):
     project.put("a.pdf")
     assert project.tick() == []
     project.run(INGEST, dg.DagsterRunStatus.STARTED)
-    assert "at work" in str(project.tick())
+    assert "a run ingests" in str(project.tick())
 
 
 def test_many_new_pdfs_are_asked_for_in_runs_of_neighbours(project):
@@ -176,6 +179,57 @@ def test_after_a_killed_command_a_removed_pdf_goes(project):
     assert project.partitions == [project.key("b.pdf")]
 
 
+@contextmanager
+def served(by_socket: bool, folder: Path) -> Iterator[str]:
+    """A code server that listens, as Dagster notes it on the runs that it starts there."""
+    kind = socket.AF_UNIX if by_socket else socket.AF_INET
+    with socket.socket(kind) as server:
+        server.bind(str(folder / "socket") if by_socket else ("127.0.0.1", 0))
+        server.listen()
+        where = {"socket": str(folder / "socket")}
+        if not by_socket:
+            where = {"host": "127.0.0.1", "port": server.getsockname()[1]}
+        yield json.dumps(where)
+    (folder / "socket").unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("by_socket", [True, False])
+def test_a_run_whose_code_server_is_gone_is_ended_and_one_whose_server_is_there_is_not(
+    project, tmp_path, by_socket
+):
+    """After a power cut nobody else would end it, and it would hold up everything for ever."""
+    project.put("a.pdf", "b.pdf")
+    project.ingest()
+    (project.pdfs / "a.pdf").unlink()
+    with served(by_socket, tmp_path) as server:
+        started = project.run(TRAIN, dg.DagsterRunStatus.STARTED, **{GRPC_INFO_TAG: server})
+        project.tick()
+        assert len(project.partitions) == 2
+    project.tick()
+    ended = project.instance.get_run_by_id(started.run_id)
+    assert ended.status is dg.DagsterRunStatus.FAILURE
+    assert project.partitions == [project.key("b.pdf")]
+
+
+def test_a_run_that_still_waits_uses_no_document_and_is_not_ended(project):
+    project.put("a.pdf", "b.pdf")
+    project.ingest()
+    (project.pdfs / "a.pdf").unlink()
+    queued = project.run(TRAIN, dg.DagsterRunStatus.NOT_STARTED)
+    project.tick()
+    assert project.partitions == [project.key("b.pdf")]
+    assert not project.instance.get_run_by_id(queued.run_id).is_finished
+
+
+def test_a_model_that_nobody_knows_now_makes_nothing_stale(project):
+    project.put("a.pdf")
+    project.ingest()
+    project.settings = project.settings.model_copy(update={"model": str(project.pdfs / "nowhere")})
+    said = project.tick()
+    assert isinstance(said, str)
+    assert said.startswith("EMBED_ASSETS_MODEL")
+
+
 def test_after_a_failed_run_it_asks_again_after_a_pause(project, monkeypatch):
     project.put("a.pdf")
     project.tick()
@@ -183,7 +237,7 @@ def test_after_a_failed_run_it_asks_again_after_a_pause(project, monkeypatch):
     project.run(INGEST, dg.DagsterRunStatus.FAILURE)
     said = project.tick()
     assert isinstance(said, str)
-    assert said.startswith("The last ingest failed; it is tried again from ")
+    assert said.startswith("the last ingest failed; it is tried again from ")
     assert project.tick() == said, "it waits for its time"
     monkeypatch.setattr("embed_assets.automation.runs.PAUSES", (timedelta(0),))
     [request] = project.tick()

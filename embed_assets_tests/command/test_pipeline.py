@@ -4,15 +4,18 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from threading import Thread
 
 import dagster as dg
 import pytest
+from dagster._core.test_utils import create_run_for_test
 
 from embed_assets.automation.runs import TRAIN
-from embed_assets.command.pipeline import _let_train, _Runs
+from embed_assets.command.pipeline import _let_others_end, _Runs
 from embed_assets.errors import ProjectError, SettingsError
+from embed_assets.settings import Settings
 from embed_assets.training.claims import training_in
 
 
@@ -77,20 +80,31 @@ def test_a_run_says_what_it_made_and_how_long_that_took(instance):
     assert set(run(instance, lambda: None)) == {"chunks"}
 
 
-def test_a_command_waits_until_nobody_else_trains(tmp_path: Path, capfd):
-    assert not _let_train(tmp_path)
-    other = training_in(tmp_path / "training-a")
-    other.__enter__()
+def waits_until(instance: dg.DagsterInstance, home: Path, end: Callable[[], object]) -> bool:
+    """Whether a command waits, and goes on only when this was done."""
     ended = []
 
-    def end() -> None:
+    def end_later() -> None:
         time.sleep(1)
         ended.append(True)
-        other.__exit__(None, None, None)
+        end()
 
-    thread = Thread(target=end)
+    thread = Thread(target=end_later)
     thread.start()
-    assert _let_train(tmp_path)
-    assert ended
+    waited = _let_others_end(instance, Settings(home=home))
+    went_on_after = bool(ended)
     thread.join()
+    return waited and went_on_after
+
+
+def test_a_command_waits_while_another_process_trains(instance, tmp_path: Path, capfd):
+    assert not _let_others_end(instance, Settings(home=tmp_path))
+    other = training_in(tmp_path / "models" / "training-a")
+    other.__enter__()
+    assert waits_until(instance, tmp_path, partial(other.__exit__, None, None, None))
     assert "waiting for it to end" in capfd.readouterr().err
+
+
+def test_a_command_waits_while_a_run_of_the_ui_is_at_work(instance, tmp_path: Path):
+    started = create_run_for_test(instance, job_name=TRAIN, status=dg.DagsterRunStatus.STARTED)
+    assert waits_until(instance, tmp_path, lambda: instance.report_run_canceled(started))

@@ -4,13 +4,16 @@ import os
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from embed_assets.command.status import status_text
 from embed_assets.errors import SettingsError
 from embed_assets.graph import CORPUS_ASSETS, DOCUMENT_ASSETS
+from embed_assets.tables import TABLES
 from embed_assets_tests.readers import read_or_die
 
 # Dagster's own code calls its deprecated property when a resource is nested in another.
@@ -139,6 +142,23 @@ def test_after_an_ingest_the_training_is_due(project):
     assert [row["asset"] for row in summary["due"]] == list(CORPUS_ASSETS)
     assert summary["retraining"]["due"] is True
     assert summary["retraining"]["reason"] == "not made yet"
+
+
+def test_where_mlflow_does_not_answer_it_says_so_and_ingests_all_the_same(project, monkeypatch):
+    for name in ("MAX_RETRIES", "TIMEOUT"):  # status sets them for its own process
+        monkeypatch.setenv(f"MLFLOW_HTTP_REQUEST_{name}", "1")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    project.put("a.pdf")
+    assert project.ingest().changed
+    row = dict.fromkeys(TABLES["models"].columns, "1") | {"trained_at": datetime.now(UTC)}
+    row |= {"fingerprints": ["1"]}
+    models = pl.DataFrame([row], schema=TABLES["models"].schema)
+    project.warehouse.replace("models", models)
+    summary = project.status()
+    assert summary["models"] == {"champion": None, "challenger": None, "previous": None}
+    [said] = [row["reason"] for row in summary["waiting"] if row["what"] == "models"]
+    assert said.startswith("MLflow can't say")
+    assert [row["asset"] for row in summary["due"]] == list(CORPUS_ASSETS)
 
 
 def test_a_file_that_is_being_written_is_settling(project):
