@@ -38,7 +38,14 @@ def json_lines(file: Path) -> Iterator[tuple[int, Any]]:
             try:
                 yield number, json.loads(line)
             except ValueError as error:
-                raise DataFileError(file, str(error), f"line {number}") from error
+                raise DataFileError(file, _in_words(error), f"line {number}") from error
+
+
+def _in_words(error: ValueError) -> str:
+    """What is wrong with a line of JSON, and in which column."""
+    if isinstance(error, json.JSONDecodeError):
+        return f"column {error.colno}: {error.msg}"
+    return str(error)
 
 
 def beir_rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:

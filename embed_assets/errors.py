@@ -1,6 +1,6 @@
 """Errors that are written for a person: what happened, to what, and what to do."""
 
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 
 class ProjectError(Exception):
@@ -14,7 +14,7 @@ class ProjectError(Exception):
     def __init__(self, reason: str, about: str = "") -> None:
         """`about`: the setting, option or model that the reason is about, which begins the message.
 
-        Whoever knows better what the reason is about says it anew: `type(e)(e.reason, about)`.
+        To name another setting, raise it again: `type(e)(e.reason, about)`.
         """
         super().__init__(f"{about}: {reason}" if about else reason)
         self.reason, self.about = reason, about
@@ -38,5 +38,8 @@ def one_line(text: str, limit: int = 300) -> str:
 
 def hide_password(text: str, address: str) -> str:
     """Text without the password that an address holds, if it holds one."""
-    password = urlsplit(address).password
-    return text.replace(password, "…") if password else text
+    parts = urlsplit(address)
+    secrets = [parts.password or "", *parse_qs(parts.query).get("password", [])]
+    for secret in filter(None, {form for s in secrets for form in (s, unquote(s), quote(s, ""))}):
+        text = text.replace(secret, "…")
+    return text

@@ -1,4 +1,4 @@
-"""Parse a PDF, cut it into chunks and find those that answer a question, without Dagster.
+"""Parse a PDF, cut it into chunks and find those that answer a question, in a plain program.
 
     python examples/ask_pdf.py MODEL PDF QUESTION
 

@@ -69,6 +69,15 @@ def lineage_text(summary: Mapping[str, Any]) -> str:
         f"{summary['questions']} questions about {len(summary['documents'])} documents",
         f"Dagster run {summary['dagster_run_id']}, MLflow run {summary['mlflow_run_id']}",
     ]
+    if summary["champion"]:
+        lines[0] += "; the champion"
     made_by = (("Trained by", "code"), ("Machine", "machine"), ("Pairs", "pairs"))
     lines += [f"{title} {summary[name]}" for title, name in made_by if summary[name]]
+    used = summary["settings"] or {}
+    chosen = [
+        f"{name}={used[name]}"
+        for name, field in Settings.model_fields.items()
+        if name in used and used[name] != field.default
+    ]
+    lines += [f"Settings other than the defaults: {', '.join(chosen)}"] if chosen else []
     return "\n".join([*lines, *(f"{d['sha256'][:12]}  {d['path']}" for d in summary["documents"])])

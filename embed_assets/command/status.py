@@ -101,12 +101,14 @@ def _retraining(warehouse: Warehouse, plan: Plan, home: Path) -> dict[str, Any]:
     """Whether a training is due, why, and how the pairs differ from those of the newest model."""
     step = plan.corpus_step
     due = step is not None and "finetuned_model" in step.assets
-    if step is not None:
-        reason = step.reason if due else f"{', '.join(step.assets)} first: {step.reason}"
+    held = (INGEST, "training_pairs", "finetuned_model")
+    waits = next((wait.reason for wait in plan.waiting if wait.what in held), None)
+    if step is not None and due:
+        reason = step.reason
+    elif step is not None and "training_pairs" in step.assets:
+        reason = "new training_pairs will tell"
     else:
-        held = (INGEST, "training_pairs", "finetuned_model")
-        waits = (wait.reason for wait in plan.waiting if wait.what in held)
-        reason = next(waits, "the newest model was trained on the pairs of today")
+        reason = waits or "the newest model was trained on the pairs of today"
     return {"due": due, "reason": reason, **_new_pairs(warehouse, home)}
 
 
@@ -139,7 +141,10 @@ def status_text(summary: Mapping[str, Any]) -> str:
     folder, models = summary["folder"], summary["models"]
     found = ", ".join(f"{folder[name]} {name}" for name in folder if name != "documents")
     lines = [f"{folder['documents']} documents in the folder: {found}.", ""]
-    lines += ["Due:"] if summary["due"] else ["Nothing is due."]
+    if summary["due"]:
+        lines.append("Due:")
+    elif not summary["waiting"]:
+        lines.append("Nothing is due.")
     for row in summary["due"]:
         documents = f" ({row['documents']} documents)" if row["documents"] else ""
         lines.append(f"  {row['asset']}{documents}: {row['reason']}")
@@ -148,5 +153,6 @@ def status_text(summary: Mapping[str, Any]) -> str:
     named = [f"{name} v{version}" for name, version in models.items() if version]
     lines += ["", f"Models: {', '.join(named) or 'no champion yet'}."]
     retraining = summary["retraining"]
-    lines.append(f"Training: {'due' if retraining['due'] else 'not due'}, {retraining['reason']}.")
+    due = "due, " if retraining["due"] else ""
+    lines.append(f"Training: {due}{retraining['reason'].rstrip('.')}.")
     return "\n".join(lines)

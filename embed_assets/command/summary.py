@@ -6,12 +6,18 @@ from typing import Any
 import polars as pl
 
 from embed_assets.command.pipeline import Done
-from embed_assets.comparison.verdict import reservations, stored_comparison
+from embed_assets.comparison.verdict import (
+    headline_row,
+    reservations,
+    stored_comparison,
+    verdict_sentence,
+)
 from embed_assets.documents.folder import scan
 from embed_assets.documents.parsing import document_statuses
 from embed_assets.evaluation.baselines import failed_baselines
+from embed_assets.evaluation.significance import FEWEST_DOCUMENTS, Verdict
 from embed_assets.graph import DOCUMENT_ASSETS, GRAPH
-from embed_assets.models.registry import newest_model
+from embed_assets.models.registry import aliases, newest_model
 from embed_assets.questions.labelled.report import report_matches, unmatched
 from embed_assets.questions.statuses import FAILED, KEPT, NOT_ASKED, UNREADABLE
 from embed_assets.resources.ledger import read_records
@@ -111,6 +117,8 @@ def run_summary(settings: Settings, done: Done) -> dict[str, Any]:
         "comparison": rows.to_dicts(),
         "baselines": against.filter(pl.col("model") != "base").select(BASELINE_KEYS).to_dicts(),
         "baselines_failed": [{"model": m, "error": e} for m, e in failed.items()],
+        "verdict": verdict_sentence(headline_row(against)),
+        "champion": aliases(warehouse, settings)["champion"],
         "reservations": reservations(against),
         "report": str(settings.reports / f"comparison-v{model['version']}.html"),
         "trained": "finetuned_model" in done.seconds,
@@ -176,9 +184,12 @@ def run_text(summary: Mapping[str, Any]) -> str:
         *(f"{r['model']} could not be scored: {r['error']}" for r in summary["baselines_failed"]),
     ]
     lines += ["", *notes] if notes else []
-    model = summary["model"]
+    model, champion = summary["model"], summary["champion"]
+    used = f"version {champion}" if champion else f"none yet: search uses {model['base']}"
     lines += [
         "",
+        summary["verdict"],
+        f"Champion {used}",
         f"Model    {model['path']} (version {model['version']}, from {model['base']})",
         f"Report   {summary['report']}",
         "Dagster  embed-assets ui (with the same --pdfs and --home)",
@@ -200,6 +211,11 @@ def _baseline_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
             f"{row['difference']:>+10.4f}   {row['low']:+.3f} to {row['high']:+.3f}   "
             f"{row['verdict']}"
             for row in rows
+        ),
+        *(
+            [f"A verdict needs questions about {FEWEST_DOCUMENTS} documents, and p ≤ .02."]
+            if any(row["verdict"] == Verdict.TOO_FEW for row in rows)
+            else []
         ),
     ]
 

@@ -20,6 +20,7 @@ from embed_assets.comparison.presentation import (
 from embed_assets.comparison.promotion import promote
 from embed_assets.comparison.verdict import (
     Comparison,
+    headline_row,
     reservations,
     store_comparison,
     verdict_sentence,
@@ -89,7 +90,7 @@ def _metadata(
     """What the UI shows of a comparison."""
     against = "\n".join(f"- {sentence}" for sentence in reservations(result.against))
     return {
-        "verdict": verdict_sentence(result),
+        "verdict": verdict_sentence(headline_row(result.against)),
         **({"reservations": dg.MetadataValue.md(against)} if against else {}),
         "promotion": promotion,
         "report": dg.MetadataValue.path(report),

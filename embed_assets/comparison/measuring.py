@@ -59,7 +59,7 @@ def _base_of(model: Mapping[str, Any], settings: Settings) -> str:
     The settings may name it by another path than then; of an older row the name alone is known.
     """
     recorded = model["base_identity"]
-    if recorded is None:
+    if not recorded:
         return model["base"]
     for name in (settings.model, model["base"]):
         with suppress(NoModelError):

@@ -13,6 +13,7 @@ from embed_assets.comparison.report import Report, render_report
 from embed_assets.comparison.verdict import (
     Comparison,
     full_size,
+    headline_row,
     outcome,
     reservations,
     verdict_sentence,
@@ -43,7 +44,7 @@ def write_report(
         title=f"{model_card(settings).name}, fine-tuned on {settings.pdfs.name}",
         created_at=datetime.now(UTC),
         headline_split=result.headline_split,
-        verdict=f"{outcome(result)}.",
+        verdict=f"{outcome(headline_row(result.against))}.",
         reservations=reservations(result.against),
         facts={
             "Base model": str(model["base"]),
@@ -172,7 +173,8 @@ def log_sentences(result: Comparison, promotion: str) -> list[str]:
     """Verdict, reservations and what was done about the champion: tags of the MLflow run."""
     import mlflow
 
-    verdict, against = verdict_sentence(result), reservations(result.against)
+    verdict = verdict_sentence(headline_row(result.against))
+    against = reservations(result.against)
     mlflow.set_tags({"verdict": verdict, "reservations": " ".join(against), "promotion": promotion})
     return [verdict, *against, promotion]
 

@@ -163,15 +163,14 @@ def best_evidence(rows: pl.DataFrame) -> str:
     return (enough or tests)[0]
 
 
-def verdict_sentence(comparison: Comparison) -> str:
-    """The outcome with the headline number and its interval."""
-    row = comparison.headline
-    base, tuned = row["base"], row["tuned"]
+def verdict_sentence(row: Mapping[str, Any]) -> str:
+    """The outcome with the headline number and its interval. row: `headline_row`."""
+    base, tuned = row["score"], row["tuned"]
     change = f"NDCG@10 {base:.3f} → {tuned:.3f}"
     if base > 0:
         change += f" ({100 * (tuned - base) / base:+.1f} %)"
     return (
-        f"{outcome(comparison)}: {change}, 95 % interval of the difference "
+        f"{outcome(row)}: {change}, 95 % interval of the difference "
         f"{row['low']:+.3f} to {row['high']:+.3f}."
     )
 
@@ -209,16 +208,22 @@ def reservations(against: pl.DataFrame) -> list[str]:
     return sentences
 
 
-def outcome(comparison: Comparison) -> str:
-    """Which model is better on the headline split, if either clearly is."""
-    row = comparison.headline
+def headline_row(against: pl.DataFrame) -> dict[str, Any]:
+    """Of rows of model_comparisons, that of the base model that decides: on the headline split."""
+    base = against.filter(model="base")
+    rows = base.filter(split=best_evidence(base)).sort("dimension", descending=True)
+    return rows.row(0, named=True)
+
+
+def outcome(row: Mapping[str, Any]) -> str:
+    """Which model is better on the headline split, if either clearly is. row: `headline_row`."""
     said = {
         Verdict.BETTER: "The fine-tuned model is better than the base model",
         Verdict.WORSE: "The fine-tuned model is WORSE than the base model",
         Verdict.NO_CLEAR_DIFFERENCE: "There is no clear difference between the two models",
         Verdict.TOO_FEW: f"{counted_documents(row)} too few to tell which model is better",
     }[row["verdict"]]
-    return f"{said} on {row['questions']} {SPLIT_TITLES[comparison.headline_split]}"
+    return f"{said} on {row['questions']} {SPLIT_TITLES[row['split']]}"
 
 
 def counted_documents(row: Mapping[str, Any]) -> str:

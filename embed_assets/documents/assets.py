@@ -11,7 +11,8 @@ from embed_assets.documents.parsing import PARSER, parse_documents
 from embed_assets.models.card import model_card
 from embed_assets.models.identity import tokenizer_name
 from embed_assets.partitions import asset
-from embed_assets.resources.io_manager import Slices, warn_of_failures
+from embed_assets.resources.io_manager import warn_of_failures
+from embed_assets.resources.ledger import Slices
 from embed_assets.resources.warehouse import Warehouse, digest
 from embed_assets.resources.workers import WorkerPool
 from embed_assets.settings import Settings

@@ -16,8 +16,7 @@ import polars as pl
 
 from embed_assets.errors import SettingsError
 from embed_assets.partitions import document_id
-from embed_assets.resources.io_manager import Slices
-from embed_assets.resources.ledger import Cause, Failure, document_tables
+from embed_assets.resources.ledger import Cause, Failure, Slices, document_tables
 from embed_assets.resources.warehouse import Transaction, Warehouse
 from embed_assets.tables import TABLES
 

@@ -15,8 +15,7 @@ from typing import Any
 import polars as pl
 
 from embed_assets.errors import ProjectError, one_line
-from embed_assets.resources.io_manager import Slices
-from embed_assets.resources.ledger import Cause, Failure
+from embed_assets.resources.ledger import Cause, Failure, Slices
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.resources.workers import Outcome, WorkerPool, lacks_memory, report
 from embed_assets.tables import TABLES

@@ -138,8 +138,8 @@ def _answered_in(_minute: int) -> bool:
 def _is_absent_from_cache(source: str, name: str) -> bool:
     """Whether the hub's cache says that a model lacks a file, where the hub doesn't answer.
 
-    It does where the hub said so once, and where the model was downloaded with its weights: what it
-    is loaded from lies beside them.
+    A file is absent if the hub said so once, or if the kept snapshot has weights: a whole download
+    would have brought the file.
     """
     from huggingface_hub import _CACHED_NO_EXIST, try_to_load_from_cache
 

@@ -21,9 +21,9 @@ from embed_assets.models.files import (
 from embed_assets.settings import Settings
 
 SAME_AS = "same_as.json"
-"""Beside a model whose texts of a task pass through another model's modules: which files those are.
+"""File beside an adapter: it says that documents pass through the base model's modules.
 
-An adapter's documents pass through its base's, written anew, maybe by another release.
+So both share document embeddings, though the files were written anew, maybe by another release.
 """
 NOT_READ = (SAME_AS, MODULES, "config_sentence_transformers.json", "data_config.json")
 """JSON beside a model's modules that decides no vectors, or does so through the card or the route.

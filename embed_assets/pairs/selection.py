@@ -1,10 +1,9 @@
 """Which questions become pairs: what the filters over all questions keep, each with its split.
 
-What trains and what validates a training is decided by the questions and chunks of these two splits
-alone: a held-out document that arrives, whatever it asks, changes neither, unless it holds a chunk
-that they hold: such a chunk never trains. So a machine's question that tests yields to a like one
-that trains. People's tests are the exception, and the point of it:
-what repeats one of them never trains.
+What trains and validates depends on the questions and chunks of these two splits alone. A held-out
+document changes them only if it holds one of their chunks: such a chunk never trains. So a
+machine's test question yields to a like one that trains. A person's test question is the exception:
+a training question that repeats it is dropped.
 """
 
 from collections.abc import Callable

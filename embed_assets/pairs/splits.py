@@ -51,9 +51,9 @@ def assign_splits(
 
     questions: question_id, chunk_id, document_id, purpose. occurrences: chunk_id, document_id of
     every place where a chunk's text stands. content_hashes: sha256 of the PDF by document_id.
-    Returns questions with a column `split`. Those of a chunk that was trained on and now stands in
-    a held-out document too belong nowhere and are left out; so are those that ask a document that
-    isn't held out about a chunk that one which is, or was, holds too.
+    Returns questions with a column `split`. Two kinds are left out: questions on a trained chunk
+    that a held-out document now holds too, and questions of a training document on a chunk that a
+    held-out document holds or held.
     """
     trainable = questions.filter(pl.col("purpose") == "train")
     documents = _assign_documents(trainable, content_hashes, stored.documents)

@@ -15,8 +15,7 @@ from embed_assets.questions.statuses import CORPUS_WIDE, FAILED, KEPT, NOT_ASKED
 from embed_assets.questions.written.openai import cost
 from embed_assets.questions.written.writing import Writing
 from embed_assets.resources.answers import AnswerStore
-from embed_assets.resources.io_manager import Slices
-from embed_assets.resources.ledger import Cause, Failure
+from embed_assets.resources.ledger import Cause, Failure, Slices
 from embed_assets.resources.warehouse import Warehouse, digest
 from embed_assets.settings import Settings
 

@@ -7,7 +7,6 @@ row in the ledger.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,8 +19,8 @@ from dagster_duckdb_polars import DuckDBPolarsTypeHandler
 
 from embed_assets.resources.ledger import (
     Attempt,
-    Failure,
     Materialization,
+    Slices,
     input_version,
     next_attempt,
     read_records,
@@ -31,22 +30,6 @@ from embed_assets.resources.ledger import (
 )
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.tables import COLUMN_SOURCES, TABLES
-
-
-@dataclass(frozen=True, eq=False)
-class Slices:
-    """What an asset made of the documents of a run.
-
-    rows: of the asset's table. not_made: documents of which nothing can be said for now, and why:
-    their slices stay as they are. incomplete: documents that were made, and are to be made again
-    though nothing changes, and why. looked_at: version of what was tried in vain, where no asset
-    says it.
-    """
-
-    rows: pl.DataFrame
-    not_made: Mapping[str, Failure] = field(default_factory=dict)
-    incomplete: Mapping[str, Failure] = field(default_factory=dict)
-    looked_at: Mapping[str, str] = field(default_factory=dict)
 
 
 class DocumentsIOManager(DuckDBIOManager):

@@ -84,6 +84,22 @@ class Attempt:
         return (self.code_version, self.input_version) == (code_version, input_version)
 
 
+@dataclass(frozen=True, eq=False)
+class Slices:
+    """What an asset made of the documents of a run.
+
+    rows: of the asset's table. not_made: documents of which nothing can be said for now, and why:
+    their slices stay as they are. incomplete: documents that were made, and are to be made again
+    though nothing changes, and why. looked_at: version of what was tried in vain, where no asset
+    says it.
+    """
+
+    rows: pl.DataFrame
+    not_made: Mapping[str, Failure] = field(default_factory=dict)
+    incomplete: Mapping[str, Failure] = field(default_factory=dict)
+    looked_at: Mapping[str, str] = field(default_factory=dict)
+
+
 @dataclass(frozen=True)
 class Records:
     """All that the ledger holds, by slice."""

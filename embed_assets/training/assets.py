@@ -79,8 +79,13 @@ def finetuned_model(
             version = register(tracking, training.model, training.mlflow_run_id)
             path = _record(making, settings, training, pairs, version, result["machine"])
     clear_trainings(settings.models)
-    count = {"dagster/row_count": pairs.height}
-    return making.result(version=version, path=dg.MetadataValue.path(path), **count, **result)
+    return making.result(
+        version=version,
+        path=dg.MetadataValue.path(path),
+        pairs=pairs.height,
+        **{"dagster/row_count": warehouse.count("models")},
+        **result,
+    )
 
 
 def training_folder(settings: Settings, input_version: str, pairs: pl.DataFrame) -> Path:

@@ -1,7 +1,7 @@
-"""Whose the folder of a training is: two locks, which the system opens where a process is killed.
+"""Two file locks protect the folder of a training. The system opens a lock when its process dies.
 
-One is held by the run that prepares, trains and records, the other by the process that trains: it
-outlives a run that is killed.
+The run that prepares, trains and records holds one. The process that trains holds the other, since
+it outlives a run that is killed.
 """
 
 import shutil

@@ -35,8 +35,8 @@ def torchrun(processes: int) -> list[str]:
 def training_environment(processes: int, machine: Machine, tracking_uri: str) -> dict[str, str]:
     """What so many training processes find in their environment beside what this one has.
 
-    Where MLflow is they find here alone: its address may hold a password, which a file would keep
-    and a command line would show to everybody on the machine.
+    MLflow's address is passed in the environment because it may hold a password: a file would keep
+    it, and a command line would show it to everybody on the machine.
     Several on CPUs share the cores; one alone sees one GPU. A file or folder of the working
     directory never passes for a module, though `python -m` looks there first.
     """

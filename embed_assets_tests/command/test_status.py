@@ -175,4 +175,4 @@ def test_a_person_reads_the_same(project):
     assert lines[0] == ("1 documents in the folder: 1 new, 0 changed, 0 moved, 0 gone, 0 settling.")
     assert "  raw_pdfs (1 documents): new" in lines
     assert "Models: no champion yet." in lines
-    assert lines[-1] == "Training: not due, documents come first."
+    assert lines[-1] == "Training: documents come first."

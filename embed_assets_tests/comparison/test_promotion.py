@@ -15,12 +15,14 @@ import pytest
 from embed_assets.comparison.assets import comparison
 from embed_assets.comparison.verdict import stored_comparison
 from embed_assets.definitions import build_resources
+from embed_assets.errors import ProjectError
 from embed_assets.evaluation.baselines import find_baseline
 from embed_assets.evaluation.bm25 import BM25, IDENTITY
 from embed_assets.evaluation.retrieval import NO_DIMENSION, evaluate_rankings
 from embed_assets.evaluation.scoring import measured_by, retrieval_task
 from embed_assets.models.card import model_card
 from embed_assets.models.embeddings import CachedEncoder, cached_embeddings
+from embed_assets.models.identity import model_identity
 from embed_assets.models.registry import champion_version, make_champion, newest_model
 from embed_assets.resources.tracking import Tracking
 from embed_assets.resources.warehouse import Warehouse
@@ -366,3 +368,27 @@ def test_a_champion_that_would_not_be_made_so_now_stays_until_a_person_decides(p
         "Version 2 stays champion, but would not be made so now: "
         "it is not clearly better than the base model."
     )
+
+
+def note_base(project: Project, base: str, identity: str) -> None:
+    """Say which model the versions were fine-tuned from."""
+    noted = project.warehouse.read("SELECT version FROM models").with_columns(
+        base=pl.lit(base), base_identity=pl.lit(identity)
+    )
+    with project.warehouse.transaction() as transaction:
+        transaction.update("models", noted)
+
+
+def test_a_base_model_that_lies_elsewhere_now_is_the_same_base(project, tmp_path):
+    identity = model_identity(model_card(project.settings))
+    copy = shutil.copytree(project.settings.model, tmp_path / "copy")
+    note_base(project, str(tmp_path / "gone"), identity)
+    metadata, verdicts = project.compare(model=str(copy))
+    assert "NDCG@10" in metadata["verdict"]
+    assert "base" in verdicts
+
+
+def test_another_model_in_the_place_of_the_base_is_not_taken_for_it(project):
+    note_base(project, project.settings.model, "of other weights")
+    with pytest.raises(ProjectError, match="no longer the model that version 2 was fine-tuned"):
+        project.compare()

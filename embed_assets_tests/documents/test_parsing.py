@@ -23,8 +23,7 @@ from embed_assets.documents.parsing import (
     parse_documents,
     parse_pdf,
 )
-from embed_assets.resources.io_manager import Slices
-from embed_assets.resources.ledger import Cause, Failure
+from embed_assets.resources.ledger import Cause, Failure, Slices
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.resources.workers import WorkerPool
 from embed_assets.tables import TABLES

@@ -17,6 +17,7 @@ from dagster._core.remote_representation.external_data import RepositorySnap
 from mlflow import MlflowClient
 
 from embed_assets.definitions import build_definitions
+from embed_assets.errors import hide_password
 from embed_assets.models.registry import aliases, champion_version, make_champion
 from embed_assets.resources.tracking import DAGSTER_RUN, HOME, TRAINED_IN, Tracking
 from embed_assets.resources.warehouse import Warehouse
@@ -251,6 +252,19 @@ def test_the_server_s_password_is_not_in_dagster_s_snapshot(tmp_path: Path, monk
 
 
 @pytest.mark.usefixtures("server")
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("postgresql://user:p%40ss@host/db", "auth failed for p@ss at user:p%40ss@host"),
+        ("postgresql://host/db?user=u&password=s3cret", "can't connect with password=s3cret"),
+    ],
+)
+def test_a_password_is_hidden_however_it_is_written(address: str, said: str):
+    shown = hide_password(said, address)
+    assert "…" in shown
+    assert not any(secret in shown for secret in ("p@ss", "p%40ss", "s3cret"))
+
+
 def test_the_address_of_a_run_holds_no_password(tmp_path: Path, monkeypatch):
     tracking = home(tmp_path, "home")
     tracking.connect()

@@ -13,7 +13,8 @@ import pytest
 from embed_assets.definitions import build_definitions
 from embed_assets.errors import SettingsError
 from embed_assets.machine import this_machine
-from embed_assets.models.card import model_card
+from embed_assets.models.card import model_card, version_card
+from embed_assets.models.identity import model_identity
 from embed_assets.resources.ledger import read_records
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings, Training
@@ -270,6 +271,10 @@ def test_a_version_says_what_it_was_trained_with(trained: Trained) -> None:
     assert used["learning_rate"] == 6e-5, "what it was, where none was set"
     assert trained.model["code"].startswith("embed-assets ")
     assert trained.model["machine"] == str(this_machine())
+    assert {"questions", "filters", "model"} <= set(used), "what shaped the questions too"
+    folder = Path(trained.model["path"])
+    assert trained.model["identity"] == model_identity(version_card("v1", folder))
+    assert trained.model["base_identity"] == model_identity(model_card(trained.settings))
 
 
 def test_a_version_keeps_the_very_pairs_that_it_was_trained_on(trained: Trained) -> None:

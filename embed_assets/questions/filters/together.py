@@ -102,10 +102,10 @@ def filter_together(
 def may_join(dropped: int, kept: int, *, into_tests: bool) -> bool:
     """Whether the chunks of a question that is dropped are added to those of the one that is kept.
 
-    dropped, kept: the turns of both. A machine's test leaves nothing to what trains: its chunk is
-    none of those that are trained on, and what trains must not change with it. into_tests: whether
-    people's tests take chunks, which they do from the very same words only. That two questions are
-    nearly the same is a model's opinion, and no ground for another answer to a person's question.
+    dropped, kept: the turns of both. A dropped test question gives no chunks to a training
+    question: what trains must not depend on tests. into_tests: whether people's tests take chunks.
+    They do so from a question of the very same words. That two questions are nearly the same is a
+    model's opinion, which gives a person's question no other answer.
     """
     return dropped == kept or (kept == 0 and into_tests)
 

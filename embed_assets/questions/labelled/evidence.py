@@ -28,7 +28,10 @@ from embed_assets.questions.statuses import EVIDENCE_NOT_FOUND, KEPT, TOO_VAGUE,
 from embed_assets.tables import TABLES
 
 ANYWHERE_THRESHOLD = 0.7
-"""The same where no file is named: then the words alone say which document is meant."""
+"""Least share of the evidence to be found where a question names no file.
+
+Higher than MATCH_THRESHOLD, because the words alone choose the document.
+"""
 VERSION = "labelled-3"
 
 

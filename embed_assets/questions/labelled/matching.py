@@ -19,8 +19,9 @@ PAGE_WORTH = 0.2
 LEAST_PART = 0.2
 CONTAINED = 0.6
 LEAST_RUN = 4
-"""A further chunk counts where it adds so large a part of the evidence's word pairs, or is so
-largely made of evidence not yet found; below so many pairs that is chance."""
+"""A further chunk is added if it holds LEAST_PART of the evidence's word pairs, or if CONTAINED of
+its own pairs are evidence not yet found. Fewer than LEAST_RUN pairs are chance.
+"""
 _LATEX_OR_BREAK = re.compile(r"\\[a-z]+|<br>")
 
 
