@@ -82,7 +82,6 @@ def finetuned_model(
     return making.result(
         version=version,
         path=dg.MetadataValue.path(path),
-        pairs=pairs.height,
         **{"dagster/row_count": warehouse.count("models")},
         **result,
     )

@@ -22,6 +22,8 @@ SUMMARY: dict[str, Any] = {
     "baselines": [],
     "baselines_failed": [],
     "reservations": [],
+    "verdict": "The fine-tuned model is better.",
+    "champion": "2",
     "model": {"path": "/home/v2", "version": "2", "base": "mine"},
     "report": "/home/report.html",
 }
@@ -46,6 +48,17 @@ def test_baselines_are_a_table_of_their_own_with_the_interval_and_the_verdict():
     [row] = [line for line in lines if " bm25 " in line]
     told = ["test_labelled", "bm25", "0.6100", "0.5000", "-0.1100", "-0.200", "to", "-0.020"]
     assert row.split() == [*told, "worse"]
+
+
+def test_it_ends_with_the_verdict_and_with_what_search_uses():
+    assert "\nThe fine-tuned model is better.\nChampion version 2\n" in run_text(SUMMARY)
+    assert "\nChampion none yet: search uses mine\n" in run_text({**SUMMARY, "champion": None})
+
+
+def test_where_documents_are_too_few_it_says_how_many_are_needed():
+    said = run_text({**SUMMARY, "baselines": [BM25 | {"verdict": "too few to tell"}]})
+    assert "questions about 7 documents" in said
+    assert "questions about 7 documents" not in run_text({**SUMMARY, "baselines": [BM25]})
 
 
 def test_without_baselines_there_is_no_table_of_them():
