@@ -165,7 +165,11 @@ def make_plan(
     else:
         corpus, waits = _corpus_due(records, policy)
         waiting += waits
-        steps += [corpus] if corpus else []
+        if corpus and work.busy:
+            reason = "a run is at work: what it makes decides what is due"
+            waiting += [Wait(asset, reason, for_a_run=True) for asset in corpus.assets]
+        elif corpus:
+            steps.append(corpus)
     pause = work.paused_until if policy.asked_at is None else None
     if due and pause and pause > policy.now:
         again = f"it is tried again from {pause:%Y-%m-%d %H:%M} UTC on"
@@ -214,7 +218,9 @@ def _corpus_due(records: Records, policy: Policy) -> tuple[Step | None, list[Wai
         tried = records.tried.get((asset, UNPARTITIONED))
         reason = _reason(asset, UNPARTITIONED, records, policy)
         inputs = records.input_version(asset)
-        if tried and tried.is_about(policy.code_versions[asset], inputs):
+        # A failure says nothing of what is up to date: its run may have had settings of its own.
+        fresh = reason is None and tried is not None and tried.failure.cause is Cause.FAILED
+        if tried and not fresh and tried.is_about(policy.code_versions[asset], inputs):
             if policy.tries_again(tried):
                 reason = reason or f"tried in vain before: {tried.failure.cause}"
             elif reason is not None:

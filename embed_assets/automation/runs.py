@@ -14,6 +14,7 @@ from embed_assets.automation.plan import Work
 from embed_assets.resources.ledger import PAUSES
 from embed_assets.resources.tracking import Tracking
 from embed_assets.settings import Settings
+from embed_assets.training.claims import is_training
 
 INGEST, TRAIN = "ingest", "train"
 """Jobs: documents become questions; questions become a model."""
@@ -31,14 +32,14 @@ UNFINISHED = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED, *AT_W
 
 
 def work_under_way(instance: dg.DagsterInstance, home: Path) -> Work:
-    """What runs are at work. Those whose process is gone are not."""
+    """What is at work: runs whose process is there, and the training of one that was killed."""
     runs = instance.get_runs(dg.RunsFilter(statuses=UNFINISHED))
     if runs and not _command_lives(home):
         runs = [run for run in runs if BY_COMMAND not in run.tags]
     runs = [run for run in runs if not _is_lost(run)]
     return Work(
         ingesting=any(run.job_name == INGEST for run in runs),
-        busy=any(run.status in AT_WORK for run in runs),
+        busy=any(run.status in AT_WORK for run in runs) or is_training(home / "models"),
         paused_until=pause_until(instance, INGEST),
     )
 

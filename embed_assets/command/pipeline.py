@@ -40,7 +40,6 @@ from embed_assets.questions.assets import BUDGET_TAG
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import TRACKING_URI, Settings
 from embed_assets.terminal import terminal_kept
-from embed_assets.training.claims import is_training
 
 REPOSITORY = ".dagster/repository"
 """The tag by which the UI shows a run under its job."""
@@ -54,17 +53,18 @@ LONGEST_WAIT = 5.0
 class Done:
     """What a command did: seconds by asset, of those that it made.
 
-    left: documents that were removed. waiting: what could not be done while another run is at work.
+    moved: documents that left the folder, or moved in it. waiting: what could not be done while
+    another run is at work.
     """
 
     seconds: Mapping[str, float] = field(default_factory=dict)
-    left: int = 0
+    moved: int = 0
     waiting: tuple[Wait, ...] = ()
 
     @property
     def changed(self) -> bool:
-        """Whether anything was made, or left."""
-        return bool(self.seconds or self.left)
+        """Whether anything was made, or moved."""
+        return bool(self.seconds or self.moved)
 
 
 def bring_up_to_date(settings: Settings, *, train: bool, agreed: bool = False) -> Done:
@@ -75,14 +75,15 @@ def bring_up_to_date(settings: Settings, *, train: bool, agreed: bool = False) -
     """
     warehouse = Warehouse(path=str(settings.warehouse))
     if not scan(settings.pdfs) and not agreed:
-        raise SettingsError(f"EMBED_ASSETS_PDFS: there are no PDFs in {settings.pdfs}.")
+        gone = " Agree with --yes if all of them are gone." if warehouse.count("raw_pdfs") else ""
+        raise SettingsError(f"EMBED_ASSETS_PDFS: there are no PDFs in {settings.pdfs}.{gone}")
     check_settings(settings, warehouse)
     prepare_home(settings)
     versions = code_versions(settings)
     runs = _Runs(build_definitions(settings), uuid.uuid4().hex)
     asked_at = datetime.now(UTC)
     seconds: dict[str, float] = {}
-    left = 0
+    moved = 0
     read: set[str] = set()
     with _alone(settings), dg.DagsterInstance.get() as instance:
         take_up(warehouse, settings)
@@ -106,7 +107,7 @@ def bring_up_to_date(settings: Settings, *, train: bool, agreed: bool = False) -
                 if keys:
                     typer.echo(f"{len(keys)} documents {what} the folder.", err=True)
             sync_partitions(instance, warehouse, plan, state)
-            left += len(plan.remove)
+            moved += len(plan.remove) + len(plan.moved)
             if plan.changes_documents:
                 order = instance.get_dynamic_partitions(DOCUMENTS)
                 for step in plan.document_steps:
@@ -115,10 +116,11 @@ def bring_up_to_date(settings: Settings, *, train: bool, agreed: bool = False) -
                         read.update(batch)
                 continue
             held = tuple(wait for wait in plan.waiting if wait.for_a_run)
-            if not train or not (held or plan.corpus_step):
-                return Done(seconds, left, held)
-            if _let_others_end(instance, settings) or plan.corpus_step is None:
-                continue  # what is due may be another thing now
+            if train and held:
+                _let_others_end(instance, settings)
+                continue
+            if not train or plan.corpus_step is None:
+                return Done(seconds, moved, held)
             runs.execute(instance, TRAIN, plan.corpus_step.assets, (), seconds)
 
 
@@ -132,22 +134,12 @@ def _let_settle(settings: Settings) -> None:
         time.sleep(0.5)
 
 
-def _let_others_end(instance: dg.DagsterInstance, settings: Settings) -> bool:
-    """Wait while other runs are at work, or the training of one that was killed. Whether any was.
-
-    What they make, or still use, decides what is due.
-    """
-
-    def others() -> bool:
-        end_dead_runs(instance, settings.home)
-        return is_training(settings.models) or work_under_way(instance, settings.home).busy
-
-    if not others():
-        return False
+def _let_others_end(instance: dg.DagsterInstance, settings: Settings) -> None:
+    """Wait while others are at work in the home."""
     typer.echo("Another run is at work in this home: waiting for it to end.", err=True)
-    while others():
+    while work_under_way(instance, settings.home).busy:
         time.sleep(1)
-    return True
+        end_dead_runs(instance, settings.home)
 
 
 def is_changing(file: FoundDocument, now: datetime) -> bool:

@@ -38,7 +38,7 @@ def status_summary(settings: Settings) -> dict[str, Any]:
         "folder": {
             "documents": len(folder.found),
             "new": sum(key not in folder.loaded for key in pending if key not in folder.moved),
-            "changed": sum(key in folder.loaded for key in pending),
+            "changed": sum(key in folder.loaded for key in pending if key not in folder.moved),
             "moved": len(folder.moved),
             "gone": len(set(folder.loaded) - set(folder.found) - set(folder.moved.values())),
             "settling": len(folder.settling),

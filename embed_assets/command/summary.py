@@ -80,13 +80,16 @@ def failed_documents(settings: Settings, warehouse: Warehouse) -> dict[str, dict
         key: {"error": error, "attempts": 1, "final": True}
         for key, error in errors.select("document_id", "error").iter_rows()
     }
-    for asset in ("parsed_markdown", "raw_pdfs"):
-        for (_, key), attempt in read_records(warehouse, asset).tried.items():
-            failed[key] = {
-                "error": attempt.failure.error,
-                "attempts": attempt.attempts,
-                "final": attempt.next_at is None,
-            }
+    records = read_records(warehouse, "raw_pdfs", "parsed_markdown")
+    for (asset, key), attempt in records.tried.items():
+        made_from = records.input_version(asset, key)
+        if asset == "parsed_markdown" and attempt.input_version != made_from:
+            continue  # of a file that is no more
+        failed[key] = {
+            "error": attempt.failure.error,
+            "attempts": attempt.attempts,
+            "final": attempt.next_at is None,
+        }
     paths = warehouse.paths()
     if failed.keys() - paths.keys():  # never read: the folder alone knows their paths
         paths = {key: document.path for key, document in scan(settings.pdfs).items()} | paths

@@ -298,6 +298,23 @@ def test_nothing_is_trained_on_a_removed_document_that_waits(home):
     assert home.waits("training_pairs") == "documents come first"
 
 
+def test_while_a_run_is_at_work_the_corpus_waits_for_what_it_makes(home):
+    home.work = Work(busy=True)
+    plan = home.plan()
+    assert plan.corpus_step is None
+    assert [wait.what for wait in plan.waiting if wait.for_a_run] == list(CORPUS_ASSETS)
+    home.train()
+    assert home.plan().waiting == (), "nothing is due, and nothing waits"
+
+
+def test_a_failed_run_with_settings_of_its_own_makes_nothing_stale(home):
+    home.train()
+    home.fail("finetuned_model", Failure(Cause.FAILED, "epochs: must be 1 at least"))
+    assert home.to_train(asked_at=LATER, now=LATER) == ()
+    home.fail("base_eval", NO_ANSWER)
+    assert home.to_train(asked_at=LATER, now=LATER) == ("base_eval", "comparison")
+
+
 def test_after_a_failed_ingest_documents_wait_their_time_unless_a_person_asks(home):
     home.put("new")
     home.work = Work(paused_until=SOON)

@@ -110,7 +110,7 @@ def test_a_folder_with_nothing_in_common_is_refused_until_a_person_agrees(projec
     [refused] = [row for row in project.status()["waiting"] if row["what"] == "ingest"]
     assert "--yes agrees" in refused["reason"]
     done = project.ingest(agreed=True)
-    assert done.left == 1
+    assert done.moved == 1
     assert list(project.warehouse.paths().values()) == ["other.pdf"]
 
 
@@ -122,7 +122,7 @@ def test_after_a_killed_command_a_removed_pdf_goes(project):
     with project.instance() as instance:
         create_run_for_test(instance, job_name=INGEST, status=started, tags={BY_COMMAND: "true"})
     done = project.ingest()
-    assert (done.left, done.changed, done.waiting) == (1, True, ())
+    assert (done.moved, done.changed, done.waiting) == (1, True, ())
     assert project.chunks_of("a.pdf") == []
 
 

@@ -135,6 +135,19 @@ def test_it_changes_nothing_whatever_it_sees(project):
     assert files(project.settings.home) == before
 
 
+def test_what_failed_is_forgotten_when_the_file_is_as_it_was(project):
+    project.read_with(read_or_die)
+    project.put("a.pdf")
+    project.ingest()
+    project.put("a.pdf", says="die")
+    project.ingest()
+    [failed] = project.status()["failed"]
+    assert failed["path"] == "a.pdf"
+    project.put("a.pdf")
+    project.ingest()
+    assert project.status()["failed"] == []
+
+
 def test_after_an_ingest_the_training_is_due(project):
     project.put("a.pdf")
     project.ingest()

@@ -272,7 +272,7 @@ def test_a_version_says_what_it_was_trained_with(trained: Trained) -> None:
     assert trained.model["code"].startswith("embed-assets ")
     assert trained.model["machine"] == str(this_machine())
     assert {"questions", "filters", "model"} <= set(used), "what shaped the questions too"
-    folder = Path(trained.model["path"])
+    folder = trained.settings.home / trained.model["path"]
     assert trained.model["identity"] == model_identity(version_card("v1", folder))
     assert trained.model["base_identity"] == model_identity(model_card(trained.settings))
 
