@@ -24,6 +24,9 @@ from embed_assets.models.registry import ALIASES, aliases
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
 
+MODELS = "models"
+"""What waits where MLflow doesn't answer."""
+
 
 def status_summary(settings: Settings) -> dict[str, Any]:
     """What `status --json` prints. SettingsError where the folder can't be read."""
@@ -81,7 +84,7 @@ def _models(
     try:
         return aliases(warehouse, settings), ()
     except ProjectError as error:
-        return dict.fromkeys(ALIASES), (Wait("models", str(error)),)
+        return dict.fromkeys(ALIASES), (Wait(MODELS, str(error)),)
 
 
 def _plan(settings: Settings, warehouse: Warehouse, state: State) -> Plan:
@@ -151,7 +154,9 @@ def status_text(summary: Mapping[str, Any]) -> str:
     lines += listing("Waits", [f"{row['what']}: {row['reason']}" for row in summary["waiting"]])
     lines += listing("Failed", [f"{row['path']}: {row['error']}" for row in summary["failed"]])
     named = [f"{name} v{version}" for name, version in models.items() if version]
-    lines += ["", f"Models: {', '.join(named) or 'no champion yet'}."]
+    unknown = any(row["what"] == MODELS for row in summary["waiting"])
+    none = "unknown" if unknown else "no champion yet"
+    lines += ["", f"Models: {', '.join(named) or none}."]
     retraining = summary["retraining"]
     due = "due, " if retraining["due"] else ""
     lines.append(f"Training: {due}{retraining['reason'].rstrip('.')}.")

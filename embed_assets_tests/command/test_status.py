@@ -171,6 +171,7 @@ def test_where_mlflow_does_not_answer_it_says_so_and_ingests_all_the_same(projec
     assert summary["models"] == {"champion": None, "challenger": None, "previous": None}
     [said] = [row["reason"] for row in summary["waiting"] if row["what"] == "models"]
     assert said.startswith("MLflow can't say")
+    assert "Models: unknown." in status_text(summary).splitlines()
     assert [row["asset"] for row in summary["due"]] == list(CORPUS_ASSETS)
 
 
