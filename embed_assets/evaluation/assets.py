@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
@@ -12,6 +13,7 @@ from embed_assets.evaluation.baselines import (
     reasons,
     unscored,
 )
+from embed_assets.evaluation.retrieval import Evaluation
 from embed_assets.evaluation.scoring import (
     EVALUATION_VERSION,
     RetrievalTask,
@@ -57,14 +59,20 @@ def base_eval(
             pass
     for line in reasons(failed):
         context.log.warning(f"A baseline could not be scored and is left out. {line}")
-    return making.result(
-        **{"dagster/row_count": base.scores.height},
-        questions=task.questions.height,
-        corpus=task.corpus.height,
-        ndcg_at_10=dg.MetadataValue.md(ndcg_table(base.scores)),
-        ndcg_at_10_by_model=dg.MetadataValue.md(ndcg_by_model({"base": base, **beside})),
-        **_failed(failed),
-    )
+    return making.result(**_metadata(task, base, beside), **_failed(failed))
+
+
+def _metadata(
+    task: RetrievalTask, base: Evaluation, beside: Mapping[str, Evaluation]
+) -> dict[str, Any]:
+    """What the UI shows of the base model and the baselines beside it."""
+    return {
+        "dagster/row_count": base.scores.height,
+        "questions": task.questions.height,
+        "corpus": task.corpus.height,
+        "ndcg_at_10": dg.MetadataValue.md(ndcg_table(base.scores)),
+        "ndcg_at_10_by_model": dg.MetadataValue.md(ndcg_by_model({"base": base, **beside})),
+    }
 
 
 def _params(

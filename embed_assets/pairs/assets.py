@@ -1,13 +1,15 @@
 """training_pairs: every question that trains, chooses or tests a model, with its split."""
 
 from collections import Counter
+from typing import Any
 
 import dagster as dg
+import polars as pl
 
 from embed_assets.charts import to_markdown, to_png
 from embed_assets.models.identity import model_shape
 from embed_assets.pairs.parts import part_versions
-from embed_assets.pairs.selection import corpus_filter, make_pairs
+from embed_assets.pairs.selection import Pairs, corpus_filter, make_pairs
 from embed_assets.pairs.splits import SPLITS, TRAIN, check_enough
 from embed_assets.partitions import asset
 from embed_assets.questions.filters.names import CORPUS_FILTERS, NEED_EMBEDDINGS, enabled_filters
@@ -20,7 +22,7 @@ from embed_assets.questions.labelled.report import (
     unmatched,
 )
 from embed_assets.resources.ledger import data_version
-from embed_assets.resources.materializing import materializing
+from embed_assets.resources.materializing import Materializing, materializing
 from embed_assets.resources.warehouse import Warehouse, digest
 from embed_assets.settings import Settings
 
@@ -37,31 +39,43 @@ def training_pairs(
     with materializing(context, warehouse) as making:
         places = warehouse.read("SELECT document_id, chunk_index, chunk_id FROM chunks")
         made = make_pairs(warehouse, corpus_filter(warehouse, settings))
-        pairs = made.pairs
-        check_enough(pairs["split"], places["document_id"].n_unique(), places.height)
-        with making.storing(
-            data_version=data_version("training_pairs", pairs), parts=part_versions(pairs, places)
-        ) as transaction:
-            transaction.replace("split_assignments", made.assignments)
-            transaction.update("synthetic_questions", made.statuses)
-            transaction.replace("training_pairs", pairs)
+        _store(making, made, places)
     report = report_matches(settings, warehouse)
-    failed = unmatched(report)
-    for source, file_name, question, reason in failed.iter_rows():
+    for source, file_name, question, reason in unmatched(report).iter_rows():
         context.log.warning(f"{source}: {reason}: '{question}' ({file_name or 'any file'})")
+    return making.result(**_metadata(warehouse, made.pairs, report))
+
+
+def _store(making: Materializing, made: Pairs, places: pl.DataFrame) -> None:
+    """Write pairs, splits and what became of each question. ProjectError where they are too few.
+
+    places: of `chunks`.
+    """
+    pairs = made.pairs
+    check_enough(pairs["split"], places["document_id"].n_unique(), places.height)
+    with making.storing(
+        data_version=data_version("training_pairs", pairs), parts=part_versions(pairs, places)
+    ) as transaction:
+        transaction.replace("split_assignments", made.assignments)
+        transaction.update("synthetic_questions", made.statuses)
+        transaction.replace("training_pairs", pairs)
+
+
+def _metadata(warehouse: Warehouse, pairs: pl.DataFrame, report: pl.DataFrame) -> dict[str, Any]:
+    """What the UI shows of the pairs. report: as `report_matches` gives it."""
     counts = Counter(pairs["split"])
-    return making.result(
-        **{"dagster/row_count": pairs.height},
+    failed = unmatched(report).height
+    examples = pairs.filter(split=TRAIN).head(8).select("anchor", "positive")
+    return {
+        "dagster/row_count": pairs.height,
         **{split: counts[split] for split in SPLITS},
-        labelled_came=report.height,
-        labelled_matched=report.height - failed.height,
-        labelled_failed=failed.height,
-        labelled_matches=dg.MetadataValue.md(match_table(report)),
-        funnel=dg.MetadataValue.md(_funnel(warehouse)),
-        preview=dg.MetadataValue.md(
-            markdown_table(pairs.filter(split=TRAIN).head(8).select("anchor", "positive"))
-        ),
-    )
+        "labelled_came": report.height,
+        "labelled_matched": report.height - failed,
+        "labelled_failed": failed,
+        "labelled_matches": dg.MetadataValue.md(match_table(report)),
+        "funnel": dg.MetadataValue.md(_funnel(warehouse)),
+        "preview": dg.MetadataValue.md(markdown_table(examples)),
+    }
 
 
 def _funnel(warehouse: Warehouse) -> str:
