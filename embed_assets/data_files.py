@@ -44,7 +44,7 @@ def json_lines(file: Path) -> Iterator[tuple[int, Any]]:
 def _in_words(error: ValueError) -> str:
     """What is wrong with a line of JSON, and in which column."""
     if isinstance(error, json.JSONDecodeError):
-        return f"column {error.colno}: {error.msg}"
+        return f"{error.msg} (column {error.colno})"
     return str(error)
 
 

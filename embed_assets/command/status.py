@@ -7,7 +7,6 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -23,6 +22,7 @@ from embed_assets.errors import ProjectError, SettingsError
 from embed_assets.models.registry import ALIASES, aliases
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
+from embed_assets.training.preparation import pairs_to_train, read_training_input
 
 MODELS = "models"
 """What waits where MLflow doesn't answer."""
@@ -63,7 +63,7 @@ def status_summary(settings: Settings) -> dict[str, Any]:
         ],
         "failed": list(failed_documents(settings, warehouse).values()),
         "models": models,
-        "retraining": _retraining(warehouse, plan, settings.home),
+        "retraining": _retraining(warehouse, plan, settings),
     }
 
 
@@ -100,7 +100,7 @@ def _plan(settings: Settings, warehouse: Warehouse, state: State) -> Plan:
     return plan
 
 
-def _retraining(warehouse: Warehouse, plan: Plan, home: Path) -> dict[str, Any]:
+def _retraining(warehouse: Warehouse, plan: Plan, settings: Settings) -> dict[str, Any]:
     """Whether a training is due, why, and how the pairs differ from those of the newest model."""
     step = plan.corpus_step
     due = step is not None and "finetuned_model" in step.assets
@@ -112,31 +112,30 @@ def _retraining(warehouse: Warehouse, plan: Plan, home: Path) -> dict[str, Any]:
         reason = "new training_pairs will tell"
     else:
         reason = waits or "the newest model was trained on the pairs of today"
-    return {"due": due, "reason": reason, **_new_pairs(warehouse, home)}
+    return {"due": due, "reason": reason, **_new_pairs(warehouse, settings)}
 
 
-def _new_pairs(warehouse: Warehouse, home: Path) -> dict[str, float]:
-    """How many pairs the newest version was not trained on, and their share of those that train.
+def _new_pairs(warehouse: Warehouse, settings: Settings) -> dict[str, float]:
+    """How many pairs would train now that the newest version was not trained on, and their share.
 
     Of a version that 0.1.0 trained its documents alone are known.
     """
-    pairs = warehouse.read(
-        "SELECT p.anchor, p.global_chunk_id AS chunk_id, r.sha256 FROM training_pairs p "
-        "JOIN raw_pdfs r USING (document_id) WHERE p.split = 'train'"
-    )
+    try:
+        pairs = pairs_to_train(read_training_input(warehouse).pairs, settings)
+    except ProjectError:  # there is nothing to train on yet
+        return {"new_pairs": 0, "new_share": 0.0}
     newest = warehouse.read("SELECT version, pairs FROM models ORDER BY trained_at DESC LIMIT 1")
     new = pairs
     if not newest.is_empty():
         version, file = newest.row(0)
-        kept = home / (file or "")
+        kept = settings.home / (file or "")
         if kept.is_file():
-            trained = pl.read_parquet(kept, columns=["anchor", "chunk_id"])
-            new = pairs.join(trained, on=["anchor", "chunk_id"], how="anti")
+            trained = pl.read_parquet(kept).select("anchor", global_chunk_id="chunk_id")
+            new = pairs.join(trained, on=trained.columns, how="anti")
         else:
             documents = "SELECT sha256 FROM model_documents WHERE version = ?"
             new = pairs.join(warehouse.read(documents, [version]), on="sha256", how="anti")
-    share = round(new.height / pairs.height, 4) if pairs.height else 0.0
-    return {"new_pairs": new.height, "new_share": share}
+    return {"new_pairs": new.height, "new_share": round(new.height / pairs.height, 4)}
 
 
 def status_text(summary: Mapping[str, Any]) -> str:

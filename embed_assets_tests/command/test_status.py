@@ -14,7 +14,9 @@ from embed_assets.command.status import status_text
 from embed_assets.errors import SettingsError
 from embed_assets.graph import CORPUS_ASSETS, DOCUMENT_ASSETS
 from embed_assets.tables import TABLES
+from embed_assets.training.preparation import pairs_to_train, read_training_input
 from embed_assets_tests.readers import read_or_die
+from embed_assets_tests.training.test_preparation import SPLIT_PAIRS, pdfs
 
 # Dagster's own code calls its deprecated property when a resource is nested in another.
 pytestmark = pytest.mark.filterwarnings("ignore:InitResourceContext.dagster_run is deprecated")
@@ -181,6 +183,23 @@ def test_a_file_that_is_being_written_is_settling(project):
     summary = project.status()
     assert summary["folder"]["settling"] == 1
     assert {"what": "b.pdf", "reason": "still changing"} in summary["waiting"]
+
+
+def test_pairs_that_the_settings_leave_out_are_not_new(project):
+    """Three pairs and a limit of two: the version was trained on two, and a third one waits."""
+    warehouse, home = project.warehouse, project.settings.home
+    pairs = SPLIT_PAIRS.with_columns(split=pl.Series(["train", "train", "validation", "train"]))
+    warehouse.replace("raw_pdfs", pdfs("one"))
+    warehouse.replace("training_pairs", pairs)
+    limited = project.settings.model_copy(update={"max_pairs": 2})
+    chosen = pairs_to_train(read_training_input(warehouse).pairs, limited)
+    home.mkdir(exist_ok=True)
+    chosen.select("anchor", chunk_id="global_chunk_id").write_parquet(home / "pairs.parquet")
+    row = dict.fromkeys(TABLES["models"].columns, "1") | {"trained_at": datetime.now(UTC)}
+    row |= {"fingerprints": ["1"], "pairs": "pairs.parquet"}
+    warehouse.replace("models", pl.DataFrame([row], schema=TABLES["models"].schema))
+    new = {n: project.status(max_pairs=n)["retraining"]["new_pairs"] for n in (2, 3)}
+    assert new == {2: 0, 3: 1}
 
 
 def test_a_person_reads_the_same(project):
