@@ -45,6 +45,8 @@ def is_training(models: Path) -> bool:
                 pass
         except Timeout:
             return True
+        except OSError:  # who may not write there can't tell
+            continue
     return False
 
 
@@ -69,7 +71,7 @@ def _process(folder: Path) -> Path:
 
 @contextmanager
 def _held(path: Path, folder: Path) -> Iterator[None]:
-    lock = FileLock(path, timeout=0)
+    lock = FileLock(path, timeout=1)  # who only looks holds it for a moment
     try:
         lock.acquire()
     except Timeout:
