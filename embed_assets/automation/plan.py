@@ -219,8 +219,8 @@ def _corpus_due(records: Records, policy: Policy) -> tuple[Step | None, list[Wai
         reason = _reason(asset, UNPARTITIONED, records, policy)
         inputs = records.input_version(asset)
         # A failure says nothing of what is up to date: its run may have had settings of its own.
-        fresh = reason is None and tried is not None and tried.failure.cause is Cause.FAILED
-        if tried and not fresh and tried.is_about(policy.code_versions[asset], inputs):
+        counts = tried and (reason is not None or tried.failure.cause is not Cause.FAILED)
+        if tried and counts and tried.is_about(policy.code_versions[asset], inputs):
             if policy.tries_again(tried):
                 reason = reason or f"tried in vain before: {tried.failure.cause}"
             elif reason is not None:

@@ -111,7 +111,7 @@ def _is_lost(run: dg.DagsterRun) -> bool:
     except (FileNotFoundError, ConnectionRefusedError):
         return True
     except OSError:  # nobody can say
-        return False
+        pass
     return False
 
 

@@ -35,6 +35,7 @@ from embed_assets.automation.take_up import take_up
 from embed_assets.definitions import build_definitions
 from embed_assets.documents.folder import FoundDocument, scan
 from embed_assets.errors import ProjectError, SettingsError, hide_password, one_line
+from embed_assets.graph import GRAPH
 from embed_assets.partitions import DOCUMENTS
 from embed_assets.questions.assets import BUDGET_TAG
 from embed_assets.resources.warehouse import Warehouse
@@ -116,11 +117,14 @@ def bring_up_to_date(settings: Settings, *, train: bool, agreed: bool = False) -
                         read.update(batch)
                 continue
             held = tuple(wait for wait in plan.waiting if wait.for_a_run)
-            if train and held:
+            if not train:
+                # What waits of all documents together is no matter of an ingest.
+                return Done(seconds, moved, tuple(w for w in held if w.what not in GRAPH))
+            if held:
                 _let_others_end(instance, settings)
                 continue
-            if not train or plan.corpus_step is None:
-                return Done(seconds, moved, held)
+            if plan.corpus_step is None:
+                return Done(seconds, moved)
             runs.execute(instance, TRAIN, plan.corpus_step.assets, (), seconds)
 
 

@@ -15,7 +15,7 @@ from embed_assets.comparison.verdict import (
 from embed_assets.documents.folder import scan
 from embed_assets.documents.parsing import document_statuses
 from embed_assets.evaluation.baselines import failed_baselines
-from embed_assets.evaluation.significance import FEWEST_DOCUMENTS, Verdict
+from embed_assets.evaluation.significance import FEWEST_DOCUMENTS, LARGEST_P_VALUE, Verdict
 from embed_assets.graph import DOCUMENT_ASSETS, GRAPH
 from embed_assets.models.registry import aliases, newest_model
 from embed_assets.questions.labelled.report import report_matches, unmatched
@@ -216,7 +216,10 @@ def _baseline_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
             for row in rows
         ),
         *(
-            [f"A verdict needs questions about {FEWEST_DOCUMENTS} documents, and p ≤ .02."]
+            [
+                f"A verdict needs questions about {FEWEST_DOCUMENTS} documents, "
+                f"and p ≤ {LARGEST_P_VALUE}."
+            ]
             if any(row["verdict"] == Verdict.TOO_FEW for row in rows)
             else []
         ),

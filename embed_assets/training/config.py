@@ -153,7 +153,8 @@ def check_training(settings: Settings, card: ModelCard) -> None:
                     f"EMBED_ASSETS_{name.upper()}={needed} needs a transformer, and {card.name} "
                     "doesn't begin with one."
                 )
-    card.dimensions(settings.dimensions)
+    if settings.dimensions:  # to know the model's own size may take loading it
+        card.dimensions(settings.dimensions)
 
 
 def as_meant(settings: Settings) -> dict[str, object]:

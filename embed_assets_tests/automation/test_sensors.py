@@ -73,6 +73,12 @@ class Project:
                     write_made(transaction, asset, made, "run")
         self.instance.add_dynamic_partitions(DOCUMENTS, list(found))
 
+    def lose_one_of_two(self) -> None:
+        """a.pdf and b.pdf are ingested, and a.pdf leaves."""
+        self.put("a.pdf", "b.pdf")
+        self.ingest()
+        (self.pdfs / "a.pdf").unlink()
+
     def fail(self, asset: str, key: str, at: datetime) -> None:
         """Say that an asset of a document was tried in vain, on what there is."""
         failure = Failure(Cause.PROCESS_ENDED, "its process ended with exit code -9")
@@ -147,18 +153,14 @@ def test_many_new_pdfs_are_asked_for_in_runs_of_neighbours(project):
 
 
 def test_a_removed_pdf_loses_its_rows_and_its_partition(project):
-    project.put("a.pdf", "b.pdf")
-    project.ingest()
-    (project.pdfs / "a.pdf").unlink()
+    project.lose_one_of_two()
     assert project.tick() == []
     assert project.partitions == [project.key("b.pdf")]
     assert project.warehouse.paths() == {project.key("b.pdf"): "b.pdf"}
 
 
 def test_a_removed_pdf_stays_while_a_run_may_use_it(project):
-    project.put("a.pdf", "b.pdf")
-    project.ingest()
-    (project.pdfs / "a.pdf").unlink()
+    project.lose_one_of_two()
     training = project.run(TRAIN, dg.DagsterRunStatus.STARTED)
     project.tick()
     assert len(project.partitions) == 2
@@ -168,9 +170,7 @@ def test_a_removed_pdf_stays_while_a_run_may_use_it(project):
 
 
 def test_after_a_killed_command_a_removed_pdf_goes(project):
-    project.put("a.pdf", "b.pdf")
-    project.ingest()
-    (project.pdfs / "a.pdf").unlink()
+    project.lose_one_of_two()
     killed = project.run(INGEST, dg.DagsterRunStatus.STARTED, **{BY_COMMAND: "true"})
     project.tick()
     ended = project.instance.get_run_by_id(killed.run_id)
@@ -198,9 +198,7 @@ def test_a_run_whose_code_server_is_gone_is_ended_and_one_whose_server_is_there_
     project, tmp_path, by_socket
 ):
     """After a power cut nobody else would end it, and it would hold up everything for ever."""
-    project.put("a.pdf", "b.pdf")
-    project.ingest()
-    (project.pdfs / "a.pdf").unlink()
+    project.lose_one_of_two()
     with served(by_socket, tmp_path) as server:
         started = project.run(TRAIN, dg.DagsterRunStatus.STARTED, **{GRPC_INFO_TAG: server})
         project.tick()
@@ -211,10 +209,16 @@ def test_a_run_whose_code_server_is_gone_is_ended_and_one_whose_server_is_there_
     assert project.partitions == [project.key("b.pdf")]
 
 
+def test_a_run_whose_code_server_nobody_can_ask_about_is_not_ended(project):
+    project.put("a.pdf")
+    unusable = json.dumps({"socket": "/" + "x" * 200})
+    started = project.run(TRAIN, dg.DagsterRunStatus.STARTED, **{GRPC_INFO_TAG: unusable})
+    project.tick()
+    assert not project.instance.get_run_by_id(started.run_id).is_finished
+
+
 def test_a_run_that_still_waits_uses_no_document_and_is_not_ended(project):
-    project.put("a.pdf", "b.pdf")
-    project.ingest()
-    (project.pdfs / "a.pdf").unlink()
+    project.lose_one_of_two()
     queued = project.run(TRAIN, dg.DagsterRunStatus.NOT_STARTED)
     project.tick()
     assert project.partitions == [project.key("b.pdf")]

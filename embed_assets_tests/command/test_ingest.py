@@ -126,6 +126,16 @@ def test_after_a_killed_command_a_removed_pdf_goes(project):
     assert project.chunks_of("a.pdf") == []
 
 
+def test_an_ingest_waits_for_no_training(project):
+    project.put("a.pdf")
+    project.ingest()
+    with project.instance() as instance:
+        create_run_for_test(instance, job_name=TRAIN, status=dg.DagsterRunStatus.STARTED)
+    assert project.ingest().waiting == ()
+    waits = [row["reason"] for row in project.status()["waiting"] if row["what"] == "comparison"]
+    assert waits == ["a run is at work: what it makes decides what is due"]
+
+
 def test_what_waits_for_a_run_of_the_ui_is_said(project):
     project.put("a.pdf", "b.pdf")
     project.ingest()

@@ -66,6 +66,11 @@ def test_who_asks_knows_that_another_process_is_busy(tmp_path: Path, process: st
     assert not is_training(tmp_path / "nowhere")
 
 
+def test_a_lock_that_can_t_be_tried_is_no_training(tmp_path: Path) -> None:
+    (tmp_path / "training-a.lock").mkdir()
+    assert not is_training(tmp_path)
+
+
 def test_a_folder_is_claimed_before_it_is_there(tmp_path: Path) -> None:
     folder = tmp_path / "models" / "training-a"
     with claimed(folder):
