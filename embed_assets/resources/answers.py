@@ -8,7 +8,7 @@ it takes 60 ms, and SQLite with a write-ahead log 0.05 ms (benchmarks/question_t
 import sqlite3
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,6 +28,7 @@ CREATE TABLE IF NOT EXISTS bills (
 CREATE TABLE IF NOT EXISTS claims (key TEXT PRIMARY KEY, owner TEXT NOT NULL) WITHOUT ROWID;
 """
 _BLOCK = 500  # keys in one statement
+_PATIENCE = 60  # seconds to wait for others
 
 
 @dataclass(frozen=True)
@@ -54,14 +55,7 @@ class AnswerStore(dg.ConfigurableResource):
         # Held while this run lives, and let go by the system if it is killed.
         lock = FileLock(_lock_file(path, owner))
         try:
-            with (
-                lock,
-                closing(sqlite3.connect(path, timeout=60, isolation_level=None)) as connection,
-            ):
-                connection.execute("PRAGMA journal_mode = WAL")
-                # Safe when the process is killed; moments may be lost when the power fails.
-                connection.execute("PRAGMA synchronous = NORMAL")
-                connection.executescript(_TABLES)
+            with lock, _connect(path) as connection:
                 answers = OpenAnswers(connection, path, owner, model, prompt_version, session)
                 try:
                     yield answers
@@ -176,6 +170,27 @@ class OpenAnswers:
 def reply_now(text: str, input_tokens: int, output_tokens: int) -> Reply:
     """A reply that has just arrived."""
     return Reply(text, input_tokens, output_tokens, datetime.now(UTC))
+
+
+@contextmanager
+def _connect(path: Path) -> Iterator[sqlite3.Connection]:
+    """A connection with a write-ahead log.
+
+    Those that open and close take turns: while the log is begun or ended, SQLite refuses others at
+    once, however long they would wait.
+    """
+    turn = FileLock(f"{path}.lock", timeout=_PATIENCE)
+    connection = sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None)
+    try:
+        with turn:
+            connection.execute("PRAGMA journal_mode = WAL")
+            # Safe when the process is killed; moments may be lost when the power fails.
+            connection.execute("PRAGMA synchronous = NORMAL")
+            connection.executescript(_TABLES)
+        yield connection
+    finally:
+        with turn:
+            connection.close()
 
 
 def _blocks(keys: Sequence[str]) -> Iterator[Sequence[str]]:

@@ -5,6 +5,8 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -33,6 +35,24 @@ def other_process(store: AnswerStore, body: str) -> subprocess.Popen:
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     return process
+
+
+def owners(store: AnswerStore) -> list[Path]:
+    """Lock files of the runs that have the store open."""
+    return list(Path(store.path).parent.glob("answers.sqlite.*.lock"))
+
+
+def test_runs_that_open_a_new_store_at_once_wait_for_each_other(tmp_path):
+    together = threading.Barrier(4)
+
+    def open_all(_: int) -> None:
+        for i in range(50):
+            together.wait(60)
+            with AnswerStore(path=str(tmp_path / f"{i}.sqlite")).open("m", "1", "s") as answers:
+                assert answers.spent() == (0, 0)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(open_all, range(4)))
 
 
 def test_an_answer_is_there_for_the_next_run(store):
@@ -85,10 +105,10 @@ def test_a_run_that_ends_gives_back_what_it_claimed(store):
         assert second.claim("key")
 
 
-def test_a_run_that_fails_leaves_no_lock_behind(store):
+def test_a_run_that_fails_leaves_no_claim_s_lock_behind(store):
     with pytest.raises(ZeroDivisionError), store.open("m", "1", "a"):
         raise ZeroDivisionError
-    assert not list(Path(store.path).parent.glob("*.lock"))
+    assert owners(store) == []
 
 
 def test_claims_of_a_killed_process_are_freed_and_its_answers_stay(store):
@@ -101,7 +121,7 @@ def test_claims_of_a_killed_process_are_freed_and_its_answers_stay(store):
         answers.release_dead()
         assert answers.known(["answered", "in flight"]) == {"answered"}
         assert answers.claim("in flight")
-    assert not list(Path(store.path).parent.glob("*.lock"))
+    assert owners(store) == []
 
 
 def test_claims_of_a_living_process_are_left_to_it(store):
