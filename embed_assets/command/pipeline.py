@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 import typer
 from dagster._core.errors import DagsterExecutionInterruptedError  # Dagster doesn't export it
-from filelock import Timeout
+from filelock import FileLock, Timeout
 
 from embed_assets.automation.plan import Wait, batches
 from embed_assets.automation.runs import (
@@ -225,20 +225,23 @@ def explain(error: BaseException, step: str | None) -> str:
 
 def prepare_home(settings: Settings) -> None:
     """Make the home folder and its Dagster instance, and point Dagster at it."""
-    try:
-        settings.dagster_home.mkdir(parents=True, exist_ok=True)
-        for name, text in (("dagster.yaml", DAGSTER_YAML), ("workspace.yaml", WORKSPACE_YAML)):
-            file = settings.dagster_home / name
-            if not file.exists():
-                file.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise SettingsError(f"EMBED_ASSETS_HOME: {error.filename}: {error.strerror}.") from error
-    if not os.access(settings.home, os.W_OK):
-        raise SettingsError(f"EMBED_ASSETS_HOME: {settings.home} may not be written to.")
     os.environ["DAGSTER_HOME"] = str(settings.dagster_home)
     for name in ("alembic", "mlflow"):
         logging.getLogger(name).setLevel(logging.WARNING)
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+    try:
+        settings.dagster_home.mkdir(parents=True, exist_ok=True)
+        if not os.access(settings.home, os.W_OK):
+            raise SettingsError(f"EMBED_ASSETS_HOME: {settings.home} may not be written to.")
+        with FileLock(settings.dagster_home / "prepared.lock"):
+            for name, text in (("dagster.yaml", DAGSTER_YAML), ("workspace.yaml", WORKSPACE_YAML)):
+                file = settings.dagster_home / name
+                if not file.exists():
+                    file.write_text(text, encoding="utf-8")
+            # Makes Dagster's databases. Two that do so at once would break each other's.
+            dg.DagsterInstance.get().dispose()
+    except OSError as error:
+        raise SettingsError(f"EMBED_ASSETS_HOME: {error.filename}: {error.strerror}.") from error
 
 
 DAGSTER_YAML = """\

@@ -38,9 +38,10 @@ def serve(
         )
     prepare_home(settings)
     commands = {"Dagster": (_dagster_command(settings, port), f"http://{HOST}:{port}")}
-    tracking = Tracking(home=str(settings.home)).uri
-    if tracking.startswith("http"):
-        mlflow_url = without_password(tracking)
+    tracking = Tracking(home=str(settings.home))
+    tracking.make_database()
+    if tracking.uri.startswith("http"):
+        mlflow_url = without_password(tracking.uri)
     else:
         mlflow_url = f"http://{HOST}:{mlflow_port}"
         commands["MLflow"] = (_mlflow_command(settings, mlflow_port), mlflow_url)
@@ -54,7 +55,7 @@ def serve(
         **os.environ,
         UI_VARIABLE: mlflow_url,
         # Not on the command line: `ps` shows that, and the address may hold a password.
-        "MLFLOW_BACKEND_STORE_URI": tracking,
+        "MLFLOW_BACKEND_STORE_URI": tracking.uri,
     }
     processes: dict[str, subprocess.Popen[bytes]] = {}
     try:

@@ -63,6 +63,10 @@ class Tracking(dg.ConfigurableResource):
         return Path(self.home, "mlflow.db")
 
     @property
+    def _artifacts(self) -> str:
+        return Path(self.home, "mlartifacts").as_uri()
+
+    @property
     def _is_in_home(self) -> bool:
         return self.uri == f"sqlite:///{self._database}"
 
@@ -70,6 +74,26 @@ class Tracking(dg.ConfigurableResource):
     def is_empty(self) -> bool:
         """Whether nothing was ever tracked: MLflow's database would have to be made first."""
         return self._is_in_home and not self._database.is_file()
+
+    def make_database(self) -> None:
+        """Make MLflow's database, if it is the home's and isn't there yet: whole, and once.
+
+        MLflow takes seconds for it. One that a kill or another process came into meanwhile would be
+        broken for ever.
+        """
+        if not self.is_empty:
+            return
+        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+        self._database.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{self._database}.lock"):
+            if not self.is_empty:  # another process has just made it
+                return
+            unfinished = self._database.with_name("mlflow.db.unfinished")
+            for left in unfinished.parent.glob(f"{unfinished.name}*"):  # by a kill
+                left.unlink()
+            SqlAlchemyStore(f"sqlite:///{unfinished}", self._artifacts).engine.dispose()
+            unfinished.replace(self._database)
 
     @contextmanager
     def run(self, context: dg.AssetExecutionContext, name: str) -> Iterator[str]:
@@ -145,12 +169,12 @@ class Tracking(dg.ConfigurableResource):
         import mlflow
         from mlflow.exceptions import MlflowException
 
+        self.make_database()
         client, mark = self.client(), _make_id(self.home)
         name = self.name
         experiment = client.get_experiment_by_name(name)
         if experiment is None:
-            artifacts = Path(self.home, "mlartifacts").as_uri()
-            location = artifacts if self.uri.startswith("sqlite:") else None
+            location = self._artifacts if self.uri.startswith("sqlite:") else None
             tags = {**MODEL_TRAINING, HOME: mark}
             try:
                 mlflow.create_experiment(name, artifact_location=location, tags=tags)

@@ -13,10 +13,11 @@ import pytest
 from dagster._core.test_utils import create_run_for_test
 
 from embed_assets.automation.runs import TRAIN
-from embed_assets.command.pipeline import _let_others_end, _Runs
+from embed_assets.command.pipeline import _let_others_end, _Runs, prepare_home
 from embed_assets.errors import ProjectError, SettingsError
 from embed_assets.settings import Settings
 from embed_assets.training.claims import training_in
+from embed_assets_tests.together import do_together
 
 
 def run(instance: dg.DagsterInstance, body: Callable[[], None]) -> dict[str, float]:
@@ -51,6 +52,15 @@ def said_of(instance: dg.DagsterInstance, error: Exception, cause: Exception | N
     said = str(failed.value)
     assert said.endswith(f" (Dagster run {failure.run_id[:8]})")
     return said.rpartition(" (")[0]
+
+
+def prepare(home: Path) -> None:
+    prepare_home(Settings(home=home))
+
+
+def test_commands_that_come_first_to_a_home_at_once_share_it(tmp_path):
+    homes = [tmp_path / str(i) for i in range(8)]
+    assert do_together(prepare, homes) == [0, 0]
 
 
 def test_what_the_project_says_is_shown_alone_whatever_caused_it(instance):

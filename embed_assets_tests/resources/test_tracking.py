@@ -1,9 +1,11 @@
 """Each home has its own experiment, models and champion; each MLflow run ends as its work did."""
 
+import multiprocessing
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from datetime import UTC, datetime
@@ -23,6 +25,7 @@ from embed_assets.resources.tracking import DAGSTER_RUN, HOME, TRAINED_IN, Track
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
 from embed_assets.tables import TABLES
+from embed_assets_tests.together import do_together
 
 PASSWORD = "swordfish-in-the-uri"
 
@@ -229,6 +232,28 @@ def test_runs_of_the_dead_are_ended_and_those_at_work_or_of_others_are_not(tmp_p
     status = {name: first.client().get_run(run).info.status for name, run in runs.items()}
     assert status == {"at work": "RUNNING", "dead": "KILLED", "dead elsewhere": "RUNNING"}
     assert first.client().get_run(by_hand.info.run_id).info.status == "RUNNING"
+
+
+def connect(home: Path) -> None:
+    Tracking(home=str(home)).connect()
+
+
+def test_processes_that_track_first_at_once_share_one_database(tmp_path: Path):
+    assert do_together(connect, [tmp_path]) == [0, 0]
+    assert home(tmp_path, "").client().get_experiment_by_name("embed-assets") is not None
+
+
+def test_a_kill_while_the_database_is_made_breaks_nothing(tmp_path: Path):
+    process = multiprocessing.get_context("spawn").Process(target=connect, args=(tmp_path,))
+    process.start()
+    while not any(part.stat().st_size for part in tmp_path.glob("mlflow.db*")):
+        assert process.is_alive()
+        time.sleep(0.001)
+    process.kill()
+    process.join()
+
+    assert home(tmp_path, "").connect() == "embed-assets"
+    assert {file.name for file in tmp_path.glob("mlflow.db*")} == {"mlflow.db", "mlflow.db.lock"}
 
 
 def test_where_nothing_was_tracked_nothing_is_ended(tmp_path: Path):
