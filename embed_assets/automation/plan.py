@@ -15,6 +15,8 @@ from embed_assets.graph import CORPUS_ASSETS, DOCUMENT_ASSETS, GRAPH
 from embed_assets.partitions import DOCUMENTS_PER_RUN
 from embed_assets.resources.ledger import UNPARTITIONED, Attempt, Cause, Records
 
+INGEST = "ingest"
+"""The job in which documents become questions."""
 NEW, CHANGED_FILE = "new", "the file has changed"
 NOT_MADE, OTHER_CODE, OTHER_INPUT = (
     "not made yet",
@@ -40,8 +42,11 @@ class Folder:
 
 @dataclass(frozen=True)
 class Work:
-    """What is under way. ingesting: whether a run ingests, or waits to. busy: whether any run is at
-    work. paused_until: when to ask for an ingest again, after those that failed.
+    """What is under way.
+
+    ingesting: whether a run makes documents, or waits to. busy: whether a run is at work, one that
+    waits left out, or a training that outlived its run. paused_until: when to ask for an ingest
+    again, after those that failed.
     """
 
     ingesting: bool = False
@@ -60,7 +65,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Wait:
-    """A document (by its path) or an asset that waits, and why. for_a_run: until a run ends."""
+    """What waits: a document's path, an asset or INGEST; and why. for_a_run: until a run ends."""
 
     what: str
     reason: str
@@ -135,7 +140,7 @@ def make_plan(
     gone = [key for key in dict.fromkeys([*partitions, *folder.loaded]) if key not in kept]
     waiting: list[Wait] = []
     moved = folder.moved
-    if work.busy:
+    if work.busy or work.ingesting:
         for keys, what in ((gone, "gone"), (moved, "moved")):
             reason = f"{what}, and a run may still use it"
             waiting += [Wait(_path(folder, key), reason, for_a_run=True) for key in keys]
@@ -144,7 +149,7 @@ def make_plan(
     groups: dict[tuple[tuple[str, ...], str], list[str]] = defaultdict(list)
     if work.ingesting:
         reason = "a run ingests: documents are looked at when it has ended"
-        waiting.append(Wait("ingest", reason, for_a_run=True))
+        waiting.append(Wait(INGEST, reason, for_a_run=True))
         found = []
     for key in found:
         if key in folder.settling:
@@ -173,7 +178,7 @@ def make_plan(
     pause = work.paused_until if policy.asked_at is None else None
     if due and pause and pause > policy.now:
         again = f"it is tried again from {pause:%Y-%m-%d %H:%M} UTC on"
-        waiting.append(Wait("ingest", f"the last ingest failed; {again}"))
+        waiting.append(Wait(INGEST, f"the last ingest failed; {again}"))
         steps = []
     return Plan(tuple(steps), tuple(waiting), tuple(add), tuple(gone), moved)
 

@@ -10,14 +10,15 @@ import dagster as dg
 from dagster._core.storage.tags import GRPC_INFO_TAG  # Dagster doesn't export it
 from filelock import FileLock, Timeout
 
-from embed_assets.automation.plan import Work
+from embed_assets.automation.plan import INGEST, Work
+from embed_assets.graph import DOCUMENT_ASSETS
 from embed_assets.resources.ledger import PAUSES
 from embed_assets.resources.tracking import Tracking
 from embed_assets.settings import Settings
 from embed_assets.training.claims import is_training
 
-INGEST, TRAIN = "ingest", "train"
-"""Jobs: documents become questions; questions become a model."""
+TRAIN = "train"
+"""The job in which questions become a model."""
 LOCK = "command.lock"
 BY_COMMAND = "embed_assets/by_command"
 """Tag of the runs that a command executes itself."""
@@ -33,15 +34,40 @@ UNFINISHED = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED, *AT_W
 
 def work_under_way(instance: dg.DagsterInstance, home: Path) -> Work:
     """What is at work: runs whose process is there, and the training of one that was killed."""
-    runs = instance.get_runs(dg.RunsFilter(statuses=UNFINISHED))
-    if runs and not _command_lives(home):
-        runs = [run for run in runs if BY_COMMAND not in run.tags]
-    runs = [run for run in runs if not _is_lost(run)]
     return Work(
-        ingesting=any(run.job_name == INGEST for run in runs),
-        busy=any(run.status in AT_WORK for run in runs) or is_training(home / "models"),
+        ingesting=any(_makes_documents(run) for run in _living(instance, home, UNFINISHED)),
+        busy=bool(at_work(instance, home)),
         paused_until=pause_until(instance, INGEST),
     )
+
+
+def at_work(instance: dg.DagsterInstance, home: Path) -> list[str]:
+    """What is at work, in words: runs by their ids, and a training that outlived its run."""
+    runs = _living(instance, home, AT_WORK)
+    names = [f"run {run.run_id[:8]} ({', '.join(_assets(run)) or run.job_name})" for run in runs]
+    if not names and is_training(home / "models"):
+        return ["the training of a run that was killed"]
+    return names
+
+
+def _living(
+    instance: dg.DagsterInstance, home: Path, statuses: list[dg.DagsterRunStatus]
+) -> list[dg.DagsterRun]:
+    """Runs of these statuses, without those whose process is known to be gone."""
+    runs = instance.get_runs(dg.RunsFilter(statuses=statuses))
+    if runs and not _command_lives(home):
+        runs = [run for run in runs if BY_COMMAND not in run.tags]
+    return [run for run in runs if not _is_lost(run)]
+
+
+def _makes_documents(run: dg.DagsterRun) -> bool:
+    """Whether a run makes document assets: of our job, or as a person chose them in the UI."""
+    return run.job_name == INGEST or not set(DOCUMENT_ASSETS).isdisjoint(_assets(run))
+
+
+def _assets(run: dg.DagsterRun) -> list[str]:
+    """Assets that were chosen for a run; none where its job decides."""
+    return sorted(key.path[-1] for key in run.asset_selection or ())
 
 
 def command_lock(home: Path) -> FileLock:

@@ -225,6 +225,30 @@ def test_a_run_that_still_waits_uses_no_document_and_is_not_ended(project):
     assert not project.instance.get_run_by_id(queued.run_id).is_finished
 
 
+def test_an_ingest_that_waits_keeps_the_documents_of_its_range(project):
+    project.lose_one_of_two()
+    queued = project.run(INGEST, dg.DagsterRunStatus.NOT_STARTED)
+    project.tick()
+    assert len(project.partitions) == 2
+    project.instance.report_run_canceled(queued)
+    project.tick()
+    assert project.partitions == [project.key("b.pdf")]
+
+
+def test_documents_that_a_person_materializes_in_the_ui_are_not_asked_for_again(project):
+    project.put("a.pdf")
+    project.tick()
+    chosen = create_run_for_test(
+        project.instance,
+        job_name="__ASSET_JOB",
+        status=dg.DagsterRunStatus.STARTED,
+        asset_selection=frozenset({dg.AssetKey("raw_pdfs")}),
+    )
+    assert project.tick() == "a run ingests: documents are looked at when it has ended"
+    project.instance.report_run_canceled(chosen)
+    assert len(project.tick()) == 1
+
+
 def test_a_model_that_nobody_knows_now_makes_nothing_stale(project):
     project.put("a.pdf")
     project.ingest()
