@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import dagster as dg
 import typer
@@ -25,10 +26,10 @@ from embed_assets.automation.runs import (
     RANGE_END,
     RANGE_START,
     TRAIN,
+    at_work,
     command_lock,
     end_dead_mlflow_runs,
     end_dead_runs,
-    work_under_way,
 )
 from embed_assets.automation.state import check_settings, code_versions, read_state, sync_partitions
 from embed_assets.automation.take_up import take_up
@@ -139,9 +140,16 @@ def _let_settle(settings: Settings) -> None:
 
 
 def _let_others_end(instance: dg.DagsterInstance, settings: Settings) -> None:
-    """Wait while others are at work in the home."""
-    typer.echo("Another run is at work in this home: waiting for it to end.", err=True)
-    while work_under_way(instance, settings.home).busy:
+    """Wait while others are at work in the home. Says for whom, whenever that changes."""
+    said: list[str] = []
+    while others := at_work(instance, settings.home):
+        if others != said:
+            typer.echo(
+                f"At work in this home: {', '.join(others)}. Waiting for that to end. What is dead "
+                "can be ended in `embed-assets ui`: Runs, Terminate, Force termination.",
+                err=True,
+            )
+            said = others
         time.sleep(1)
         end_dead_runs(instance, settings.home)
 
@@ -234,14 +242,25 @@ def prepare_home(settings: Settings) -> None:
         if not os.access(settings.home, os.W_OK):
             raise SettingsError(f"EMBED_ASSETS_HOME: {settings.home} may not be written to.")
         with FileLock(settings.dagster_home / "prepared.lock"):
-            for name, text in (("dagster.yaml", DAGSTER_YAML), ("workspace.yaml", WORKSPACE_YAML)):
-                file = settings.dagster_home / name
-                if not file.exists():
-                    file.write_text(text, encoding="utf-8")
-            # Makes Dagster's databases. Two that do so at once would break each other's.
-            dg.DagsterInstance.get().dispose()
+            _make_instance(settings.dagster_home)
     except OSError as error:
         raise SettingsError(f"EMBED_ASSETS_HOME: {error.filename}: {error.strerror}.") from error
+
+
+def _make_instance(folder: Path) -> None:
+    """Make Dagster's instance, if it isn't there yet: dagster.yaml comes last, and says that it is.
+
+    Two that make its databases at once would break each other's.
+    """
+    workspace, file = folder / "workspace.yaml", folder / "dagster.yaml"
+    if not workspace.exists():
+        workspace.write_text(WORKSPACE_YAML, encoding="utf-8")
+    if file.exists():
+        return
+    unfinished = folder / "dagster.yaml.unfinished"
+    unfinished.write_text(DAGSTER_YAML, encoding="utf-8")
+    dg.DagsterInstance.from_config(str(folder), unfinished.name).dispose()
+    unfinished.rename(file)
 
 
 DAGSTER_YAML = """\

@@ -63,6 +63,21 @@ def test_commands_that_come_first_to_a_home_at_once_share_it(tmp_path):
     assert do_together(prepare, homes) == [0, 0]
 
 
+def test_a_home_counts_as_used_only_when_dagster_s_databases_are_there(tmp_path, monkeypatch):
+    def be_killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(dg.DagsterInstance, "from_config", be_killed)
+        with pytest.raises(KeyboardInterrupt):
+            prepare(tmp_path)
+    assert not (tmp_path / "dagster" / "dagster.yaml").exists()
+    prepare(tmp_path)
+    with dg.DagsterInstance.from_config(str(tmp_path / "dagster")) as made:
+        assert made.get_runs() == []
+    assert (tmp_path / "dagster" / "schedules" / "schedules.db").is_file()
+
+
 def test_what_the_project_says_is_shown_alone_whatever_caused_it(instance):
     error = SettingsError("EMBED_ASSETS_MODEL: it can't\nbe loaded.")
     said = said_of(instance, error, OSError("errno 2"))
@@ -111,9 +126,12 @@ def test_a_command_waits_while_another_process_trains(instance, tmp_path: Path, 
     other = training_in(tmp_path / "models" / "training-a")
     other.__enter__()
     assert waits_until(instance, tmp_path, partial(other.__exit__, None, None, None))
-    assert "waiting for it to end" in capfd.readouterr().err
+    assert "the training of a run that was killed. Waiting" in capfd.readouterr().err
 
 
-def test_a_command_waits_while_a_run_of_the_ui_is_at_work(instance, tmp_path: Path):
+def test_a_command_waits_while_a_run_of_the_ui_is_at_work(instance, tmp_path: Path, capfd):
     started = create_run_for_test(instance, job_name=TRAIN, status=dg.DagsterRunStatus.STARTED)
     assert waits_until(instance, tmp_path, lambda: instance.report_run_canceled(started))
+    said = capfd.readouterr().err
+    assert f"At work in this home: run {started.run_id[:8]} ({TRAIN})." in said
+    assert said.count("Waiting") == 1
