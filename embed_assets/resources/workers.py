@@ -5,6 +5,7 @@ used because it ends and replaces a worker that hangs or crashes, and goes on wi
 standard library's pool breaks as a whole.
 """
 
+import mmap
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import wait
@@ -138,11 +139,12 @@ def _call(
 def lacks_memory() -> bool:
     """Whether this process can hardly take any more memory.
 
-    Libraries say it in many ways, few of them a MemoryError: what remains is asked instead.
+    Libraries say it in many ways, few of them a MemoryError: what remains is asked instead. It is
+    reserved for a moment, and none of it is used.
     """
     try:
-        bytearray(HEADROOM)
-    except MemoryError:
+        mmap.mmap(-1, HEADROOM).close()
+    except OSError:
         return True
     return False
 

@@ -3,6 +3,8 @@
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -153,6 +155,18 @@ def test_an_error_where_hardly_any_memory_is_left_is_put_down_to_that():
     failures = [o.failure for o in map_over([1 << 20, limit], fail_on_full_memory, pool)]
     causes = [failure and failure.cause for failure in failures]
     assert causes == [Cause.NO_MEMORY, Cause.FAILED]
+
+
+def test_to_ask_whether_memory_is_left_takes_none():
+    program = (
+        "import resource\n"
+        "from embed_assets.resources.workers import HEADROOM, lacks_memory\n"
+        "taken = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024\n"
+        "before = taken()\n"
+        "assert not lacks_memory()\n"
+        "assert taken() - before < HEADROOM / 4\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 def test_a_caller_that_stops_early_leaves_no_process_behind():
