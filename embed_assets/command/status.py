@@ -20,9 +20,10 @@ from embed_assets.command.pipeline import is_changing
 from embed_assets.command.summary import failed_documents, listing
 from embed_assets.errors import ProjectError, SettingsError
 from embed_assets.models.registry import ALIASES, aliases
+from embed_assets.pairs.splits import TRAIN
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
-from embed_assets.training.preparation import pairs_to_train, read_training_input
+from embed_assets.training.preparation import pairs_to_train, read_pairs
 
 MODELS = "models"
 """What waits where MLflow doesn't answer."""
@@ -121,7 +122,7 @@ def _new_pairs(warehouse: Warehouse, settings: Settings) -> dict[str, float]:
     Of a version that 0.1.0 trained its documents alone are known.
     """
     try:
-        pairs = pairs_to_train(read_training_input(warehouse).pairs, settings)
+        pairs = pairs_to_train(read_pairs(warehouse).filter(split=TRAIN), settings)
     except ProjectError:  # there is nothing to train on yet
         return {"new_pairs": 0, "new_share": 0.0}
     newest = warehouse.read("SELECT version, pairs FROM models ORDER BY trained_at DESC LIMIT 1")

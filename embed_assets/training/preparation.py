@@ -44,9 +44,16 @@ class TrainingInput:
 
 
 def read_training_input(warehouse: Warehouse) -> TrainingInput:
-    """What there is to train on, each pair with the path and sha256 of its PDF.
+    """What there is to train on. ProjectError as of `read_pairs`."""
+    places = warehouse.read("SELECT document_id, chunk_index, chunk_id FROM chunks")
+    return training_input(read_pairs(warehouse), places)
 
-    ProjectError where there is none, or where the pairs were made before a pair said who wrote it.
+
+def read_pairs(warehouse: Warehouse) -> pl.DataFrame:
+    """Pairs that train and validate, with their split and the path and sha256 of their PDF.
+
+    ProjectError where there is nothing to train on, or where the pairs were made before a pair said
+    who wrote it.
     """
     pairs = warehouse.read(
         "SELECT p.question_id, p.anchor, p.positive, p.global_chunk_id, p.relevant_chunk_ids, "
@@ -61,9 +68,7 @@ def read_training_input(warehouse: Warehouse) -> TrainingInput:
             "training_pairs doesn't say who wrote its questions: an older version made it. "
             "Materialize training_pairs again first."
         )
-    return training_input(
-        pairs, warehouse.read("SELECT document_id, chunk_index, chunk_id FROM chunks")
-    )
+    return pairs
 
 
 def training_input(pairs: pl.DataFrame, places: pl.DataFrame) -> TrainingInput:
