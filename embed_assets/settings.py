@@ -330,6 +330,12 @@ class Settings(  # pyright: ignore[reportIncompatibleVariableOverride] # two kin
             mode="json", include={n for n in type(self).model_fields if shaped_by(n)}
         )
 
+    @property
+    def shaping_as_set(self) -> dict[str, Any]:
+        """Those of `shaping` that are not as they are by default."""
+        fields = type(self).model_fields
+        return {n: v for n, v in self.shaping.items() if getattr(self, n) != fields[n].default}
+
     @cached_property
     def labelled_files(self) -> tuple[Path, ...]:
         """Files and folders of people's questions, in the order given."""

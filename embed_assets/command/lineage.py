@@ -33,6 +33,7 @@ def lineage_summary(settings: Settings, version: str | None) -> dict[str, Any]:
     )
     pairs = settings.home / model["pairs"] if model["pairs"] else None
     known = trained_version(model)
+    shaping = json.loads(model["settings"] or "{}")
     return {
         "version": model["version"],
         "base": model["base"],
@@ -41,7 +42,8 @@ def lineage_summary(settings: Settings, version: str | None) -> dict[str, Any]:
         "questions": int(documents["questions"].sum()),
         "chunks": _chunks(pairs),
         "pairs": str(pairs) if pairs else None,
-        "settings": json.loads(model["settings"]) if model["settings"] else None,
+        "settings": shaping.get("used"),
+        "settings_set": shaping.get("set"),
         "code": model["code"],
         "machine": model["machine"],
         "identity": model["identity"]
@@ -73,11 +75,6 @@ def lineage_text(summary: Mapping[str, Any]) -> str:
         lines[0] += "; the champion"
     made_by = (("Trained by", "code"), ("Machine", "machine"), ("Pairs", "pairs"))
     lines += [f"{title} {summary[name]}" for title, name in made_by if summary[name]]
-    used = summary["settings"] or {}
-    chosen = [
-        f"{name}={used[name]}"
-        for name, field in Settings.model_fields.items()
-        if name in used and used[name] != field.default
-    ]
-    lines += [f"Settings other than the defaults: {', '.join(chosen)}"] if chosen else []
+    chosen = ", ".join(f"{name}={value}" for name, value in (summary["settings_set"] or {}).items())
+    lines += [f"Settings other than the defaults: {chosen}"] if chosen else []
     return "\n".join([*lines, *(f"{d['sha256'][:12]}  {d['path']}" for d in summary["documents"])])

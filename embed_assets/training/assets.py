@@ -185,7 +185,10 @@ def _record(
         "dagster_run_id": making.context.run.run_id,
         "trained_at": datetime.now(UTC),
         "fingerprints": encoder.fingerprints,
-        "settings": json.dumps(settings.shaping | config.told, ensure_ascii=False),
+        "settings": json.dumps(
+            {"set": settings.shaping_as_set, "used": settings.shaping | config.told},
+            ensure_ascii=False,
+        ),
         "code": this_code(),
         "machine": machine,
         "identity": model_identity(version_card("tuned", path)),

@@ -266,9 +266,12 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
 
 
 def test_a_version_says_what_it_was_trained_with(trained: Trained) -> None:
-    used = json.loads(trained.model["settings"])
+    shaping = json.loads(trained.model["settings"])
+    used = shaping["used"]
     assert (used["epochs"], used["batch_size"], used["merge"], used["seed"]) == (1, 4, 0.75, 5)
     assert used["learning_rate"] == 6e-5, "what it was, where none was set"
+    assert "learning_rate" not in shaping["set"]
+    assert shaping["set"]["epochs"] == 1
     assert trained.model["code"].startswith("embed-assets ")
     assert trained.model["machine"] == str(this_machine())
     assert {"questions", "filters", "model"} <= set(used), "what shaped the questions too"
