@@ -1,7 +1,6 @@
 """The figures of a comparison: every model on one snapshot of the questions and the corpus."""
 
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any
 
 from embed_assets.comparison.promotion import champion_name
@@ -12,6 +11,7 @@ from embed_assets.evaluation.baselines import (
     find_baseline,
     lasting_baselines,
     measure_baselines,
+    settings_of,
 )
 from embed_assets.evaluation.retrieval import Evaluation
 from embed_assets.evaluation.scoring import measured, retrieval_task
@@ -37,7 +37,7 @@ def measure_models(
     """
     task = retrieval_task(warehouse)
     version, base_name = f"v{model['version']}", _base_of(model, settings)
-    card = model_card(settings.model_copy(update={"model": base_name}))
+    card = model_card(settings_of(base_name, settings))
     dimensions = card.dimensions(settings.dimensions)
 
     def figures(called: str, name: str, named_by: str, shown_by: str) -> Evaluation:
@@ -57,16 +57,22 @@ def _base_of(model: Mapping[str, Any], settings: Settings) -> str:
     """Name of the model that a version was fine-tuned from. ProjectError where it is another now.
 
     The settings may name it by another path than then; of an older row the name alone is known.
+    NoModelError where no model of these names can be looked at.
     """
     recorded = model["base_identity"]
     if not recorded:
         return model["base"]
-    for name in (settings.model, model["base"]):
-        with suppress(NoModelError):
-            card = model_card(settings.model_copy(update={"model": name}))
-            if model_identity(card) == recorded:
+    names, missing = dict.fromkeys([settings.model, model["base"]]), []
+    for name in names:
+        try:
+            if model_identity(model_card(settings_of(name, settings))) == recorded:
                 return name
+        except NoModelError as error:
+            missing.append(error)
+    if len(missing) == len(names):
+        raise missing[0]
     raise ProjectError(
-        f"{model['base']} is no longer the model that version {model['version']} was fine-tuned "
-        "from: they can't be compared. Materialize finetuned_model first."
+        f"{model['base']}, with the prompts and limits of today, is no longer the model that "
+        f"version {model['version']} was fine-tuned from: they can't be compared. "
+        "Materialize finetuned_model first."
     )

@@ -70,7 +70,7 @@ def baseline_versions(settings: Settings) -> list[str | tuple[str, str]]:
         elif name.startswith(HOSTED):
             found.append((name, OpenAIServer().address))
         else:
-            shape = model_shape(_settings_of(name, settings).model_copy(update={"model": name}))
+            shape = model_shape(settings_of(name, settings))
             found.append((name, digest(shape)))
     return found
 
@@ -126,17 +126,19 @@ def failed_baselines(warehouse: Warehouse, run_id: str) -> dict[str, str]:
 def find_baseline(
     warehouse: Warehouse, settings: Settings, model: str, named_by: str = SETTING
 ) -> Encoder:
-    """What embeds texts for a model. Prompts that are set are the base model's, not others'.
+    """What embeds texts for a model, by `settings_of` it.
 
     named_by: the setting, or in words what names it, for the error where it is not there.
     """
-    return find_encoder(warehouse, _settings_of(model, settings), model, named_by)[1]
+    return find_encoder(warehouse, settings_of(model, settings), model, named_by)[1]
 
 
-def _settings_of(model: str, settings: Settings) -> Settings:
+def settings_of(model: str, settings: Settings) -> Settings:
+    """Settings that name a model, without the prompts that are set for another."""
     if model == settings.model:
         return settings
-    return settings.model_copy(update={"query_prompt": None, "document_prompt": None})
+    changes = {"model": model, "query_prompt": None, "document_prompt": None}
+    return settings.model_copy(update=changes)
 
 
 def _measure(

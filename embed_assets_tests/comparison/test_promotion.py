@@ -22,6 +22,7 @@ from embed_assets.evaluation.retrieval import NO_DIMENSION, evaluate_rankings
 from embed_assets.evaluation.scoring import measured_by, retrieval_task
 from embed_assets.models.card import model_card
 from embed_assets.models.embeddings import CachedEncoder, cached_embeddings
+from embed_assets.models.files import NoModelError
 from embed_assets.models.identity import model_identity
 from embed_assets.models.registry import champion_version, make_champion, newest_model
 from embed_assets.resources.tracking import Tracking
@@ -386,6 +387,20 @@ def test_a_base_model_that_lies_elsewhere_now_is_the_same_base(project, tmp_path
     metadata, verdicts = project.compare(model=str(copy))
     assert "NDCG@10" in metadata["verdict"]
     assert "base" in verdicts
+
+
+def test_a_base_with_other_prompts_than_then_is_not_scored_in_its_place(project, tmp_path):
+    asked_then = project.settings.model_copy(update={"query_prompt": "q: "})
+    note_base(project, project.settings.model, model_identity(model_card(asked_then)))
+    other = shutil.copytree(project.settings.model, tmp_path / "other")
+    with pytest.raises(ProjectError, match="with the prompts and limits of today, is no longer"):
+        project.compare(model=str(other), query_prompt="q: ", document_prompt="d: ")
+
+
+def test_a_base_that_cant_be_looked_at_is_not_called_another(project, tmp_path):
+    note_base(project, str(tmp_path / "gone"), "of then")
+    with pytest.raises(NoModelError, match="gone"):
+        project.compare(model=str(tmp_path / "gone"))
 
 
 def test_another_model_in_the_place_of_the_base_is_not_taken_for_it(project):
