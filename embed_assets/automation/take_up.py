@@ -9,6 +9,8 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TypeVar
 
+from filelock import FileLock
+
 from embed_assets.automation.state import code_versions
 from embed_assets.graph import GRAPH
 from embed_assets.models.card import model_card
@@ -38,8 +40,14 @@ def take_up(warehouse: Warehouse, settings: Settings) -> None:
     """Translate the ledger of 0.1.0; a home of today stays as it is."""
     if _is_of_today(read_records(warehouse, "training_pairs"), warehouse):
         return
-    before = read_records(warehouse)
-    after = taken_up(before, warehouse, settings)
+    with FileLock(f"{warehouse.path}.take-up.lock"):
+        before = read_records(warehouse)
+        if not _is_of_today(before, warehouse):  # as it is if another process was quicker
+            _rewrite(warehouse, before, taken_up(before, warehouse, settings))
+
+
+def _rewrite(warehouse: Warehouse, before: Records, after: Records) -> None:
+    """Store the difference."""
     with warehouse.transaction() as transaction:
         # Their keys said too little of the model: none of them can be told from a wrong one.
         transaction.delete("embeddings", {})

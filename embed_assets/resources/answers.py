@@ -16,6 +16,8 @@ from pathlib import Path
 import dagster as dg
 from filelock import FileLock, Timeout
 
+from embed_assets.errors import BusyError
+
 _TABLES = """
 CREATE TABLE IF NOT EXISTS answers (
     key TEXT PRIMARY KEY, model TEXT NOT NULL, prompt_version TEXT NOT NULL, reply TEXT NOT NULL,
@@ -179,18 +181,30 @@ def _connect(path: Path) -> Iterator[sqlite3.Connection]:
     Those that open and close take turns: while the log is begun or ended, SQLite refuses others at
     once, however long they would wait.
     """
-    turn = FileLock(f"{path}.lock", timeout=_PATIENCE)
     connection = sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None)
     try:
-        with turn:
+        with _turn(path):
             connection.execute("PRAGMA journal_mode = WAL")
             # Safe when the process is killed; moments may be lost when the power fails.
             connection.execute("PRAGMA synchronous = NORMAL")
             connection.executescript(_TABLES)
         yield connection
     finally:
-        with turn:
+        with _turn(path):
             connection.close()
+
+
+@contextmanager
+def _turn(path: Path) -> Iterator[None]:
+    """Our turn to open or close. BusyError where others hold it for too long."""
+    try:
+        turn = FileLock(f"{path}.lock", timeout=_PATIENCE).acquire()
+    except Timeout:
+        raise BusyError(
+            f"{path}: another run held it for {_PATIENCE} s. Wait for it to end, and try again."
+        ) from None
+    with turn:
+        yield
 
 
 def _blocks(keys: Sequence[str]) -> Iterator[Sequence[str]]:

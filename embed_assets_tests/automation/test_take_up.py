@@ -1,5 +1,6 @@
 """A home that version 0.1.0 made is taken up: nothing that it has is made anew without need."""
 
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import duckdb
@@ -33,6 +34,10 @@ MODEL_CODE = "3.1, c4980ff5e815a2cc"
 """Code version of finetuned_model that 0.1.0 had with no settings."""
 PAIRS_CODE = "4, 14e9ac76104836ae"
 """Code version of training_pairs that 0.1.0 had with no settings."""
+AN_EMBEDDING = pl.DataFrame(
+    {"model": ["4cc14e21aec852c3"], "text_id": ["a"], "embedding": [[0.0]]},
+    schema=TABLES["embeddings"].schema,
+)
 NO_FILE, WITHOUT_QUESTIONS = "document-0", "document-1"
 
 
@@ -197,11 +202,25 @@ def test_questions_that_were_not_asked_are_due_for_the_next_command(home):
 
 
 def test_embeddings_whose_keys_say_too_little_are_forgotten(home):
-    row = {"model": ["4cc14e21aec852c3"], "text_id": ["a"], "embedding": [[0.0]]}
-    of_then = pl.DataFrame(row, schema=TABLES["embeddings"].schema)
-    home.warehouse.replace("embeddings", of_then)
+    home.warehouse.replace("embeddings", AN_EMBEDDING)
     take_up(home.warehouse, home.settings)
     assert home.warehouse.count("embeddings") == 0
+
+
+def test_a_home_that_another_process_takes_up_meanwhile_is_left_to_it(home, monkeypatch):
+    """What its first run has made must stay."""
+
+    @contextmanager
+    def be_slower(*_: object):
+        with monkeypatch.context() as patch:
+            patch.setattr("embed_assets.automation.take_up.FileLock", nullcontext)
+            take_up(home.warehouse, home.settings)
+        home.warehouse.replace("embeddings", AN_EMBEDDING)
+        yield
+
+    monkeypatch.setattr("embed_assets.automation.take_up.FileLock", be_slower)
+    take_up(home.warehouse, home.settings)
+    assert home.warehouse.count("embeddings") == 1
 
 
 def test_a_home_that_was_never_trained_is_taken_up_too(tmp_path):

@@ -10,7 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
+from embed_assets.errors import BusyError
 from embed_assets.resources.answers import AnswerStore, reply_now
 
 
@@ -53,6 +55,14 @@ def test_runs_that_open_a_new_store_at_once_wait_for_each_other(tmp_path):
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(open_all, range(4)))
+
+
+def test_who_gets_no_turn_to_open_says_so(store, monkeypatch):
+    monkeypatch.setattr("embed_assets.resources.answers._PATIENCE", 0.1)
+    Path(store.path).parent.mkdir()
+    held = FileLock(f"{store.path}.lock")
+    with held, pytest.raises(BusyError, match="another run held it"), store.open("m", "1", "s"):
+        pass
 
 
 def test_an_answer_is_there_for_the_next_run(store):

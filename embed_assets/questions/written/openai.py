@@ -39,8 +39,11 @@ CHARACTERS_PER_TOKEN = 3  # where the server doesn't count
 
 
 Keep = Callable[[Prompt, Reply | Exception], None]
+"""Takes a prompt's reply, or why it has none."""
 Spend = Callable[[int, int], None]
+"""Puts input and output tokens of a call on the bill."""
 Spent = Callable[[], tuple[int, int]]
+"""Gives input and output tokens on the bill so far."""
 
 
 def cost(settings: Settings, input_tokens: int, output_tokens: int) -> float:
