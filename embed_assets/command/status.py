@@ -112,7 +112,7 @@ def _retraining(warehouse: Warehouse, plan: Plan, settings: Settings) -> dict[st
     elif step is not None and "training_pairs" in step.assets:
         reason = "new training_pairs will tell"
     else:
-        reason = waits or "the newest model was trained on the pairs of today"
+        reason = waits or "the newest model was trained on the pairs as they are"
     return {"due": due, "reason": reason, **_new_pairs(warehouse, settings)}
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from embed_assets.charts import to_png
 from embed_assets.comparison.examples import most_changed
 from embed_assets.comparison.plots import composition_chart, quality_kept_chart, ranking_chart
-from embed_assets.comparison.report import Report, render_report
+from embed_assets.comparison.report import Report, format_p_value, render_report
 from embed_assets.comparison.verdict import (
     Comparison,
     full_size,
@@ -134,7 +134,8 @@ def baselines_table(result: Comparison, failed: Mapping[str, str]) -> str:
         lines.append(
             f"| {row['model']} | {row['dimension'] or '–'} | {row['score']:.4f} "
             f"| {row['tuned']:.4f} | {row['difference']:+.4f} "
-            f"| {row['low']:+.3f} … {row['high']:+.3f} | {row['p_value']:.3f} | {row['verdict']} |"
+            f"| {row['low']:+.3f} … {row['high']:+.3f} "
+            f"| {format_p_value(row['p_value'])} | {row['verdict']} |"
         )
     lines += [f"\n{called} could not be scored: {reason}" for called, reason in failed.items()]
     return "\n".join(lines)

@@ -101,7 +101,7 @@ def render_report(report: Report) -> str:
         "signed_score": lambda value: _format(value, "+.3f"),
         "percent": lambda fraction: _format(fraction, ".1%"),
         "signed_percent": lambda percent: _format(percent and percent / 100, "+.1%"),
-        "p_value": _format_p_value,
+        "p_value": format_p_value,
         "pages": _format_pages,
         "rank": lambda rank: f"rank {rank}" if rank else "not found",
         "is_long": lambda text: len(_one_line(text)) > _SHORT,
@@ -197,7 +197,8 @@ def _format(value: float | None, spec: str) -> str:
     return "–" if value is None else format(value, spec).replace("-", "\N{MINUS SIGN}")
 
 
-def _format_p_value(value: float) -> str:
+def format_p_value(value: float) -> str:
+    """A p-value to three places; one that would be 0.000 as `< 0.001`."""
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
