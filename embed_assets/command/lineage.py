@@ -42,7 +42,7 @@ def lineage_summary(settings: Settings, version: str | None) -> dict[str, Any]:
         "questions": int(documents["questions"].sum()),
         "chunks": _chunks(pairs),
         "pairs": str(pairs) if pairs else None,
-        "settings": shaping.get("used"),
+        "settings": shaping.get("used", shaping) or None,  # older rows hold those alone
         "settings_set": shaping.get("set"),
         "code": model["code"],
         "machine": model["machine"],
