@@ -5,10 +5,10 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 
 import dagster as dg
@@ -17,6 +17,7 @@ import pytest
 from dagster._core.errors import DagsterExecutionInterruptedError
 from dagster._core.remote_representation.external_data import RepositorySnap
 from mlflow import MlflowClient
+from sqlalchemy import Engine, event
 
 from embed_assets.definitions import build_definitions
 from embed_assets.errors import hide_password
@@ -238,19 +239,28 @@ def connect(home: Path) -> None:
     Tracking(home=str(home)).connect()
 
 
+def die_half_way(home: Path) -> None:
+    commits = count()
+
+    def die(*_: object) -> None:
+        if next(commits):  # the second, which would say how far the tables are changed already
+            signal.raise_signal(signal.SIGKILL)
+
+    event.listen(Engine, "commit", die)
+    connect(home)
+
+
 def test_processes_that_track_first_at_once_share_one_database(tmp_path: Path):
     assert do_together(connect, [tmp_path]) == [0, 0]
     assert home(tmp_path, "").client().get_experiment_by_name("embed-assets") is not None
 
 
 def test_a_kill_while_the_database_is_made_breaks_nothing(tmp_path: Path):
-    process = multiprocessing.get_context("spawn").Process(target=connect, args=(tmp_path,))
+    process = multiprocessing.get_context("spawn").Process(target=die_half_way, args=(tmp_path,))
     process.start()
-    while not any(part.stat().st_size for part in tmp_path.glob("mlflow.db*")):
-        assert process.is_alive()
-        time.sleep(0.001)
-    process.kill()
     process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert (tmp_path / "mlflow.db.unfinished").stat().st_size > 0
 
     assert home(tmp_path, "").connect() == "embed-assets"
     assert {file.name for file in tmp_path.glob("mlflow.db*")} == {"mlflow.db", "mlflow.db.lock"}
