@@ -181,13 +181,13 @@ def _connect(path: Path) -> Iterator[sqlite3.Connection]:
     Those that open and close take turns: while the log is begun or ended, SQLite refuses others at
     once, however long they would wait.
     """
-    connection = sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None)
+    with _turn(path):
+        connection = sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None)
+        connection.execute("PRAGMA journal_mode = WAL")
+        # Safe when the process is killed; moments may be lost when the power fails.
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.executescript(_TABLES)
     try:
-        with _turn(path):
-            connection.execute("PRAGMA journal_mode = WAL")
-            # Safe when the process is killed; moments may be lost when the power fails.
-            connection.execute("PRAGMA synchronous = NORMAL")
-            connection.executescript(_TABLES)
         yield connection
     finally:
         with _turn(path):

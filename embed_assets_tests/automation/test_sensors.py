@@ -159,12 +159,17 @@ def test_a_removed_pdf_loses_its_rows_and_its_partition(project):
     assert project.warehouse.paths() == {project.key("b.pdf"): "b.pdf"}
 
 
-def test_a_removed_pdf_stays_while_a_run_may_use_it(project):
+@pytest.mark.parametrize(
+    ("job", "status"),
+    [(TRAIN, dg.DagsterRunStatus.STARTED), (INGEST, dg.DagsterRunStatus.NOT_STARTED)],
+    ids=["a training at work", "an ingest that waits, with it in its range"],
+)
+def test_a_removed_pdf_stays_while_a_run_may_use_it(project, job, status):
     project.lose_one_of_two()
-    training = project.run(TRAIN, dg.DagsterRunStatus.STARTED)
+    run = project.run(job, status)
     project.tick()
     assert len(project.partitions) == 2
-    project.instance.report_run_canceled(training)
+    project.instance.report_run_canceled(run)
     project.tick()
     assert project.partitions == [project.key("b.pdf")]
 
@@ -223,16 +228,6 @@ def test_a_run_that_still_waits_uses_no_document_and_is_not_ended(project):
     project.tick()
     assert project.partitions == [project.key("b.pdf")]
     assert not project.instance.get_run_by_id(queued.run_id).is_finished
-
-
-def test_an_ingest_that_waits_keeps_the_documents_of_its_range(project):
-    project.lose_one_of_two()
-    queued = project.run(INGEST, dg.DagsterRunStatus.NOT_STARTED)
-    project.tick()
-    assert len(project.partitions) == 2
-    project.instance.report_run_canceled(queued)
-    project.tick()
-    assert project.partitions == [project.key("b.pdf")]
 
 
 def test_documents_that_a_person_materializes_in_the_ui_are_not_asked_for_again(project):
