@@ -30,6 +30,7 @@ Precision = Literal["auto", "fp32", "bf16"]
 Method = Literal["full", "lora", "adapter"]
 Loss = Literal["mnrl", "cached_mnrl", "gist"]
 LabelledPurpose = Literal["train", "test"]
+RetrainFrom = Literal["base", "champion"]
 Merge = Literal["best"] | Annotated[float, Field(gt=0, le=1)]
 
 
@@ -52,6 +53,7 @@ QUESTIONS = Shapes("synthetic_questions")
 QUESTIONS_AND_PAIRS = Shapes("synthetic_questions", "training_pairs")
 FINETUNED_MODEL = Shapes("finetuned_model")
 COMPARED = Shapes("base_eval", "comparison")
+COMPARISON = Shapes("comparison")
 
 
 class Group(BaseModel):
@@ -263,6 +265,11 @@ class Training(Group):
         "against forgetting. `best`: the one of four that is best on validation. Unset: 1, and 0.5 "
         "where most questions are extractive",
     )
+    retrain_from: Annotated[RetrainFrom, FINETUNED_MODEL] = Field(
+        default="base",
+        description="What a training starts from: `base`, or `champion`: on from the champion, "
+        "with a replay of what it was trained on",
+    )
     processes: Annotated[int, FINETUNED_MODEL] = Field(
         default=0, ge=0, description="Processes that train together, by torchrun. 0: one per GPU"
     )
@@ -282,8 +289,73 @@ class Evaluation(Group):
     )
 
 
+class Promotion(Group):
+    """When a model becomes the champion: better than its base beyond chance, and none of these."""
+
+    promotion_margin: Annotated[float, COMPARISON] = Field(
+        default=0.01,
+        ge=0,
+        le=1,
+        description="NDCG@10 by which it may be lower than the champion, on any test split and at "
+        "any dimension: a greater loss that is beyond chance keeps it from promotion",
+    )
+    general: Annotated[str, COMPARISON] = Field(
+        default="data/general",
+        description="BEIR folder of general questions, by which forgetting is noticed. "
+        "`data/general` comes with the project, wherever it is started. `none`: nothing",
+    )
+    general_loss: Annotated[float, COMPARISON] = Field(
+        default=0.02,
+        ge=0,
+        le=1,
+        description="NDCG@10 by which it may be lower than its base on these",
+    )
+    figures_behind: Annotated[int, NOTHING] = Field(
+        default=20,
+        ge=0,
+        description="Documents that may have come, changed or gone since the champion was scored, "
+        "before a check warns",
+    )
+
+
+class Automation(Group):
+    """When the sensors act."""
+
+    lost_share: Annotated[float, NOTHING] = Field(
+        default=1 / 3,
+        ge=0,
+        le=1,
+        description="Share of the documents that may leave the folder at once; more waits until a "
+        "person agrees (`embed-assets ingest --yes`)",
+    )
+    retrain_share: Annotated[float, NOTHING] = Field(
+        default=0.05,
+        ge=0,
+        description="Share of new, changed and removed pairs from which on the model is trained "
+        "again",
+    )
+    retrain_wait_hours: Annotated[float, NOTHING] = Field(
+        default=24.0,
+        ge=0,
+        description="Hours after which it is trained again on any change, however small",
+    )
+    retrain_pause_hours: Annotated[float, NOTHING] = Field(
+        default=1.0, ge=0, description="Hours from one training to the next, at least"
+    )
+
+
 class Settings(  # pyright: ignore[reportIncompatibleVariableOverride] # two kinds of model_config
-    Places, Model, Documents, Questions, Llm, Filters, Training, Evaluation, BaseSettings
+    Places,
+    Model,
+    Documents,
+    Questions,
+    Llm,
+    Filters,
+    Training,
+    Evaluation,
+    Promotion,
+    Automation,
+    BaseSettings,
 ):
     """What a person can turn. Paths are made absolute, so that child processes agree on them."""
 
@@ -346,6 +418,13 @@ class Settings(  # pyright: ignore[reportIncompatibleVariableOverride] # two kin
         return (beside,) if beside.is_file() else ()
 
     @property
+    def general_folder(self) -> Path | None:
+        """BEIR folder of general questions, if any."""
+        if self.general == type(self).model_fields["general"].default:
+            return Path(__file__).parent.parent / self.general
+        return None if self.general == "none" else Path(os.path.abspath(self.general))
+
+    @property
     def warehouse(self) -> Path:
         """The DuckDB file."""
         return self.home / "warehouse.duckdb"
@@ -392,7 +471,8 @@ def settings_table() -> str:
     lines = ["| variable | default | meaning |", "| --- | --- | --- |"]
     for group in Group.__subclasses__():
         for name, field in group.model_fields.items():
-            default = "" if field.default in (None, "") else f"`{field.default}`"
+            default = f"{field.default:.3g}" if isinstance(field.default, float) else field.default
+            default = "" if default in (None, "") else f"`{default}`"
             lines.append(f"| `{PREFIX}{name.upper()}` | {default} | {field.description} |")
     return "\n".join(lines)
 

@@ -322,6 +322,26 @@ _TABLES = (
         },
     ),
     Table(
+        "pair_changes",
+        ("changed_at",),
+        {
+            "changed_at": _time("When the pairs that train or validate became what they are"),
+            "version": _text("Version of these pairs, as in the ledger"),
+        },
+    ),
+    Table(
+        "forgotten",
+        ("path", "sha256"),
+        {
+            "path": _text("Path of a PDF that was forgotten, relative to the PDF folder"),
+            "sha256": _text("sha256 of its content"),
+            "document_id": _DOCUMENT_ID,
+            "versions": _texts("Versions that were trained on it"),
+            "forgotten_at": _time("When it was forgotten"),
+            "command": _text("Who forgot it, by which command"),
+        },
+    ),
+    Table(
         "models",
         ("version",),
         {
@@ -345,6 +365,9 @@ _TABLES = (
             "identity": _text("Digest of all that decides its vectors", nullable=True),
             "base_identity": _text(
                 "The same of its base, as it was when it was fine-tuned", nullable=True
+            ),
+            "trained_from": _text(
+                "Version that it was trained on from; null where it was the base", nullable=True
             ),
             "pairs": _text(
                 "Parquet file of the pairs that it was trained on, relative to the home",

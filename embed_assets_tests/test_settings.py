@@ -167,8 +167,17 @@ WITNESSES: dict[str, Any] = {
     "frozen_share": 0.5,
     "hard_negatives": 1,
     "merge": "best",
+    "retrain_from": "champion",
     "processes": 7,
     "seed": 7,
+    "promotion_margin": 0.5,
+    "general": "none",
+    "general_loss": 0.5,
+    "figures_behind": 7,
+    "lost_share": 0.5,
+    "retrain_share": 0.5,
+    "retrain_wait_hours": 7.0,
+    "retrain_pause_hours": 7.0,
 }
 """Another value of each setting."""
 

@@ -160,6 +160,19 @@ def is_changing(file: FoundDocument, now: datetime) -> bool:
 
 
 @contextmanager
+def at_rest(settings: Settings) -> Iterator[dg.DagsterInstance]:
+    """The home's Dagster instance, while nobody else is at work in the home.
+
+    Waits for runs that are at work, and says for which. ProjectError where a command is.
+    """
+    prepare_home(settings)
+    with _alone(settings), dg.DagsterInstance.get() as instance:
+        end_dead_runs(instance, settings.home)
+        _let_others_end(instance, settings)
+        yield instance
+
+
+@contextmanager
 def _alone(settings: Settings) -> Iterator[None]:
     try:
         # A sensor's tick holds it for a moment.
