@@ -17,7 +17,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from embed_assets.automation.sensors import pdf_folder
+from embed_assets.automation.sensors import build_sensors
 from embed_assets.automation.state import code_versions
 from embed_assets.command.pipeline import Done
 from embed_assets.command.status import status_summary
@@ -82,7 +82,7 @@ class Ticks:
             definitions=self.definitions,
         )
         start = time.perf_counter()
-        result = pdf_folder(context)
+        result = build_sensors(self.settings)[0](context)
         seconds = time.perf_counter() - start
         assert isinstance(result, dg.SensorResult), result
         self.cursor = result.cursor

@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 
 from embed_assets.automation.runs import INGEST, TRAIN
-from embed_assets.automation.sensors import pdf_folder
+from embed_assets.automation.sensors import build_sensors
 from embed_assets.automation.state import code_versions
 from embed_assets.comparison import assets as comparison_stage
 from embed_assets.documents import assets as documents_stage
@@ -54,7 +54,7 @@ def build_definitions(
             dg.define_asset_job(INGEST, [*DOCUMENT_ASSETS], description="PDFs become questions."),
             dg.define_asset_job(TRAIN, [*CORPUS_ASSETS], description="Questions become a model."),
         ],
-        sensors=[pdf_folder],
+        sensors=build_sensors(settings),
         # A step in its own process costs four seconds to start; parsing and training have theirs.
         executor=dg.in_process_executor,
         resources={**build_resources(settings), **(overrides or {})},

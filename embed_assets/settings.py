@@ -321,6 +321,11 @@ class Promotion(Group):
 class Automation(Group):
     """When the sensors act."""
 
+    watch: Annotated[bool, NOTHING] = Field(
+        default=False,
+        description="Whether both sensors are on from the start, as with `embed-assets ui --watch`",
+    )
+
     lost_share: Annotated[float, NOTHING] = Field(
         default=1 / 3,
         ge=0,

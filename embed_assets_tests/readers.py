@@ -3,11 +3,25 @@
 import os
 import signal
 import time
+from pathlib import Path
 
 from embed_assets.documents.parsing import Page
+from embed_assets_tests.e2e.conftest import DOCUMENTS
 
+ENOUGH = ("alder", "birch", "hornbeam", "elm", "hawthorn", "rowan")
+"""Names of documents that give enough questions to train on together."""
 READ = "READ"
 """Environment variable: a file that gets a line for each file that is read."""
+
+
+def write_documents(folder: Path, *names: str) -> None:
+    """Files of two pages' text each, in which no sentence is as in another."""
+    for name in names:
+        text = list(DOCUMENTS.values())[len(name) % len(DOCUMENTS)].strip()
+        text = text.replace(" the ", f" the {name} ").replace(".", f" at {name}.")
+        file = folder / f"{name}.pdf"
+        file.write_text(text)
+        os.utime(file, (1_700_000_000, 1_700_000_000))
 
 
 def read(content: bytes) -> list[Page]:

@@ -141,9 +141,12 @@ def test_two_jobs_divide_the_assets_between_them(definitions):
     assert definitions.resolve_job_def("train").partitions_def is None
 
 
-def test_a_sensor_watches_the_folder_and_starts_ingest(definitions):
-    [sensor] = definitions.get_repository_def().sensor_defs
-    assert (sensor.name, sensor.job_name) == ("pdf_folder", "ingest")
+@pytest.mark.parametrize("watch", [True, False])
+def test_two_sensors_ask_for_the_two_jobs_and_are_on_where_that_is_set(tmp_path, watch):
+    definitions = build_definitions(Settings(home=tmp_path, watch=watch))
+    sensors = definitions.get_repository_def().sensor_defs
+    assert {s.name: s.job_name for s in sensors} == {"pdf_folder": "ingest", "retraining": "train"}
+    assert {s.default_status is dg.DefaultSensorStatus.RUNNING for s in sensors} == {watch}
 
 
 def test_a_check_says_of_each_document_whether_it_is_readable_and_blocks_nothing(definitions):

@@ -174,6 +174,7 @@ WITNESSES: dict[str, Any] = {
     "general": "none",
     "general_loss": 0.5,
     "figures_behind": 7,
+    "watch": True,
     "lost_share": 0.5,
     "retrain_share": 0.5,
     "retrain_wait_hours": 7.0,

@@ -9,7 +9,9 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import Enum, auto
 
+from embed_assets.automation.retraining import RetrainingPolicy, Untrained, at
 from embed_assets.documents.folder import FoundDocument, Loaded
 from embed_assets.graph import CORPUS_ASSETS, DOCUMENT_ASSETS, GRAPH
 from embed_assets.partitions import DOCUMENTS_PER_RUN
@@ -17,12 +19,15 @@ from embed_assets.resources.ledger import UNPARTITIONED, Attempt, Cause, Records
 
 INGEST = "ingest"
 """The job in which documents become questions."""
+FOLDER = "folder"
+"""What waits where documents were lost."""
 NEW, CHANGED_FILE = "new", "the file has changed"
 NOT_MADE, OTHER_CODE, OTHER_INPUT = (
     "not made yet",
     "its code or settings have changed",
     "what it is made from has changed",
 )
+FORGOTTEN = "the newest version learned from a document that was forgotten"
 
 
 @dataclass(frozen=True)
@@ -44,14 +49,17 @@ class Folder:
 class Work:
     """What is under way.
 
-    ingesting: whether a run makes documents, or waits to. busy: whether a run is at work, one that
-    waits left out, or a training that outlived its run. paused_until: when to ask for an ingest
-    again, after those that failed.
+    ingesting: whether a run makes documents, or waits to. training: whether a run makes what is
+    made of all of them, or waits to. busy: whether a run is at work, one that waits left out, or a
+    training that outlived its run. paused_until, training_paused_until: when to ask for an ingest,
+    or for a training, again, after those that failed.
     """
 
     ingesting: bool = False
+    training: bool = False
     busy: bool = False
     paused_until: datetime | None = None
+    training_paused_until: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -63,20 +71,31 @@ class Step:
     reason: str
 
 
+class Until(Enum):
+    """What somebody waits for."""
+
+    LATER = auto()
+    """A time, or a change."""
+    RUN_ENDS = auto()
+    PERSON = auto()
+    """A person's agreement."""
+
+
 @dataclass(frozen=True)
 class Wait:
-    """What waits: a document's path, an asset or INGEST; and why. for_a_run: until a run ends."""
+    """What waits: a document's path, an asset, INGEST or FOLDER; why, and for what."""
 
     what: str
     reason: str
-    for_a_run: bool = False
+    until: Until = Until.LATER
 
 
 @dataclass(frozen=True)
 class Plan:
     """What is to be done. refused: why nothing is, until a person agrees.
 
-    add, remove: partitions. moved: as in Folder.
+    add, remove: partitions. moved: as in Folder. lost: documents on record that are no longer in
+    the folder, and stay on record until a person agrees.
     """
 
     steps: tuple[Step, ...] = ()
@@ -84,6 +103,7 @@ class Plan:
     add: tuple[str, ...] = ()
     remove: tuple[str, ...] = ()
     moved: Mapping[str, str] = field(default_factory=dict)
+    lost: tuple[str, ...] = ()
     refused: str | None = None
 
     @property
@@ -106,15 +126,20 @@ class Plan:
 class Policy:
     """What the plan goes by. code_versions: by asset. parse_timeout: seconds for a document.
 
-    asked_at: when a person asked; what was tried in vain before is tried once more. agreed: whether
-    the person agreed to the loss of all documents.
+    asked_at: when a person asked; what was tried in vain before is tried once more, and no training
+    waits. budget_since: since when there is a new budget for language models. agreed: whether a
+    person agreed to the loss of documents. lost_share: of the documents on record, that may leave
+    at once without it.
     """
 
     code_versions: Mapping[str, str]
     parse_timeout: float
     now: datetime
     asked_at: datetime | None = None
+    budget_since: datetime | None = None
     agreed: bool = False
+    lost_share: float = 1.0
+    retraining: RetrainingPolicy = field(default_factory=RetrainingPolicy)
 
     def tries_again(self, attempt: Attempt) -> bool:
         """Whether it is time for another try of what nothing has changed about."""
@@ -125,31 +150,44 @@ class Policy:
             return False
         if self.asked_at is not None and attempt.tried_at < self.asked_at:
             return True
+        if attempt.failure.cause is Cause.NOT_ASKED:
+            return self.budget_since is not None and attempt.tried_at < self.budget_since
         return attempt.next_at is not None and attempt.next_at <= self.now
 
 
 def make_plan(
-    records: Records, folder: Folder, partitions: Sequence[str], work: Work, policy: Policy
+    records: Records,
+    folder: Folder,
+    partitions: Sequence[str],
+    work: Work,
+    policy: Policy,
+    untrained: Untrained | None = None,
 ) -> Plan:
     """What is due and what waits. partitions: keys that Dagster knows, oldest first."""
-    same = folder.moved or not folder.loaded.keys().isdisjoint(folder.found)
-    if folder.loaded and not same and not policy.agreed:
-        known = len(folder.loaded)
-        return Plan(refused=f"none of the {known} documents on record is in the folder")
+    untrained = untrained or Untrained()
     kept = {*folder.found, *folder.moved.values()}
-    gone = [key for key in dict.fromkeys([*partitions, *folder.loaded]) if key not in kept]
+    lost = [] if policy.agreed else [key for key in folder.loaded if key not in kept]
+    if lost and len(lost) == len(folder.loaded):
+        said = f"none of the {len(lost)} documents on record is in the folder"
+        return Plan(refused=said, lost=tuple(lost))
     waiting: list[Wait] = []
+    # A person deletes one document now and then; a folder that is half there loses many.
+    if len(lost) > max(1, policy.lost_share * len(folder.loaded)):
+        waiting.append(Wait(FOLDER, _loss(lost, folder, policy), Until.PERSON))
+    else:
+        lost = []
+    gone = [k for k in dict.fromkeys([*partitions, *folder.loaded]) if k not in {*kept, *lost}]
     moved = folder.moved
     if work.busy or work.ingesting:
         for keys, what in ((gone, "gone"), (moved, "moved")):
             reason = f"{what}, and a run may still use it"
-            waiting += [Wait(_path(folder, key), reason, for_a_run=True) for key in keys]
+            waiting += [Wait(_path(folder, key), reason, Until.RUN_ENDS) for key in keys]
         gone, moved = [], {}
     found = [key for key in folder.found if key not in folder.moved]
     groups: dict[tuple[tuple[str, ...], str], list[str]] = defaultdict(list)
     if work.ingesting:
         reason = "a run ingests: documents are looked at when it has ended"
-        waiting.append(Wait(INGEST, reason, for_a_run=True))
+        waiting.append(Wait(INGEST, reason, Until.RUN_ENDS))
         found = []
     for key in found:
         if key in folder.settling:
@@ -165,22 +203,39 @@ def make_plan(
     due = {key for step in steps for key in step.documents}
     without_partition = (folder.loaded.keys() | due) - set(partitions)
     add = [key for key in found if key in without_partition]
-    if steps or gone or moved or any(wait.for_a_run for wait in waiting):
+    come_first = steps or gone or moved or any(w.until is Until.RUN_ENDS for w in waiting)
+    if come_first and not _overdue(work, untrained, policy):
         waiting.append(Wait("training_pairs", "documents come first"))
     else:
-        corpus, waits = _corpus_due(records, policy)
+        corpus, waits = _corpus_due(records, work, policy, untrained)
         waiting += waits
-        if corpus and work.busy:
-            reason = "a run is at work: what it makes decides what is due"
-            waiting += [Wait(asset, reason, for_a_run=True) for asset in corpus.assets]
-        elif corpus:
-            steps.append(corpus)
+        steps += [corpus] if corpus else []
     pause = work.paused_until if policy.asked_at is None else None
     if due and pause and pause > policy.now:
-        again = f"it is tried again from {pause:%Y-%m-%d %H:%M} UTC on"
-        waiting.append(Wait(INGEST, f"the last ingest failed; {again}"))
-        steps = []
-    return Plan(tuple(steps), tuple(waiting), tuple(add), tuple(gone), moved)
+        waiting.append(
+            Wait(INGEST, f"the last ingest failed; it is tried again from {at(pause)} on")
+        )
+        steps = [step for step in steps if not step.documents]
+    return Plan(tuple(steps), tuple(waiting), tuple(add), tuple(gone), moved, tuple(lost))
+
+
+def _loss(lost: Sequence[str], folder: Folder, policy: Policy) -> str:
+    """That so many documents are gone that a person has to agree."""
+    paths = ", ".join(sorted(_path(folder, key) for key in lost)[:3])
+    more = ", …" if len(lost) > 3 else ""
+    return (
+        f"{len(lost)} of the {len(folder.loaded)} documents on record are gone ({paths}{more}): "
+        f"more than {100 * policy.lost_share:.0f} % at once wait until a person agrees"
+    )
+
+
+def _overdue(work: Work, untrained: Untrained, policy: Policy) -> bool:
+    """Whether what changed has waited so long that no more documents come before it.
+
+    Where documents never cease to come there would be no training at all.
+    """
+    asked = policy.asked_at is not None
+    return not asked and not work.training and policy.retraining.waited(untrained, policy.now)
 
 
 def _document_due(
@@ -205,23 +260,25 @@ def _document_due(
     return None
 
 
-def _corpus_due(records: Records, policy: Policy) -> tuple[Step | None, list[Wait]]:
-    """The assets over all documents to make now, in order.
+def _corpus_due(
+    records: Records, work: Work, policy: Policy, untrained: Untrained
+) -> tuple[Step | None, list[Wait]]:
+    """The assets over all documents to make now, in order, and those that wait.
 
     When the pairs are stale and all else is as it was, the pairs alone are made first: only then is
     it known whether what is made from them is stale.
     """
-    chosen: list[str] = []
-    reasons: list[str] = []
+    chosen: dict[str, str] = {}
     waiting: list[Wait] = []
+    held: set[str] = set()
     for asset in CORPUS_ASSETS:
         upstream = [name for name in GRAPH[asset].upstream if not GRAPH[name].partitioned]
-        held = next((w for w in waiting if w.what in upstream), None)
-        if held is not None:
-            waiting.append(Wait(asset, f"{held.what} waits"))
+        if name := next((name for name in upstream if name in held), None):
+            waiting.append(Wait(asset, f"{name} waits"))
+            held.add(asset)
             continue
         tried = records.tried.get((asset, UNPARTITIONED))
-        reason = _reason(asset, UNPARTITIONED, records, policy)
+        reason = _corpus_reason(asset, records, policy, untrained)
         inputs = records.input_version(asset)
         # A failure says nothing of what is up to date: its run may have had settings of its own.
         counts = tried and (reason is not None or tried.failure.cause is not Cause.FAILED)
@@ -230,14 +287,57 @@ def _corpus_due(records: Records, policy: Policy) -> tuple[Step | None, list[Wai
                 reason = reason or f"tried in vain before: {tried.failure.cause}"
             elif reason is not None:
                 waiting.append(Wait(asset, _again(tried)))
+                held.add(asset)
                 continue
+        if untrained.too_few and policy.asked_at is None:
+            waiting.append(Wait(asset, untrained.too_few))
+            break
         follows = [name for name in upstream if name in chosen and name != CORPUS_ASSETS[0]]
-        if reason is not None or follows:
-            chosen.append(asset)
-            reasons.append(reason or OTHER_INPUT)
-            if asset == CORPUS_ASSETS[0] and (asset, UNPARTITIONED) in records.made:
-                break
-    return (Step(tuple(chosen), (), reasons[0]) if chosen else None), waiting
+        reason = reason or (OTHER_INPUT if follows else None)
+        if reason is None:
+            continue
+        if wait := _not_yet(asset, reason, records, work, policy, untrained):
+            # A model that waits for its time is compared meanwhile as it is.
+            waiting.append(wait)
+            continue
+        chosen[asset] = reason
+        if asset == CORPUS_ASSETS[0] and (asset, UNPARTITIONED) in records.made:
+            break
+    step = Step(tuple(chosen), (), next(iter(chosen.values()))) if chosen else None
+    return step, waiting
+
+
+def _corpus_reason(
+    asset: str, records: Records, policy: Policy, untrained: Untrained
+) -> str | None:
+    """Why an asset over all documents is stale, if it is."""
+    if asset == "finetuned_model" and untrained.forgotten:
+        return FORGOTTEN
+    return _reason(asset, UNPARTITIONED, records, policy)
+
+
+def _not_yet(
+    asset: str, reason: str, records: Records, work: Work, policy: Policy, untrained: Untrained
+) -> Wait | None:
+    """Why an asset over all documents is not made yet though it is stale, if it waits."""
+    if work.training or (work.busy and not work.ingesting):
+        reason = "a run is at work: what it makes decides what is due"
+        return Wait(asset, reason, Until.RUN_ENDS)
+    if policy.asked_at is not None or asset == CORPUS_ASSETS[0]:
+        return None
+    pause = work.training_paused_until
+    if pause and pause > policy.now:
+        return Wait(asset, f"the last run failed; it is tried again from {at(pause)} on")
+    stale = _corpus_reason("finetuned_model", records, policy, untrained)
+    held_up = stale and policy.retraining.why_not_yet(
+        untrained, policy.now, pairs_alone=stale == OTHER_INPUT
+    )
+    if not held_up:
+        return None
+    if asset == "finetuned_model":
+        return Wait(asset, held_up)
+    again = policy.retraining.scores_again(untrained, policy.now)
+    return Wait(asset, f"scored from {at(again)} on, or after the training") if again else None
 
 
 def _reason(asset: str, key: str, records: Records, policy: Policy) -> str | None:
@@ -255,7 +355,7 @@ def _reason(asset: str, key: str, records: Records, policy: Policy) -> str | Non
 def _again(tried: Attempt) -> str:
     times = "once" if tried.attempts == 1 else f"{tried.attempts} times"
     when = (
-        f"tried again from {tried.next_at:%Y-%m-%d %H:%M} UTC on"
+        f"tried again from {at(tried.next_at)} on"
         if tried.next_at
         else "tried again when it changes, or when a person asks"
     )

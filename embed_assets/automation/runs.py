@@ -11,7 +11,7 @@ from dagster._core.storage.tags import GRPC_INFO_TAG  # Dagster doesn't export i
 from filelock import FileLock, Timeout
 
 from embed_assets.automation.plan import INGEST, Work
-from embed_assets.graph import DOCUMENT_ASSETS
+from embed_assets.graph import CORPUS_ASSETS, DOCUMENT_ASSETS
 from embed_assets.resources.ledger import PAUSES
 from embed_assets.resources.tracking import Tracking
 from embed_assets.settings import Settings
@@ -29,15 +29,19 @@ AT_WORK = [
     dg.DagsterRunStatus.STARTED,
     dg.DagsterRunStatus.CANCELING,
 ]
+IN_VAIN = [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
 UNFINISHED = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED, *AT_WORK]
 
 
 def work_under_way(instance: dg.DagsterInstance, home: Path) -> Work:
     """What is at work: runs whose process is there, and the training of one that was killed."""
+    runs = _living(instance, home, UNFINISHED)
     return Work(
-        ingesting=any(_makes_documents(run) for run in _living(instance, home, UNFINISHED)),
+        ingesting=any(_makes_documents(run) for run in runs),
+        training=any(_makes_models(run) for run in runs) or is_training(home / "models"),
         busy=bool(at_work(instance, home)),
         paused_until=pause_until(instance, INGEST),
+        training_paused_until=pause_until(instance, TRAIN),
     )
 
 
@@ -63,6 +67,11 @@ def _living(
 def _makes_documents(run: dg.DagsterRun) -> bool:
     """Whether a run makes document assets: of our job, or as a person chose them in the UI."""
     return run.job_name == INGEST or not set(DOCUMENT_ASSETS).isdisjoint(_assets(run))
+
+
+def _makes_models(run: dg.DagsterRun) -> bool:
+    """Whether a run makes assets over all documents."""
+    return run.job_name == TRAIN or not set(CORPUS_ASSETS).isdisjoint(_assets(run))
 
 
 def _assets(run: dg.DagsterRun) -> list[str]:
@@ -149,12 +158,14 @@ def end_dead_mlflow_runs(instance: dg.DagsterInstance, settings: Settings) -> No
 
 
 def pause_until(instance: dg.DagsterInstance, job: str) -> datetime | None:
-    """When a job may be asked for again, if its latest runs failed: each failure waits longer."""
-    runs = instance.get_run_records(dg.RunsFilter(job_name=job), limit=len(PAUSES))
-    failed = list(
-        takewhile(lambda run: run.dagster_run.status is dg.DagsterRunStatus.FAILURE, runs)
-    )
+    """When a job may be asked for again, if its latest runs failed: each failure waits longer.
+
+    So does one that a person ended. Runs that made the pairs alone say nothing of a training.
+    """
+    runs = instance.get_run_records(dg.RunsFilter(job_name=job), limit=4 * len(PAUSES))
+    telling = (run for run in runs if _assets(run.dagster_run) != [CORPUS_ASSETS[0]])
+    failed = list(takewhile(lambda run: run.dagster_run.status in IN_VAIN, telling))
     if not failed:
         return None
     ended = failed[0].end_time or failed[0].create_timestamp.timestamp()
-    return datetime.fromtimestamp(ended, UTC) + PAUSES[len(failed) - 1]
+    return datetime.fromtimestamp(ended, UTC) + PAUSES[min(len(failed), len(PAUSES)) - 1]

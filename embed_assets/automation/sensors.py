@@ -1,26 +1,46 @@
-"""pdf_folder: brings the partitions in line with the PDF folder and ingests what is due."""
+"""The two sensors: both look at the plan, and ask for the part of it that is theirs.
+
+`pdf_folder` brings the partitions in line with the PDF folder and ingests what is due; `retraining`
+asks for what is made of all documents together. Neither remembers what it asked for: what is still
+due at the next tick is asked for then.
+"""
 
 import json
-from dataclasses import replace
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 
 import dagster as dg
 
-from embed_assets.automation.plan import batches
+from embed_assets.automation.plan import FOLDER, INGEST, Plan, batches
+from embed_assets.automation.retraining import Untrained
 from embed_assets.automation.runs import (
-    INGEST,
+    IN_VAIN,
     RANGE_END,
     RANGE_START,
+    TRAIN,
     end_dead_mlflow_runs,
     end_dead_runs,
 )
-from embed_assets.automation.state import check_settings, code_versions, read_state, sync_partitions
+from embed_assets.automation.state import (
+    State,
+    check_settings,
+    code_versions,
+    read_state,
+    sync_partitions,
+)
 from embed_assets.automation.take_up import take_up
 from embed_assets.errors import ProjectError
+from embed_assets.graph import CORPUS_ASSETS, GRAPH
 from embed_assets.partitions import DOCUMENTS
-from embed_assets.resources.warehouse import Warehouse
+from embed_assets.questions.assets import BUDGET_TAG
+from embed_assets.resources.warehouse import Warehouse, digest
 from embed_assets.settings import Settings
 
+SECONDS = 30
+"""From one tick to the next."""
 DOCUMENTS_PER_TICK = 512
 """Files that a tick waits for: what bounds its cursor."""
 REQUESTS_PER_TICK = 16
@@ -29,63 +49,242 @@ MOVES_PER_TICK = 128
 """Moved documents of a tick: Dagster takes .05 s for each asset of each, and a tick has sixty."""
 PATIENCE = 20.0
 """Seconds that a tick waits for the warehouse, of the sixty that it has."""
+LONGEST_WAVE = timedelta(days=1)
+"""Where documents never cease to come, there is a new budget for language models so often."""
+AGREED = "embed_assets/agreed"
+"""Tag of any run, by which a person agrees to the loss of documents: its value says to which."""
+REASON = "embed_assets/reason"
+"""Tag of a run that a sensor asked for: why."""
+FIRST = {"dagster/priority": "1"}
+"""A training doesn't wait until all of a wave's ingests have had their turn."""
 
 
-@dg.sensor(
-    job_name=INGEST,
-    minimum_interval_seconds=30,
-    description="Ingests what is due: PDFs that are new, changed or gone, once they have stopped "
-    "changing, and what failed for a passing reason.",
-)
+def build_sensors(settings: Settings) -> list[dg.SensorDefinition]:
+    """Both sensors: on from the start where that is set, else until a person turns them on."""
+    status = dg.DefaultSensorStatus.RUNNING if settings.watch else dg.DefaultSensorStatus.STOPPED
+    ingests = dg.sensor(
+        job_name=INGEST,
+        minimum_interval_seconds=SECONDS,
+        default_status=status,
+        description="Ingests what is due: PDFs that are new, changed or gone, once they have "
+        "stopped changing, and what failed for a passing reason.",
+    )
+    trains = dg.sensor(
+        job_name=TRAIN,
+        minimum_interval_seconds=SECONDS,
+        default_status=status,
+        description="Trains again when enough has changed of what trains, and scores anew when "
+        "questions or documents have: EMBED_ASSETS_RETRAIN_SHARE, _WAIT_HOURS, _PAUSE_HOURS.",
+    )
+    return [ingests(pdf_folder), trains(retraining)]
+
+
 def pdf_folder(
     context: dg.SensorEvaluationContext,
     warehouse: Warehouse,
     settings: dg.ResourceParam[Settings],
 ) -> dg.SensorResult | dg.SkipReason:
     """Carry out the document steps of the plan."""
-    warehouse = warehouse.model_copy(update={"lock_timeout": PATIENCE})
     try:
-        return _tick(context, warehouse, settings)
+        return _ingest(context, _patient(warehouse), settings)
     except ProjectError as error:  # an unreadable folder is not an empty one
         return dg.SkipReason(str(error))
 
 
-def _tick(
-    context: dg.SensorEvaluationContext, warehouse: Warehouse, settings: Settings
+def retraining(
+    context: dg.SensorEvaluationContext,
+    warehouse: Warehouse,
+    settings: dg.ResourceParam[Settings],
 ) -> dg.SensorResult | dg.SkipReason:
-    instance = context.instance
-    dead = end_dead_runs(instance, settings.home)
+    """Ask for the step of the plan over all documents, or say why not."""
+    try:
+        return _train(context, _patient(warehouse), settings)
+    except ProjectError as error:
+        return dg.SkipReason(str(error))
+
+
+@dataclass(frozen=True)
+class _Cursor:
+    """What pdf_folder knows from tick to tick.
+
+    files: version by id of files that may still be written to. wave, began: name of the wave of
+    documents that is being ingested, whose runs share a budget, and since when; empty between two.
+    """
+
+    files: Mapping[str, str]
+    wave: str = ""
+    began: str = ""
+
+    @classmethod
+    def read(cls, text: str | None) -> "_Cursor":
+        known = json.loads(text or "{}")
+        return cls(known.get("files", {}), known.get("wave", ""), known.get("began", ""))
+
+    @property
+    def budget_since(self) -> datetime | None:
+        return datetime.fromisoformat(self.began) if self.began else None
+
+    def write(self) -> str:
+        return json.dumps({name: value for name, value in vars(self).items() if value})
+
+    def in_wave(self, now: datetime, *, any_due: bool, ingesting: bool) -> "_Cursor":
+        """A wave begins with the first document that is due, and ends when none is left."""
+        if not any_due:
+            return self if ingesting else replace(self, wave="", began="")
+        began = self.budget_since
+        if began and now - began < LONGEST_WAVE:
+            return self
+        return replace(self, wave=uuid.uuid4().hex, began=now.isoformat())
+
+
+def _patient(warehouse: Warehouse) -> Warehouse:
+    """The warehouse, waited for no longer than a tick lasts."""
+    return warehouse.model_copy(update={"lock_timeout": PATIENCE})
+
+
+def _state(
+    context: dg.SensorEvaluationContext, warehouse: Warehouse, settings: Settings
+) -> State | dg.SkipReason:
+    """The state, once dead runs are ended and the settings are known to be right."""
+    dead = end_dead_runs(context.instance, settings.home)
     if dead is None:
-        return dg.SkipReason("A command is at work; the folder is looked at when it has ended.")
+        return dg.SkipReason("A command is at work; this looks again when it has ended.")
     if dead:
-        end_dead_mlflow_runs(instance, settings)
+        end_dead_mlflow_runs(context.instance, settings)
     check_settings(settings, warehouse)
     take_up(warehouse, settings)
-    state = read_state(settings, warehouse, instance)
-    # Seen at the last tick as it is now: the file has stopped changing.
-    seen = json.loads(context.cursor or "{}")
+    return read_state(settings, warehouse, context.instance)
+
+
+def _ingest(
+    context: dg.SensorEvaluationContext, warehouse: Warehouse, settings: Settings
+) -> dg.SensorResult | dg.SkipReason:
+    instance, now = context.instance, datetime.now(UTC)
+    state = _state(context, warehouse, settings)
+    if isinstance(state, dg.SkipReason):
+        return state
+    cursor = _Cursor.read(context.cursor)
     tried = state.records.tried
     unread = {key: f for key, f in state.pending.items() if ("raw_pdfs", key) not in tried}
-    settling = {key for key, file in unread.items() if seen.get(key) != file.version}
-    looked_at = list(unread.items())[:DOCUMENTS_PER_TICK]
-    cursor = json.dumps({key: file.version for key, file in looked_at})
-    plan = state.with_settling(settling).plan(settings, code_versions(settings))
+    # Seen at the last tick as it is now: the file has stopped changing.
+    state = state.with_settling({k for k, f in unread.items() if cursor.files.get(k) != f.version})
+    looked_at = dict(list(unread.items())[:DOCUMENTS_PER_TICK])
+    cursor = replace(cursor, files={key: file.version for key, file in looked_at.items()})
+    versions = code_versions(settings)
+    plan = state.plan(settings, versions, budget_since=cursor.budget_since)
+    agreed = bool(plan.lost) and _agreed(instance, plan.lost)
+    if agreed:
+        plan = state.plan(settings, versions, budget_since=cursor.budget_since, agreed=True)
     if plan.refused:
         return dg.SkipReason(
-            f"{plan.refused}. Is {settings.pdfs} the right folder? If so: embed-assets ingest --yes"
+            f"{plan.refused}. Is {settings.pdfs} the right folder? If so: {_to_agree(plan.lost)}"
         )
+    wave = cursor.in_wave(now, any_due=bool(plan.document_steps), ingesting=state.work.ingesting)
+    if wave.began != cursor.began:  # a new budget: what the last one left unasked is due now
+        cursor = wave
+        since = cursor.budget_since
+        plan = state.plan(settings, versions, budget_since=since, agreed=agreed)
     moved = dict(islice(plan.moved.items(), MOVES_PER_TICK))
     sync_partitions(instance, warehouse, replace(plan, moved=moved), state)
-    held = next((wait.reason for wait in plan.waiting if wait.what == INGEST), None)
-    if held:
-        return dg.SensorResult(skip_reason=dg.SkipReason(held), cursor=cursor)
-    order = instance.get_dynamic_partitions(DOCUMENTS)
+    requests = _ingests(plan, instance.get_dynamic_partitions(DOCUMENTS), cursor.wave)
+    if requests:
+        return dg.SensorResult(run_requests=requests, cursor=cursor.write())
+    return dg.SensorResult(skip_reason=_nothing_due(plan, state), cursor=cursor.write())
+
+
+def _ingests(plan: Plan, order: Sequence[str], wave: str) -> list[dg.RunRequest]:
+    """Runs of the document steps: new documents before questions that are asked once more."""
+    if any(wait.what == INGEST for wait in plan.waiting):
+        return []
     requests = [
         dg.RunRequest(
             asset_selection=[dg.AssetKey(asset) for asset in step.assets],
-            tags={RANGE_START: batch[0], RANGE_END: batch[-1]},
+            tags={
+                RANGE_START: batch[0],
+                RANGE_END: batch[-1],
+                BUDGET_TAG: wave,
+                REASON: step.reason,
+            },
         )
-        for step in plan.document_steps
+        for step in sorted(plan.document_steps, key=lambda step: -len(step.assets))
         for batch in batches(order, step.documents)
     ]
-    return dg.SensorResult(run_requests=requests[:REQUESTS_PER_TICK], cursor=cursor)
+    return requests[:REQUESTS_PER_TICK]
+
+
+def _nothing_due(plan: Plan, state: State) -> dg.SkipReason:
+    """Why no ingest is asked for."""
+    said = [wait.reason for wait in plan.waiting if wait.what == INGEST]
+    said += [
+        f"{wait.reason}: {_to_agree(plan.lost)}" for wait in plan.waiting if wait.what == FOLDER
+    ]
+    gone = len(plan.remove) + len(plan.moved)
+    said += [f"removed or moved: {gone}"] if gone else []
+    documents = [wait for wait in plan.waiting if wait.what not in (INGEST, FOLDER, *GRAPH)]
+    if documents:
+        more = ", …" if len(documents) > 1 else ""
+        said.append(f"waits: {documents[0].what} ({documents[0].reason}){more}")
+    return dg.SkipReason("; ".join(said) or f"{len(state.folder.found)} PDFs: nothing is due.")
+
+
+def _agreed(instance: dg.DagsterInstance, lost: Sequence[str]) -> bool:
+    """Whether a person agreed to the loss of these very documents."""
+    tagged = dg.RunsFilter(tags={AGREED: _code(lost)})
+    return bool(instance.get_runs(tagged, limit=1))
+
+
+def _to_agree(lost: Sequence[str]) -> str:
+    return (
+        f"`embed-assets ingest --yes`, or launch any run here with the tag {AGREED}: {_code(lost)}"
+    )
+
+
+def _code(lost: Sequence[str]) -> str:
+    """What stands for these documents in a tag."""
+    return digest(tuple(sorted(lost)))[:8]
+
+
+def _train(
+    context: dg.SensorEvaluationContext, warehouse: Warehouse, settings: Settings
+) -> dg.SensorResult | dg.SkipReason:
+    state = _state(context, warehouse, settings)
+    if isinstance(state, dg.SkipReason):
+        return state
+    cursor = _end_in_mlflow(context, settings)
+    plan = state.plan(settings, code_versions(settings))
+    step = plan.corpus_step
+    if plan.refused or step is None:
+        why = plan.refused or _why_not(plan, state.untrained)
+        return dg.SensorResult(skip_reason=dg.SkipReason(why), cursor=cursor)
+    reason = f"{step.assets[0]}: {step.reason}"
+    if "finetuned_model" in step.assets:
+        reason += f" ({state.untrained})"
+    context.log.info(f"Asked for {', '.join(step.assets)}. {reason}.")
+    request = dg.RunRequest(
+        asset_selection=[dg.AssetKey(asset) for asset in step.assets],
+        tags={REASON: reason, **FIRST},
+    )
+    return dg.SensorResult(run_requests=[request], cursor=cursor)
+
+
+def _end_in_mlflow(context: dg.SensorEvaluationContext, settings: Settings) -> str | None:
+    """End the MLflow runs that a run left which was ended since the last tick; the new cursor."""
+    in_vain = context.instance.get_runs(dg.RunsFilter(statuses=IN_VAIN), limit=1)
+    last = in_vain[0].run_id if in_vain else None
+    if last != context.cursor and last is not None:
+        end_dead_mlflow_runs(context.instance, settings)
+    return last
+
+
+def _why_not(plan: Plan, untrained: Untrained) -> str:
+    """Why no training is asked for, and no comparison."""
+    waits = [wait for wait in plan.waiting if wait.what in CORPUS_ASSETS]
+    waits.sort(key=lambda wait: wait.what != "finetuned_model")
+    said = [w.reason if w.what == "finetuned_model" else f"{w.what}: {w.reason}" for w in waits]
+    if due := sum(len(step.documents) for step in plan.document_steps):
+        said.append(f"{due} to ingest")
+    said += [wait.reason for wait in plan.waiting if wait.what in (INGEST, FOLDER)]
+    return "; ".join(said) or (
+        f"The newest version was trained on the {untrained.pairs:,} pairs as they are, and "
+        "compared on the questions and documents of now."
+    )

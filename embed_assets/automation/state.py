@@ -9,7 +9,9 @@ from datetime import UTC, datetime
 import dagster as dg
 
 from embed_assets.automation.plan import Folder, Plan, Policy, Work, make_plan
+from embed_assets.automation.retraining import RetrainingPolicy, Untrained
 from embed_assets.automation.runs import work_under_way
+from embed_assets.automation.untrained import read_untrained
 from embed_assets.comparison import assets as comparison_stage
 from embed_assets.documents import assets as documents_stage
 from embed_assets.documents.folder import (
@@ -66,6 +68,7 @@ class State:
     folder: Folder
     partitions: Sequence[str]
     work: Work
+    untrained: Untrained
 
     @property
     def pending(self) -> dict[str, FoundDocument]:
@@ -87,13 +90,26 @@ class State:
         versions: Mapping[str, str],
         *,
         asked_at: datetime | None = None,
+        budget_since: datetime | None = None,
         agreed: bool = False,
     ) -> Plan:
-        """The plan as of now. asked_at, agreed: as in Policy."""
-        policy = Policy(versions, settings.parse_timeout, datetime.now(UTC), asked_at, agreed)
-        # A person doesn't wait for a run that ingests too: writers take turns.
-        work = self.work if asked_at is None else replace(self.work, ingesting=False)
-        return make_plan(self.records, self.folder, self.partitions, work, policy)
+        """The plan as of now. asked_at, budget_since, agreed: as in Policy."""
+        policy = Policy(
+            code_versions=versions,
+            parse_timeout=settings.parse_timeout,
+            now=datetime.now(UTC),
+            asked_at=asked_at,
+            budget_since=budget_since,
+            agreed=agreed,
+            lost_share=settings.lost_share,
+            retraining=RetrainingPolicy.of(settings),
+        )
+        work = self.work
+        if asked_at is not None:
+            # A person waits for runs at work alone: writers take turns, and what only waits to
+            # start may wait for ever.
+            work = replace(work, ingesting=False, training=False)
+        return make_plan(self.records, self.folder, self.partitions, work, policy, self.untrained)
 
 
 def read_state(
@@ -108,11 +124,13 @@ def read_state(
     found = scan(settings.pdfs)
     loaded = read_loaded(warehouse)
     moved = find_moved(settings.pdfs, found, loaded)
+    records = read_records(warehouse)
     return State(
-        read_records(warehouse),
+        records,
         Folder(found, loaded, (), moved),
         instance.get_dynamic_partitions(DOCUMENTS) if instance else (),
         work_under_way(instance, settings.home) if instance else Work(),
+        read_untrained(warehouse, settings, records),
     )
 
 

@@ -28,7 +28,7 @@ app = typer.Typer(
 
 Pdfs = Annotated[Path | None, typer.Option("--pdfs", help="Folder of PDFs.", metavar="DIR")]
 Home = Annotated[Path | None, typer.Option("--home", help="Folder of all state.", metavar="DIR")]
-Yes = Annotated[bool, typer.Option("--yes", help="All documents on record may be gone.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Documents on record may be gone, however many.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")]
 
 

@@ -19,7 +19,7 @@ import typer
 from dagster._core.errors import DagsterExecutionInterruptedError  # Dagster doesn't export it
 from filelock import FileLock, Timeout
 
-from embed_assets.automation.plan import Wait, batches
+from embed_assets.automation.plan import Until, Wait, batches
 from embed_assets.automation.runs import (
     BY_COMMAND,
     INGEST,
@@ -56,7 +56,7 @@ class Done:
     """What a command did: seconds by asset, of those that it made.
 
     moved: documents that left the folder, or moved in it. waiting: what could not be done while
-    another run is at work.
+    another run is at work, or without a person's agreement.
     """
 
     seconds: Mapping[str, float] = field(default_factory=dict)
@@ -72,7 +72,7 @@ class Done:
 def bring_up_to_date(settings: Settings, *, train: bool, agreed: bool = False) -> Done:
     """Bring the documents in line with the folder and, with `train`, the model with them.
 
-    agreed: a person agreed that none of the documents on record is in the folder any more.
+    agreed: a person agreed that documents on record are no longer in the folder, however many.
     SettingsError before any work is done if the folder, the model or the generator is wrong.
     """
     warehouse = Warehouse(path=str(settings.warehouse))
@@ -117,15 +117,17 @@ def bring_up_to_date(settings: Settings, *, train: bool, agreed: bool = False) -
                         runs.execute(instance, INGEST, step.assets, batch, seconds)
                         read.update(batch)
                 continue
-            held = tuple(wait for wait in plan.waiting if wait.for_a_run)
+            held = tuple(wait for wait in plan.waiting if wait.until is Until.RUN_ENDS)
+            to_agree = tuple(wait for wait in plan.waiting if wait.until is Until.PERSON)
             if not train:
                 # What waits of all documents together is no matter of an ingest.
-                return Done(seconds, moved, tuple(w for w in held if w.what not in GRAPH))
+                held = tuple(wait for wait in held if wait.what not in GRAPH)
+                return Done(seconds, moved, (*to_agree, *held))
             if held:
                 _let_others_end(instance, settings)
                 continue
             if plan.corpus_step is None:
-                return Done(seconds, moved)
+                return Done(seconds, moved, to_agree)
             runs.execute(instance, TRAIN, plan.corpus_step.assets, (), seconds)
 
 

@@ -10,9 +10,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
-import polars as pl
 
 from embed_assets.automation.plan import Plan, Wait
+from embed_assets.automation.retraining import Untrained
 from embed_assets.automation.runs import INGEST
 from embed_assets.automation.state import State, check_settings, code_versions, read_state
 from embed_assets.automation.take_up import taken_up
@@ -20,10 +20,8 @@ from embed_assets.command.pipeline import is_changing
 from embed_assets.command.summary import failed_documents, listing
 from embed_assets.errors import ProjectError, SettingsError
 from embed_assets.models.registry import ALIASES, aliases
-from embed_assets.pairs.splits import TRAIN
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
-from embed_assets.training.preparation import pairs_to_train, read_pairs
 
 MODELS = "models"
 """What waits where MLflow doesn't answer."""
@@ -64,7 +62,7 @@ def status_summary(settings: Settings) -> dict[str, Any]:
         ],
         "failed": list(failed_documents(settings, warehouse).values()),
         "models": models,
-        "retraining": _retraining(warehouse, plan, settings),
+        "retraining": _retraining(plan, state.untrained),
     }
 
 
@@ -101,42 +99,26 @@ def _plan(settings: Settings, warehouse: Warehouse, state: State) -> Plan:
     return plan
 
 
-def _retraining(warehouse: Warehouse, plan: Plan, settings: Settings) -> dict[str, Any]:
-    """Whether a training is due, why, and how the pairs differ from those of the newest model."""
+def _retraining(plan: Plan, untrained: Untrained) -> dict[str, Any]:
+    """Whether a training is due, why, and how its pairs differ from those of the newest version."""
     step = plan.corpus_step
     due = step is not None and "finetuned_model" in step.assets
-    held = (INGEST, "training_pairs", "finetuned_model")
-    waits = next((wait.reason for wait in plan.waiting if wait.what in held), None)
+    held = ("finetuned_model", INGEST, "training_pairs")
+    waits = {wait.what: wait.reason for wait in reversed(plan.waiting)}
+    waiting = next((waits[what] for what in held if what in waits), None)
     if step is not None and due:
         reason = step.reason
     elif step is not None and "training_pairs" in step.assets:
         reason = "new training_pairs will tell"
     else:
-        reason = waits or "the newest model was trained on the pairs as they are"
-    return {"due": due, "reason": reason, **_new_pairs(warehouse, settings)}
-
-
-def _new_pairs(warehouse: Warehouse, settings: Settings) -> dict[str, float]:
-    """How many pairs would train now that the newest version was not trained on, and their share.
-
-    Of a version that 0.1.0 trained its documents alone are known.
-    """
-    try:
-        pairs = pairs_to_train(read_pairs(warehouse).filter(split=TRAIN), settings)
-    except ProjectError:  # there is nothing to train on yet
-        return {"new_pairs": 0, "new_share": 0.0}
-    newest = warehouse.read("SELECT version, pairs FROM models ORDER BY trained_at DESC LIMIT 1")
-    new = pairs
-    if not newest.is_empty():
-        version, file = newest.row(0)
-        kept = settings.home / (file or "")
-        if kept.is_file():
-            trained = pl.read_parquet(kept).select("anchor", global_chunk_id="chunk_id")
-            new = pairs.join(trained, on=trained.columns, how="anti")
-        else:
-            documents = "SELECT sha256 FROM model_documents WHERE version = ?"
-            new = pairs.join(warehouse.read(documents, [version]), on="sha256", how="anti")
-    return {"new_pairs": new.height, "new_share": round(new.height / pairs.height, 4)}
+        reason = waiting or "the newest model was trained on the pairs as they are"
+    return {
+        "due": due,
+        "reason": reason,
+        "new_pairs": untrained.new + untrained.changed,
+        "removed_pairs": untrained.removed,
+        "new_share": round(untrained.share, 4),
+    }
 
 
 def status_text(summary: Mapping[str, Any]) -> str:

@@ -141,7 +141,7 @@ def ingest_text(summary: Mapping[str, Any]) -> str:
     no_text = [f"{row['path']}: {row['error']}" for row in empty]
     lines += listing(f"{len(empty)} have no text", no_text)
     waiting = [f"{row['what']}: {row['reason']}" for row in summary["waiting"]]
-    lines += listing(f"{len(waiting)} wait for another run to end", waiting)
+    lines += listing("Waits", waiting)
     if summary["questions_not_asked"]:
         lines.append(
             "Chunks not asked about, since the budget was spent: "

@@ -1,13 +1,16 @@
 """training_pairs: every question that trains, chooses or tests a model, with its split."""
 
 from collections import Counter
+from datetime import datetime
 from typing import Any
 
 import dagster as dg
 import polars as pl
 
 from embed_assets.charts import to_markdown, to_png
+from embed_assets.graph import TRAINING
 from embed_assets.models.identity import model_shape
+from embed_assets.pairs.changes import last_version, record_change, unpaired_since
 from embed_assets.pairs.parts import part_versions
 from embed_assets.pairs.selection import Pairs, corpus_filter, make_pairs
 from embed_assets.pairs.splits import SPLITS, TRAIN, check_enough
@@ -37,25 +40,32 @@ def training_pairs(
 ) -> dg.MaterializeResult:
     """(anchor, positive) pairs and test questions, in splits that never move."""
     with materializing(context, warehouse) as making:
+        since = unpaired_since(warehouse)
         places = warehouse.read("SELECT document_id, chunk_index, chunk_id FROM chunks")
         made = make_pairs(warehouse, corpus_filter(warehouse, settings))
-        _store(making, made, places)
+        _store(making, made, places, since)
     report = report_matches(settings, warehouse)
     for source, file_name, question, reason in unmatched(report).iter_rows():
         context.log.warning(f"{source}: {reason}: '{question}' ({file_name or 'any file'})")
     return making.result(**_metadata(warehouse, made.pairs, report))
 
 
-def _store(making: Materializing, made: Pairs, places: pl.DataFrame) -> None:
+def _store(
+    making: Materializing, made: Pairs, places: pl.DataFrame, since: datetime | None
+) -> None:
     """Write pairs, splits and what became of each question. ProjectError where they are too few.
 
-    places: of `chunks`.
+    places: of `chunks`. since: when the oldest of what changed them was made.
     """
     pairs = made.pairs
     check_enough(pairs["split"], places["document_id"].n_unique(), places.height)
+    parts = part_versions(pairs, places)
+    others = parts[TRAINING] != last_version(making.warehouse)
     with making.storing(
-        data_version=data_version("training_pairs", pairs), parts=part_versions(pairs, places)
+        data_version=data_version("training_pairs", pairs), parts=parts
     ) as transaction:
+        if others:
+            record_change(transaction, parts[TRAINING], since)
         transaction.replace("split_assignments", made.assignments)
         transaction.update("synthetic_questions", made.statuses)
         transaction.replace("training_pairs", pairs)

@@ -20,7 +20,9 @@ from embed_assets.pairs.splits import (
     UNSEEN,
     VALIDATION,
     Assignments,
+    TooFewQuestionsError,
     assign_splits,
+    check_enough,
 )
 from embed_assets.questions.filters.names import enabled_filters
 from embed_assets.questions.filters.together import filter_together, may_join
@@ -51,21 +53,7 @@ TURNS = {LABELLED: 0, VALIDATION: 1, TRAIN: 1, UNSEEN: 2, SEEN: 2}
 
 def make_pairs(warehouse: Warehouse, filter_questions: Filter) -> Pairs:
     """Pairs from what the warehouse holds: every question that the filter keeps, with its split."""
-    questions = warehouse.read(
-        "SELECT q.question_id, q.question AS anchor, c.chunk_text AS positive, q.chunk_id, "
-        "q.relevant_chunk_ids, q.document_id, q.generator, q.purpose, q.kind, q.score "
-        "FROM synthetic_questions q "
-        "JOIN (SELECT DISTINCT chunk_id, chunk_text FROM chunks) c USING (chunk_id) "
-        "WHERE q.status IN (SELECT unnest(?::VARCHAR[])) ORDER BY q.question_id",
-        [[KEPT, *CORPUS_WIDE]],
-    )
-    stored = warehouse.read("SELECT kind, id, split FROM split_assignments")
-    split, assignments = assign_splits(
-        questions,
-        warehouse.read("SELECT DISTINCT chunk_id, document_id FROM chunks"),
-        dict(warehouse.read("SELECT document_id, sha256 FROM raw_pdfs").iter_rows()),
-        Assignments(_of_kind(stored, "document"), _of_kind(stored, "chunk")),
-    )
+    questions, split, assignments = _questions_by_split(warehouse)
     filtered = filter_questions(
         drop_leaks(split).with_columns(
             question=pl.col("anchor"),
@@ -91,6 +79,40 @@ def make_pairs(warehouse: Warehouse, filter_questions: Filter) -> Pairs:
         pl.DataFrame(rows, schema=TABLES["split_assignments"].schema),
         statuses.with_columns(pl.col("status").fill_null(KEPT)),
     )
+
+
+def _questions_by_split(
+    warehouse: Warehouse,
+) -> tuple[pl.DataFrame, pl.DataFrame, Assignments]:
+    """Questions that may become pairs; those that have a split, with it; the splits to store."""
+    questions = warehouse.read(
+        "SELECT q.question_id, q.question AS anchor, c.chunk_text AS positive, q.chunk_id, "
+        "q.relevant_chunk_ids, q.document_id, q.generator, q.purpose, q.kind, q.score "
+        "FROM synthetic_questions q "
+        "JOIN (SELECT DISTINCT chunk_id, chunk_text FROM chunks) c USING (chunk_id) "
+        "WHERE q.status IN (SELECT unnest(?::VARCHAR[])) ORDER BY q.question_id",
+        [[KEPT, *CORPUS_WIDE]],
+    )
+    stored = warehouse.read("SELECT kind, id, split FROM split_assignments")
+    split, assignments = assign_splits(
+        questions,
+        warehouse.read("SELECT DISTINCT chunk_id, document_id FROM chunks"),
+        dict(warehouse.read("SELECT document_id, sha256 FROM raw_pdfs").iter_rows()),
+        Assignments(_of_kind(stored, "document"), _of_kind(stored, "chunk")),
+    )
+    return questions, split, assignments
+
+
+def why_too_few(warehouse: Warehouse) -> str | None:
+    """Why the questions are too few to train on, whatever the filters keep; None if they may do."""
+    places = warehouse.read("SELECT document_id, chunk_id FROM chunks")
+    _, split, _ = _questions_by_split(warehouse)
+    pairs = drop_leaks(split).filter(status=KEPT)
+    try:
+        check_enough(pairs["split"], places["document_id"].n_unique(), places.height)
+    except TooFewQuestionsError as error:
+        return str(error)
+    return None
 
 
 def corpus_filter(warehouse: Warehouse, settings: Settings) -> Filter:

@@ -1,9 +1,7 @@
 """What is due and what waits, and why: the plan's rules, without a folder, warehouse or run."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from collections.abc import Sequence
+from datetime import timedelta
 
 import pytest
 
@@ -12,140 +10,34 @@ from embed_assets.automation.plan import (
     NEW,
     OTHER_CODE,
     OTHER_INPUT,
-    Folder,
     Plan,
-    Policy,
     Step,
+    Until,
     Wait,
     Work,
     batches,
-    make_plan,
 )
-from embed_assets.documents.folder import FoundDocument, Loaded
-from embed_assets.graph import CORPUS_ASSETS, DOCUMENT_ASSETS, GRAPH, TESTING, TRAINING
+from embed_assets.graph import CORPUS_ASSETS, DOCUMENT_ASSETS
 from embed_assets.partitions import DOCUMENTS_PER_RUN
 from embed_assets.resources.ledger import (
     PAUSES,
     UNPARTITIONED,
-    Attempt,
     Cause,
     Failure,
     Materialization,
-    Records,
-    Slice,
-    next_attempt,
 )
-
-VERSIONS = dict.fromkeys(GRAPH, "1")
-WRITTEN = datetime(2026, 11, 1, tzinfo=UTC)
-NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
-SOON, LATER = NOW + timedelta(minutes=1), NOW + timedelta(days=2)
-KILLED = Failure(Cause.PROCESS_ENDED, "its process ended with exit code -9")
-NO_ANSWER = Failure(Cause.CALL_FAILED, "no answer")
-BUDGET = Failure(Cause.NOT_ASKED, "3 chunks without questions: the budget is spent")
-UNREADABLE = Failure(Cause.UNREADABLE_FILE, "the file may not be read: Permission denied")
-AFTER_PARSING = ("chunks", "synthetic_questions")
-
-
-@dataclass
-class Home:
-    """A home and its folder, as a test tells its story."""
-
-    made: dict[Slice, Materialization] = field(default_factory=dict)
-    tried: dict[Slice, Attempt] = field(default_factory=dict)
-    found: dict[str, FoundDocument] = field(default_factory=dict)
-    loaded: dict[str, Loaded] = field(default_factory=dict)
-    partitions: list[str] = field(default_factory=list)
-    settling: set[str] = field(default_factory=set)
-    moved: dict[str, str] = field(default_factory=dict)
-    work: Work = field(default_factory=Work)
-
-    @property
-    def records(self) -> Records:
-        return Records(self.made, self.tried)
-
-    def put(self, *keys: str, written: datetime = WRITTEN, size: int = 4) -> None:
-        """A file appears in the folder, or another one in its place."""
-        for key in keys:
-            self.found[key] = FoundDocument(key, f"{key}.pdf", size, written)
-
-    def take(self, *keys: str) -> None:
-        """A file leaves the folder."""
-        for key in keys:
-            del self.found[key]
-
-    def make(self, asset: str, key: str, holds: str, code: str = "1", **parts: str) -> None:
-        """An asset is made from what its inputs hold now."""
-        made_from = self.records.input_version(asset, key)
-        self.made[asset, key] = Materialization(code, made_from, holds, parts)
-        self.tried.pop((asset, key), None)
-        if asset == "raw_pdfs":
-            file = self.found[key]
-            self.loaded[key] = Loaded(file.path, file.size_bytes, file.modified_at, holds)
-
-    def ingest(self, *keys: str) -> None:
-        """Documents appear and are brought up to date."""
-        self.put(*(key for key in keys if key not in self.found))
-        for key in keys:
-            for asset in DOCUMENT_ASSETS:
-                self.make(asset, key, f"{asset} v1")
-            if key not in self.partitions:
-                self.partitions.append(key)
-
-    def train(self, *assets: str, training: str = "t1", testing: str = "e1") -> None:
-        """What is made of all documents together is brought up to date."""
-        for asset in assets or CORPUS_ASSETS:
-            if asset == "training_pairs":
-                parts = {TRAINING: training, TESTING: testing}
-                self.make(asset, UNPARTITIONED, f"{training} {testing}", **parts)
-            else:
-                made_from = self.records.input_version(asset)
-                self.make(asset, UNPARTITIONED, f"{asset} from {made_from}")
-
-    def fail(
-        self, asset: str, failure: Failure, key: str = UNPARTITIONED, at: datetime = NOW
-    ) -> Attempt:
-        """An asset is tried in vain, or made though not for good."""
-        of = (asset, key)
-        made_from = self.records.input_version(asset, key)
-        if asset == DOCUMENT_ASSETS[0]:
-            made_from = self.found[key].version
-        self.tried[of] = next_attempt(self.tried.get(of), failure, "1", made_from, at)
-        return self.tried[of]
-
-    def remove(self, *keys: str) -> None:
-        """Every trace of documents that left is removed."""
-        for key in keys:
-            self.loaded.pop(key, None)
-            self.partitions.remove(key)
-            for asset in DOCUMENT_ASSETS:
-                self.made.pop((asset, key), None)
-                self.tried.pop((asset, key), None)
-
-    def plan(self, versions: Mapping[str, str] = VERSIONS, **policy: Any) -> Plan:
-        chosen = Policy(**{"code_versions": versions, "parse_timeout": 600, "now": NOW, **policy})
-        folder = Folder(self.found, self.loaded, self.settling, self.moved)
-        return make_plan(self.records, folder, self.partitions, self.work, chosen)
-
-    def due(self, key: str, versions: Mapping[str, str] = VERSIONS, **policy: Any) -> tuple:
-        """Assets of a document that are due."""
-        steps = self.plan(versions, **policy).document_steps
-        return next((step.assets for step in steps if key in step.documents), ())
-
-    def to_train(self, versions: Mapping[str, str] = VERSIONS, **policy: Any) -> tuple:
-        """Assets over all documents that are due."""
-        step = self.plan(versions, **policy).corpus_step
-        return step.assets if step else ()
-
-    def waits(self, what: str, **policy: Any) -> str | None:
-        """Why a document (by its path) or an asset waits, if it does."""
-        waiting = self.plan(**policy).waiting
-        return next((wait.reason for wait in waiting if wait.what == what), None)
-
-
-def changed(*assets: str) -> dict[str, str]:
-    """Code versions, those of some assets anew."""
-    return {**VERSIONS, **dict.fromkeys(assets, "2")}
+from embed_assets_tests.automation.told import (
+    AFTER_PARSING,
+    BUDGET,
+    KILLED,
+    LATER,
+    NO_ANSWER,
+    NOW,
+    SOON,
+    UNREADABLE,
+    Home,
+    changed,
+)
 
 
 @pytest.fixture
@@ -302,7 +194,9 @@ def test_while_a_run_is_at_work_the_corpus_waits_for_what_it_makes(home):
     home.work = Work(busy=True)
     plan = home.plan()
     assert plan.corpus_step is None
-    assert [wait.what for wait in plan.waiting if wait.for_a_run] == list(CORPUS_ASSETS)
+    assert [wait.what for wait in plan.waiting if wait.until is Until.RUN_ENDS] == list(
+        CORPUS_ASSETS
+    )
     home.train()
     assert home.plan().waiting == (), "nothing is due, and nothing waits"
 
@@ -339,7 +233,7 @@ def test_a_document_that_moved_waits_while_a_run_may_use_it(home):
     home.work = Work(busy=True)
     plan = home.plan()
     assert (plan.moved, plan.remove, plan.add, plan.document_steps) == ({}, (), (), ())
-    assert Wait("sub-a.pdf", "moved, and a run may still use it", for_a_run=True) in plan.waiting
+    assert Wait("sub-a.pdf", "moved, and a run may still use it", Until.RUN_ENDS) in plan.waiting
 
 
 def test_while_a_run_ingests_no_document_is_due_and_that_is_said(home):
@@ -376,7 +270,7 @@ def test_a_folder_with_none_of_the_documents_on_record_is_refused(found):
     home.put(*found)
     plan = home.plan()
     assert plan.refused == "none of the 2 documents on record is in the folder"
-    assert plan == Plan(refused=plan.refused)
+    assert plan == Plan(refused=plan.refused, lost=("a", "b"))
 
 
 def test_a_folder_with_none_of_the_documents_is_taken_if_a_person_agrees(home):

@@ -14,111 +14,20 @@ from dagster._core.storage.tags import GRPC_INFO_TAG
 from dagster._core.test_utils import create_run_for_test
 
 from embed_assets.automation.runs import BY_COMMAND, INGEST, RANGE_END, RANGE_START, TRAIN
-from embed_assets.automation.sensors import DOCUMENTS_PER_TICK, pdf_folder
-from embed_assets.automation.state import code_versions
-from embed_assets.definitions import build_definitions
-from embed_assets.documents.folder import load_documents, scan
+from embed_assets.automation.sensors import DOCUMENTS_PER_TICK
+from embed_assets.documents.folder import scan
 from embed_assets.graph import DOCUMENT_ASSETS
 from embed_assets.partitions import DOCUMENTS, DOCUMENTS_PER_RUN
 from embed_assets.resources.ledger import (
-    Cause,
-    Failure,
-    Materialization,
-    Records,
-    next_attempt,
     read_records,
-    write_made,
-    write_tried,
 )
-from embed_assets.resources.warehouse import Warehouse
-from embed_assets.settings import Settings
-
-
-class Project:
-    """A PDF folder, its home and its Dagster instance."""
-
-    def __init__(self, folder: Path, instance: dg.DagsterInstance) -> None:
-        self.pdfs = folder / "pdfs"
-        self.pdfs.mkdir()
-        self.settings = Settings(pdfs=self.pdfs, home=folder / "home")
-        self.warehouse = Warehouse(path=str(self.settings.warehouse))
-        self.instance = instance
-        self.definitions = build_definitions(self.settings)
-        self.cursor: str | None = None
-
-    def put(self, *names: str, content: bytes | None = None) -> None:
-        for name in names:
-            file = self.pdfs / name
-            file.parent.mkdir(exist_ok=True)
-            file.write_bytes(name.encode() if content is None else content)
-
-    def key(self, name: str) -> str:
-        return next(key for key, file in scan(self.pdfs).items() if file.path == name)
-
-    @property
-    def partitions(self) -> list[str]:
-        return list(self.instance.get_dynamic_partitions(DOCUMENTS))
-
-    def ingest(self) -> None:
-        """Say of every document in the folder that all has been made of it."""
-        found = scan(self.pdfs)
-        slices = load_documents(self.pdfs, list(found), "run")
-        versions = dict(slices.rows.select("document_id", "sha256").iter_rows())
-        with self.warehouse.transaction() as transaction:
-            transaction.replace("raw_pdfs", slices.rows)
-            for asset, code in code_versions(self.settings).items():
-                if asset in DOCUMENT_ASSETS:
-                    inputs = Records().input_version("raw_pdfs") if asset == "raw_pdfs" else None
-                    made = {k: Materialization(code, inputs or v, v) for k, v in versions.items()}
-                    write_made(transaction, asset, made, "run")
-        self.instance.add_dynamic_partitions(DOCUMENTS, list(found))
-
-    def lose_one_of_two(self) -> None:
-        """a.pdf and b.pdf are ingested, and a.pdf leaves."""
-        self.put("a.pdf", "b.pdf")
-        self.ingest()
-        (self.pdfs / "a.pdf").unlink()
-
-    def fail(self, asset: str, key: str, at: datetime) -> None:
-        """Say that an asset of a document was tried in vain, on what there is."""
-        failure = Failure(Cause.PROCESS_ENDED, "its process ended with exit code -9")
-        made_from = read_records(self.warehouse).input_version(asset, key)
-        code = code_versions(self.settings)[asset]
-        attempt = next_attempt(None, failure, code, made_from, at)
-        with self.warehouse.transaction() as transaction:
-            write_tried(transaction, asset, {key: attempt}, "run")
-
-    def run(self, job: str, status: dg.DagsterRunStatus, **tags: str) -> dg.DagsterRun:
-        """A run of a job that is on record."""
-        return create_run_for_test(self.instance, job_name=job, status=status, tags=tags)
-
-    def tick(self) -> list[dg.RunRequest] | str:
-        """What the sensor asks for, or why it asks for nothing."""
-        context = dg.build_sensor_context(
-            instance=self.instance,
-            cursor=self.cursor,
-            resources={"settings": self.settings, "warehouse": self.warehouse},
-            definitions=self.definitions,
-        )
-        result = pdf_folder(context)
-        if isinstance(result, dg.SkipReason):
-            return str(result.skip_message)
-        assert isinstance(result, dg.SensorResult)
-        self.cursor = result.cursor
-        if result.skip_reason:
-            assert isinstance(result.skip_reason, dg.SkipReason)
-            return str(result.skip_reason.skip_message)
-        return list(result.run_requests or [])
+from embed_assets_tests.automation.watched import Project, assets_of
 
 
 @pytest.fixture
 def project(tmp_path: Path) -> Iterator[Project]:
     with dg.instance_for_test() as instance:
         yield Project(tmp_path, instance)
-
-
-def assets_of(request: dg.RunRequest) -> tuple[str, ...]:
-    return tuple(key.to_user_string() for key in request.asset_selection or [])
 
 
 def test_a_pdf_is_ingested_once_it_has_stopped_changing(project):
@@ -138,7 +47,8 @@ def test_while_a_run_ingests_nothing_is_asked_for(project):
     project.put("a.pdf")
     assert project.tick() == []
     project.run(INGEST, dg.DagsterRunStatus.STARTED)
-    assert "a run ingests" in str(project.tick())
+    assert project.tick() == []
+    assert "a run ingests" in project.said
 
 
 def test_many_new_pdfs_are_asked_for_in_runs_of_neighbours(project):
@@ -239,7 +149,8 @@ def test_documents_that_a_person_materializes_in_the_ui_are_not_asked_for_again(
         status=dg.DagsterRunStatus.STARTED,
         asset_selection=frozenset({dg.AssetKey("raw_pdfs")}),
     )
-    assert project.tick() == "a run ingests: documents are looked at when it has ended"
+    assert project.tick() == []
+    assert project.said == "a run ingests: documents are looked at when it has ended"
     project.instance.report_run_canceled(chosen)
     assert len(project.tick()) == 1
 
@@ -248,8 +159,8 @@ def test_a_model_that_nobody_knows_now_makes_nothing_stale(project):
     project.put("a.pdf")
     project.ingest()
     project.settings = project.settings.model_copy(update={"model": str(project.pdfs / "nowhere")})
-    said = project.tick()
-    assert isinstance(said, str)
+    assert project.tick() == []
+    said = project.said
     assert said.startswith("EMBED_ASSETS_MODEL")
 
 
@@ -258,10 +169,11 @@ def test_after_a_failed_run_it_asks_again_after_a_pause(project, monkeypatch):
     project.tick()
     assert len(project.tick()) == 1
     project.run(INGEST, dg.DagsterRunStatus.FAILURE)
-    said = project.tick()
-    assert isinstance(said, str)
+    assert project.tick() == []
+    said = project.said
     assert said.startswith("the last ingest failed; it is tried again from ")
-    assert project.tick() == said, "it waits for its time"
+    assert project.tick() == []
+    assert project.said == said, "it waits for its time"
     monkeypatch.setattr("embed_assets.automation.runs.PAUSES", (timedelta(0),))
     [request] = project.tick()
     assert request.tags[RANGE_START] == project.key("a.pdf")
@@ -324,7 +236,8 @@ def test_so_many_moved_pdfs_that_a_tick_would_not_end_in_time_take_several(proje
 def test_a_folder_that_cannot_be_read_is_not_an_empty_one(project):
     os.rmdir(project.pdfs)
     project.instance.add_dynamic_partitions(DOCUMENTS, ["a-12345678"])
-    assert "does not exist" in str(project.tick())
+    assert project.tick() == []
+    assert "does not exist" in project.said
     assert project.partitions == ["a-12345678"]
 
 
@@ -333,9 +246,10 @@ def test_another_folder_is_not_taken_for_one_from_which_all_documents_left(proje
     project.ingest()
     (project.pdfs / "a.pdf").unlink()
     project.put("other.pdf")
-    said = str(project.tick())
+    project.tick()
+    said = project.said
     assert "none of the 1 documents on record is in the folder" in said
-    assert said.endswith("embed-assets ingest --yes")
+    assert "`embed-assets ingest --yes`" in said
     assert project.warehouse.count("raw_pdfs") == 1
 
 
@@ -344,12 +258,10 @@ def test_the_cursor_holds_only_what_is_waited_for(project):
     project.ingest()
     project.put("new.pdf")
     project.tick()
-    assert project.cursor is not None
-    assert len(project.cursor) < 100
+    assert len(project.cursors["pdf_folder"] or "") < 100
 
 
 def test_the_cursor_is_bounded_however_many_pdfs_are_new(project):
     project.put(*(f"{n}.pdf" for n in range(DOCUMENTS_PER_TICK + 100)))
     project.tick()
-    assert project.cursor is not None
-    assert len(json.loads(project.cursor)) == DOCUMENTS_PER_TICK
+    assert len(json.loads(project.cursors["pdf_folder"] or "")["files"]) == DOCUMENTS_PER_TICK

@@ -7,7 +7,7 @@ from dagster._core.test_utils import create_run_for_test
 from embed_assets.automation.runs import BY_COMMAND, INGEST, TRAIN
 from embed_assets.errors import SettingsError
 from embed_assets.graph import DOCUMENT_ASSETS
-from embed_assets_tests.readers import read, read_or_die
+from embed_assets_tests.readers import ENOUGH, read, read_or_die, write_documents
 
 # Dagster's own code calls its deprecated property when a resource is nested in another.
 pytestmark = pytest.mark.filterwarnings("ignore:InitResourceContext.dagster_run is deprecated")
@@ -127,12 +127,14 @@ def test_after_a_killed_command_a_removed_pdf_goes(project):
 
 
 def test_an_ingest_waits_for_no_training(project):
-    project.put("a.pdf")
+    write_documents(project.pdfs, *ENOUGH)
     project.ingest()
     with project.instance() as instance:
         create_run_for_test(instance, job_name=TRAIN, status=dg.DagsterRunStatus.STARTED)
     assert project.ingest().waiting == ()
-    waits = [row["reason"] for row in project.status()["waiting"] if row["what"] == "comparison"]
+    waits = [
+        row["reason"] for row in project.status()["waiting"] if row["what"] == "training_pairs"
+    ]
     assert waits == ["a run is at work: what it makes decides what is due"]
 
 

@@ -13,9 +13,10 @@ import pytest
 from embed_assets.command.status import status_text
 from embed_assets.errors import SettingsError
 from embed_assets.graph import CORPUS_ASSETS, DOCUMENT_ASSETS
+from embed_assets.resources.ledger import UNPARTITIONED, Materialization, write_made
 from embed_assets.tables import TABLES
 from embed_assets.training.preparation import pairs_to_train, read_training_input
-from embed_assets_tests.readers import read_or_die
+from embed_assets_tests.readers import ENOUGH, read_or_die, write_documents
 from embed_assets_tests.training.test_preparation import SPLIT_PAIRS, pdfs
 
 # Dagster's own code calls its deprecated property when a resource is nested in another.
@@ -107,6 +108,7 @@ def test_its_keys_are_these(project):
     project.put("a.pdf")
     project.put("b.pdf", says="die")
     project.ingest()
+    project.put("new.pdf")
     summary = project.status()
     assert set(summary) >= KEYS[""]
     for name in KEYS[""]:
@@ -151,10 +153,10 @@ def test_what_failed_is_forgotten_when_the_file_is_as_it_was(project):
 
 
 def test_after_an_ingest_the_training_is_due(project):
-    project.put("a.pdf")
+    write_documents(project.pdfs, *ENOUGH)
     project.ingest()
     summary = project.status()
-    assert [row["asset"] for row in summary["due"]] == list(CORPUS_ASSETS)
+    assert [row["asset"] for row in summary["due"]] == list(CORPUS_ASSETS), summary["waiting"]
     assert summary["retraining"]["due"] is True
     assert summary["retraining"]["reason"] == "not made yet"
 
@@ -163,7 +165,7 @@ def test_where_mlflow_does_not_answer_it_says_so_and_ingests_all_the_same(projec
     for name in ("MAX_RETRIES", "TIMEOUT"):  # status sets them for its own process
         monkeypatch.setenv(f"MLFLOW_HTTP_REQUEST_{name}", "1")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    project.put("a.pdf")
+    write_documents(project.pdfs, *ENOUGH)
     assert project.ingest().changed
     row = dict.fromkeys(TABLES["models"].columns, "1") | {"trained_at": datetime.now(UTC)}
     row |= {"fingerprints": ["1"]}
@@ -191,6 +193,9 @@ def test_pairs_that_the_settings_leave_out_are_not_new(project):
     pairs = SPLIT_PAIRS.with_columns(split=pl.Series(["train", "train", "validation", "train"]))
     warehouse.replace("raw_pdfs", pdfs("one"))
     warehouse.replace("training_pairs", pairs)
+    with warehouse.transaction() as transaction:
+        made = Materialization("1", "1", "1")
+        write_made(transaction, "training_pairs", {UNPARTITIONED: made}, "run")
     limited = project.settings.model_copy(update={"max_pairs": 2})
     chosen = pairs_to_train(read_training_input(warehouse).pairs, limited)
     home.mkdir(exist_ok=True)

@@ -75,7 +75,7 @@ def test_what_waits_for_another_run_is_said_though_nothing_has_changed():
     waiting = [{"what": "a.pdf", "reason": "gone, and a run may still use it"}]
     said = ingest_text({**SUMMARY, "changed": False, "waiting": waiting})
     assert said.startswith("Nothing has changed since the last time.\n")
-    listed = "1 wait for another run to end:\n  a.pdf: gone, and a run may still use it"
+    listed = "Waits:\n  a.pdf: gone, and a run may still use it"
     assert listed in said
 
 
