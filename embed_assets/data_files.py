@@ -5,7 +5,9 @@ stages that read them.
 """
 
 import json
+import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +85,20 @@ def read_qrels(file: Path) -> dict[str, dict[str, float]]:
             reason = f"query {cells[0]} and document {document} have another score above"
             raise DataFileError(file, reason, f"line {number}")
     return judged
+
+
+def state_on_disk(path: Path) -> tuple[object, ...]:
+    """What changes when a file does, or one in a folder. A file that is absent has no state."""
+    files = [path]
+    for folder, folders, names in os.walk(path):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        files += [Path(folder, name) for name in names]
+    found = []
+    for file in sorted(files):
+        with suppress(OSError):
+            stat = file.stat()
+            found.append((file, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns))
+    return tuple(found)
 
 
 def is_number(text: str) -> bool:

@@ -87,8 +87,12 @@ _DOCUMENT_ID = _text("Document: slug of its path and 8 hex digits of the path's 
 _CHUNK_ID = _text("md5 of the chunk's text: equal texts are one corpus entry")
 _RELEVANT = _texts("Every chunk_id that answers the question")
 _SPLIT = _text("train, validation, test_seen_documents, test_unseen_documents or test_labelled")
+_MEASURED_SPLIT = _text(f"{_SPLIT.description}; general for the questions kept for forgetting")
 _RUN_ID = _text("MLflow run that shows these figures")
-_MODEL = _text("base, tuned, or a baseline: bm25, champion v3, openai:MODEL, …")
+_MODEL = _text(
+    "base, tuned, or a baseline: bm25, champion v3, openai:MODEL, …; 'base, general' and "
+    "'tuned, general' on the questions kept for forgetting"
+)
 _DIMENSION = _integer("Matryoshka dimension; 0 where nothing is embedded (bm25)")
 
 _TABLES = (
@@ -194,7 +198,7 @@ _TABLES = (
         {
             "run_id": _RUN_ID,
             "model": _MODEL,
-            "split": _SPLIT,
+            "split": _MEASURED_SPLIT,
             "dimension": _DIMENSION,
             "metric": _text("accuracy, hit_rate, precision, recall, f1, ndcg, mrr or map"),
             "k": _integer("Cut-off of the metric"),
@@ -207,9 +211,9 @@ _TABLES = (
         {
             "run_id": _RUN_ID,
             "model": _MODEL,
-            "split": _SPLIT,
+            "split": _MEASURED_SPLIT,
             "dimension": _DIMENSION,
-            "question_id": _text("Question, as in training_pairs"),
+            "question_id": _text("Question, as in training_pairs; general ones as in their file"),
             "rank": _integer("Rank of the first relevant chunk, null beyond 100", nullable=True),
             "ndcg_at_10": _number("NDCG@10 of this question"),
             "top_ids": _texts("Ten best chunk_ids, best first"),

@@ -13,6 +13,7 @@ from embed_assets.automation.retraining import RetrainingPolicy, Untrained
 from embed_assets.automation.runs import work_under_way
 from embed_assets.automation.untrained import read_untrained
 from embed_assets.comparison import assets as comparison_stage
+from embed_assets.comparison.general import general_task
 from embed_assets.documents import assets as documents_stage
 from embed_assets.documents.folder import (
     FoundDocument,
@@ -58,6 +59,7 @@ def check_settings(settings: Settings, warehouse: Warehouse) -> None:
     read_labelled(settings.labelled_files, settings.labelled_purpose)
     check_training(settings, model_card(settings))
     check_baselines(warehouse, settings)
+    general_task(settings)
 
 
 @dataclass(frozen=True)

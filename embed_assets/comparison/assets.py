@@ -7,6 +7,7 @@ from typing import Any
 import dagster as dg
 
 from embed_assets.charts import to_markdown
+from embed_assets.comparison.general import general_version
 from embed_assets.comparison.measuring import measure_models
 from embed_assets.comparison.presentation import (
     baselines_table,
@@ -112,6 +113,12 @@ def _forget_replaced(
 
 
 def code_versions(settings: Settings) -> dict[str, str]:
-    """Version of the comparison, and whether the champion before takes part."""
-    shape = settings.shape("comparison", baselines=compares_champion(settings))
+    """Version of the comparison, of the general set, and whether the champion takes part."""
+    general = general_version(settings)
+    shape = settings.shape(
+        "comparison",
+        baselines=compares_champion(settings),
+        general=general,
+        general_loss=general and settings.general_loss,
+    )
     return {"comparison": f"{COMPARISON_VERSION}, {digest(shape)}"}

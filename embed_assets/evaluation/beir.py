@@ -49,10 +49,11 @@ class BeirTask:
         return len({grade for grades in self.grades.values() for grade in grades.values()}) > 1
 
 
-def read_beir(folder: Path, split: str | None = None) -> BeirTask:
+def read_beir(folder: Path, split: str | None = None, named_by: str = "--beir") -> BeirTask:
     """The task of a folder. SettingsError names what is missing or wrong, file and line.
 
     split: a file of qrels/. Without it qrels.tsv, else qrels/test.tsv, else the only one there.
+    named_by: the option or setting that names the folder, for the error.
     """
     try:
         corpus = _read_texts(folder / "corpus.jsonl", beir_text)
@@ -60,7 +61,7 @@ def read_beir(folder: Path, split: str | None = None) -> BeirTask:
         qrels = _qrels_file(folder, split)
         judged = read_qrels(qrels)
     except DataFileError as error:
-        raise SettingsError(f"--beir: {error}") from error
+        raise SettingsError(str(error), named_by) from error
     grades = {
         query: relevant
         for query, scores in judged.items()
@@ -68,10 +69,10 @@ def read_beir(folder: Path, split: str | None = None) -> BeirTask:
         and (relevant := {document: score for document, score in scores.items() if score > 0})
     }
     if not corpus:
-        raise SettingsError(f"--beir: {folder / 'corpus.jsonl'} is empty: nothing to search.")
+        raise SettingsError(f"{folder / 'corpus.jsonl'} is empty: nothing to search.", named_by)
     if not grades:
         raise SettingsError(
-            f"--beir: {qrels} gives none of the queries a relevant document: nothing to score."
+            f"{qrels} gives none of the queries a relevant document: nothing to score.", named_by
         )
     documents = {document for scores in judged.values() for document in scores}
     return BeirTask(

@@ -234,7 +234,7 @@ def ndcg_table(scores: pl.DataFrame) -> str:
 
 def ndcg_by_model(evaluations: Mapping[str, Evaluation]) -> str:
     """NDCG@10 of models at their full size, by split, as a markdown table."""
-    rows = {model: _full_ndcg(found.scores) for model, found in evaluations.items()}
+    rows = {model: full_ndcg(found.scores) for model, found in evaluations.items()}
     return _table_by_split("| model |", "| --- |", rows)
 
 
@@ -252,11 +252,11 @@ def baseline_metrics(evaluations: Mapping[str, Evaluation]) -> dict[str, float]:
     return {
         metric_name(split, f"{model}_ndcg@10"): score
         for model, found in evaluations.items()
-        for split, score in _full_ndcg(found.scores).items()
+        for split, score in full_ndcg(found.scores).items()
     }
 
 
-def _full_ndcg(scores: pl.DataFrame) -> dict[str, float]:
+def full_ndcg(scores: pl.DataFrame) -> dict[str, float]:
     """NDCG@10 by split at the largest dimension."""
     full = scores.filter(pl.col("dimension") == pl.col("dimension").max(), metric="ndcg")
     return dict(full.select("split", "score").iter_rows())

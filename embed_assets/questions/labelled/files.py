@@ -13,11 +13,9 @@ A row's columns are those of `COLUMNS`. How a row finds its chunks is in `eviden
 import csv
 import io
 import json
-import os
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -31,6 +29,7 @@ from embed_assets.data_files import (
     json_lines,
     read_qrels,
     read_text,
+    state_on_disk,
 )
 from embed_assets.errors import SettingsError
 from embed_assets.questions.statuses import EVIDENCE_NOT_FOUND, JUDGEMENTS, REJECTED_BY_REVIEWER
@@ -100,7 +99,7 @@ def read_labelled(files: Sequence[Path], default_purpose: str) -> list[LabelledQ
 
     Read once, and again when a file changes: size, times and place on the disk tell.
     """
-    return list(_read(tuple(files), default_purpose, tuple(map(_state, files))))
+    return list(_read(tuple(files), default_purpose, tuple(map(state_on_disk, files))))
 
 
 @lru_cache(maxsize=2)
@@ -111,20 +110,6 @@ def _read(
         return tuple(row for file in files for row in _reader(file)(file, default_purpose))
     except DataFileError as error:
         raise SettingsError(f"EMBED_ASSETS_LABELLED: {error}") from error
-
-
-def _state(path: Path) -> tuple[object, ...]:
-    """What changes when a file does, or one in a folder. A file that is absent has no state."""
-    files = [path]
-    for folder, folders, names in os.walk(path):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        files += [Path(folder, name) for name in names]
-    found = []
-    for file in sorted(files):
-        with suppress(OSError):
-            stat = file.stat()
-            found.append((file, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns))
-    return tuple(found)
 
 
 def _reader(path: Path) -> Callable[[Path, str], Iterable[LabelledQuestion]]:
