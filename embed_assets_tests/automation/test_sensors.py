@@ -32,6 +32,7 @@ from embed_assets.resources.ledger import (
 )
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
+from embed_assets_tests.documents.folders import folder_in_memory
 
 
 class Project:
@@ -132,6 +133,33 @@ def test_a_pdf_is_ingested_once_it_has_stopped_changing(project):
     assert request.tags[RANGE_START] == request.tags[RANGE_END] == key
     assert assets_of(request) == DOCUMENT_ASSETS
     assert project.partitions == [key]
+
+
+def test_a_pdf_in_a_bucket_is_ingested_once_it_has_stopped_changing(project):
+    with folder_in_memory() as folder:
+        project.settings = project.settings.model_copy(update={"pdfs": folder.place})
+        assert project.tick() == []
+        folder.put("sub/a.pdf", content=b"one")
+        assert project.tick() == []
+        folder.put("sub/a.pdf", content=b"two")
+        assert project.tick() == []
+        [request] = project.tick()
+        [key] = project.partitions
+        assert request.tags[RANGE_START] == request.tags[RANGE_END] == key
+        rows = load_documents(folder.place, [key], "run").rows
+        assert rows.select("path", "content").rows() == [("sub/a.pdf", b"two")]
+
+
+def test_a_bucket_that_is_not_there_any_more_removes_nothing_and_is_said(project):
+    with folder_in_memory() as folder:
+        project.settings = project.settings.model_copy(update={"pdfs": folder.place})
+        folder.put("a.pdf")
+        project.pdfs = folder.place
+        project.ingest()
+        folder.delete("a.pdf")
+        assert "none of the 1 documents on record is in the folder" in project.tick()
+    assert "EMBED_ASSETS_PDFS: memory://bucket/pdfs does not exist" in project.tick()
+    assert len(project.partitions) == project.warehouse.count("raw_pdfs") == 1
 
 
 def test_while_a_run_ingests_nothing_is_asked_for(project):
