@@ -227,6 +227,12 @@ def test_a_kind_of_url_that_nobody_knows_is_an_error():
         scan(to_place("what://x"))
 
 
+def test_an_address_that_can_not_be_taken_apart_shows_nothing_of_itself():
+    with pytest.raises(SettingsError, match="PDFS: … can't be listed") as error:
+        scan(to_place("what://me:s3cr3t@[host/x"))
+    assert "s3cr3t" not in str(error.value)
+
+
 # Addresses.
 
 
