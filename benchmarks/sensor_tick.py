@@ -40,21 +40,22 @@ def main() -> None:
     count = parser.parse_args().documents
     with tempfile.TemporaryDirectory() as scratch, dg.DagsterInstance.ephemeral() as instance:
         folder = Path(scratch)
-        (folder / "pdfs").mkdir()
-        settings = Settings(pdfs=folder / "pdfs", home=folder / "home")
+        pdfs = folder / "pdfs"
+        pdfs.mkdir()
+        settings = Settings(pdfs=pdfs, home=folder / "home")
         warehouse = Warehouse(path=str(settings.warehouse))
         for number in range(count):
-            (settings.pdfs / f"{number:06}.pdf").write_bytes(f"{number}".encode())
+            (pdfs / f"{number:06}.pdf").write_bytes(f"{number}".encode())
         tick = Ticks(settings, warehouse, instance)
         rows = [("all new, seen first", *tick()), ("all new, asked for", *tick())]
         ingest(settings, warehouse, instance)
         tick.cursor = None
         rows += [("nothing to do", *tick()), ("nothing to do, again", *tick())]
-        add = [settings.pdfs / f"new-{number}.pdf" for number in range(10)]
+        add = [pdfs / f"new-{number}.pdf" for number in range(10)]
         for file in add:
             file.write_bytes(file.name.encode())
         rows += [("ten new, seen first", *tick()), ("ten new, asked for", *tick())]
-        for file in [*settings.pdfs.glob("00000?.pdf"), *add]:
+        for file in [*pdfs.glob("00000?.pdf"), *add]:
             file.unlink()
         rows += [("ten gone", *tick())]
         for name, seconds, said in rows:

@@ -11,17 +11,19 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from embed_assets.places import Place
+
 
 class DataFileError(Exception):
     """A file can't be read; the message names it, the place in it and the reason."""
 
-    def __init__(self, file: Path, reason: str, place: str = "") -> None:
+    def __init__(self, file: Place, reason: str, place: str = "") -> None:
         """`place`: a line or row of the file."""
         where = f"{file}, {place}" if place else str(file)
         super().__init__(f"{where}: {' '.join(reason.split())}.")
 
 
-def read_text(file: Path) -> str:
+def read_text(file: Place) -> str:
     """Content of a UTF-8 file, without the mark that some editors put first."""
     try:
         return file.read_text(encoding="utf-8-sig")
@@ -32,7 +34,7 @@ def read_text(file: Path) -> str:
         raise DataFileError(file, f"is not UTF-8 text; save it as such{remedy}") from error
 
 
-def json_lines(file: Path) -> Iterator[tuple[int, Any]]:
+def json_lines(file: Place) -> Iterator[tuple[int, Any]]:
     """Number and content of each line that isn't empty."""
     # Not splitlines(): JSON may hold U+2028 and the like as they are, and text from PDFs does.
     for number, line in enumerate(read_text(file).split("\n"), start=1):

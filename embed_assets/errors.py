@@ -38,7 +38,10 @@ def one_line(text: str, limit: int = 300) -> str:
 
 def hide_password(text: str, address: str) -> str:
     """Text without the password that an address holds, if it holds one."""
-    parts = urlsplit(address)
+    try:
+        parts = urlsplit(address)
+    except ValueError:  # what in it is a password can't be told
+        return text.replace(address, "…")
     secrets = [parts.password or "", *parse_qs(parts.query).get("password", [])]
     for secret in filter(None, {form for s in secrets for form in (s, unquote(s), quote(s, ""))}):
         text = text.replace(secret, "…")

@@ -11,14 +11,14 @@ their code versions are made from the marks (`Settings.shape`).
 
 import os
 from collections.abc import Mapping
-from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from embed_assets.errors import SettingsError
+from embed_assets.places import Place, to_place
 
 PREFIX = "EMBED_ASSETS_"
 TRACKING_URI = "MLFLOW_TRACKING_URI"
@@ -63,8 +63,10 @@ class Group(BaseModel):
 class Places(Group):
     """Where everything lies."""
 
-    pdfs: Annotated[Path, NOTHING] = Field(
-        default=Path("data/sample"), description="Folder of PDFs, searched recursively"
+    pdfs: Annotated[Place, NoDecode, NOTHING] = Field(
+        default=Path("data/sample"),
+        description="Folder of PDFs, searched recursively: a path, or a URL (`s3://`, `gs://`, "
+        "`az://`)",
     )
     home: Annotated[Path, NOTHING] = Field(
         default=Path("data/home"),
@@ -373,7 +375,12 @@ class Settings(  # pyright: ignore[reportIncompatibleVariableOverride] # two kin
         validate_default=True,
     )
 
-    @field_validator("pdfs", "home", "question_prompt")
+    @field_validator("pdfs", mode="before")
+    @classmethod
+    def _placed(cls, address: str | Place) -> Place:
+        return to_place(address)
+
+    @field_validator("home", "question_prompt")
     @classmethod
     def _absolute(cls, path: Path | None) -> Path | None:
         return path and Path(os.path.abspath(path.expanduser()))
@@ -384,7 +391,7 @@ class Settings(  # pyright: ignore[reportIncompatibleVariableOverride] # two kin
         SettingsError in one line where a value is wrong.
         """
         try:
-            return type(self).model_validate({**self.model_dump(), **changes})
+            return type(self).model_validate({**dict(self), **changes})
         except ValidationError as error:
             raise wrong_setting(error) from error
 
@@ -413,14 +420,21 @@ class Settings(  # pyright: ignore[reportIncompatibleVariableOverride] # two kin
         fields = type(self).model_fields
         return {n: v for n, v in self.shaping.items() if getattr(self, n) != fields[n].default}
 
-    @cached_property
-    def labelled_files(self) -> tuple[Path, ...]:
-        """Files and folders of people's questions, in the order given."""
+    @property
+    def labelled_files(self) -> tuple[Place, ...]:
+        """Files and folders of people's questions, in the order given.
+
+        SettingsError where it can't be told whether there are some beside the PDFs.
+        """
         if self.labelled:
             parts = self.labelled.split(os.pathsep)
             return tuple(Path(os.path.abspath(Path(p).expanduser())) for p in parts if p)
         beside = self.pdfs / LABELLED_BESIDE_PDFS
-        return (beside,) if beside.is_file() else ()
+        try:
+            return (beside,) if beside.is_file() else ()
+        except OSError as error:
+            said = f"{beside}: {error.strerror or error}."
+            raise SettingsError(said, f"{PREFIX}PDFS") from error
 
     @property
     def general_folder(self) -> Path | None:

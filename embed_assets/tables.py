@@ -107,10 +107,11 @@ _TABLES = (
             "sha256": _text("sha256 of the content, in hex"),
             "size_bytes": _integer("Size of the file in bytes"),
             "modified_at": _time("When the file was last changed"),
+            "etag": _text("What a bucket calls this version of the file", nullable=True),
             "loaded_at": _time("When the file was read"),
             "loaded_by": _text("Dagster run that read the file"),
         },
-        volatile=frozenset({"content", "modified_at", "loaded_at", "loaded_by"}),
+        volatile=frozenset({"content", "modified_at", "etag", "loaded_at", "loaded_by"}),
     ),
     Table(
         "parsed_markdown",

@@ -52,6 +52,7 @@ def raw_pdf(document_id: str, content: bytes = b"%PDF") -> pl.DataFrame:
             "modified_at": [NOW],
             "loaded_at": [NOW],
             "loaded_by": ["run"],
+            "etag": [None],
         },
         schema=TABLES["raw_pdfs"].schema,
     )

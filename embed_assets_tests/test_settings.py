@@ -12,9 +12,11 @@ from pydantic import Field, ValidationError
 from embed_assets.command.cli import load_settings
 from embed_assets.definitions import code_versions
 from embed_assets.errors import SettingsError
+from embed_assets.places import RemotePath
 from embed_assets.resources.tracking import Tracking
 from embed_assets.settings import PREFIX, Settings, shaped_by
 from embed_assets.training.config import NOT_OF_ADAPTERS
+from embed_assets_tests.documents.folders import folder_in_memory
 from embed_assets_tests.tiny_model import make_tiny_model
 
 
@@ -78,6 +80,31 @@ def test_questions_beside_the_pdfs_are_taken_when_no_files_are_named(folder, mon
     assert Settings().labelled_files == (beside,)
 
 
+def test_a_folder_of_pdfs_may_have_a_url_and_whatever_name(folder, monkeypatch):
+    for name in ("s3://bucket/papers", "sftp://me:s3cr3t@host/papers"):
+        monkeypatch.setenv("EMBED_ASSETS_PDFS", name)
+        assert Settings().pdfs == RemotePath(name)
+        assert Settings().changed({"seed": 3}).pdfs == RemotePath(name)
+        assert "s3cr3t" not in f"{Settings()!r} {Settings()}"
+    for name in ("2026", "null", '{"folder": "a"}'):  # no JSON, though it looks like it
+        monkeypatch.setenv("EMBED_ASSETS_PDFS", name)
+        assert Settings().pdfs == folder / name
+
+
+def test_questions_beside_the_pdfs_in_a_bucket_are_taken_once_they_are_there():
+    with folder_in_memory() as folder:
+        settings = Settings.model_validate({"pdfs": folder.place})
+        assert settings.labelled_files == ()
+        folder.put("questions.jsonl")
+        assert settings.labelled_files == (folder.place / "questions.jsonl",)
+
+
+def test_whether_there_are_questions_beside_the_pdfs_is_not_guessed():
+    settings = Settings.model_validate({"pdfs": "nowhere://bucket"})
+    with pytest.raises(SettingsError, match="EMBED_ASSETS_PDFS: nowhere://bucket"):
+        _ = settings.labelled_files
+
+
 def test_named_files_replace_the_questions_beside_the_pdfs(folder, monkeypatch):
     (folder / "questions.jsonl").touch()
     monkeypatch.setenv("EMBED_ASSETS_PDFS", ".")
@@ -94,7 +121,6 @@ def test_mlflow_is_in_the_home_folder_unless_its_own_variable_says_otherwise(fol
 
 def test_settings_that_are_equal_are_one_key_and_cannot_be_changed():
     settings = Settings()
-    assert settings.labelled_files == ()  # cached, which must not change the key
     assert hash(settings) == hash(Settings())
     with pytest.raises(ValidationError, match="frozen"):
         settings.epochs = 9

@@ -16,6 +16,7 @@ import typer
 from pydantic import ValidationError
 
 from embed_assets.errors import ProjectError
+from embed_assets.places import absolute
 from embed_assets.settings import PREFIX, Settings, wrong_setting
 
 app = typer.Typer(
@@ -26,7 +27,9 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-Pdfs = Annotated[Path | None, typer.Option("--pdfs", help="Folder of PDFs.", metavar="DIR")]
+Pdfs = Annotated[
+    str | None, typer.Option("--pdfs", help="Folder of PDFs, or its URL.", metavar="DIR")
+]
 Home = Annotated[Path | None, typer.Option("--home", help="Folder of all state.", metavar="DIR")]
 Yes = Annotated[bool, typer.Option("--yes", help="Documents on record may be gone, however many.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")]
@@ -173,9 +176,7 @@ Emit = Callable[[dict[str, Any], str], None]
 
 
 @contextmanager
-def _session(
-    pdfs: Path | None, home: Path | None, as_json: bool
-) -> Iterator[tuple[Settings, Emit]]:
+def _session(pdfs: str | None, home: Path | None, as_json: bool) -> Iterator[tuple[Settings, Emit]]:
     """Settings with the shared options applied, and where the result goes; errors end the call."""
     # What libraries and children print goes to stderr.
     stdout = os.fdopen(os.dup(1), "w", encoding="utf-8")
@@ -187,7 +188,7 @@ def _session(
     for name, value in (("PDFS", pdfs), ("HOME", home)):
         if value is not None:
             # In the environment, so that Dagster's and the training's processes agree.
-            os.environ[PREFIX + name] = os.path.abspath(value)
+            os.environ[PREFIX + name] = absolute(str(value))
     try:
         yield load_settings(), emit
     except ProjectError as error:

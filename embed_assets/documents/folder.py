@@ -16,6 +16,7 @@ import polars as pl
 
 from embed_assets.errors import SettingsError
 from embed_assets.partitions import document_id
+from embed_assets.places import Place, RemotePath
 from embed_assets.resources.ledger import Cause, Failure, Slices, document_tables
 from embed_assets.resources.warehouse import Transaction, Warehouse
 from embed_assets.tables import TABLES
@@ -29,34 +30,63 @@ class FoundDocument:
     path: str
     size_bytes: int
     modified_at: datetime
+    etag: str | None = None
 
     @property
     def version(self) -> str:
         """What tells a changed file without reading it."""
-        return f"{self.size_bytes} bytes of {self.modified_at.isoformat()}"
+        version = f"{self.size_bytes} bytes of {self.modified_at.isoformat()}"
+        return f"{version}, {self.etag}" if self.etag else version
 
 
-def scan(folder: Path) -> dict[str, FoundDocument]:
+def scan(folder: Place) -> dict[str, FoundDocument]:
     """Documents in a folder and its subfolders, by id, in the order of their paths.
 
     Hidden files and folders are left out. SettingsError if the folder can't be read: an unreadable
     folder must never pass for an empty one.
     """
-    if not folder.is_dir():
-        what = "is not a folder" if folder.exists() else "does not exist"
-        raise SettingsError(f"EMBED_ASSETS_PDFS: {folder} {what}. Set it, or give --pdfs.")
-    found = sorted(_pdf_files(folder), key=lambda document: document.path)
+    files = _remote_files(folder) if isinstance(folder, RemotePath) else _local_files(folder)
+    found = sorted(files, key=lambda document: document.path)
     return {document.document_id: document for document in found}
 
 
-def _pdf_files(folder: Path) -> Iterator[FoundDocument]:
+def _no_folder(folder: Place, what: str) -> SettingsError:
+    return SettingsError(f"EMBED_ASSETS_PDFS: {folder} {what}. Set it, or give --pdfs.")
+
+
+def _is_pdf(name: str) -> bool:
+    return name.lower().endswith(".pdf") and not name.startswith(".")
+
+
+def _remote_files(folder: RemotePath) -> Iterator[FoundDocument]:
+    try:
+        files = folder.find()
+    except FileNotFoundError:
+        raise _no_folder(folder, "does not exist") from None
+    except NotADirectoryError:
+        raise _no_folder(folder, "is not a folder") from None
+    except OSError as error:
+        said = f"{folder} can't be listed: {error}. docs/settings.md says what a bucket needs."
+        raise SettingsError(said, "EMBED_ASSETS_PDFS") from None
+    for file in files:
+        *folders, name = file.path.split("/")
+        # No part may be empty either: a key is any text, and `a//b.pdf` is no path.
+        if _is_pdf(name) and all(part and not part.startswith(".") for part in folders):
+            key = document_id(PurePosixPath(file.path))
+            yield FoundDocument(key, file.path, file.size_bytes, file.modified_at, file.etag)
+
+
+def _local_files(folder: Path) -> Iterator[FoundDocument]:
+    if not folder.is_dir():
+        raise _no_folder(folder, "is not a folder" if folder.exists() else "does not exist")
+
     def fail(error: OSError) -> None:
         raise SettingsError(f"EMBED_ASSETS_PDFS: {error.filename}: {error.strerror}.") from error
 
     for root, folders, files in os.walk(folder, onerror=fail):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in files:
-            if name.startswith(".") or not name.lower().endswith(".pdf"):
+            if not _is_pdf(name):
                 continue
             file = Path(root, name)
             try:
@@ -84,20 +114,27 @@ class Loaded:
     size_bytes: int
     modified_at: datetime
     sha256: str
+    etag: str | None = None
 
     def is_as(self, document: FoundDocument) -> bool:
-        """Whether the file still has the size and time that it was read with."""
-        return (self.size_bytes, self.modified_at) == (document.size_bytes, document.modified_at)
+        """Whether the file still has the size, time and etag that it was read with."""
+        return (self.size_bytes, self.modified_at, self.etag) == (
+            document.size_bytes,
+            document.modified_at,
+            document.etag,
+        )
 
 
 def read_loaded(warehouse: Warehouse) -> dict[str, Loaded]:
     """Documents on record by id."""
-    rows = warehouse.read("SELECT document_id, path, size_bytes, modified_at, sha256 FROM raw_pdfs")
+    rows = warehouse.read(
+        "SELECT document_id, path, size_bytes, modified_at, sha256, etag FROM raw_pdfs"
+    )
     return {key: Loaded(*rest) for key, *rest in rows.iter_rows()}
 
 
 def find_moved(
-    folder: Path, found: Mapping[str, FoundDocument], loaded: Mapping[str, Loaded]
+    folder: Place, found: Mapping[str, FoundDocument], loaded: Mapping[str, Loaded]
 ) -> dict[str, str]:
     """Documents that lie elsewhere now, by their bytes: id now -> id on record.
 
@@ -128,10 +165,9 @@ def find_moved(
 
 
 @functools.lru_cache(maxsize=100_000)
-def _sha256(file: Path, _version: str) -> str:
+def _sha256(file: Place, _version: str) -> str:
     """Of a file's bytes; read once for each version of the file, however often a plan is made."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def move_documents(
@@ -150,6 +186,7 @@ def move_documents(
             "path": found[key].path,
             "file_name": PurePosixPath(found[key].path).name,
             "modified_at": found[key].modified_at,
+            "etag": found[key].etag,
             "path_before": loaded[before].path,
         }
         for key, before in moved.items()
@@ -163,7 +200,8 @@ def move_documents(
             _rename(transaction, table, "document_id")
         transaction.execute(
             "UPDATE raw_pdfs AS t SET path = m.path, file_name = m.file_name, "
-            "modified_at = m.modified_at FROM moved m WHERE t.document_id = m.document_id"
+            "modified_at = m.modified_at, etag = m.etag FROM moved m "
+            "WHERE t.document_id = m.document_id"
         )
         transaction.execute(
             "UPDATE chunks AS t SET file_name = m.file_name FROM moved m "
@@ -199,7 +237,7 @@ def remove_documents(warehouse: Warehouse, document_ids: Sequence[str]) -> None:
             transaction.delete(table, {"document_id": document_ids})
 
 
-def load_documents(folder: Path, document_ids: Collection[str], run_id: str) -> Slices:
+def load_documents(folder: Place, document_ids: Collection[str], run_id: str) -> Slices:
     """Rows of raw_pdfs for these documents. Of files that can't be read just now there are none."""
     found = scan(folder)
     now = datetime.now(UTC)
@@ -226,6 +264,7 @@ def load_documents(folder: Path, document_ids: Collection[str], run_id: str) -> 
                 "sha256": hashlib.sha256(content).hexdigest(),
                 "size_bytes": document.size_bytes,
                 "modified_at": document.modified_at,
+                "etag": document.etag,
                 "loaded_at": now,
                 "loaded_by": run_id,
             }

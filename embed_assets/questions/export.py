@@ -15,6 +15,7 @@ from typing import Any, Literal
 import polars as pl
 
 from embed_assets.errors import ProjectError, SettingsError
+from embed_assets.places import RemotePath
 from embed_assets.questions.labelled.files import CHUNK_BREAK
 from embed_assets.questions.statuses import CORPUS_WIDE, KEPT, TOO_VAGUE
 from embed_assets.resources.warehouse import Warehouse
@@ -40,6 +41,8 @@ def export_questions(
         )
     file = Path(os.path.abspath(file.expanduser()))
     for source in settings.labelled_files:
+        if isinstance(source, RemotePath):
+            continue
         if file.resolve() == source.resolve() or source.resolve() in file.resolve().parents:
             raise SettingsError(
                 f"{file}: questions are read from here (EMBED_ASSETS_LABELLED); an export would "

@@ -15,13 +15,14 @@ from dagster._core.test_utils import create_run_for_test
 
 from embed_assets.automation.runs import BY_COMMAND, INGEST, RANGE_END, RANGE_START, TRAIN
 from embed_assets.automation.sensors import DOCUMENTS_PER_TICK
-from embed_assets.documents.folder import scan
+from embed_assets.documents.folder import load_documents, scan
 from embed_assets.graph import DOCUMENT_ASSETS
 from embed_assets.partitions import DOCUMENTS, DOCUMENTS_PER_RUN
 from embed_assets.resources.ledger import (
     read_records,
 )
 from embed_assets_tests.automation.watched import Project, assets_of
+from embed_assets_tests.documents.folders import folder_in_memory
 
 
 @pytest.fixture
@@ -41,6 +42,35 @@ def test_a_pdf_is_ingested_once_it_has_stopped_changing(project):
     assert request.tags[RANGE_START] == request.tags[RANGE_END] == key
     assert assets_of(request) == DOCUMENT_ASSETS
     assert project.partitions == [key]
+
+
+def test_a_pdf_in_a_bucket_is_ingested_once_it_has_stopped_changing(project):
+    with folder_in_memory() as folder:
+        project.settings = project.settings.model_copy(update={"pdfs": folder.place})
+        assert project.tick() == []
+        folder.put("sub/a.pdf", content=b"one")
+        assert project.tick() == []
+        folder.put("sub/a.pdf", content=b"two")
+        assert project.tick() == []
+        [request] = project.tick()
+        [key] = project.partitions
+        assert request.tags[RANGE_START] == request.tags[RANGE_END] == key
+        rows = load_documents(folder.place, [key], "run").rows
+        assert rows.select("path", "content").rows() == [("sub/a.pdf", b"two")]
+
+
+def test_a_bucket_that_is_not_there_any_more_removes_nothing_and_is_said(project):
+    with folder_in_memory() as folder:
+        project.settings = project.settings.model_copy(update={"pdfs": folder.place})
+        folder.put("a.pdf")
+        project.pdfs = folder.place
+        project.ingest()
+        folder.delete("a.pdf")
+        assert project.tick() == []
+        assert "none of the 1 documents on record is in the folder" in project.said
+    assert project.tick() == []
+    assert "EMBED_ASSETS_PDFS: memory://bucket/pdfs does not exist" in project.said
+    assert len(project.partitions) == project.warehouse.count("raw_pdfs") == 1
 
 
 def test_while_a_run_ingests_nothing_is_asked_for(project):

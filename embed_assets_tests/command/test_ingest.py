@@ -7,6 +7,8 @@ from dagster._core.test_utils import create_run_for_test
 from embed_assets.automation.runs import BY_COMMAND, INGEST, TRAIN
 from embed_assets.errors import SettingsError
 from embed_assets.graph import DOCUMENT_ASSETS
+from embed_assets.places import to_place
+from embed_assets_tests.documents.folders import Store, folder_in_memory, folder_in_store
 from embed_assets_tests.readers import ENOUGH, read, read_or_die, write_documents
 
 # Dagster's own code calls its deprecated property when a resource is nested in another.
@@ -168,3 +170,37 @@ def test_a_file_that_may_not_be_read_keeps_what_was_known_of_it(project, monkeyp
     assert project.chunks_of("a.pdf") == before
     assert project.summary(project.ingest())["failed"] == []
     assert project.chunks_of("a.pdf") != before
+
+
+def test_documents_in_a_bucket_are_ingested_followed_and_removed(project):
+    with folder_in_memory() as folder:
+        for name in ("a.pdf", "b.pdf", "c.pdf"):
+            project.put(name)
+            folder.put(name, content=(project.pdfs / name).read_bytes())
+        summary = project.summary(project.ingest(pdfs=folder.place))
+        assert summary["documents"] == {"SUCCESS": 3, "EMPTY": 0, "ERROR": 0}
+        assert not project.ingest(pdfs=folder.place).changed
+        folder.move("a.pdf", "sub/moved.pdf")
+        folder.delete("b.pdf")
+        assert project.status(pdfs=folder.place)["folder"]["moved"] == 1
+        assert project.ingest(pdfs=folder.place).moved == 2
+        assert sorted(project.warehouse.paths().values()) == ["c.pdf", "sub/moved.pdf"]
+        assert sorted(project.times_read) == ["a", "b", "c"]
+        assert not project.ingest(pdfs=folder.place).changed
+
+
+def test_a_folder_that_moved_into_a_bucket_holds_the_same_documents(project):
+    project.put("a.pdf")
+    project.ingest()
+    with folder_in_memory() as folder:
+        folder.put("a.pdf", content=(project.pdfs / "a.pdf").read_bytes())
+        done = project.ingest(pdfs=folder.place)
+        assert set(done.seconds) == {"raw_pdfs"}
+    assert project.times_read == ["a"]
+
+
+def test_a_bucket_without_pdfs_is_a_wrong_call_that_shows_no_password(project):
+    with folder_in_store():
+        Store.buckets["me:s3cr3t@bucket"] = {}
+        with pytest.raises(SettingsError, match="there are no PDFs in store://me:…@bucket"):
+            project.ingest(pdfs=to_place("store://me:s3cr3t@bucket"))

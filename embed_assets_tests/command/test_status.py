@@ -58,6 +58,21 @@ def test_it_loads_no_model_and_looks_for_no_gpu(project):
     assert said.stdout.strip() == "False"
 
 
+def test_a_bucket_that_is_not_there_is_a_wrong_call(tmp_path):
+    command = [sys.executable, "-m", "embed_assets.command.cli", "status"]
+    said = subprocess.run(
+        [*command, "--pdfs", "memory://nowhere/pdfs", "--home", str(tmp_path / "home")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert said.returncode == 2
+    assert said.stderr == (
+        "embed-assets: EMBED_ASSETS_PDFS: memory://nowhere/pdfs does not exist. "
+        "Set it, or give --pdfs.\n"
+    )
+
+
 def test_in_a_home_that_is_not_there_yet_everything_is_due_and_none_is_made(project):
     project.put("a.pdf", "b.pdf")
     summary = project.status()

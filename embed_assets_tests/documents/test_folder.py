@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 
+import duckdb
 import polars as pl
 import pytest
 
@@ -186,6 +187,17 @@ def test_a_document_loaded_and_left_alone_has_not_changed(tmp_path, warehouse):
     os.utime(tmp_path / "a.pdf", ns=(0, 1_700_000_000_123_456_789))  # finer than is stored
     os.utime(tmp_path / "b.pdf", (0, 4_000_000_000))
     load(tmp_path, warehouse)
+    assert changed(tmp_path, warehouse) == []
+
+
+def test_a_document_that_an_older_version_read_has_not_changed(tmp_path, warehouse):
+    put(tmp_path, "a.pdf")
+    load(tmp_path, warehouse)
+    with duckdb.connect(warehouse.path) as connection:
+        connection.execute("ALTER TABLE raw_pdfs DROP COLUMN etag")
+    assert changed(tmp_path, warehouse) == []
+    (tmp_path / "a.pdf").rename(tmp_path / "b.pdf")
+    assert move(tmp_path, warehouse) == {id_of("b.pdf"): id_of("a.pdf")}
     assert changed(tmp_path, warehouse) == []
 
 

@@ -372,6 +372,7 @@ def stock(warehouse: Warehouse, corpus: Corpus, *, status: str = "KEPT") -> None
         modified_at=now,
         loaded_at=now,
         loaded_by=pl.lit("run"),
+        etag=None,
     )
     questions = corpus.questions.with_columns(
         relevant_chunk_ids=pl.concat_list("chunk_id"),

@@ -32,6 +32,7 @@ from embed_assets.data_files import (
     state_on_disk,
 )
 from embed_assets.errors import SettingsError
+from embed_assets.places import Place, RemotePath
 from embed_assets.questions.statuses import EVIDENCE_NOT_FOUND, JUDGEMENTS, REJECTED_BY_REVIEWER
 
 Row = Mapping[str, Any]
@@ -94,22 +95,38 @@ REJECTIONS = frozenset({"no", "discard", "reject", "rejected", "drop", "bad", "f
 _SPLIT = re.compile(r"(?<![a-z0-9])(train(ing)?|test(ing)?|valid(ation)?|dev|eval)(?![a-z])")
 
 
-def read_labelled(files: Sequence[Path], default_purpose: str) -> list[LabelledQuestion]:
+def read_labelled(files: Sequence[Place], default_purpose: str) -> list[LabelledQuestion]:
     """Questions of all files and folders. SettingsError names the file and row that is wrong.
 
     Read once, and again when a file changes: size, times and place on the disk tell.
     """
-    return list(_read(tuple(files), default_purpose, tuple(map(state_on_disk, files))))
+    return list(_read(tuple(files), default_purpose, tuple(map(_state, files))))
 
 
 @lru_cache(maxsize=2)
 def _read(
-    files: tuple[Path, ...], default_purpose: str, _states: object
+    files: tuple[Place, ...], default_purpose: str, _states: object
 ) -> tuple[LabelledQuestion, ...]:
     try:
-        return tuple(row for file in files for row in _reader(file)(file, default_purpose))
+        return tuple(row for file in files for row in _read_place(file, default_purpose))
     except DataFileError as error:
         raise SettingsError(f"EMBED_ASSETS_LABELLED: {error}") from error
+
+
+def _read_place(place: Place, purpose: str) -> Iterable[LabelledQuestion]:
+    if isinstance(place, RemotePath):  # beside the PDFs: a name that says JSONL
+        return _read_jsonl(place, purpose)
+    return _reader(place)(place, purpose)
+
+
+def _state(path: Place) -> tuple[object, ...]:
+    """What changes when a file does, or one in a folder. A file that is absent has no state."""
+    if isinstance(path, RemotePath):
+        try:
+            return (path.look(),)
+        except OSError as error:
+            raise SettingsError(f"EMBED_ASSETS_LABELLED: {path}: {error}.") from None
+    return state_on_disk(path)
 
 
 def _reader(path: Path) -> Callable[[Path, str], Iterable[LabelledQuestion]]:
@@ -131,7 +148,7 @@ def _reader(path: Path) -> Callable[[Path, str], Iterable[LabelledQuestion]]:
 # Files.
 
 
-def _read_jsonl(file: Path, purpose: str) -> Iterator[LabelledQuestion]:
+def _read_jsonl(file: Place, purpose: str) -> Iterator[LabelledQuestion]:
     for number, row in json_lines(file):
         yield _read_row(row, file, f"line {number}", purpose)
 
@@ -321,7 +338,7 @@ def _purpose_of_split(name: str) -> str | None:
 # Rows.
 
 
-def _read_row(row: Any, file: Path, place: str, default_purpose: str) -> LabelledQuestion:
+def _read_row(row: Any, file: Place, place: str, default_purpose: str) -> LabelledQuestion:
     try:
         return _labelled_question(row, file.name, default_purpose)
     except (ValueError, TypeError, AttributeError) as error:

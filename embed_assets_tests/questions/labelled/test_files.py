@@ -8,6 +8,7 @@ import pytest
 
 from embed_assets.errors import SettingsError
 from embed_assets.questions.labelled.files import LabelledQuestion, read_labelled
+from embed_assets_tests.documents.folders import folder_in_memory
 from embed_assets_tests.questions.labelled.test_evidence import ROW, asked
 
 
@@ -48,6 +49,21 @@ def test_rows_of_several_files_come_in_their_order_and_name_their_file(tmp_path)
     files = [write(tmp_path / "b.jsonl", ROW, ROW), write(tmp_path / "a.jsonl", ROW)]
     assert [q.source for q in read_labelled(files, "test")] == ["b.jsonl", "b.jsonl", "a.jsonl"]
     assert read_labelled([], "test") == []
+
+
+def test_a_file_beside_pdfs_in_a_bucket_is_read_and_read_again_when_it_changes():
+    with folder_in_memory() as folder:
+        file = folder.place / "questions.jsonl"
+        with pytest.raises(SettingsError, match=r"LABELLED: memory://.*/questions\.jsonl: No such"):
+            read_labelled([file], "test")
+        folder.put("questions.jsonl", content=b'{"question": "Why?", "file_name": "a.pdf"}')
+        [question] = read_labelled([file], "test")
+        assert (question.question, question.source) == ("Why?", "questions.jsonl")
+        folder.put("questions.jsonl", content=b'{"question": "How?", "file_name": "a.pdf"}')
+        assert read_labelled([file], "test")[0].question == "How?"
+        folder.put("questions.jsonl", content=b"{}")
+        with pytest.raises(SettingsError, match=r"memory://.*/questions\.jsonl, line 1: lacks"):
+            read_labelled([file], "test")
 
 
 def test_empty_lines_and_the_mark_of_windows_editors_are_passed_over(tmp_path):
