@@ -39,6 +39,7 @@ from embed_assets.questions.assets import BUDGET_TAG
 from embed_assets.resources.warehouse import Warehouse, digest
 from embed_assets.settings import Settings
 
+SENSORS = ("pdf_folder", "retraining")
 SECONDS = 30
 """From one tick to the next."""
 DOCUMENTS_PER_TICK = 512

@@ -164,12 +164,27 @@ def ui(
     as_json: Json = False,
     port: Annotated[int, typer.Option("--port", help="Port of Dagster.")] = 3000,
     mlflow_port: Annotated[int, typer.Option("--mlflow-port", help="Port of MLflow.")] = 5000,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Both sensors are on: PDFs that come are learned.")
+    ] = False,
 ) -> None:
     """Open Dagster on 127.0.0.1, and MLflow beside it, on the same state."""
+    if watch:
+        os.environ[f"{PREFIX}WATCH"] = "1"
     with _session(pdfs, home, as_json) as (settings, emit):
         from embed_assets.command.servers import serve
 
         serve(settings, port, mlflow_port, emit)
+
+
+@app.command()
+def watch(pdfs: Pdfs = None, home: Home = None, as_json: Json = False) -> None:
+    """Learn the PDFs that come, change and leave, as they do: both sensors, without a page."""
+    os.environ[f"{PREFIX}WATCH"] = "1"
+    with _session(pdfs, home, as_json) as (settings, emit):
+        from embed_assets.command import servers
+
+        servers.watch(settings, emit)
 
 
 Emit = Callable[[dict[str, Any], str], None]

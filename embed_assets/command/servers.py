@@ -1,4 +1,7 @@
-"""The two servers a person looks at: Dagster and MLflow, on loopback, on the same state."""
+"""What runs until a person ends it: Dagster and MLflow on loopback, or the sensors alone.
+
+One daemon looks at a home: two would each ask for everything.
+"""
 
 import os
 import signal
@@ -7,12 +10,17 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import typer
+from filelock import FileLock, Timeout
 
+from embed_assets.automation.sensors import SENSORS
+from embed_assets.command.news import News
 from embed_assets.command.pipeline import prepare_home
 from embed_assets.errors import ProjectError, SettingsError
 from embed_assets.machine import Machine, this_machine
@@ -21,62 +29,117 @@ from embed_assets.settings import Settings
 
 HOST = "127.0.0.1"
 START_TIMEOUT = 120.0
+DAEMON = "Daemon"
+Emit = Callable[[dict[str, Any], str], None]
 
 
 def serve(
     settings: Settings,
     port: int,
     mlflow_port: int,
-    emit: Callable[[dict[str, Any], str], None],
+    emit: Emit,
     machine: Machine | None = None,
 ) -> None:
-    """Start both, say where they are, and stay until interrupted or until one of them ends."""
-    if (machine or this_machine()).platform == "win32":
+    """Start both servers, say where they are, and stay until interrupted or until one ends."""
+    _check_machine("ui", machine or this_machine())
+    prepare_home(settings)
+    with _only_daemon(settings):
+        commands = {"Dagster": (_dagster_command(settings, port), f"http://{HOST}:{port}")}
+        tracking = Tracking(home=str(settings.home))
+        tracking.make_database()
+        if tracking.uri.startswith("http"):
+            mlflow_url = without_password(tracking.uri)
+        else:
+            mlflow_url = f"http://{HOST}:{mlflow_port}"
+            commands["MLflow"] = (_mlflow_command(settings, mlflow_port), mlflow_url)
+        for name, (_, url) in commands.items():
+            _check_free(name, int(url.rpartition(":")[2]))
+        # MLflow's own job queue would start seven more processes, for features not used here.
+        environment = {
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+            **os.environ,
+            UI_VARIABLE: mlflow_url,
+            # Not on the command line: `ps` shows that, and the address may hold a password.
+            "MLFLOW_BACKEND_STORE_URI": tracking.uri,
+        }
+        with _started(settings, {n: c for n, (c, _) in commands.items()}, environment) as processes:
+            for name, (_, url) in commands.items():
+                _wait(name, url, processes[name], settings)
+            dagster_url = commands["Dagster"][1]
+            on = f"\nSensors  {', '.join(SENSORS)} watch {settings.pdfs}" if settings.watch else ""
+            emit(
+                {"dagster": dagster_url, "mlflow": mlflow_url, "watching": settings.watch},
+                f"Dagster  {dagster_url}\nMLflow   {mlflow_url}\nState    {settings.home}{on}\n"
+                "Ctrl-C stops both.",
+            )
+            _stay(settings, processes)
+
+
+def watch(settings: Settings, emit: Emit, machine: Machine | None = None) -> None:
+    """Run the sensors without a page: say what they do, and stay until interrupted."""
+    _check_machine("watch", machine or this_machine())
+    prepare_home(settings)
+    workspace = str(settings.dagster_home / "workspace.yaml")
+    command = [sys.executable, "-m", "dagster._daemon", "run", "--workspace", workspace]
+    with (
+        _only_daemon(settings),
+        dg.DagsterInstance.get() as instance,
+        _started(settings, {DAEMON: command}, dict(os.environ)) as processes,
+    ):
+        emit(
+            {"watching": str(settings.pdfs), "home": str(settings.home), "sensors": [*SENSORS]},
+            f"Watching {settings.pdfs}\nState    {settings.home}\nCtrl-C stops it.",
+        )
+        news = News(instance)
+        _stay(settings, processes, lambda: [typer.echo(line, err=True) for line in news.lines()])
+
+
+def _check_machine(command: str, machine: Machine) -> None:
+    if machine.platform == "win32":
         raise SettingsError(
-            "embed-assets ui needs Linux or macOS. On Windows start the two servers yourself: "
+            f"embed-assets {command} needs Linux or macOS. On Windows start the servers yourself: "
             "`dg dev` in the project's folder, and `mlflow server`."
         )
-    prepare_home(settings)
-    commands = {"Dagster": (_dagster_command(settings, port), f"http://{HOST}:{port}")}
-    tracking = Tracking(home=str(settings.home))
-    tracking.make_database()
-    if tracking.uri.startswith("http"):
-        mlflow_url = without_password(tracking.uri)
-    else:
-        mlflow_url = f"http://{HOST}:{mlflow_port}"
-        commands["MLflow"] = (_mlflow_command(settings, mlflow_port), mlflow_url)
-    for name, (_, url) in commands.items():
-        _check_free(name, int(url.rpartition(":")[2]))
+
+
+@contextmanager
+def _only_daemon(settings: Settings) -> Iterator[None]:
+    """Nobody else runs a daemon on this home; its sensors are on where that is asked for."""
+    try:
+        lock = FileLock(settings.home / "daemon.lock", timeout=0).acquire()
+    except Timeout:
+        raise ProjectError(
+            f"`embed-assets ui` or `watch` is at work on {settings.home} already. End it first."
+        ) from None
+    with lock:
+        if settings.watch:
+            _turn_on()
+        yield
+
+
+def _turn_on() -> None:
+    """Forget that a person turned a sensor off: then it is as the definitions have it, on."""
+    with dg.DagsterInstance.get() as instance:
+        for state in instance.all_instigator_state():
+            if state.instigator_name in SENSORS and not state.is_running:
+                instance.delete_instigator_state(state.instigator_origin_id, state.selector_id)
+
+
+@contextmanager
+def _started(
+    settings: Settings, commands: Mapping[str, list[str]], environment: Mapping[str, str]
+) -> Iterator[dict[str, subprocess.Popen[bytes]]]:
+    """Processes by name, each with its log in the home; ended with the block, or by a signal."""
     for ended in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(ended, lambda *_: sys.exit(0))
-    # MLflow's own job queue would start seven more processes, for features not used here.
-    environment = {
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-        **os.environ,
-        UI_VARIABLE: mlflow_url,
-        # Not on the command line: `ps` shows that, and the address may hold a password.
-        "MLFLOW_BACKEND_STORE_URI": tracking.uri,
-    }
     processes: dict[str, subprocess.Popen[bytes]] = {}
     try:
-        for name, (command, _) in commands.items():
-            log = _log(settings, name).open("wb")
-            processes[name] = subprocess.Popen(
-                command, stdout=log, stderr=log, env=environment, start_new_session=True
-            )
-        for name, (_, url) in commands.items():
-            _wait(name, url, processes[name], settings)
-        dagster_url = commands["Dagster"][1]
-        emit(
-            {"dagster": dagster_url, "mlflow": mlflow_url},
-            f"Dagster  {dagster_url}\nMLflow   {mlflow_url}\nState    {settings.home}\n"
-            "Ctrl-C stops both.",
-        )
-        while True:
-            for name, process in processes.items():
-                if process.poll() is not None:
-                    raise ProjectError(f"{name} ended: see {_log(settings, name)}.")
-            time.sleep(1)
+        for name, command in commands.items():
+            with _log(settings, name).open("wb") as log:
+                processes[name] = subprocess.Popen(
+                    command, stdout=log, stderr=log, env=environment, start_new_session=True
+                )
+        yield processes
     except KeyboardInterrupt:
         typer.echo("Stopped.", err=True)
     finally:
@@ -85,6 +148,20 @@ def serve(
             signal.signal(ended, signal.SIG_IGN)
         for process in processes.values():
             _stop(process)
+
+
+def _stay(
+    settings: Settings,
+    processes: Mapping[str, subprocess.Popen[bytes]],
+    meanwhile: Callable[[], object] = lambda: None,
+) -> None:
+    """Stay as long as all of them do. ProjectError where one ends."""
+    while True:
+        for name, process in processes.items():
+            if process.poll() is not None:
+                raise ProjectError(f"{name} ended: see {_log(settings, name)}.")
+        meanwhile()
+        time.sleep(1)
 
 
 def _dagster_command(settings: Settings, port: int) -> list[str]:
