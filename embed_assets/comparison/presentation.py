@@ -1,7 +1,8 @@
 """How a comparison is shown: the report's contents, tables and charts for the UI, for MLflow."""
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from embed_assets.charts import to_png
 from embed_assets.comparison.examples import most_changed
 from embed_assets.comparison.plots import composition_chart, quality_kept_chart, ranking_chart
+from embed_assets.comparison.promotion import Condition, Promotion
 from embed_assets.comparison.report import Report, format_p_value, render_report
 from embed_assets.comparison.verdict import (
     Comparison,
@@ -168,6 +170,22 @@ def log_comparison(
             mlflow.log_artifact(str(path), artifact_path="charts")
     mlflow.log_metrics(_differences(result))
     mlflow.log_table(result.against.to_dict(as_series=False), "model_comparisons.json")
+
+
+def conditions_table(conditions: Sequence[Condition]) -> str:
+    """The conditions of a promotion as a markdown table."""
+    lines = ["| condition | figure | limit | holds |", "| --- | --- | --- | --- |"]
+    for row in conditions:
+        cells = (row.what, row.figure, row.limit, "yes" if row.holds else "**no**")
+        lines.append(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |")
+    return "\n".join(lines)
+
+
+def log_promotion(promotion: Promotion) -> None:
+    """Add what became of the version, and by which figures, to the MLflow run."""
+    import mlflow
+
+    mlflow.log_dict(asdict(promotion), "promotion.json")
 
 
 def log_sentences(result: Comparison, promotion: str) -> list[str]:

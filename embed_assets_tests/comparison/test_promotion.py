@@ -29,6 +29,7 @@ from embed_assets.resources.tracking import Tracking
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
 from embed_assets.tables import TABLES
+from embed_assets_tests.decisions import BY_TEST
 from embed_assets_tests.tiny_model import WORDS, make_tiny_model
 
 SIZE = 32
@@ -186,7 +187,7 @@ def test_the_first_model_that_is_better_than_its_base_is_champion(project):
 
 
 def test_a_model_as_good_as_the_champion_replaces_it_and_is_never_compared_with_itself(project):
-    make_champion(project.tracking, "1")
+    make_champion(project.tracking, "1", BY_TEST)
     project.measure("v2", rank=1)
     expected = {"base": "better", "bm25": "better", "champion v1": "no clear difference"}
 
@@ -201,7 +202,7 @@ def test_a_model_as_good_as_the_champion_replaces_it_and_is_never_compared_with_
 
 
 def test_embeddings_stay_of_what_is_compared_or_named_and_of_no_other_version(project):
-    make_champion(project.tracking, "1")
+    make_champion(project.tracking, "1", BY_TEST)
     project.measure("v2", rank=1)
     card = model_card(project.settings)
     base = CachedEncoder(project.warehouse, card, "fp32").fingerprint("document")
@@ -225,7 +226,7 @@ def test_embeddings_stay_of_what_is_compared_or_named_and_of_no_other_version(pr
 def test_a_model_clearly_worse_than_the_champion_is_not_promoted_though_it_beats_its_base(project):
     import mlflow
 
-    make_champion(project.tracking, "1")
+    make_champion(project.tracking, "1", BY_TEST)
     project.measure("v2", rank=4)
     metadata, verdicts = project.compare()
     assert champion(project) == "1"
@@ -243,7 +244,7 @@ def test_a_model_clearly_worse_than_the_champion_is_not_promoted_though_it_beats
 
 
 def test_a_champion_that_can_t_be_scored_is_not_beaten_and_it_is_said_why(project):
-    make_champion(project.tracking, "1")
+    make_champion(project.tracking, "1", BY_TEST)
     gone = pl.DataFrame({"version": ["1"], "path": ["/nowhere"]})
     with project.warehouse.transaction() as transaction:
         transaction.update("models", gone)
@@ -310,7 +311,7 @@ def test_models_alike_are_no_better_though_an_ingest_changes_the_corpus_in_betwe
 
 
 def test_every_model_of_a_comparison_is_measured_on_the_same_questions_and_corpus(project):
-    make_champion(project.tracking, "1")
+    make_champion(project.tracking, "1", BY_TEST)
     project.measure("v2", rank=1)
     ingest(project.warehouse, "a chunk more")
     metadata, _ = project.compare()
@@ -353,7 +354,7 @@ def test_people_s_questions_that_are_too_few_leave_the_headline_to_those_that_ca
 
 
 def test_without_champion_among_the_baselines_none_is_scored(project):
-    make_champion(project.tracking, "1")
+    make_champion(project.tracking, "1", BY_TEST)
     project.measure("v2", rank=4)
     _, verdicts = project.compare(baselines="bm25")
     assert set(verdicts) == {"base", "bm25"}
@@ -361,7 +362,7 @@ def test_without_champion_among_the_baselines_none_is_scored(project):
 
 
 def test_a_champion_that_would_not_be_made_so_now_stays_until_a_person_decides(project):
-    make_champion(project.tracking, "2")
+    make_champion(project.tracking, "2", BY_TEST)
     project.measure("v2", rank=10)
     metadata, _ = project.compare()
     assert champion(project) == "2"
