@@ -25,8 +25,12 @@ from embed_assets.evaluation.retrieval import metric_name
 from embed_assets.evaluation.scoring import mlflow_metrics
 from embed_assets.models.card import model_card
 from embed_assets.pairs.splits import LABELLED
+from embed_assets.resources.tracking import Tracking
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
+
+PROMOTION = "promotion"
+"""Tag of a comparison's MLflow run: what became of the version."""
 
 
 def write_report(
@@ -194,8 +198,25 @@ def log_sentences(result: Comparison, promotion: str) -> list[str]:
 
     verdict = verdict_sentence(headline_row(result.against))
     against = reservations(result.against)
-    mlflow.set_tags({"verdict": verdict, "reservations": " ".join(against), "promotion": promotion})
+    mlflow.set_tags({"verdict": verdict, "reservations": " ".join(against), PROMOTION: promotion})
     return [verdict, *against, promotion]
+
+
+def stored_promotion(settings: Settings, run_id: str) -> str | None:
+    """What a comparison's MLflow run says of the promotion; nothing where it is gone.
+
+    ProjectError where MLflow can't be asked.
+    """
+    from mlflow.exceptions import MlflowException
+
+    tracking = Tracking(home=str(settings.home), project=settings.project)
+    with tracking.explained("MLflow can't say what was promoted"):
+        try:
+            return tracking.client().get_run(run_id).data.tags.get(PROMOTION)
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":  # people delete runs
+                return None
+            raise
 
 
 def _differences(result: Comparison) -> dict[str, float]:

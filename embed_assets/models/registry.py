@@ -233,6 +233,8 @@ def roll_back(tracking: Tracking, decision: Decision) -> str | None:
     tracking.client().set_model_version_tag(tracking.name, champion, WITHDRAWN, decision.mark)
     _point(tracking, PREVIOUS, before and _replaced_by(tracking, before))
     _point(tracking, CHAMPION, before)
+    if before:
+        tracking.client().set_model_version_tag(tracking.name, before, MADE_CHAMPION, decision.mark)
     return before
 
 
