@@ -43,8 +43,8 @@ def thin_splits(counts: dict[str, tuple[int, int]]) -> list[str]:
         elif split == TRAIN and questions < LEAST_TRAINING_QUESTIONS:
             lines.append(f"{split}: {questions} questions, of {LEAST_TRAINING_QUESTIONS} needed")
         elif split not in (TRAIN, VALIDATION) and documents < FEWEST_DOCUMENTS:
-            needed = f"of {FEWEST_DOCUMENTS} that a verdict needs"
-            lines.append(f"{split}: {questions} questions on {documents} documents, {needed}")
+            needed = f"{documents} of the {FEWEST_DOCUMENTS} documents that a verdict needs"
+            lines.append(f"{split}: {questions} questions on {needed}")
     return lines
 
 
