@@ -5,16 +5,20 @@ from typing import Any
 
 import dagster as dg
 
+from embed_assets.automation.jobs import promote, rollback
 from embed_assets.automation.runs import INGEST, TRAIN
 from embed_assets.automation.sensors import build_sensors
 from embed_assets.automation.state import code_versions
 from embed_assets.comparison import assets as comparison_stage
+from embed_assets.comparison.checks import better_than_base
 from embed_assets.documents import assets as documents_stage
 from embed_assets.documents.checks import document_is_readable
 from embed_assets.evaluation import assets as evaluation_stage
+from embed_assets.evaluation.checks import figures_are_fresh, splits_are_filled
 from embed_assets.graph import CORPUS_ASSETS, DOCUMENT_ASSETS, GRAPH
 from embed_assets.machine import GIB, Machine, this_machine
 from embed_assets.pairs import assets as pairs_stage
+from embed_assets.pairs.checks import documents_arrive, no_leakage
 from embed_assets.questions import assets as questions_stage
 from embed_assets.resources.answers import AnswerStore
 from embed_assets.resources.io_manager import DocumentsIOManager
@@ -49,10 +53,19 @@ def build_definitions(
             training_stage.finetuned_model,
             comparison_stage.comparison,
         ],
-        asset_checks=[document_is_readable],
+        asset_checks=[
+            document_is_readable,
+            no_leakage,
+            splits_are_filled,
+            documents_arrive,
+            figures_are_fresh,
+            better_than_base,
+        ],
         jobs=[
             dg.define_asset_job(INGEST, [*DOCUMENT_ASSETS], description="PDFs become questions."),
             dg.define_asset_job(TRAIN, [*CORPUS_ASSETS], description="Questions become a model."),
+            promote,
+            rollback,
         ],
         sensors=build_sensors(settings),
         # A step in its own process costs four seconds to start; parsing and training have theirs.

@@ -327,6 +327,14 @@ _TABLES = (
         },
     ),
     Table(
+        "removals",
+        ("removed_at",),
+        {
+            "removed_at": _time("When documents that had left the folder were removed"),
+            "documents": _integer("How many they were"),
+        },
+    ),
+    Table(
         "pair_changes",
         ("changed_at",),
         {

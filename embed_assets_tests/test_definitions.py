@@ -149,14 +149,28 @@ def test_two_sensors_ask_for_the_two_jobs_and_are_on_where_that_is_set(tmp_path,
     assert {s.default_status is dg.DefaultSensorStatus.RUNNING for s in sensors} == {watch}
 
 
-def test_a_check_says_of_each_document_whether_it_is_readable_and_blocks_nothing(definitions):
+def test_checks_say_what_is_wrong_and_block_nothing(definitions):
     graph = definitions.get_repository_def().asset_graph
-    [key] = graph.asset_check_keys
-    assert (key.asset_key.to_user_string(), key.name) == (
-        "parsed_markdown",
-        "document_is_readable",
-    )
-    assert not graph.get_check_spec(key).blocking
+    keys = {(key.asset_key.to_user_string(), key.name) for key in graph.asset_check_keys}
+    assert keys == {
+        ("parsed_markdown", "document_is_readable"),
+        ("training_pairs", "no_leakage"),
+        ("training_pairs", "splits_are_filled"),
+        ("training_pairs", "documents_arrive"),
+        ("training_pairs", "figures_are_fresh"),
+        ("comparison", "better_than_base"),
+    }
+    for key in graph.asset_check_keys:
+        assert not graph.get_check_spec(key).blocking
+        assert graph.get_check_spec(key).description
+
+
+def test_a_person_decides_about_the_champion_by_two_jobs(definitions):
+    chosen = {"promote_version": {"config": {"version": "3"}}}
+    dg.validate_run_config(definitions.resolve_job_def("promote"), {"ops": chosen})
+    dg.validate_run_config(definitions.resolve_job_def("rollback"), {})
+    with pytest.raises(dg.DagsterInvalidConfigError, match="version"):
+        dg.validate_run_config(definitions.resolve_job_def("promote"), {})
 
 
 def test_definitions_can_be_loaded_and_run(definitions):

@@ -19,6 +19,8 @@ from embed_assets.training.claims import is_training
 
 TRAIN = "train"
 """The job in which questions become a model."""
+PROMOTE, ROLLBACK = "promote", "rollback"
+"""The jobs by which a person decides about the champion."""
 LOCK = "command.lock"
 BY_COMMAND = "embed_assets/by_command"
 """Tag of the runs that a command executes itself."""
@@ -46,8 +48,12 @@ def work_under_way(instance: dg.DagsterInstance, home: Path) -> Work:
 
 
 def at_work(instance: dg.DagsterInstance, home: Path) -> list[str]:
-    """What is at work, in words: runs by their ids, and a training that outlived its run."""
-    runs = _living(instance, home, AT_WORK)
+    """What is at work, in words: runs by their ids, and a training that outlived its run.
+
+    A person's decision about the champion is none: it waits for all that is.
+    """
+    living = _living(instance, home, AT_WORK)
+    runs = [run for run in living if run.job_name not in (PROMOTE, ROLLBACK)]
     names = [f"run {run.run_id[:8]} ({', '.join(_assets(run)) or run.job_name})" for run in runs]
     if not names and is_training(home / "models"):
         return ["the training of a run that was killed"]

@@ -134,6 +134,33 @@ def lineage(
         emit(summary, lineage_text(summary))
 
 
+Why = Annotated[str | None, typer.Option("--why", help="The reason, for the record.")]
+
+
+@app.command()
+def promote(
+    version: Annotated[str, typer.Argument(help="Version, as `lineage` and MLflow show it.")],
+    why: Why = None,
+    pdfs: Pdfs = None,
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """Make a version the champion, whatever the comparison says of it."""
+    with _session(pdfs, home, as_json) as (settings, emit):
+        from embed_assets.command.champion import promote_version
+
+        emit(*promote_version(settings, version, why))
+
+
+@app.command()
+def rollback(why: Why = None, pdfs: Pdfs = None, home: Home = None, as_json: Json = False) -> None:
+    """Go back to the champion before, or to the base model where there was none."""
+    with _session(pdfs, home, as_json) as (settings, emit):
+        from embed_assets.command.champion import roll_back
+
+        emit(*roll_back(settings, why))
+
+
 @app.command()
 def export(
     file: Annotated[Path, typer.Argument(help="File to write, .jsonl or .json.")],

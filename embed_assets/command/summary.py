@@ -6,6 +6,7 @@ from typing import Any
 import polars as pl
 
 from embed_assets.command.pipeline import Done
+from embed_assets.comparison.presentation import stored_promotion
 from embed_assets.comparison.verdict import (
     headline_row,
     reservations,
@@ -122,6 +123,7 @@ def run_summary(settings: Settings, done: Done) -> dict[str, Any]:
         "baselines_failed": [{"model": m, "error": e} for m, e in failed.items()],
         "verdict": verdict_sentence(headline_row(against)),
         "champion": aliases(warehouse, settings)["champion"],
+        "promotion": stored_promotion(settings, compared),
         "reservations": reservations(against),
         "report": str(settings.reports / f"comparison-v{model['version']}.html"),
         "trained": "finetuned_model" in done.seconds,
@@ -192,6 +194,7 @@ def run_text(summary: Mapping[str, Any]) -> str:
     lines += [
         "",
         summary["verdict"],
+        *filter(None, [summary["promotion"]]),
         f"Champion {used}",
         f"Model    {model['path']} (version {model['version']}, from {model['base']})",
         f"Report   {summary['report']}",

@@ -12,13 +12,15 @@ from embed_assets.comparison.measuring import measure_models
 from embed_assets.comparison.presentation import (
     baselines_table,
     charts,
+    conditions_table,
     headline_table,
     log_comparison,
+    log_promotion,
     log_sentences,
     log_to_training,
     write_report,
 )
-from embed_assets.comparison.promotion import promote
+from embed_assets.comparison.promotion import Evidence, Promotion, promote
 from embed_assets.comparison.verdict import (
     Comparison,
     headline_row,
@@ -30,14 +32,20 @@ from embed_assets.evaluation.baselines import compares_champion, lasting_baselin
 from embed_assets.models.card import model_card
 from embed_assets.models.embeddings import CachedEncoder, forget_embeddings
 from embed_assets.models.names import is_version
-from embed_assets.models.registry import champion_before, champion_version, newest_model
+from embed_assets.models.registry import (
+    champion_before,
+    champion_version,
+    newest_model,
+    why_withdrawn,
+)
+from embed_assets.pairs.leakage import find_leaks
 from embed_assets.partitions import asset
 from embed_assets.resources.materializing import materializing
 from embed_assets.resources.tracking import Tracking
 from embed_assets.resources.warehouse import Warehouse, digest
 from embed_assets.settings import Settings
 
-COMPARISON_VERSION = "3"
+COMPARISON_VERSION = "4"
 
 
 @asset("comparison", kinds={"python", "mlflow"})
@@ -52,13 +60,25 @@ def comparison(
         model = newest_model(warehouse)
         version = model["version"]
         before = champion_before(tracking, version)
-        result, failed = measure_models(warehouse, settings, model, before, making.run_id)
+        figures = measure_models(warehouse, settings, model, before, making.run_id)
+        result, failed = figures.result, figures.failed
         report = write_report(warehouse, settings, result, model, failed, tracking.name)
         drawn = charts(result)
         log_comparison(version, result, report, drawn)
         log_to_training(model, result, context.log.warning)
-        promotion = promote(tracking, result, version, before, failed)
-        said = log_sentences(result, promotion)
+        evidence = Evidence(
+            result,
+            champion=before,
+            champion_now=champion_before(tracking, version),
+            failed=failed,
+            losses=figures.losses,
+            general=figures.general,
+            leaks=find_leaks(warehouse).count,
+            withdrawn=why_withdrawn(warehouse, tracking, version),
+        )
+        promotion = promote(tracking, evidence, version, settings)
+        log_promotion(promotion)
+        said = log_sentences(result, promotion.said)
         with making.storing(incomplete=unscored(failed)) as transaction:
             store_comparison(transaction, result, making.run_id)
     _tell(context, before, failed, said)
@@ -84,7 +104,7 @@ def _tell(
 def _metadata(
     result: Comparison,
     failed: Mapping[str, str],
-    promotion: str,
+    promotion: Promotion,
     report: Path,
     drawn: Mapping[str, bytes],
 ) -> dict[str, Any]:
@@ -93,7 +113,8 @@ def _metadata(
     return {
         "verdict": verdict_sentence(headline_row(result.against)),
         **({"reservations": dg.MetadataValue.md(against)} if against else {}),
-        "promotion": promotion,
+        "promotion": promotion.said,
+        "conditions": dg.MetadataValue.md(conditions_table(promotion.conditions)),
         "report": dg.MetadataValue.path(report),
         "dagster/row_count": result.scores.height,
         "table": dg.MetadataValue.md(headline_table(result)),

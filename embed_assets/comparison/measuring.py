@@ -1,9 +1,13 @@
 """The figures of a comparison: every model on one snapshot of the questions and the corpus."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from embed_assets.comparison.promotion import champion_name
+import polars as pl
+
+from embed_assets.comparison.general import GeneralFigures, measure_general
+from embed_assets.comparison.promotion import champion_name, losses
 from embed_assets.comparison.verdict import Comparison, compare
 from embed_assets.errors import ProjectError
 from embed_assets.evaluation.baselines import (
@@ -16,10 +20,25 @@ from embed_assets.evaluation.baselines import (
 from embed_assets.evaluation.retrieval import Evaluation
 from embed_assets.evaluation.scoring import measured, retrieval_task
 from embed_assets.models.card import model_card
+from embed_assets.models.encoder import Encoder
 from embed_assets.models.files import NoModelError
 from embed_assets.models.identity import model_identity
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """The figures of a comparison, and those by which alone a model is promoted or not.
+
+    failed: why baselines could not be scored, by what they are called. losses: as `losses` gives
+    them. general: the figures on general questions, if these are wanted.
+    """
+
+    result: Comparison
+    failed: Mapping[str, str]
+    losses: pl.DataFrame
+    general: GeneralFigures | None
 
 
 def measure_models(
@@ -28,8 +47,8 @@ def measure_models(
     model: Mapping[str, Any],
     before: str | None,
     run_id: str,
-) -> tuple[Comparison, Mapping[str, str]]:
-    """The comparison, and why baselines could not be scored, by what they are called.
+) -> Measured:
+    """Base, tuned model, the champion before and the baselines on the same questions and corpus.
 
     model: row of `models` that is compared. before: version that was champion before it. The
     figures are stored as those of the MLflow run, the tuned model's as those of its training.
@@ -40,17 +59,25 @@ def measure_models(
     card = model_card(settings_of(base_name, settings))
     dimensions = card.dimensions(settings.dimensions)
 
-    def figures(called: str, name: str, named_by: str, shown_by: str) -> Evaluation:
-        encoder = find_baseline(warehouse, settings, name, named_by)
+    def figures(encoder: Encoder, called: str, shown_by: str) -> Evaluation:
         return measured(warehouse, task, encoder, dimensions, run_id=shown_by, model=called)
 
-    base = figures("base", base_name, f"The base model of {version}", run_id)
-    tuned = figures("tuned", version, "The fine-tuned model", model["mlflow_run_id"])
-    others = {name: name for name in lasting_baselines(settings)}
+    base_encoder = find_baseline(warehouse, settings, base_name, f"The base model of {version}")
+    tuned_encoder = find_baseline(warehouse, settings, version, "The fine-tuned model")
+    base = figures(base_encoder, "base", run_id)
+    tuned = figures(tuned_encoder, "tuned", model["mlflow_run_id"])
+    others, champion = {name: name for name in lasting_baselines(settings)}, ""
     if before is not None and compares_champion(settings):
-        others[champion_name(before)] = f"v{before}"
-    beside, failed = measure_baselines(warehouse, settings, task, others, run_id)
-    return compare(task, base, tuned, beside), failed
+        champion = champion_name(before)
+        others[champion] = f"v{before}"
+    beside, failed = measure_baselines(
+        warehouse, settings, task, others, run_id, {champion: dimensions}
+    )
+    result = compare(task, base, tuned, beside)
+    general = measure_general(warehouse, settings, base_encoder, tuned_encoder, run_id)
+    return Measured(
+        result, failed, losses(result, beside.get(champion), settings.promotion_margin), general
+    )
 
 
 def _base_of(model: Mapping[str, Any], settings: Settings) -> str:

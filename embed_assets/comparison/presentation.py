@@ -1,7 +1,8 @@
 """How a comparison is shown: the report's contents, tables and charts for the UI, for MLflow."""
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from embed_assets.charts import to_png
 from embed_assets.comparison.examples import most_changed
 from embed_assets.comparison.plots import composition_chart, quality_kept_chart, ranking_chart
+from embed_assets.comparison.promotion import Condition, Promotion
 from embed_assets.comparison.report import Report, format_p_value, render_report
 from embed_assets.comparison.verdict import (
     Comparison,
@@ -23,8 +25,12 @@ from embed_assets.evaluation.retrieval import metric_name
 from embed_assets.evaluation.scoring import mlflow_metrics
 from embed_assets.models.card import model_card
 from embed_assets.pairs.splits import LABELLED
+from embed_assets.resources.tracking import Tracking
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
+
+PROMOTION = "promotion"
+"""Tag of a comparison's MLflow run: what became of the version."""
 
 
 def write_report(
@@ -170,14 +176,47 @@ def log_comparison(
     mlflow.log_table(result.against.to_dict(as_series=False), "model_comparisons.json")
 
 
+def conditions_table(conditions: Sequence[Condition]) -> str:
+    """The conditions of a promotion as a markdown table."""
+    lines = ["| condition | figure | limit | holds |", "| --- | --- | --- | --- |"]
+    for row in conditions:
+        cells = (row.what, row.figure, row.limit, "yes" if row.holds else "**no**")
+        lines.append(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |")
+    return "\n".join(lines)
+
+
+def log_promotion(promotion: Promotion) -> None:
+    """Add what became of the version, and by which figures, to the MLflow run."""
+    import mlflow
+
+    mlflow.log_dict(asdict(promotion), "promotion.json")
+
+
 def log_sentences(result: Comparison, promotion: str) -> list[str]:
     """Verdict, reservations and what was done about the champion: tags of the MLflow run."""
     import mlflow
 
     verdict = verdict_sentence(headline_row(result.against))
     against = reservations(result.against)
-    mlflow.set_tags({"verdict": verdict, "reservations": " ".join(against), "promotion": promotion})
+    mlflow.set_tags({"verdict": verdict, "reservations": " ".join(against), PROMOTION: promotion})
     return [verdict, *against, promotion]
+
+
+def stored_promotion(settings: Settings, run_id: str) -> str | None:
+    """What a comparison's MLflow run says of the promotion; nothing where it is gone.
+
+    ProjectError where MLflow can't be asked.
+    """
+    from mlflow.exceptions import MlflowException
+
+    tracking = Tracking(home=str(settings.home), project=settings.project)
+    with tracking.explained("MLflow can't say what was promoted"):
+        try:
+            return tracking.client().get_run(run_id).data.tags.get(PROMOTION)
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":  # people delete runs
+                return None
+            raise
 
 
 def _differences(result: Comparison) -> dict[str, float]:

@@ -68,8 +68,8 @@ def compare(
 ) -> Comparison:
     """Put models side by side that were all measured on this task.
 
-    base, tuned: at the same dimensions. others: baselines by what they are called, each at its full
-    size, which is put beside the tuned model at its own. ProjectError if no question tests.
+    base, tuned: at the same dimensions. others: baselines by what they are called; each at its full
+    size is put beside the tuned model at its own. ProjectError if no question tests.
     """
     if not any(split in TEST_SPLITS for split in task.splits):
         raise ProjectError(
@@ -115,7 +115,8 @@ def _queries_side_by_side(task: RetrievalTask, base: Evaluation, tuned: Evaluati
 def _differences(tuned: pl.DataFrame, other: Evaluation) -> pl.DataFrame:
     """What compare_models says of another model. tuned: rows of `queries` at its full size."""
     questions = tuned.select("split", "question_id", "document_id", "tuned_ndcg_at_10")
-    of_other = other.queries.select(
+    full = other.queries.filter(pl.col("dimension") == pl.col("dimension").max())
+    of_other = full.select(
         "split", "dimension", "question_id", pl.col("ndcg_at_10").alias("base_ndcg_at_10")
     )
     return compare_models(questions.join(of_other, on=["split", "question_id"], how="left"))

@@ -7,6 +7,8 @@ from embed_assets.partitions import documents
 from embed_assets.resources.ledger import read_records
 from embed_assets.resources.warehouse import Warehouse
 
+NOT_ON_RECORD = ("", "nothing is on record of it: the document has left", 0)
+
 
 @dg.asset_check(
     asset="parsed_markdown",
@@ -28,7 +30,7 @@ def document_is_readable(
     }
     if len(keys) > 1:
         for key in keys:
-            status, error, pages = results[key]
+            status, error, pages = results.get(key, NOT_ON_RECORD)
             context.op_execution_context.log_event(
                 dg.AssetCheckEvaluation(  # pyright: ignore[reportArgumentType]  (Dagster takes it)
                     asset_key=dg.AssetKey("parsed_markdown"),
@@ -40,7 +42,8 @@ def document_is_readable(
                     partition=key,
                 )
             )
-    failed = {key: error for key, (status, error, _) in results.items() if status != "SUCCESS"}
+    found = {key: results.get(key, NOT_ON_RECORD) for key in keys}
+    failed = {key: error for key, (status, error, _) in found.items() if status != "SUCCESS"}
     return dg.AssetCheckResult(
         passed=not failed,
         severity=dg.AssetCheckSeverity.WARN,

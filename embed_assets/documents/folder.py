@@ -230,11 +230,13 @@ def remove_documents(warehouse: Warehouse, document_ids: Sequence[str]) -> None:
     """Remove every trace of documents that left the folder, in one transaction.
 
     Splits once given stay on record (a document that comes back must land where it was), and so
-    does what past models were trained on.
+    does what past models were trained on, and how many documents left when.
     """
+    removal = {"removed_at": [datetime.now(UTC)], "documents": [len(document_ids)]}
     with warehouse.transaction() as transaction:
         for table in (*document_tables(), "former_paths"):
             transaction.delete(table, {"document_id": document_ids})
+        transaction.upsert("removals", pl.DataFrame(removal, schema=TABLES["removals"].schema))
 
 
 def load_documents(folder: Place, document_ids: Collection[str], run_id: str) -> Slices:

@@ -4,7 +4,7 @@ They are asked the same questions on the same corpus, each at its full size. One
 server that doesn't answer, a model that can't be loaded) is left out, and why stays on record.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import polars as pl
 
@@ -12,9 +12,11 @@ from embed_assets.errors import ProjectError, SettingsError, one_line
 from embed_assets.evaluation.bm25 import BM25, IDENTITY, evaluate_bm25
 from embed_assets.evaluation.retrieval import Evaluation
 from embed_assets.evaluation.scoring import RetrievalTask, measured, measured_by
+from embed_assets.models.card import embedding_size
 from embed_assets.models.encoder import Encoder
 from embed_assets.models.identity import model_shape
 from embed_assets.models.names import HOSTED, find_encoder, hosted_name, is_version, reason_of
+from embed_assets.models.registry import Version, newest_model, trained_version
 from embed_assets.resources.ledger import Cause, Failure
 from embed_assets.resources.openai_server import OpenAIServer
 from embed_assets.resources.tracking import CHAMPION
@@ -97,16 +99,21 @@ def measure_baselines(
     task: RetrievalTask,
     models: Mapping[str, str],
     run_id: str,
+    dimensions: Mapping[str, Sequence[int]] | None = None,
 ) -> tuple[Mapping[str, Evaluation], Mapping[str, str]]:
     """Figures of baselines on a task, and why some could not be scored, by what they are called.
 
-    models: the name of each by what it is called. All is stored as that of an MLflow run.
+    models: the name of each by what it is called. dimensions: at which versions are measured that
+    have them, by what they are called; all else at its full size alone. All is stored as that of an
+    MLflow run.
     """
     evaluations: dict[str, Evaluation] = {}
     failed: dict[str, str] = {}
     for called, model in models.items():
         try:
-            evaluations[called] = _measure(warehouse, settings, task, model, called, run_id)
+            evaluations[called] = _measure(
+                warehouse, settings, task, model, called, run_id, (dimensions or {}).get(called)
+            )
         except (ProjectError, ValueError, RuntimeError, OSError) as error:
             failed[called] = reason_of(error)
     table = TABLES["failed_baselines"]
@@ -148,6 +155,7 @@ def _measure(
     model: str,
     called: str,
     run_id: str,
+    wanted: Sequence[int] | None,
 ) -> Evaluation:
     if model == BM25:
         return measured_by(
@@ -159,4 +167,11 @@ def _measure(
             model=called,
         )
     encoder = find_baseline(warehouse, settings, model)
-    return measured(warehouse, task, encoder, run_id=run_id, model=called)
+    dimensions = _own(wanted, trained_version(newest_model(warehouse, model))) if wanted else None
+    return measured(warehouse, task, encoder, dimensions, run_id=run_id, model=called)
+
+
+def _own(wanted: Sequence[int], version: Version) -> list[int]:
+    """Dimensions of these that a version has, and its own size; largest first."""
+    size = embedding_size(version.card.source)
+    return sorted({size, *(d for d in wanted if d < size)}, reverse=True)

@@ -13,6 +13,7 @@ that at most 5 % of noise is called better or worse, over 1 to 40 documents and 
 
 from enum import StrEnum
 from functools import lru_cache
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
@@ -29,6 +30,12 @@ FEWEST_DOCUMENTS = 7
 """The fewest documents that a verdict may rest on.
 
 n documents give a p-value of 2 / 2ⁿ at least: with six, no gain reaches LARGEST_P_VALUE.
+"""
+LARGEST_LOSS_RATE = 0.02
+"""How often a model that lost nothing may be called lower, over all splits and dimensions together.
+
+5 % is meant, and 2 % is set for the reason of LARGEST_P_VALUE: `benchmarks/promotion.py` prints up
+to 7 % at a limit of 0.05 where many documents lose a little and few win much, and 5 % at 0.02.
 """
 RESAMPLES = 2_000
 SEED = 20_261_122
@@ -64,6 +71,22 @@ SIGNIFICANCE_SCHEMA = pl.Schema(
 )
 
 
+LOSSES_SCHEMA = pl.Schema(
+    {
+        "split": pl.String,
+        "dimension": pl.Int64,
+        "questions": pl.Int64,
+        "documents": pl.Int64,
+        "base": pl.Float64,
+        "tuned": pl.Float64,
+        "difference": pl.Float64,
+        "p_value": pl.Float64,
+        "limit": pl.Float64,
+        "clear": pl.Boolean,
+    }
+)
+
+
 def compare_models(per_query: pl.DataFrame) -> pl.DataFrame:
     """Mean NDCG@10 of both models per split and dimension, and whether they clearly differ.
 
@@ -82,13 +105,7 @@ def compare_models(per_query: pl.DataFrame) -> pl.DataFrame:
 
     Raises ValueError if a score is missing. Same input, same output, in whatever order of rows.
     """
-    scored = pl.col("base_ndcg_at_10").is_finite() & pl.col("tuned_ndcg_at_10").is_finite()
-    unscored = per_query.filter(scored.fill_null(False).not_())
-    if not unscored.is_empty():
-        raise ValueError(
-            f"{unscored.height} of {per_query.height} questions have no NDCG@10, the first is "
-            f"{unscored['question_id'][0]!r}: score every question with both models, then compare."
-        )
+    _check_scored(per_query)
     slices = per_query.sort("split", "dimension", descending=[False, True]).group_by(
         "split", "dimension", maintain_order=True
     )
@@ -97,6 +114,17 @@ def compare_models(per_query: pl.DataFrame) -> pl.DataFrame:
         for (split, dimension), questions in slices
     ]
     return pl.DataFrame(rows, schema=SIGNIFICANCE_SCHEMA)
+
+
+def _check_scored(per_query: pl.DataFrame) -> None:
+    """ValueError if a score is missing."""
+    scored = pl.col("base_ndcg_at_10").is_finite() & pl.col("tuned_ndcg_at_10").is_finite()
+    unscored = per_query.filter(scored.fill_null(False).not_())
+    if not unscored.is_empty():
+        raise ValueError(
+            f"{unscored.height} of {per_query.height} questions have no NDCG@10, the first is "
+            f"{unscored['question_id'][0]!r}: score every question with both models, then compare."
+        )
 
 
 def _compare_slice(questions: pl.DataFrame) -> dict[str, object]:
@@ -143,6 +171,56 @@ def judge(low: float, high: float, p_value: float, documents: int) -> Verdict:
     if p_value <= LARGEST_P_VALUE and high < -_ROUNDING:
         return Verdict.WORSE
     return Verdict.NO_CLEAR_DIFFERENCE
+
+
+def find_losses(per_query: pl.DataFrame, margin: float) -> pl.DataFrame:
+    """Where the tuned model is lower than another one by more than a margin, beyond chance.
+
+    per_query: as in `compare_models`, of the splits and dimensions that count. margin: NDCG@10.
+
+    Returns one row per (split, dimension), the surest loss first, with the columns of
+    LOSSES_SCHEMA. `p_value` is one-sided, of a difference of minus the margin or more: the
+    permutation test flips whole documents, after the margin was added to each question's gain.
+    `clear` says that it is at most `limit`, which is that of Holm's step-down (Holm 1979): of all
+    rows together at most LARGEST_LOSS_RATE call a loss that is none, however splits and dimensions
+    hang together. A split of fewer than FEWEST_DOCUMENTS can't tell: its p-value is 1, and it takes
+    no share of that rate.
+    """
+    _check_scored(per_query)
+    slices = per_query.group_by("split", "dimension")
+    rows = [
+        {"split": split, "dimension": dimension, **_loss_of(questions, margin)}
+        for (split, dimension), questions in slices
+    ]
+    return _step_down(
+        pl.DataFrame(rows, schema=LOSSES_SCHEMA).sort("p_value", "difference", "split", "dimension")
+    )
+
+
+def _loss_of(questions: pl.DataFrame, margin: float) -> dict[str, Any]:
+    """The row of one split at one dimension, without its key, `limit` and `clear`."""
+    base, tuned = (questions[f"{name}_ndcg_at_10"].sort().mean() for name in ("base", "tuned"))
+    gain = (pl.col("tuned_ndcg_at_10") - pl.col("base_ndcg_at_10") + margin).sort().sum()
+    shifted = questions.group_by("document_id").agg(gain=gain).sort("document_id")["gain"]
+    tells = shifted.len() >= FEWEST_DOCUMENTS and shifted.sum() < -_ROUNDING * questions.height
+    return {
+        "questions": questions.height,
+        "documents": shifted.len(),
+        "base": base,
+        "tuned": tuned,
+        "difference": (questions["tuned_ndcg_at_10"] - questions["base_ndcg_at_10"]).sort().mean(),
+        "p_value": sign_flip_p_value(shifted.to_numpy(), "less") if tells else 1.0,
+    }
+
+
+def _step_down(losses: pl.DataFrame) -> pl.DataFrame:
+    """Rows with `limit` and `clear`. losses: rows in the order of their p-values."""
+    tests = losses.filter(pl.col("documents") >= FEWEST_DOCUMENTS).height
+    left = tests - pl.int_range(pl.len())
+    limit = LARGEST_LOSS_RATE / pl.max_horizontal(left, 1)
+    return losses.with_columns(limit=limit).with_columns(
+        clear=(pl.col("p_value") <= pl.col("limit")).cum_min().cast(pl.Boolean)
+    )
 
 
 def bootstrap_interval(
@@ -198,8 +276,10 @@ def _times_drawn(clusters: int) -> NDArray[np.int64]:
     return np.random.default_rng(SEED).multinomial(clusters, chances, size=RESAMPLES)
 
 
-def sign_flip_p_value(gains: NDArray[np.float64]) -> float:
-    """Two-sided p-value of gains (clusters,) if tuned and base could swap names in any cluster."""
+def sign_flip_p_value(
+    gains: NDArray[np.float64], alternative: Literal["two-sided", "less"] = "two-sided"
+) -> float:
+    """p-value of gains (clusters,) if tuned and base could swap names in any cluster."""
     from scipy import stats
 
     if len(gains) < 2:
@@ -209,6 +289,7 @@ def sign_flip_p_value(gains: NDArray[np.float64]) -> float:
         np.sum,
         permutation_type="samples",
         vectorized=True,
+        alternative=alternative,
         n_resamples=9_999,
         batch=max(1, _LARGEST_DRAW // len(gains)),
         rng=np.random.default_rng(SEED),

@@ -2,16 +2,26 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from embed_assets.errors import ProjectError, SettingsError
+from embed_assets.errors import ProjectError, SettingsError, one_line
 from embed_assets.models.card import ModelCard, version_card
 from embed_assets.models.encoder import load_model
-from embed_assets.resources.tracking import CHAMPION, REPLACED, TRAINED_IN, Tracking
+from embed_assets.resources.tracking import (
+    CHALLENGER,
+    CHAMPION,
+    MADE_CHAMPION,
+    PREVIOUS,
+    REPLACED,
+    TRAINED_IN,
+    WITHDRAWN,
+    Tracking,
+)
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import TRACKING_URI, Settings
 from embed_assets.tables import TABLES
@@ -32,7 +42,9 @@ def newest_model(warehouse: Warehouse, version: str | None = None) -> dict[str, 
     return row | {"path": _in_home(row["path"], warehouse)}
 
 
-ALIASES = (CHAMPION, "challenger", "previous")
+ALIASES = (CHAMPION, CHALLENGER, PREVIOUS)
+LONGEST_REASON = 1000
+"""Characters of a reason in a tag."""
 
 
 @dataclass(frozen=True)
@@ -90,9 +102,44 @@ def _aliases(tracking: Tracking) -> dict[str, str]:
 def champion_before(tracking: Tracking, version: str) -> str | None:
     """Version that was champion before this one: it is so still, or this one has replaced it."""
     current = champion_version(tracking)
-    if current != version:
-        return current
-    return tracking.client().get_model_version(tracking.name, version).tags.get(REPLACED)
+    return current if current != version else _replaced_by(tracking, version)
+
+
+def _replaced_by(tracking: Tracking, version: str) -> str | None:
+    """Version that this one replaced as champion, or the nearest before it that may still serve.
+
+    One that was withdrawn since, or is gone, is passed over.
+    """
+    known = {
+        str(found.version): found.tags
+        for found in tracking.client().search_model_versions(f"name = '{tracking.name}'")
+    }
+    seen = {version}
+    before = known.get(version, {}).get(REPLACED)
+    while before is not None and before not in seen:
+        if before in known and WITHDRAWN not in known[before]:
+            return before
+        seen.add(before)
+        before = known.get(before, {}).get(REPLACED)
+    return None
+
+
+def why_withdrawn(warehouse: Warehouse, tracking: Tracking, version: str) -> str | None:
+    """When, by whom and why a version was withdrawn, if it was: it is not promoted by itself."""
+    with tracking.explained():
+        tags = tracking.client().get_model_version(tracking.name, version).tags
+    forgotten = forgotten_by(warehouse, version)
+    return tags.get(WITHDRAWN, f"trained on {forgotten}" if forgotten else None)
+
+
+def forgotten_by(warehouse: Warehouse, version: str) -> str | None:
+    """Documents that a version was trained on and that were forgotten since, in words."""
+    rows = warehouse.read(
+        "SELECT path, forgotten_at FROM forgotten WHERE list_contains(versions, ?) ORDER BY path",
+        [version],
+    )
+    said = [f"{path}, forgotten on {at:%Y-%m-%d}" for path, at in rows.iter_rows()]
+    return "; ".join(said) or None
 
 
 def check_versions(warehouse: Warehouse, tracking: Tracking) -> None:
@@ -139,13 +186,70 @@ def register(tracking: Tracking, model: Path, trained_in: str) -> str:
     return str(registered.version)
 
 
-def make_champion(tracking: Tracking, version: str) -> None:
-    """Give this version the alias `champion`, and remember which one had it."""
+@dataclass(frozen=True)
+class Decision:
+    """Who decides about a champion, and why."""
+
+    who: str
+    why: str
+
+    @property
+    def mark(self) -> str:
+        """The tag that a version gets: when, who and why."""
+        now = datetime.now(UTC)
+        return f"{now:%Y-%m-%d %H:%M:%S} UTC, {self.who}: {one_line(self.why, LONGEST_REASON)}"
+
+
+def make_champion(tracking: Tracking, version: str, decision: Decision) -> None:
+    """Give this version the alias `champion`, and remember which one had it, when, by whom and why.
+
+    The alias `previous` follows. Killed half-way, it is finished by being called again.
+    """
     client, name = tracking.client(), tracking.name
-    replaced = champion_version(tracking)
-    if replaced not in (None, version):
+    replaced, tags = champion_version(tracking), client.get_model_version(name, version).tags
+    if replaced is None and REPLACED in tags:  # of an earlier time as champion
+        client.delete_model_version_tag(name, version, REPLACED)
+    elif replaced not in (None, version):
         client.set_model_version_tag(name, version, REPLACED, replaced)
-    client.set_registered_model_alias(name, CHAMPION, version)
+    _point(tracking, PREVIOUS, _replaced_by(tracking, version))
+    _point(tracking, CHAMPION, version)
+    if WITHDRAWN in tags:
+        client.delete_model_version_tag(name, version, WITHDRAWN)
+    if replaced != version or MADE_CHAMPION not in tags:
+        client.set_model_version_tag(name, version, MADE_CHAMPION, decision.mark)
+
+
+def roll_back(tracking: Tracking, decision: Decision) -> str | None:
+    """Give the alias `champion` back to the version that the champion replaced; gives that one.
+
+    Without one before it nobody has the alias: the base model serves. The alias `previous` follows,
+    and the version rolled back from is marked as withdrawn. ProjectError where there is no
+    champion. Killed half-way, it is finished by being called again.
+    """
+    champion = champion_version(tracking)
+    if champion is None:
+        raise ProjectError("There is no champion to roll back from: the base model serves.")
+    before = _replaced_by(tracking, champion)
+    tracking.client().set_model_version_tag(tracking.name, champion, WITHDRAWN, decision.mark)
+    _point(tracking, PREVIOUS, before and _replaced_by(tracking, before))
+    _point(tracking, CHAMPION, before)
+    if before:
+        tracking.client().set_model_version_tag(tracking.name, before, MADE_CHAMPION, decision.mark)
+    return before
+
+
+def make_challenger(tracking: Tracking, version: str) -> None:
+    """Give this version the alias `challenger`: it is the newest that was judged."""
+    _point(tracking, CHALLENGER, version)
+
+
+def _point(tracking: Tracking, alias: str, version: str | None) -> None:
+    """Give a version an alias, or take it from whoever has it."""
+    client, name = tracking.client(), tracking.name
+    if version is not None:
+        client.set_registered_model_alias(name, alias, version)
+    elif alias in _aliases(tracking):
+        client.delete_registered_model_alias(name, alias)
 
 
 def aliases(warehouse: Warehouse, settings: Settings) -> dict[str, str | None]:

@@ -29,7 +29,7 @@ from embed_assets.resources.materializing import Materializing, materializing
 from embed_assets.resources.warehouse import Warehouse, digest
 from embed_assets.settings import Settings
 
-PAIRS_VERSION = "5"
+PAIRS_VERSION = "6"
 
 
 @asset("training_pairs", kinds={"python", "duckdb"})

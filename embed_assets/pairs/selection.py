@@ -6,13 +6,14 @@ machine's test question yields to a like one that trains. A person's test questi
 a training question that repeats it is dropped.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import polars as pl
 
 from embed_assets.models.card import model_card
 from embed_assets.models.embeddings import CachedEncoder
+from embed_assets.pairs.leakage import OCCURRENCES, TRAINED, nearly_same
 from embed_assets.pairs.splits import (
     LABELLED,
     SEEN,
@@ -26,7 +27,7 @@ from embed_assets.pairs.splits import (
 )
 from embed_assets.questions.filters.names import enabled_filters
 from embed_assets.questions.filters.together import filter_together, may_join
-from embed_assets.questions.statuses import CORPUS_WIDE, DUPLICATE, KEPT
+from embed_assets.questions.statuses import CORPUS_WIDE, DUPLICATE, KEPT, NEAR_DUPLICATE
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
 from embed_assets.tables import TABLES
@@ -55,7 +56,7 @@ def make_pairs(warehouse: Warehouse, filter_questions: Filter) -> Pairs:
     """Pairs from what the warehouse holds: every question that the filter keeps, with its split."""
     questions, split, assignments = _questions_by_split(warehouse)
     filtered = filter_questions(
-        drop_leaks(split).with_columns(
+        drop_near_leaks(drop_leaks(split)).with_columns(
             question=pl.col("anchor"),
             turn=pl.col("split").replace_strict(TURNS, return_dtype=pl.Int64),
             may_train=pl.col("split") == TRAIN,
@@ -96,7 +97,7 @@ def _questions_by_split(
     stored = warehouse.read("SELECT kind, id, split FROM split_assignments")
     split, assignments = assign_splits(
         questions,
-        warehouse.read("SELECT DISTINCT chunk_id, document_id FROM chunks"),
+        warehouse.read(OCCURRENCES),
         dict(warehouse.read("SELECT document_id, sha256 FROM raw_pdfs").iter_rows()),
         Assignments(_of_kind(stored, "document"), _of_kind(stored, "chunk")),
     )
@@ -107,7 +108,7 @@ def why_too_few(warehouse: Warehouse) -> str | None:
     """Why the questions are too few to train on, whatever the filters keep; None if they may do."""
     places = warehouse.read("SELECT document_id, chunk_id FROM chunks")
     _, split, _ = _questions_by_split(warehouse)
-    pairs = drop_leaks(split).filter(status=KEPT)
+    pairs = drop_near_leaks(drop_leaks(split)).filter(status=KEPT)
     try:
         check_enough(pairs["split"], places["document_id"].n_unique(), places.height)
     except TooFewQuestionsError as error:
@@ -161,6 +162,29 @@ def drop_leaks(questions: pl.DataFrame) -> pl.DataFrame:
         pl.Series("relevant_chunk_ids", joined, pl.List(pl.String)),
         pl.Series("status", [DUPLICATE if leak else KEPT for leak in leaks], pl.String),
     )
+
+
+def drop_near_leaks(questions: pl.DataFrame) -> pl.DataFrame:
+    """The questions, NEAR_DUPLICATE where one tests and another trains that is nearly the same.
+
+    questions: anchor, split, status. A person's test question keeps its place; a machine's yields.
+    It is no filter that can be turned off.
+    """
+    anchors, splits = questions["anchor"].to_list(), questions["split"].to_list()
+    statuses = questions["status"].to_list()
+
+    def drop(which: Collection[str], beside: Collection[str]) -> None:
+        mine, others = (
+            [place for place, split in enumerate(splits) if split in of and statuses[place] == KEPT]
+            for of in (which, beside)
+        )
+        repeats = nearly_same([anchors[p] for p in mine], [anchors[p] for p in others])
+        for place in repeats:
+            statuses[mine[place]] = NEAR_DUPLICATE
+
+    drop(TRAINED, [LABELLED])
+    drop([UNSEEN, SEEN], TRAINED)
+    return questions.with_columns(pl.Series("status", statuses, pl.String))
 
 
 def merge_test_questions(questions: pl.DataFrame) -> pl.DataFrame:

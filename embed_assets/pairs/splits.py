@@ -50,10 +50,10 @@ def assign_splits(
     """Questions with their split, and the assignments to store.
 
     questions: question_id, chunk_id, document_id, purpose. occurrences: chunk_id, document_id of
-    every place where a chunk's text stands. content_hashes: sha256 of the PDF by document_id.
-    Returns questions with a column `split`. Two kinds are left out: questions on a trained chunk
-    that a held-out document now holds too, and questions of a training document on a chunk that a
-    held-out document holds or held.
+    every place where a chunk's text stands, or its twin. content_hashes: sha256 of the PDF by
+    document_id. Returns questions with a column `split`. Two kinds are left out: questions on a
+    trained chunk that a held-out document now holds too, and questions of a training document on a
+    chunk that a held-out document holds or held.
     """
     trainable = questions.filter(pl.col("purpose") == "train")
     documents = _assign_documents(trainable, content_hashes, stored.documents)

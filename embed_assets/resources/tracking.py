@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import RegisteredModel
 
 CHAMPION = "champion"
+CHALLENGER = "challenger"
+"""Alias of the newest version that was judged."""
+PREVIOUS = "previous"
+"""Alias of the version that a rollback returns to."""
 REPLACED = "replaced_champion"
 """Tag of a model version: which version was champion before it."""
 MADE_CHAMPION = "made_champion"
@@ -242,13 +246,13 @@ class Tracking(dg.ConfigurableResource):
         )
 
     def _experiment(self, name: str) -> "Experiment | None":
-        with self._explained():
+        with self.explained():
             return self.client().get_experiment_by_name(name)
 
     def _registered(self, name: str) -> "RegisteredModel | None":
         from mlflow.exceptions import MlflowException
 
-        with self._explained():
+        with self.explained():
             try:
                 return self.client().get_registered_model(name)
             except MlflowException as error:
@@ -257,7 +261,9 @@ class Tracking(dg.ConfigurableResource):
                 raise
 
     @contextmanager
-    def _explained(self) -> Iterator[None]:
+    def explained(
+        self, trouble: str = "MLflow can't say which models are this home's"
+    ) -> Iterator[None]:
         """Tell a person in one line that MLflow can't be asked, without the server's password."""
         from mlflow.exceptions import MlflowException
 
@@ -265,7 +271,7 @@ class Tracking(dg.ConfigurableResource):
             yield
         except MlflowException as error:
             reason = one_line(hide_password(str(error), self.uri))
-            raise ProjectError(f"MLflow can't say which models are this home's: {reason}") from None
+            raise ProjectError(f"{trouble}: {reason}") from None
 
     def run_url(self, run_id: str) -> str:
         """Page of a run. With SQLite it is served by `embed-assets ui`."""

@@ -1,8 +1,9 @@
 """The champion: better than its base, not worse than the one before, and never its own rival."""
 
+import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,22 +14,34 @@ import polars as pl
 import pytest
 
 from embed_assets.comparison.assets import comparison
-from embed_assets.comparison.verdict import stored_comparison
+from embed_assets.comparison.general import GeneralFigures
+from embed_assets.comparison.presentation import stored_promotion
+from embed_assets.comparison.promotion import Evidence, conditions, losses
+from embed_assets.comparison.verdict import Comparison, stored_comparison
 from embed_assets.definitions import build_resources
 from embed_assets.errors import ProjectError
 from embed_assets.evaluation.baselines import find_baseline
 from embed_assets.evaluation.bm25 import BM25, IDENTITY
-from embed_assets.evaluation.retrieval import NO_DIMENSION, evaluate_rankings
+from embed_assets.evaluation.retrieval import NO_DIMENSION, Evaluation, evaluate_rankings
 from embed_assets.evaluation.scoring import measured_by, retrieval_task
+from embed_assets.evaluation.significance import compare_models
 from embed_assets.models.card import model_card
 from embed_assets.models.embeddings import CachedEncoder, cached_embeddings
 from embed_assets.models.files import NoModelError
 from embed_assets.models.identity import model_identity
-from embed_assets.models.registry import champion_version, make_champion, newest_model
+from embed_assets.models.registry import (
+    Decision,
+    aliases,
+    champion_version,
+    make_champion,
+    newest_model,
+    roll_back,
+)
 from embed_assets.resources.tracking import Tracking
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
 from embed_assets.tables import TABLES
+from embed_assets_tests.decisions import BY_TEST
 from embed_assets_tests.tiny_model import WORDS, make_tiny_model
 
 SIZE = 32
@@ -186,7 +199,7 @@ def test_the_first_model_that_is_better_than_its_base_is_champion(project):
 
 
 def test_a_model_as_good_as_the_champion_replaces_it_and_is_never_compared_with_itself(project):
-    make_champion(project.tracking, "1")
+    make_champion(project.tracking, "1", BY_TEST)
     project.measure("v2", rank=1)
     expected = {"base": "better", "bm25": "better", "champion v1": "no clear difference"}
 
@@ -201,7 +214,7 @@ def test_a_model_as_good_as_the_champion_replaces_it_and_is_never_compared_with_
 
 
 def test_embeddings_stay_of_what_is_compared_or_named_and_of_no_other_version(project):
-    make_champion(project.tracking, "1")
+    make_champion(project.tracking, "1", BY_TEST)
     project.measure("v2", rank=1)
     card = model_card(project.settings)
     base = CachedEncoder(project.warehouse, card, "fp32").fingerprint("document")
@@ -225,7 +238,7 @@ def test_embeddings_stay_of_what_is_compared_or_named_and_of_no_other_version(pr
 def test_a_model_clearly_worse_than_the_champion_is_not_promoted_though_it_beats_its_base(project):
     import mlflow
 
-    make_champion(project.tracking, "1")
+    make_champion(project.tracking, "1", BY_TEST)
     project.measure("v2", rank=4)
     metadata, verdicts = project.compare()
     assert champion(project) == "1"
@@ -243,7 +256,7 @@ def test_a_model_clearly_worse_than_the_champion_is_not_promoted_though_it_beats
 
 
 def test_a_champion_that_can_t_be_scored_is_not_beaten_and_it_is_said_why(project):
-    make_champion(project.tracking, "1")
+    make_champion(project.tracking, "1", BY_TEST)
     gone = pl.DataFrame({"version": ["1"], "path": ["/nowhere"]})
     with project.warehouse.transaction() as transaction:
         transaction.update("models", gone)
@@ -310,7 +323,7 @@ def test_models_alike_are_no_better_though_an_ingest_changes_the_corpus_in_betwe
 
 
 def test_every_model_of_a_comparison_is_measured_on_the_same_questions_and_corpus(project):
-    make_champion(project.tracking, "1")
+    make_champion(project.tracking, "1", BY_TEST)
     project.measure("v2", rank=1)
     ingest(project.warehouse, "a chunk more")
     metadata, _ = project.compare()
@@ -353,7 +366,7 @@ def test_people_s_questions_that_are_too_few_leave_the_headline_to_those_that_ca
 
 
 def test_without_champion_among_the_baselines_none_is_scored(project):
-    make_champion(project.tracking, "1")
+    make_champion(project.tracking, "1", BY_TEST)
     project.measure("v2", rank=4)
     _, verdicts = project.compare(baselines="bm25")
     assert set(verdicts) == {"base", "bm25"}
@@ -361,7 +374,7 @@ def test_without_champion_among_the_baselines_none_is_scored(project):
 
 
 def test_a_champion_that_would_not_be_made_so_now_stays_until_a_person_decides(project):
-    make_champion(project.tracking, "2")
+    make_champion(project.tracking, "2", BY_TEST)
     project.measure("v2", rank=10)
     metadata, _ = project.compare()
     assert champion(project) == "2"
@@ -407,3 +420,168 @@ def test_another_model_in_the_place_of_the_base_is_not_taken_for_it(project):
     note_base(project, project.settings.model, "of other weights")
     with pytest.raises(ProjectError, match="no longer the model that version 2 was fine-tuned"):
         project.compare()
+
+
+# Each condition by itself.
+
+
+def test_a_version_that_a_person_rolled_back_is_not_promoted_again_by_itself(project):
+    make_champion(project.tracking, "1", BY_TEST)
+    make_champion(project.tracking, "2", BY_TEST)
+    roll_back(project.tracking, Decision("ann@desk", "it finds too little"))
+    project.measure("v2", rank=1)
+    metadata, _ = project.compare()
+    assert champion(project) == "1"
+    assert "ann@desk: it finds too little" in metadata["promotion"]
+    assert "| not withdrawn |" in metadata["conditions"]
+
+
+def test_the_version_that_was_judged_is_challenger_whether_it_is_promoted_or_not(project):
+    make_champion(project.tracking, "1", BY_TEST)
+    project.measure("v2", rank=4)
+    project.compare()
+    judged = {"champion": "1", "challenger": "2", "previous": None}
+    assert aliases(project.warehouse, project.settings) == judged
+    measured_before = {"run_id": ["before", project.trained_in("2")], "model": ["v2", "tuned"]}
+    with project.warehouse.transaction() as transaction:
+        transaction.delete("evaluations", measured_before)
+    project.measure("v2", rank=1)
+    project.compare()
+    promoted = {"champion": "2", "challenger": "2", "previous": "1"}
+    assert aliases(project.warehouse, project.settings) == promoted
+
+
+def test_a_leak_between_the_splits_keeps_a_model_from_promotion(project):
+    leak = {
+        "question_id": "leak",
+        "document_id": "d1",
+        "anchor": TEXTS[1].upper(),
+        "relevant_chunk_ids": ["c1"],
+        "split": "train",
+    }
+    pairs = project.warehouse.read("SELECT * FROM training_pairs")
+    blank = {n: 0 if t == pl.Int64 else "" for n, t in pairs.schema.items()}
+    rows = pl.concat([pairs, pl.DataFrame([blank | leak], schema=pairs.schema)])
+    project.warehouse.replace("training_pairs", rows)
+    project.measure("v2", rank=1)
+    metadata, _ = project.compare()
+    assert champion(project) is None
+    assert "1 of what tests it leak into what trains it" in metadata["promotion"]
+
+
+def test_promotions_and_refusals_are_in_mlflow_with_their_numbers(project):
+    make_champion(project.tracking, "1", BY_TEST)
+    project.measure("v2", rank=4)
+    metadata, _ = project.compare()
+    client = project.tracking.client()
+    file = client.download_artifacts(metadata["mlflow_run_id"], "promotion.json")
+    stored = json.loads(Path(file).read_text(encoding="utf-8"))
+    assert (stored["version"], stored["promoted"]) == ("2", False)
+    assert stored["said"] == metadata["promotion"]
+    assert stored_promotion(project.settings, metadata["mlflow_run_id"]) == metadata["promotion"]
+    held = {row["name"]: row["holds"] for row in stored["conditions"]}
+    assert held == {
+        "better_than_base": True,
+        "champion_scored": True,
+        "not_worse_than_champion": False,
+        "no_clear_loss": False,
+        "no_leakage": True,
+        "not_withdrawn": True,
+    }
+    [loss] = [row for row in stored["conditions"] if row["name"] == "no_clear_loss"]
+    assert loss["numbers"]["difference"] == pytest.approx(0.4307 - 1, abs=1e-3)
+
+
+def test_of_a_run_that_is_gone_nothing_is_said(project):
+    assert stored_promotion(project.settings, "0" * 32) is None
+
+
+def evidence(**other: Any) -> Evidence:
+    """Of a model that nothing speaks against: twelve documents, two dimensions, two splits."""
+    rows = [
+        {
+            "split": split,
+            "dimension": dimension,
+            "question_id": f"{split} {n}",
+            "document_id": f"d{n}",
+            "base_ndcg_at_10": 0.4,
+            "tuned_ndcg_at_10": 0.5 + n / 1000,
+        }
+        for split in ("test_labelled", "test_seen_documents")
+        for dimension in (32, 16)
+        for n in range(12)
+    ]
+    queries = pl.DataFrame(rows)
+    nothing = pl.DataFrame()
+    baselines = pl.DataFrame(
+        schema={k: v for k, v in TABLES["model_comparisons"].schema.items() if k != "run_id"}
+    )
+    result = Comparison(nothing, nothing, compare_models(queries), queries, baselines)
+    return replace(
+        Evidence(
+            result,
+            champion=None,
+            champion_now=None,
+            failed={},
+            losses=losses(result, None, 0.01),
+            general=None,
+            leaks=0,
+            withdrawn=None,
+        ),
+        **other,
+    )
+
+
+def failing(found: Evidence, **settings: Any) -> list[str]:
+    chosen = Settings().model_copy(update=settings)
+    return [condition.name for condition in conditions(found, chosen) if not condition.holds]
+
+
+def test_nothing_speaks_against_a_model_that_is_better_everywhere():
+    assert failing(evidence()) == []
+
+
+def test_what_is_forgotten_of_general_questions_is_held_against_the_set_amount():
+    assert failing(evidence(general=GeneralFigures(0.80, 0.78, 249)), general_loss=0.03) == []
+    assert failing(evidence(general=GeneralFigures(0.80, 0.75, 249)), general_loss=0.03) == [
+        "general_kept"
+    ]
+    assert failing(evidence(general=GeneralFigures(0.80, 0.85, 249)), general_loss=0.0) == []
+
+
+def test_a_champion_that_changed_while_it_was_compared_is_not_replaced():
+    assert failing(evidence(champion_now="7")) == ["champion_scored"]
+
+
+def held_against(tuned: Mapping[int, float], champion: Mapping[int, float]) -> pl.DataFrame:
+    """Losses of a model with these NDCG@10 by dimension, against a champion with those."""
+    result = evidence().result
+    given = pl.col("dimension").replace_strict(dict(tuned), return_dtype=pl.Float64)
+    queries = result.queries.with_columns(tuned_ndcg_at_10=given)
+    of_champion = [
+        {"split": split, "dimension": d, "question_id": question, "ndcg_at_10": score}
+        for split, question in queries.select("split", "question_id").unique().iter_rows()
+        for d, score in champion.items()
+    ]
+    found = Evaluation(pl.DataFrame(), pl.DataFrame(of_champion))
+    return losses(replace(result, queries=queries), found, 0.01)
+
+
+def test_a_loss_at_one_small_dimension_is_a_loss():
+    found = held_against({32: 0.9, 16: 0.5}, {32: 0.8, 16: 0.6})
+    assert set(found.filter("clear")["dimension"]) == {16}
+    assert failing(evidence(losses=found)) == ["no_clear_loss"]
+
+
+def test_at_a_dimension_that_the_champion_lacks_its_next_smaller_one_counts():
+    found = held_against({32: 0.7, 16: 0.7}, {64: 0.9, 24: 0.8, 16: 0.7})
+    base = dict(found.select("dimension", "base").iter_rows())
+    assert base == pytest.approx({32: 0.8, 16: 0.7})
+
+
+def test_validation_is_no_test_on_which_a_model_can_lose():
+    result = evidence().result
+    split = pl.when(split="test_labelled").then(pl.lit("validation")).otherwise("split")
+    lost = result.queries.with_columns(split=split, tuned_ndcg_at_10=pl.lit(0.1))
+    found = losses(replace(result, queries=lost), None, 0.01)
+    assert set(found["split"]) == {"test_seen_documents"}

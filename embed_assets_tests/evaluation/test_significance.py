@@ -6,9 +6,11 @@ import pytest
 
 from embed_assets.evaluation.significance import (
     FEWEST_DOCUMENTS,
+    LARGEST_LOSS_RATE,
     SIGNIFICANCE_SCHEMA,
     Verdict,
     compare_models,
+    find_losses,
     judge,
 )
 
@@ -162,3 +164,71 @@ def test_a_question_without_a_score_is_refused_by_name(missing):
 
     with pytest.raises(ValueError, match="1 of 3 questions have no NDCG@10, the first is 'q1'"):
         compare_models(per_query)
+
+
+# Losses beyond a margin, of many splits and dimensions together.
+
+
+def slices(*gains: tuple[str, int, np.ndarray]) -> pl.DataFrame:
+    """A question per gain in each split and dimension, each about a document of its own."""
+    return pl.concat(
+        questions(values, lambda i: i, dimension).with_columns(split=pl.lit(split))
+        for split, dimension, values in gains
+    )
+
+
+def test_a_loss_larger_than_the_margin_is_clear_and_a_smaller_one_is_none():
+    lost = np.linspace(-0.03, -0.02, 20)
+    [row] = find_losses(slices(("a", 64, lost)), margin=0.01).to_dicts()
+    assert row["clear"]
+    assert row["difference"] == pytest.approx(-0.025)
+    assert (row["questions"], row["documents"]) == (20, 20)
+    assert not find_losses(slices(("a", 64, lost)), margin=0.03)["clear"].any()
+
+
+def test_a_loss_of_the_very_margin_is_none():
+    exactly = np.full(20, -0.01)
+    assert find_losses(slices(("a", 64, exactly)), margin=0.01)["p_value"].to_list() == [1]
+
+
+def test_a_loss_that_alone_would_be_clear_may_be_chance_among_many():
+    rng = np.random.default_rng(4)
+    unsure = np.array([-0.05] * 16 + [0.07] * 4)
+    alone = find_losses(slices(("a", 64, unsure)), margin=0)
+    assert alone["clear"].to_list() == [True]
+    others = [("b", d, rng.normal(0, 0.1, 20)) for d in range(14)]
+    among = find_losses(slices(("a", 64, unsure), *others), margin=0)
+    assert among["p_value"].min() == alone["p_value"].item()
+    assert not among["clear"].any()
+
+
+def test_the_step_down_stops_at_the_first_that_is_not_clear():
+    sure, unsure = np.full(20, -0.05), np.array([-0.05] * 13 + [0.05] * 7)
+    found = find_losses(slices(("a", 1, sure), ("a", 2, unsure), ("a", 3, np.zeros(20))), 0)
+    assert found["clear"].to_list() == [True, False, False]
+    assert found["limit"].to_list() == pytest.approx(
+        [LARGEST_LOSS_RATE / 3, LARGEST_LOSS_RATE / 2, LARGEST_LOSS_RATE]
+    )
+
+
+def test_a_split_of_few_documents_tells_no_loss_and_takes_no_share():
+    few, many = np.full(FEWEST_DOCUMENTS - 1, -0.5), np.full(20, -0.05)
+    found = find_losses(slices(("few", 64, few), ("many", 64, many)), margin=0.01)
+    rows = {row["split"]: row for row in found.to_dicts()}
+    assert (rows["few"]["p_value"], rows["few"]["clear"]) == (1, False)
+    assert rows["many"]["clear"]
+    assert rows["many"]["limit"] == LARGEST_LOSS_RATE
+
+
+def test_losses_are_the_same_in_whatever_order_the_rows_come():
+    rng = np.random.default_rng(3)
+    rows = slices(*(("a", d, rng.normal(-0.02, 0.1, 30)) for d in (64, 128, 256)))
+    found = find_losses(rows, 0.01)
+    for seed in range(3):
+        assert find_losses(rows.sample(fraction=1, shuffle=True, seed=seed), 0.01).equals(found)
+    assert find_losses(pl.DataFrame(schema=SCHEMA), 0.01).is_empty()
+
+
+def test_a_loss_of_a_question_without_a_score_is_refused_by_name():
+    with pytest.raises(ValueError, match="have no NDCG@10, the first is 'q0'"):
+        find_losses(questions(np.array([np.nan]), lambda i: i), 0.01)

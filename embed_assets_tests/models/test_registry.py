@@ -16,6 +16,7 @@ from embed_assets.resources.tracking import (
     TRAINED_IN,
     Tracking,
 )
+from embed_assets_tests.decisions import BY_TEST
 from embed_assets_tests.tiny_model import make_tiny_model
 
 
@@ -54,22 +55,22 @@ def test_registered_versions_are_no_champions_by_themselves(tracking):
 
 
 def test_the_champion_is_the_one_before_until_it_is_replaced_and_afterwards_too(tracking):
-    make_champion(tracking, "1")
+    make_champion(tracking, "1", BY_TEST)
     assert champion_before(tracking, "1") is None
     assert champion_before(tracking, "3") == "1"
-    make_champion(tracking, "3")
+    make_champion(tracking, "3", BY_TEST)
     assert champion_version(tracking) == "3"
     assert champion_before(tracking, "3") == "1"
 
 
 def test_making_the_champion_champion_again_forgets_nothing(tracking):
     for version in ("1", "2", "2"):
-        make_champion(tracking, version)
+        make_champion(tracking, version, BY_TEST)
     assert champion_before(tracking, "2") == "1"
 
 
 def test_a_champion_that_a_person_chose_counts(tracking):
-    make_champion(tracking, "1")
+    make_champion(tracking, "1", BY_TEST)
     tracking.client().set_registered_model_alias(tracking.name, CHAMPION, "2")
     assert champion_before(tracking, "3") == "2"
 

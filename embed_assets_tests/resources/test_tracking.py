@@ -26,6 +26,7 @@ from embed_assets.resources.tracking import DAGSTER_RUN, HOME, TRAINED_IN, Track
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
 from embed_assets.tables import TABLES
+from embed_assets_tests.decisions import BY_TEST
 from embed_assets_tests.together import do_together
 
 PASSWORD = "swordfish-in-the-uri"
@@ -69,10 +70,10 @@ def record_version(tracking: Tracking, version: str, run: str) -> None:
 def test_two_homes_on_one_server_keep_their_own_champion(tmp_path: Path):
     first, second = home(tmp_path, "first"), home(tmp_path, "second")
     add_versions(first, "run-1", "run-2")
-    make_champion(first, "2")
+    make_champion(first, "2", BY_TEST)
     add_versions(second, "run-3")
     assert champion_version(second) is None
-    make_champion(second, "1")
+    make_champion(second, "1", BY_TEST)
     assert (champion_version(first), champion_version(second)) == ("2", "1")
     assert first.name == "embed-assets"
     assert second.name == f"embed-assets-{(tmp_path / 'second' / 'home-id').read_text()[:8]}"
@@ -94,7 +95,7 @@ def test_a_project_has_the_name_that_it_is_given(tmp_path: Path):
 def test_a_copy_of_a_home_is_the_same_project(tmp_path: Path):
     first = home(tmp_path, "first")
     add_versions(first, "run-1")
-    make_champion(first, "1")
+    make_champion(first, "1", BY_TEST)
     shutil.copytree(tmp_path / "first", tmp_path / "copy")
     assert champion_version(home(tmp_path, "copy")) == "1"
 

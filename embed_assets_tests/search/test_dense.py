@@ -18,6 +18,7 @@ from embed_assets.resources.warehouse import Warehouse
 from embed_assets.search.dense import search_chunks
 from embed_assets.settings import Settings
 from embed_assets.tables import TABLES
+from embed_assets_tests.decisions import BY_TEST
 from embed_assets_tests.tiny_model import make_tiny_model
 
 TEXTS = ("The winch float is orange.", "The brine pump hums.")
@@ -51,7 +52,7 @@ def settings(tmp_path: Path, tiny_model: Path) -> Settings:
     tracking = Tracking(home=str(settings.home))
     tracking.client().create_registered_model(tracking.connect())
     tracking.client().create_model_version(tracking.name, str(version))
-    make_champion(tracking, "1")
+    make_champion(tracking, "1", BY_TEST)
     return settings
 
 

@@ -1,0 +1,136 @@
+"""The jobs by which a person decides about the champion in the UI: `promote` and `rollback`."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import sleep
+
+import dagster as dg
+from filelock import Timeout
+from pydantic import Field
+
+from embed_assets.automation.runs import PROMOTE, ROLLBACK, at_work, command_lock, end_dead_runs
+from embed_assets.comparison.decisions import (
+    CHOSEN,
+    WENT_BACK,
+    Change,
+    promote_by_hand,
+    roll_back_by_hand,
+)
+from embed_assets.models.registry import Decision
+from embed_assets.resources.tracking import Tracking
+from embed_assets.resources.warehouse import Warehouse
+from embed_assets.settings import Settings
+
+PAUSE = 1.0
+"""Seconds between two looks at who is at work."""
+
+
+class Promotion(dg.Config):
+    """Which version becomes champion, and why."""
+
+    version: str = Field(description="Version of the model, as MLflow shows it")
+    why: str = Field(default=CHOSEN, description="The reason, for the record")
+
+
+class Rollback(dg.Config):
+    """Why the champion is taken back."""
+
+    why: str = Field(default=WENT_BACK, description="The reason, for the record")
+
+
+@dg.op(description="Makes a version the champion, once no other run is at work.")
+def promote_version(
+    context: dg.OpExecutionContext,
+    config: Promotion,
+    warehouse: Warehouse,
+    tracking: Tracking,
+    settings: dg.ResourceParam[Settings],
+) -> None:
+    """Make a version the champion."""
+    with _at_rest(context, settings):
+        decision = Decision(_who(context), config.why)
+        _tell(context, promote_by_hand(warehouse, tracking, config.version, decision))
+
+
+@dg.op(description="Goes back to the champion before, once no other run is at work.")
+def roll_back(
+    context: dg.OpExecutionContext,
+    config: Rollback,
+    warehouse: Warehouse,
+    tracking: Tracking,
+    settings: dg.ResourceParam[Settings],
+) -> None:
+    """Go back to the champion before, or to the base model where there was none."""
+    with _at_rest(context, settings):
+        decision = Decision(_who(context), config.why)
+        _tell(context, roll_back_by_hand(warehouse, tracking, decision))
+
+
+@dg.job(
+    name=PROMOTE,
+    description="A version becomes champion, whatever the comparison says.",
+)
+def promote() -> None:
+    """Make a version the champion."""
+    promote_version()
+
+
+@dg.job(
+    name=ROLLBACK,
+    description="The champion before serves again, or the base model.",
+)
+def rollback() -> None:
+    """Go back to the champion before."""
+    roll_back()
+
+
+def observation(change: Change) -> dg.AssetObservation:
+    """The event on `comparison` that says who changed the champion, why, and how good it is."""
+    return dg.AssetObservation(
+        "comparison",
+        description=change.said,
+        metadata={
+            "promotion": change.said,
+            "champion": change.champion or "none: the base model serves",
+            "previous": change.previous or "none",
+            "who": change.decision.who,
+            "why": change.decision.why,
+            "ndcg_at_10": dg.MetadataValue.md(change.table),
+        },
+    )
+
+
+def _tell(context: dg.OpExecutionContext, change: Change) -> None:
+    context.log.info(change.said)
+    context.log_event(observation(change))
+
+
+def _who(context: dg.OpExecutionContext) -> str:
+    return f"Dagster run {context.run_id}"
+
+
+@contextmanager
+def _at_rest(context: dg.OpExecutionContext, settings: Settings) -> Iterator[None]:
+    """While nobody else is at work in the home. Waits for that, and says for whom."""
+    said: list[str] = []
+    lock = command_lock(settings.home)
+    while True:
+        others = ["an embed-assets command"]
+        try:
+            lock.acquire(timeout=2)  # a sensor's tick holds it for a moment
+        except Timeout:
+            pass
+        else:
+            # A decision takes a moment: what starts meanwhile comes to the champion long after.
+            try:
+                end_dead_runs(context.instance, settings.home)
+                others = at_work(context.instance, settings.home)
+                if not others:
+                    yield
+                    return
+            finally:
+                lock.release()
+        if others != said:
+            context.log.info(f"At work in this home: {', '.join(others)}. Waiting for that to end.")
+            said = others
+        sleep(PAUSE)

@@ -1,0 +1,32 @@
+"""Whether the training was worth it."""
+
+import dagster as dg
+
+from embed_assets.comparison.verdict import headline_row, stored_comparison, verdict_sentence
+from embed_assets.evaluation.significance import Verdict
+from embed_assets.resources.checking import Finding, check_result
+from embed_assets.resources.ledger import read_records
+from embed_assets.resources.warehouse import Warehouse
+
+
+@dg.asset_check(
+    asset="comparison",
+    description="The fine-tuned model is clearly better than its base on the headline split.",
+)
+def better_than_base(warehouse: Warehouse) -> dg.AssetCheckResult:
+    """The verdict of the last comparison, with its figures."""
+    return check_result(lambda: _verdict(warehouse))
+
+
+def _verdict(warehouse: Warehouse) -> Finding:
+    run_id = read_records(warehouse, "comparison").data_version("comparison")
+    against = stored_comparison(warehouse, run_id)
+    if against.is_empty():
+        return Finding(False, "No model has been compared yet.")
+    row = headline_row(against)
+    shown = ("split", "dimension", "score", "tuned", "difference", "low", "high", "p_value")
+    return Finding(
+        row["verdict"] == Verdict.BETTER,
+        verdict_sentence(row),
+        {name: row[name] for name in (*shown, "questions", "documents")},
+    )

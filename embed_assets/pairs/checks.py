@@ -1,0 +1,58 @@
+"""Whether the pairs prove what they are to prove, and whether all documents are in them."""
+
+import dagster as dg
+
+from embed_assets.pairs.arrivals import missing_downstream
+from embed_assets.pairs.leakage import find_leaks
+from embed_assets.resources.checking import Finding, check_result, markdown_list
+from embed_assets.resources.warehouse import Warehouse
+from embed_assets.settings import Settings
+
+
+@dg.asset_check(
+    asset="training_pairs",
+    description="Nothing that tests a model trains it too: no question, and no chunk of a held-out "
+    "document. A leak keeps every model from promotion.",
+)
+def no_leakage(warehouse: Warehouse) -> dg.AssetCheckResult:
+    """Leaks are errors; what tests on trained chunks by design is shown."""
+    return check_result(lambda: _leaks(warehouse), dg.AssetCheckSeverity.ERROR)
+
+
+def _leaks(warehouse: Warehouse) -> Finding:
+    leaks = find_leaks(warehouse)
+    questions = [f"{tested} / {trained}" for tested, trained in leaks.questions.iter_rows()]
+    chunks = [f"{chunk} of {document}" for document, chunk in leaks.chunks.iter_rows()]
+    return Finding(
+        not leaks.count,
+        f"{len(questions)} questions test and train; {len(chunks)} chunks of held-out documents "
+        "train.",
+        {
+            "questions": len(questions),
+            "held_out_chunks": len(chunks),
+            **{f"{split}_on_trained_chunks": n for split, n in leaks.on_trained_chunks.items()},
+            **({"tested_and_trained": markdown_list(questions)} if questions else {}),
+            **({"trained_though_held_out": markdown_list(chunks)} if chunks else {}),
+        },
+    )
+
+
+@dg.asset_check(
+    asset="training_pairs",
+    description="Every document that has text has chunks and questions.",
+)
+def documents_arrive(
+    warehouse: Warehouse, settings: dg.ResourceParam[Settings]
+) -> dg.AssetCheckResult:
+    """Documents that are missing are listed by their paths."""
+    return check_result(lambda: _missing(warehouse, settings))
+
+
+def _missing(warehouse: Warehouse, settings: Settings) -> Finding:
+    missing = missing_downstream(warehouse, settings)
+    lines = [f"{path}: {what}" for path, what in missing.iter_rows()]
+    return Finding(
+        not lines,
+        f"{len(lines)} documents with text are missing." if lines else "All documents are there.",
+        {"missing": len(lines), **({"documents": markdown_list(lines)} if lines else {})},
+    )

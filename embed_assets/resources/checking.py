@@ -1,0 +1,51 @@
+"""What every asset check does around its look: it always gives a result."""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import dagster as dg
+
+from embed_assets.errors import hide_password, one_line
+from embed_assets.settings import TRACKING_URI
+
+LISTED = 20
+"""Rows of a list in the UI."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a check found. said: in a sentence. shown: more of it by name, for the UI."""
+
+    passed: bool
+    said: str
+    shown: Mapping[str, Any] = field(default_factory=dict)
+
+
+def check_result(
+    look: Callable[[], Finding], severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.WARN
+) -> dg.AssetCheckResult:
+    """The result of a look, or of its failure.
+
+    What can't be looked at fails the check as a warning that says why, and never the run.
+    """
+    try:
+        found = look()
+    except Exception as error:
+        said = one_line(f"{type(error).__name__}: {error}")
+        reason = hide_password(said, os.environ.get(TRACKING_URI, ""))
+        return dg.AssetCheckResult(
+            passed=False,
+            severity=dg.AssetCheckSeverity.WARN,
+            description=f"This could not be checked: {reason}",
+        )
+    return dg.AssetCheckResult(
+        passed=found.passed, severity=severity, description=found.said, metadata=dict(found.shown)
+    )
+
+
+def markdown_list(lines: list[str]) -> dg.MarkdownMetadataValue:
+    """The first lines as a list in markdown, and how many more there are."""
+    more = [f"… and {len(lines) - LISTED} more"] if len(lines) > LISTED else []
+    return dg.MetadataValue.md("\n".join(f"- {line}" for line in [*lines[:LISTED], *more]))
