@@ -15,6 +15,7 @@ import pytest
 from embed_assets.command.lineage import lineage_summary, lineage_text
 from embed_assets.definitions import build_definitions
 from embed_assets.models.card import model_card
+from embed_assets.models.encoder import load_model
 from embed_assets.models.identity import model_identity
 from embed_assets.models.registry import Version, make_champion, newest_model
 from embed_assets.resources.tracking import Tracking
@@ -34,7 +35,7 @@ from embed_assets.training.start import (
     training_start,
 )
 from embed_assets_tests.tiny_model import make_tiny_model
-from embed_assets_tests.training.trainings import fill
+from embed_assets_tests.training.trainings import fill, largest_difference
 
 FIRST = Version("1", "base", Path("v1"))
 
@@ -359,7 +360,7 @@ def test_a_pdf_that_only_moved_has_not_left(home: Home) -> None:
 
 @dataclass(frozen=True)
 class Life:
-    """A home that has seen two trainings. said: the log of each."""
+    """A home that has seen two trainings, of which the second hardly moves. said: their logs."""
 
     home: Home
     said: list[str]
@@ -376,13 +377,17 @@ class Life:
         return dict(self.home.warehouse.read(sql, [version]).iter_rows())
 
 
-def train(home: Home, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Train a version and make it champion; gives the run's log."""
+def train(
+    home: Home, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, rate: float
+) -> str:
+    """Train a version at this learning rate and make it champion; gives the run's log."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     overrides = {"io_manager": dg.mem_io_manager}
     done = build_definitions(home.settings, overrides).resolve_job_def("train")
     run = done.execute_in_process(
-        asset_selection=[dg.AssetKey("finetuned_model")], instance=instance
+        run_config={"ops": {"finetuned_model": {"config": {"learning_rate": rate}}}},
+        asset_selection=[dg.AssetKey("finetuned_model")],
+        instance=instance,
     )
     tracking = Tracking(home=str(home.settings.home))
     make_champion(tracking, newest_model(home.warehouse)["version"])
@@ -404,9 +409,9 @@ def life(tmp_path_factory: pytest.TempPathFactory) -> Life:
     with dg.DagsterInstance.ephemeral() as instance, pytest.MonkeyPatch.context() as patch:
         patch.setattr(training_starts, "LEAST_REPLAY", 2)
         patch.setattr(training_starts, "REPLAY_SHARE", 0.5)
-        for names in (["one"], ["one", "two"]):
+        for names, rate in ((["one"], 1e-3), (["one", "two"], 1e-9)):
             fill(home.warehouse, names)
-            said.append(train(home, instance, patch))
+            said.append(train(home, instance, patch, rate))
     return Life(home, said)
 
 
@@ -417,6 +422,15 @@ def test_the_second_model_goes_on_from_the_first(life: Life) -> None:
     bases = {life.model(version)["base_identity"] for version in "12"}
     assert bases == {model_identity(model_card(life.home.settings))}
     assert {life.model(version)["base"] for version in "12"} == {life.home.settings.model}
+
+
+def test_the_second_model_has_the_weights_of_the_first(life: Life) -> None:
+    base, first, second = (
+        dict(load_model(source).named_parameters())
+        for source in (life.home.settings.model, life.model("1")["path"], life.model("2")["path"])
+    )
+    assert largest_difference(second, first) < 1e-6
+    assert largest_difference(second, base) > 1e-4
 
 
 def test_what_a_model_has_learned_from_is_recorded_with_all_that_it_inherits(life: Life) -> None:
