@@ -48,7 +48,12 @@ from embed_assets.settings import EXTRACTIVE, Settings
 from embed_assets.tables import TABLES
 from embed_assets.training.adapter import fit_adapter
 from embed_assets.training.config import training_config
-from embed_assets.training.preparation import prepare, select_pairs, training_input
+from embed_assets.training.preparation import (
+    pairs_to_train,
+    prepare,
+    select_pairs,
+    training_input,
+)
 from embed_assets.training.progress import Silent
 from embed_assets.training.trainer import train
 from embed_assets.training.weights import interpolate, put_weights, save_model
@@ -217,7 +222,7 @@ def train_ours(
     places = chosen.warehouse.read("SELECT document_id, chunk_index, chunk_id FROM chunks")
     given = training_input(pl.concat([chosen.pairs, chosen.validation]), places)
     encoder = CachedEncoder(chosen.warehouse, card, settings.precision)
-    config = prepare(config, settings, encoder, given)
+    config = prepare(config, settings, encoder, given, pairs_to_train(given.pairs, settings))
     result = (fit_adapter if config.method == "adapter" else train)(config, Silent())
     kept = ("pairs", "steps", "pairs_per_second", "best_epoch", "tuned_share")
     return str(config.model), {name: result[name] for name in kept}

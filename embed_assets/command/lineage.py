@@ -37,6 +37,7 @@ def lineage_summary(settings: Settings, version: str | None) -> dict[str, Any]:
     return {
         "version": model["version"],
         "base": model["base"],
+        "trained_from": model["trained_from"],
         "champion": aliases(warehouse, settings)["champion"] == model["version"],
         "documents": documents.drop("questions").to_dicts(),
         "questions": int(documents["questions"].sum()),
@@ -71,6 +72,8 @@ def lineage_text(summary: Mapping[str, Any]) -> str:
         f"{summary['questions']} questions about {len(summary['documents'])} documents",
         f"Dagster run {summary['dagster_run_id']}, MLflow run {summary['mlflow_run_id']}",
     ]
+    if summary["trained_from"]:
+        lines[0] += f", going on from version {summary['trained_from']}"
     if summary["champion"]:
         lines[0] += "; the champion"
     made_by = (("Trained by", "code"), ("Machine", "machine"), ("Pairs", "pairs"))

@@ -1,4 +1,4 @@
-"""finetuned_model: the base model, fine-tuned on the training pairs in a child process."""
+"""finetuned_model: the base model or the champion, fine-tuned on the pairs in a child process."""
 
 import json
 from datetime import UTC, datetime
@@ -25,13 +25,9 @@ from embed_assets.settings import Settings, Training
 from embed_assets.training.claims import claimed, clear_trainings
 from embed_assets.training.config import TrainingConfig, as_meant, training_config
 from embed_assets.training.launch import training_command, training_environment
-from embed_assets.training.preparation import (
-    TrainingInput,
-    pairs_to_train,
-    prepare,
-    read_training_input,
-)
+from embed_assets.training.preparation import TrainingInput, prepare, read_training_input
 from embed_assets.training.record import PAIRS, keep_version, record_version, this_code
+from embed_assets.training.start import Start, learned_pairs, pairs_from, training_start
 
 TRAINING_VERSION = "4"
 KILLED = ("code -9", "code 137")
@@ -70,14 +66,16 @@ def finetuned_model(
         settings = settings.changed(config.model_dump(exclude_none=True))
         check_versions(warehouse, tracking)
         given = read_training_input(warehouse)
-        pairs = pairs_to_train(given.pairs, settings)
-        folder = training_folder(settings, making.input_version, pairs)
+        start = training_start(warehouse, settings, given.pairs)
+        pairs = pairs_from(start, given.pairs, settings)
+        folder = training_folder(settings, making.input_version, pairs, start.number)
         with claimed(folder):
-            training = _prepare(making, settings, folder, given, pairs)
+            training = _prepare(making, settings, folder, given, pairs, start)
             training = _train(context, pipes, training, tracking.uri)
             result = _log_result(training)
             version = register(tracking, training.model, training.mlflow_run_id)
-            path = _record(making, settings, training, pairs, version, result["machine"])
+            learned = learned_pairs(start, pairs)
+            path = _record(making, settings, training, learned, version, result["machine"])
     clear_trainings(settings.models)
     return making.result(
         version=version,
@@ -87,12 +85,16 @@ def finetuned_model(
     )
 
 
-def training_folder(settings: Settings, input_version: str, pairs: pl.DataFrame) -> Path:
+def training_folder(
+    settings: Settings, input_version: str, pairs: pl.DataFrame, trained_from: str | None = None
+) -> Path:
     """Where these pairs are trained on by these settings: what was cut off is taken up there.
 
     pairs: in their order, since a training that is taken up goes on in the middle of an epoch.
+    trained_from: version that the training goes on from; None: from the base.
     """
-    made_from = (input_version, code_versions(settings), pairs["question_id"].to_list())
+    asked = pairs["question_id"].to_list()
+    made_from = (input_version, code_versions(settings), asked, trained_from)
     return settings.models / f"training-{digest(made_from)}"
 
 
@@ -102,6 +104,7 @@ def _prepare(
     folder: Path,
     given: TrainingInput,
     pairs: pl.DataFrame,
+    start: Start,
 ) -> TrainingConfig:
     """Write what the training reads, and say what is trained on and how."""
     import mlflow
@@ -110,15 +113,22 @@ def _prepare(
     card = model_card(settings)
     encoder = CachedEncoder(making.warehouse, card, settings.precision)
     config = training_config(folder, settings, card, making.run_id)
-    config = prepare(config, settings, encoder, given)
-    if pairs.height < given.pairs.height:
-        making.context.log.info(
-            f"Of {given.pairs.height:,} training pairs {pairs.height:,} are trained on "
-            "(EMBED_ASSETS_MAX_PAIRS)."
-        )
+    config = config.model_copy(update={"trained_from": start.number, "start": start.folder})
+    config = prepare(config, settings, encoder, given, pairs)
+    making.context.log.info(_said(start, pairs.height, given.pairs.height))
     mlflow.log_params(config.told)
     mlflow.log_input(from_polars(pairs, name="training_pairs"), context="training")
     return config
+
+
+def _said(start: Start, chosen: int, there: int) -> str:
+    """What a training starts from and why, and on how many of the pairs that are there."""
+    if start.version:
+        origin = f"The training goes on from version {start.number}, the champion"
+    else:
+        why = f", since {start.reason}" if start.reason else ""
+        origin = f"The training starts from the base model{why}"
+    return f"{origin}. Of {there:,} training pairs {chosen:,} are trained on."
 
 
 def _train(
@@ -173,12 +183,16 @@ def _record(
     version: str,
     machine: str,
 ) -> Path:
-    """Keep a version, and all that made it; gives its folder. machine: that it was trained on."""
+    """Keep a version, and all that made it; gives its folder.
+
+    pairs: all that it has learned from. machine: that it was trained on.
+    """
     path = keep_version(config.model, pairs, settings.models / f"v{version}")
     encoder = CachedEncoder(making.warehouse, version_card("tuned", path), settings.precision)
     row = {
         "version": version,
         "base": settings.model,
+        "trained_from": config.trained_from,
         "path": path.relative_to(settings.home).as_posix(),
         "input_version": making.input_version,
         "mlflow_run_id": config.mlflow_run_id,

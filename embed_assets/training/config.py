@@ -17,7 +17,7 @@ LEARNING_RATES = {"full": 6e-5, "lora": 1e-3, "adapter": 1e-3}
 """Peak learning rate of each method, where none is set."""
 NOT_OF_ADAPTERS = (
     *("epochs", "batch_size", "pairs_together", "loss", "hard_negatives", "frozen_share"),
-    *("merge", "processes"),
+    *("merge", "retrain_from", "processes"),
 )
 """Settings that have no effect on an adapter: it has steps and a loss of its own."""
 
@@ -27,6 +27,7 @@ class TrainingConfig(Training):
 
     Frames are parquet files in `folder`. batch_size: pairs over all processes. merge: share of the
     tuned weights that is kept, the rest being the base's, or `best`, by validation.
+    trained_from: version that is trained on from, and start: its folder; None: the base.
     base_ndcg_at_10: the base model's on the validation questions. seconds_between_checkpoints: what
     a killed run loses, at most.
     """
@@ -36,6 +37,8 @@ class TrainingConfig(Training):
     folder: Path
     mlflow_run_id: str
     base: str
+    trained_from: str | None = None
+    start: Path | None = None
     token_limit: int
     query_prompt: str
     document_prompt: str
@@ -52,9 +55,8 @@ class TrainingConfig(Training):
     @property
     def told(self) -> dict[str, Any]:
         """What shapes the model, for those who ask later: no folder, no run."""
-        return self.model_dump(
-            mode="json", exclude={"folder", "mlflow_run_id", "seconds_between_checkpoints"}
-        )
+        places = {"folder", "mlflow_run_id", "start"}
+        return self.model_dump(mode="json", exclude={*places, "seconds_between_checkpoints"})
 
     @property
     def path(self) -> Path:

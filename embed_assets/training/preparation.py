@@ -91,16 +91,20 @@ def training_input(pairs: pl.DataFrame, places: pl.DataFrame) -> TrainingInput:
 
 
 def prepare(
-    config: TrainingConfig, settings: Settings, encoder: CachedEncoder, given: TrainingInput
+    config: TrainingConfig,
+    settings: Settings,
+    encoder: CachedEncoder,
+    given: TrainingInput,
+    pairs: pl.DataFrame,
 ) -> TrainingConfig:
     """Write the frames that the config names.
 
     Gives the config with the base model's score on validation and the share of the tuned weights.
-    encoder: of the base model.
+    encoder: of the base model. pairs: those of the given ones that are trained on.
     """
     config.folder.mkdir(parents=True, exist_ok=True)
     related = with_related(given.pairs, given.neighbours)
-    selected = pairs_to_train(related, settings)
+    selected = related.join(pairs, on="question_id", how="semi", maintain_order="left")
     count = 0 if config.method == "adapter" else settings.hard_negatives
     chosen = with_negatives(selected, related, encoder, count)
     questions = given.validation

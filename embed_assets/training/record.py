@@ -15,13 +15,18 @@ from embed_assets.tables import TABLES
 PAIRS = "pairs.parquet"
 PAIR_COLUMNS = (
     *("question_id", "anchor", "positive", "chunk_id", "relevant_chunk_ids"),
-    *("document_id", "path", "sha256", "generator"),
+    *("document_id", "path", "sha256", "generator", "inherited_from"),
 )
-"""Of a version's pairs; training calls the chunk_id global_chunk_id."""
+"""Of a version's pairs; training calls the chunk_id global_chunk_id.
+
+inherited_from: the version whose training the pair comes from; null of the version's own training.
+"""
 
 
 def keep_version(model: Path, pairs: pl.DataFrame, folder: Path) -> Path:
     """Copy a model into the folder of its version, and its pairs beside it; whole or not at all.
+
+    pairs: all that it has learned from, as `learned_pairs` gives them.
 
     The training's own folder stays until the version is recorded: a run that is killed before that
     is taken up, and trains nothing.
@@ -35,10 +40,21 @@ def keep_version(model: Path, pairs: pl.DataFrame, folder: Path) -> Path:
     return copy.rename(folder)
 
 
+def read_version_pairs(file: Path) -> pl.DataFrame:
+    """The pairs that a version has learned from, as `learned_pairs` gave them.
+
+    Those that an earlier release kept are all of the version's own training.
+    """
+    pairs = pl.read_parquet(file).rename({"chunk_id": "global_chunk_id"})
+    if "inherited_from" in pairs.columns:
+        return pairs
+    return pairs.with_columns(inherited_from=pl.lit(None, pl.String))
+
+
 def record_version(transaction: Transaction, row: Mapping[str, Any], pairs: pl.DataFrame) -> None:
     """Remember a version, and which PDFs made it with how many pairs each.
 
-    row: of `models`. pairs: those that it was trained on.
+    row: of `models`. pairs: all that it has learned from.
     """
     version = row["version"]
     documents = (

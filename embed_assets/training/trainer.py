@@ -52,7 +52,7 @@ STATE = "trainer_state.json"
 def train(
     config: TrainingConfig, progress: Progress, machine: Machine | None = None
 ) -> dict[str, Any]:
-    """Fine-tune the base model on the pairs and save what is best on validation.
+    """Fine-tune the base model, or a version, on the pairs and save what is best on validation.
 
     Returns what `result` of the config holds. Seconds and pairs_per_second are of training alone,
     in this process: since it was resumed. ValueError where the pairs make no batch.
@@ -154,8 +154,8 @@ def _is_finished(checkpoint: Path, config: TrainingConfig) -> bool:
 
 
 def _model(config: TrainingConfig, machine: Machine) -> Any:
-    """The base model, ready to be trained."""
-    model = load_model(config.base, config.token_limit, machine)
+    """The model that the training starts from, ready to be trained."""
+    model = load_model(str(config.start or config.base), config.token_limit, machine)
     model.prompts = {"query": config.query_prompt, "document": config.document_prompt}
     set_dropout(model, 0.0)
     if config.method == "lora":

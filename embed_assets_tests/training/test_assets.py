@@ -18,7 +18,6 @@ from embed_assets.models.identity import model_identity
 from embed_assets.resources.ledger import read_records
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings, Training
-from embed_assets.tables import TABLES
 from embed_assets.training import assets as training
 from embed_assets.training.assets import TrainingError, TrainingOptions, _train
 from embed_assets.training.claims import training_in
@@ -26,8 +25,7 @@ from embed_assets.training.config import TrainingConfig, training_config
 from embed_assets.training.launch import training_environment
 from embed_assets.training.record import PAIR_COLUMNS, keep_version
 from embed_assets_tests.tiny_model import make_static_model, make_tiny_model
-from embed_assets_tests.training.test_preparation import pdfs
-from embed_assets_tests.training.trainings import tracking_of
+from embed_assets_tests.training.trainings import fill, tracking_of
 
 
 class Log:
@@ -176,45 +174,7 @@ def test_a_version_is_kept_whole_whatever_was_there(tmp_path):
 
 # The asset itself, with a real training of a tiny model.
 
-TOPICS = ("valve", "pump", "brine", "tape", "winch", "engine", "wing", "dose")
 PASSWORD = "s3cret-word"
-
-
-def fill(warehouse: Warehouse) -> None:
-    """Two documents of eight chunks, each with a question; the last of each validates."""
-    rows = [
-        (name, index, f"{name} says how the {topic} is read")
-        for name in ("one", "two")
-        for index, topic in enumerate(TOPICS)
-    ]
-    warehouse.replace("raw_pdfs", pdfs("one", "two"))
-    same = dict.fromkeys(("page_start", "page_end", "token_count"), 1) | {"heading_path": ""}
-    chunks = [
-        {
-            **same,
-            "document_id": name,
-            "chunk_index": index,
-            "chunk_id": f"{name}-{index}",
-            "chunk_text": text,
-            "file_name": f"{name}.pdf",
-        }
-        for name, index, text in rows
-    ]
-    warehouse.replace("chunks", pl.DataFrame(chunks, schema=TABLES["chunks"].schema))
-    pairs = [
-        {
-            "question_id": f"q-{name}-{index}",
-            "anchor": f"how is the {TOPICS[index]} of {name} read",
-            "positive": text,
-            "global_chunk_id": f"{name}-{index}",
-            "relevant_chunk_ids": [f"{name}-{index}"],
-            "document_id": name,
-            "generator": "openai:any",
-            "split": "train" if index < 7 else "validation",
-        }
-        for name, index, text in rows
-    ]
-    warehouse.replace("training_pairs", pl.DataFrame(pairs, schema=TABLES["training_pairs"].schema))
 
 
 class Listening(dg.PipesSubprocessClient):
@@ -288,7 +248,7 @@ def test_a_version_keeps_the_very_pairs_that_it_was_trained_on(trained: Trained)
     first = pairs.row(0, named=True)
     assert first["positive"] == "one says how the valve is read"
     assert [first[name] for name in ("chunk_id", "path", "sha256", "generator")] == [
-        *("one-0", "one.pdf", "5a", "openai:any")
+        *("one-0", "one.pdf", "sha256 of one", "openai:any")
     ]
 
 

@@ -1,4 +1,3 @@
-from datetime import UTC, datetime
 from pathlib import Path
 
 import duckdb
@@ -25,6 +24,7 @@ from embed_assets.training.preparation import (
     with_negatives,
     with_related,
 )
+from embed_assets_tests.training.trainings import pdfs
 
 PAIRS = pl.DataFrame(
     {
@@ -183,15 +183,6 @@ def test_a_batch_of_one_chunk_is_refused(tmp_path: Path) -> None:
     settings = Settings(pairs_together=8, batch_size=8)
     with pytest.raises(SettingsError, match="EMBED_ASSETS_PAIRS_TOGETHER"):
         training_config(tmp_path, settings, model_card(settings), "")
-
-
-def pdfs(*document_ids: str) -> pl.DataFrame:
-    """Rows of raw_pdfs."""
-    empty = dict.fromkeys(TABLES["raw_pdfs"].columns, "")
-    empty |= dict.fromkeys(["modified_at", "loaded_at"], datetime.now(UTC))
-    empty |= {"content": b"", "size_bytes": 0, "sha256": "5a"}
-    rows = [empty | {"document_id": name, "path": f"{name}.pdf"} for name in document_ids]
-    return pl.DataFrame(rows, schema=TABLES["raw_pdfs"].schema)
 
 
 SPLIT_PAIRS = PAIRS.with_columns(

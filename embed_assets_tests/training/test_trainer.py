@@ -93,6 +93,33 @@ def test_a_killed_training_ends_as_an_unbroken_one(
     assert result[best] == pytest.approx(said[best], abs=1e-6)
 
 
+def test_a_training_begins_with_the_weights_that_it_starts_from(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    first, _ = train_here(tmp_path / "first", tiny_model, epochs=1)
+    still = {"epochs": 1, "learning_rate": 1e-9}
+    again, _ = train_here(tmp_path / "again", tiny_model, start=first.model, **still)
+    anew, _ = train_here(tmp_path / "anew", tiny_model, **still)
+    assert largest_difference(weights_of(again), weights_of(first)) < 1e-5
+    assert largest_difference(weights_of(anew), weights_of(first)) > 1e-3
+
+
+def test_a_killed_training_that_went_on_from_a_version_ends_as_an_unbroken_one(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    first, _ = train_here(tmp_path / "first", tiny_model, epochs=1)
+    options = {"epochs": 2, "start": first.model, "frozen_share": 0.34, "merge": 0.5}
+    unbroken, said = train_here(tmp_path / "unbroken", tiny_model, **options)
+    (tmp_path / "killed").mkdir()
+    path = make_config(tmp_path / "killed", tiny_model, **options, seconds_between_checkpoints=0)
+    config = TrainingConfig.model_validate_json(path.read_text())
+    kill_at(command(path), config, step=6)
+    result = train(config, Silent())
+    assert result["resumed_from"].startswith("checkpoint-")
+    assert result["resumed_from"] != f"checkpoint-{said['steps']}"
+    assert largest_difference(weights_of(config), weights_of(unbroken)) < 1e-6
+
+
 def test_two_processes_train_as_one_on_the_batch_that_they_share(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -4,7 +4,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import polars as pl
 import psutil
 
 from embed_assets.machine import Machine
+from embed_assets.resources.warehouse import Warehouse
+from embed_assets.tables import TABLES
 from embed_assets.training.config import TrainingConfig
 from embed_assets.training.launch import training_environment
 from embed_assets.training.progress import Progress, Silent
@@ -20,6 +23,8 @@ from embed_assets_tests.machines import PLAIN
 
 TOPICS = ("valve", "pump", "brine", "tape", "winch", "engine", "wing", "dose", "token", "contract")
 
+
+PARTS = TOPICS[:8]
 
 WAY = {"batch_size": 5, "learning_rate": 1e-3, "precision": "fp32", "frozen_share": 0.0}
 
@@ -163,3 +168,50 @@ def weights_of(config: TrainingConfig) -> dict[str, Any]:
 def largest_difference(one: dict[str, Any], other: dict[str, Any]) -> float:
     assert one.keys() == other.keys()
     return max(float((one[name] - other[name]).detach().abs().max()) for name in one)
+
+
+def pdfs(*document_ids: str) -> pl.DataFrame:
+    """Rows of raw_pdfs."""
+    empty = dict.fromkeys(TABLES["raw_pdfs"].columns, "")
+    empty |= dict.fromkeys(["modified_at", "loaded_at"], datetime.now(UTC))
+    empty |= {"content": b"", "size_bytes": 0, "sha256": "5a"}
+    rows = [empty | {"document_id": name, "path": f"{name}.pdf"} for name in document_ids]
+    return pl.DataFrame(rows, schema=TABLES["raw_pdfs"].schema)
+
+
+def fill(warehouse: Warehouse, names: Sequence[str] = ("one", "two")) -> None:
+    """Documents of eight chunks, each with a question; the last of each validates."""
+    rows = [
+        (name, index, f"{name} says how the {topic} is read")
+        for name in names
+        for index, topic in enumerate(PARTS)
+    ]
+    sha256 = pl.concat_str(pl.lit("sha256 of "), "document_id")
+    warehouse.replace("raw_pdfs", pdfs(*names).with_columns(sha256=sha256))
+    same = dict.fromkeys(("page_start", "page_end", "token_count"), 1) | {"heading_path": ""}
+    chunks = [
+        {
+            **same,
+            "document_id": name,
+            "chunk_index": index,
+            "chunk_id": f"{name}-{index}",
+            "chunk_text": text,
+            "file_name": f"{name}.pdf",
+        }
+        for name, index, text in rows
+    ]
+    warehouse.replace("chunks", pl.DataFrame(chunks, schema=TABLES["chunks"].schema))
+    pairs = [
+        {
+            "question_id": f"q-{name}-{index}",
+            "anchor": f"how is the {PARTS[index]} of {name} read",
+            "positive": text,
+            "global_chunk_id": f"{name}-{index}",
+            "relevant_chunk_ids": [f"{name}-{index}"],
+            "document_id": name,
+            "generator": "openai:any",
+            "split": "train" if index < 7 else "validation",
+        }
+        for name, index, text in rows
+    ]
+    warehouse.replace("training_pairs", pl.DataFrame(pairs, schema=TABLES["training_pairs"].schema))
