@@ -31,13 +31,15 @@ class Folder:
 
     found: documents by id. loaded: what is on record of those that were read. settling: ids of
     files that may still be written to. moved: id under which a document is found now -> its id
-    before.
+    before. forgotten: paths of files in the folder that may not come in, and why; they are not in
+    `found`.
     """
 
     found: Mapping[str, FoundDocument] = field(default_factory=dict)
     loaded: Mapping[str, Loaded] = field(default_factory=dict)
     settling: Collection[str] = ()
     moved: Mapping[str, str] = field(default_factory=dict)
+    forgotten: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,7 @@ class Policy:
         limit = attempt.failure.limit
         if limit is not None and limit < self.parse_timeout:
             return True
-        if attempt.failure.cause is Cause.TIME_LIMIT:
+        if attempt.failure.cause in (Cause.TIME_LIMIT, Cause.FORGOTTEN):
             return False
         if self.asked_at is not None and attempt.tried_at < self.asked_at:
             return True
@@ -138,7 +140,7 @@ def make_plan(
         return Plan(refused=f"none of the {known} documents on record is in the folder")
     kept = {*folder.found, *folder.moved.values()}
     gone = [key for key in dict.fromkeys([*partitions, *folder.loaded]) if key not in kept]
-    waiting: list[Wait] = []
+    waiting = [Wait(path, reason) for path, reason in folder.forgotten.items()]
     moved = folder.moved
     if work.busy or work.ingesting:
         for keys, what in ((gone, "gone"), (moved, "moved")):

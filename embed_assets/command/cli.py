@@ -132,6 +132,30 @@ def lineage(
 
 
 @app.command()
+def forget(
+    paths: Annotated[
+        list[str], typer.Argument(help="PDFs, by their paths in the PDF folder.", metavar="PATH…")
+    ],
+    remember: Annotated[
+        bool, typer.Option("--remember", help="Let them in again instead.")
+    ] = False,
+    pdfs: Pdfs = None,
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """Remove all that is left of PDFs, and keep them from coming in again."""
+    with _session(pdfs, home, as_json) as (settings, emit):
+        from embed_assets.command import forget as forgetting
+
+        if remember:
+            summary = forgetting.remember_documents(settings, paths)
+            emit(summary, forgetting.remember_text(summary))
+        else:
+            summary = forgetting.forget_documents(settings, paths)
+            emit(summary, forgetting.forget_text(summary))
+
+
+@app.command()
 def export(
     file: Annotated[Path, typer.Argument(help="File to write, .jsonl or .json.")],
     file_format: Annotated[
