@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 import typer
 from pydantic import ValidationError
 
-from embed_assets.errors import ProjectError
+from embed_assets.errors import ProjectError, SettingsError
 from embed_assets.settings import PREFIX, Settings, wrong_setting
 
 app = typer.Typer(
@@ -129,6 +129,28 @@ def lineage(
 
         summary = lineage_summary(settings, version)
         emit(summary, lineage_text(summary))
+
+
+@app.command()
+def retrain(
+    version: Annotated[str, typer.Argument(help="Version of the model.")],
+    check: Annotated[
+        bool, typer.Option("--check", help="Only say whether it could be done.")
+    ] = False,
+    pdfs: Pdfs = None,
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """Say whether a version could be trained again from its own record."""
+    with _session(pdfs, home, as_json) as (settings, emit):
+        from embed_assets.command.retrain import check_retraining, check_text
+
+        if not check:
+            raise SettingsError("retrain: give --check; to train anew is `embed-assets run`.")
+        summary = check_retraining(settings, version)
+        emit(summary, check_text(summary))
+        if not summary["possible"]:
+            raise typer.Exit(1)
 
 
 @app.command()

@@ -116,10 +116,11 @@ def forget_documents(settings: Settings, paths: Sequence[str]) -> dict[str, Any]
             said |= _texts(settings, warehouse, subject)
             withdrawn += withdraw(tracking, subject.versions, WHY_WITHDRAWN)
             traces = _traces(warehouse, subject, said)
-            for table, count in _forget(settings, tracking, subject, traces, paths).items():
-                removed[table] = removed.get(table, 0) + count
+            # While Dagster's files still name them.
             for key in {*subject.ids} & {*instance.get_dynamic_partitions(DOCUMENTS)}:
                 instance.delete_dynamic_partition(DOCUMENTS, key)
+            for table, count in _forget(settings, tracking, subject, traces, paths).items():
+                removed[table] = removed.get(table, 0) + count
             # A run that began meanwhile may have written of them.
             if not instance.get_runs(dg.RunsFilter(updated_after=begun), limit=1):
                 break
