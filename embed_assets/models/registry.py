@@ -176,7 +176,7 @@ def withdraw(tracking: Tracking, versions: Collection[str], why: str) -> list[st
     Gives those that had one. The champion's goes to the newest version that was champion once and
     is not withdrawn; without such a one the base serves. why: must not say what was forgotten.
     """
-    if not versions:
+    if not versions or tracking.is_empty:
         return []
     client, name = tracking.client(), tracking.name
     known = client.search_model_versions(f"name = '{name}'")
