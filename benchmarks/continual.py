@@ -40,7 +40,7 @@ from embed_assets.evaluation.beir import read_beir
 from embed_assets.evaluation.scoring import RetrievalTask, retrieval_task, score_encoder
 from embed_assets.models.card import ModelCard, model_card
 from embed_assets.models.embeddings import CachedEncoder
-from embed_assets.models.registry import make_champion, newest_model, trained_version
+from embed_assets.models.registry import Decision, make_champion, newest_model, trained_version
 from embed_assets.pairs.splits import LABELLED
 from embed_assets.resources.tracking import Tracking
 from embed_assets.resources.warehouse import Warehouse
@@ -68,14 +68,14 @@ class Project:
 
     def ingest(self, pdfs: Sequence[Path]) -> None:
         for pdf in pdfs:
-            shutil.copy(pdf, self.settings.pdfs / pdf.name)
+            shutil.copy(pdf, Path(str(self.settings.pdfs)) / pdf.name)
         bring_up_to_date(self.settings, train=False)
         self.make("training_pairs", {})
 
     def train(self, arm: str, champion: str | None) -> dict[str, Any]:
         """Train a version, which may go on from another; gives what it took."""
         if champion is not None:
-            make_champion(self.tracking, champion)
+            make_champion(self.tracking, champion, Decision("benchmark", arm))
         options = options_of(arm)
         replay = options.pop("replay", None)
         start.REPLAY_SHARE, start.LEAST_REPLAY = DEFAULTS if replay is None else (float(replay), 1)
@@ -252,7 +252,7 @@ def main() -> None:
     )
     if settings.home.exists():
         parser.error(f"{settings.home} is there already: give a new --work")
-    settings.pdfs.mkdir(parents=True, exist_ok=True)
+    (work / "pdfs").mkdir(parents=True, exist_ok=True)
     here = settings.general_folder
     if options.general is None and here is not None and here.is_dir():
         options.general = here

@@ -36,13 +36,15 @@ class Folder:
 
     found: documents by id. loaded: what is on record of those that were read. settling: ids of
     files that may still be written to. moved: id under which a document is found now -> its id
-    before.
+    before. forgotten: paths of files in the folder that may not come in, and why; they are not in
+    `found`.
     """
 
     found: Mapping[str, FoundDocument] = field(default_factory=dict)
     loaded: Mapping[str, Loaded] = field(default_factory=dict)
     settling: Collection[str] = ()
     moved: Mapping[str, str] = field(default_factory=dict)
+    forgotten: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,7 @@ class Policy:
         limit = attempt.failure.limit
         if limit is not None and limit < self.parse_timeout:
             return True
-        if attempt.failure.cause is Cause.TIME_LIMIT:
+        if attempt.failure.cause in (Cause.TIME_LIMIT, Cause.FORGOTTEN):
             return False
         if self.asked_at is not None and attempt.tried_at < self.asked_at:
             return True
@@ -170,7 +172,7 @@ def make_plan(
     if lost and len(lost) == len(folder.loaded):
         said = f"none of the {len(lost)} documents on record is in the folder"
         return Plan(refused=said, lost=tuple(lost))
-    waiting: list[Wait] = []
+    waiting = [Wait(path, reason) for path, reason in folder.forgotten.items()]
     # A person deletes one document now and then; a folder that is half there loses many.
     if len(lost) > max(1, policy.lost_share * len(folder.loaded)):
         waiting.append(Wait(FOLDER, _loss(lost, folder, policy), Until.PERSON))

@@ -23,6 +23,7 @@ from embed_assets.documents.folder import (
     remove_documents,
     scan,
 )
+from embed_assets.documents.forgotten import read_forgotten
 from embed_assets.evaluation import assets as evaluation_stage
 from embed_assets.evaluation.baselines import check_baselines
 from embed_assets.graph import DOCUMENT_ASSETS
@@ -123,13 +124,15 @@ def read_state(
 
     instance: none where Dagster has not been used in this home.
     """
-    found = scan(settings.pdfs)
+    scanned, forgotten = scan(settings.pdfs), read_forgotten(warehouse)
+    refused = {file.path: why for file in scanned.values() if (why := forgotten.why_not(file.path))}
+    found = {key: file for key, file in scanned.items() if file.path not in refused}
     loaded = read_loaded(warehouse)
     moved = find_moved(settings.pdfs, found, loaded)
     records = read_records(warehouse)
     return State(
         records,
-        Folder(found, loaded, (), moved),
+        Folder(found, loaded, (), moved, refused),
         instance.get_dynamic_partitions(DOCUMENTS) if instance else (),
         work_under_way(instance, settings.home) if instance else Work(),
         read_untrained(warehouse, settings, records),

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 import typer
 from pydantic import ValidationError
 
-from embed_assets.errors import ProjectError
+from embed_assets.errors import ProjectError, SettingsError
 from embed_assets.places import absolute
 from embed_assets.settings import PREFIX, Settings, wrong_setting
 
@@ -159,6 +159,52 @@ def rollback(why: Why = None, pdfs: Pdfs = None, home: Home = None, as_json: Jso
         from embed_assets.command.champion import roll_back
 
         emit(*roll_back(settings, why))
+
+
+@app.command()
+def retrain(
+    version: Annotated[str, typer.Argument(help="Version of the model.")],
+    check: Annotated[
+        bool, typer.Option("--check", help="Only say whether it could be done.")
+    ] = False,
+    pdfs: Pdfs = None,
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """Say whether a version could be trained again from its own record."""
+    with _session(pdfs, home, as_json) as (settings, emit):
+        from embed_assets.command.retrain import check_retraining, check_text
+
+        if not check:
+            raise SettingsError("retrain: give --check; to train anew is `embed-assets run`.")
+        summary = check_retraining(settings, version)
+        emit(summary, check_text(summary))
+        if not summary["possible"]:
+            raise typer.Exit(1)
+
+
+@app.command()
+def forget(
+    paths: Annotated[
+        list[str], typer.Argument(help="PDFs, by their paths in the PDF folder.", metavar="PATH…")
+    ],
+    remember: Annotated[
+        bool, typer.Option("--remember", help="Let them in again instead.")
+    ] = False,
+    pdfs: Pdfs = None,
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """Remove all that is left of PDFs, and keep them from coming in again."""
+    with _session(pdfs, home, as_json) as (settings, emit):
+        from embed_assets.command import forget as forgetting
+
+        if remember:
+            summary = forgetting.remember_documents(settings, paths)
+            emit(summary, forgetting.remember_text(summary))
+        else:
+            summary = forgetting.forget_documents(settings, paths)
+            emit(summary, forgetting.forget_text(summary))
 
 
 @app.command()

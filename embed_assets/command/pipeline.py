@@ -124,7 +124,7 @@ def bring_up_to_date(settings: Settings, *, train: bool, agreed: bool = False) -
                 held = tuple(wait for wait in held if wait.what not in GRAPH)
                 return Done(seconds, moved, (*to_agree, *held))
             if held:
-                _let_others_end(instance, settings)
+                let_others_end(instance, settings)
                 continue
             if plan.corpus_step is None:
                 return Done(seconds, moved, to_agree)
@@ -141,7 +141,7 @@ def _let_settle(settings: Settings) -> None:
         time.sleep(0.5)
 
 
-def _let_others_end(instance: dg.DagsterInstance, settings: Settings) -> None:
+def let_others_end(instance: dg.DagsterInstance, settings: Settings) -> None:
     """Wait while others are at work in the home. Says for whom, whenever that changes."""
     said: list[str] = []
     while others := at_work(instance, settings.home):
@@ -170,7 +170,7 @@ def at_rest(settings: Settings) -> Iterator[dg.DagsterInstance]:
     prepare_home(settings)
     with _alone(settings), dg.DagsterInstance.get() as instance:
         end_dead_runs(instance, settings.home)
-        _let_others_end(instance, settings)
+        let_others_end(instance, settings)
         yield instance
 
 

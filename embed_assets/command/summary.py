@@ -82,7 +82,8 @@ def failed_documents(settings: Settings, warehouse: Warehouse) -> dict[str, dict
         for key, error in errors.select("document_id", "error").iter_rows()
     }
     records = read_records(warehouse, "raw_pdfs", "parsed_markdown")
-    for (asset, key), attempt in records.tried.items():
+    # Of a file that may not come in, raw_pdfs says why, and comes last.
+    for (asset, key), attempt in sorted(records.tried.items()):
         made_from = records.input_version(asset, key)
         if asset == "parsed_markdown" and attempt.input_version != made_from:
             continue  # of a file that is no more

@@ -7,6 +7,7 @@ import polars as pl
 
 from embed_assets.documents.chunking import CHUNKER, chunk_documents
 from embed_assets.documents.folder import load_documents
+from embed_assets.documents.forgotten import read_forgotten
 from embed_assets.documents.parsing import PARSER, parse_documents
 from embed_assets.models.card import model_card
 from embed_assets.models.identity import tokenizer_name
@@ -20,10 +21,14 @@ from embed_assets.settings import Settings
 
 @asset("raw_pdfs", kinds={"pdf", "duckdb"})
 def raw_pdfs(
-    context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings]
+    context: dg.AssetExecutionContext,
+    warehouse: Warehouse,
+    settings: dg.ResourceParam[Settings],
 ) -> dg.Output[Slices]:
     """The bytes of each PDF in the folder, with its sha256."""
-    slices = load_documents(settings.pdfs, context.partition_keys, context.run.run_id)
+    slices = load_documents(
+        settings.pdfs, context.partition_keys, context.run.run_id, read_forgotten(warehouse)
+    )
     warn_of_failures(context, slices)
     rows = slices.rows
     for key, path, sha256 in rows.select("document_id", "path", "sha256").iter_rows():

@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 
 import polars as pl
 
+from embed_assets.documents.forgotten import Forgotten
 from embed_assets.errors import SettingsError
 from embed_assets.partitions import document_id
 from embed_assets.places import Place, RemotePath
@@ -239,8 +240,17 @@ def remove_documents(warehouse: Warehouse, document_ids: Sequence[str]) -> None:
         transaction.upsert("removals", pl.DataFrame(removal, schema=TABLES["removals"].schema))
 
 
-def load_documents(folder: Place, document_ids: Collection[str], run_id: str) -> Slices:
-    """Rows of raw_pdfs for these documents. Of files that can't be read just now there are none."""
+def load_documents(
+    folder: Place,
+    document_ids: Collection[str],
+    run_id: str,
+    forgotten: Forgotten | None = None,
+) -> Slices:
+    """Rows of raw_pdfs for these documents.
+
+    There are none of files that can't be read just now, nor of what was forgotten.
+    """
+    forgotten = forgotten or Forgotten()
     found = scan(folder)
     now = datetime.now(UTC)
     rows: list[dict[str, object]] = []
@@ -257,13 +267,17 @@ def load_documents(folder: Place, document_ids: Collection[str], run_id: str) ->
             said = f"the file may not be read: {error.strerror or error}"
             not_made[key] = Failure(Cause.UNREADABLE_FILE, said)
             continue
+        sha256 = hashlib.sha256(content).hexdigest()
+        if refused := forgotten.refusal(document.path, sha256):
+            not_made[key] = refused
+            continue
         rows.append(
             {
                 "document_id": key,
                 "path": document.path,
                 "file_name": PurePosixPath(document.path).name,
                 "content": content,
-                "sha256": hashlib.sha256(content).hexdigest(),
+                "sha256": sha256,
                 "size_bytes": document.size_bytes,
                 "modified_at": document.modified_at,
                 "etag": document.etag,

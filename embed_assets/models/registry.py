@@ -1,11 +1,12 @@
 """The versions that this project has trained: where each is, and which one is the champion."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
@@ -25,6 +26,9 @@ from embed_assets.resources.tracking import (
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import TRACKING_URI, Settings
 from embed_assets.tables import TABLES
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
 
 SERVING_REQUIREMENTS = ("sentence-transformers", "torch", "transformers", "mlflow")
 
@@ -259,3 +263,42 @@ def aliases(warehouse: Warehouse, settings: Settings) -> dict[str, str | None]:
     tracking = Tracking(home=str(settings.home), project=settings.project)
     known = _aliases(tracking)
     return {name: known.get(name) for name in ALIASES}
+
+
+def withdraw(tracking: Tracking, versions: Collection[str], why: str) -> list[str]:
+    """Take the aliases of versions, and mark them so that they get none by themselves again.
+
+    Gives those that had one. The champion's goes to the newest version that was champion once and
+    is not withdrawn; without such a one the base serves. why: must not say what was forgotten.
+    """
+    if not versions or tracking.is_empty:
+        return []
+    client, name = tracking.client(), tracking.name
+    known = client.search_model_versions(f"name = '{name}'")
+    note = json.dumps({"at": datetime.now(UTC).isoformat(timespec="seconds"), "why": why})
+    for row in known:
+        if str(row.version) in versions and WITHDRAWN not in row.tags:
+            client.set_model_version_tag(name, row.version, WITHDRAWN, note)
+    held = _aliases(tracking)
+    taken = {alias: number for alias, number in held.items() if number in versions}
+    clean = [v for v in _once_champion(known, held) if v not in versions]
+    for alias in taken:
+        if alias == CHAMPION and clean:
+            client.set_registered_model_alias(name, CHAMPION, clean[0])
+        else:
+            client.delete_registered_model_alias(name, alias)
+    if CHAMPION in taken and held.get(PREVIOUS) in clean[:1]:  # it serves again
+        client.delete_registered_model_alias(name, PREVIOUS)
+    return sorted(set(taken.values()), key=int)
+
+
+def _once_champion(known: "Iterable[ModelVersion]", held: Mapping[str, str]) -> list[str]:
+    """Versions that are or were champion and are not withdrawn, the newest first.
+
+    held: versions by alias. Older homes note of a champion only which one it replaced.
+    """
+    marked = {MADE_CHAMPION, REPLACED}
+    before = {row.tags.get(REPLACED) for row in known} | {held.get(CHAMPION)}
+    clean = {str(row.version): row.tags for row in known if WITHDRAWN not in row.tags}
+    champions = [number for number, tags in clean.items() if marked & {*tags} or number in before]
+    return sorted(champions, key=int, reverse=True)

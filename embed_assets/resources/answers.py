@@ -7,7 +7,7 @@ it takes 60 ms, and SQLite with a write-ahead log 0.05 ms (benchmarks/question_t
 
 import sqlite3
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -28,6 +28,9 @@ CREATE TABLE IF NOT EXISTS bills (
     session TEXT PRIMARY KEY, input_tokens INTEGER NOT NULL, output_tokens INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS claims (key TEXT PRIMARY KEY, owner TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS uses (
+    document_id TEXT NOT NULL, key TEXT NOT NULL, PRIMARY KEY (document_id, key)
+) WITHOUT ROWID;
 """
 _BLOCK = 500  # keys in one statement
 _PATIENCE = 60  # seconds to wait for others
@@ -66,6 +69,35 @@ class AnswerStore(dg.ConfigurableResource):
         finally:
             Path(lock.lock_file).unlink(missing_ok=True)
 
+    def forget(self, document_ids: Sequence[str], quotes: Callable[[str], bool]) -> int:
+        """Delete the answers about documents; gives how many there were.
+
+        Those of before it was noted whom an answer is about are known by their words, and so are
+        those that another document once had too. quotes: whether a text is about these documents
+        alone.
+        """
+        path = Path(self.path)
+        if not path.is_file():
+            return 0
+        with _connect(path) as connection, _transaction(connection):
+            quoting = {
+                key
+                for key, reply in connection.execute("SELECT key, reply FROM answers")
+                if quotes(reply)
+            }
+            uses = connection.execute("SELECT document_id, key FROM uses").fetchall()
+            ids = set(document_ids)
+            of_others = {key for document_id, key in uses if document_id not in ids}
+            used = {key for document_id, key in uses if document_id in ids}
+            deleted = 0
+            for block in _blocks([*quoting.union(used - of_others)]):
+                marks = ", ".join("?" * len(block))
+                for table in ("uses", "answers"):
+                    found = connection.execute(f"DELETE FROM {table} WHERE key IN ({marks})", block)
+                deleted += found.rowcount
+            connection.executemany("DELETE FROM uses WHERE document_id = ?", [(k,) for k in ids])
+            return deleted
+
 
 @dataclass(frozen=True)
 class OpenAnswers:
@@ -77,6 +109,11 @@ class OpenAnswers:
     model: str
     prompt_version: str
     session: str
+
+    def use(self, keys: Iterable[tuple[str, str]]) -> None:
+        """Note which documents answers are about. keys: document_id and key."""
+        with _transaction(self.connection):
+            self.connection.executemany("INSERT OR IGNORE INTO uses VALUES (?, ?)", keys)
 
     def known(self, keys: Sequence[str]) -> set[str]:
         """Which of these keys have an answer."""
@@ -93,7 +130,7 @@ class OpenAnswers:
 
     def put(self, key: str, reply: Reply) -> None:
         """Keep an answer; on return it survives the end of this process."""
-        with self._transaction():
+        with _transaction(self.connection):
             self.connection.execute(
                 "INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 (
@@ -122,7 +159,7 @@ class OpenAnswers:
 
     def claim(self, key: str) -> bool:
         """Take a key to answer. False where it has an answer, or another run is at it."""
-        with self._transaction():
+        with _transaction(self.connection):
             if self.connection.execute("SELECT 1 FROM answers WHERE key = ?", (key,)).fetchone():
                 return False
             taken = self.connection.execute(
@@ -158,20 +195,21 @@ class OpenAnswers:
             f"SELECT {columns} WHERE key IN ({marks})", list(keys)
         ).fetchall()
 
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self.connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        except BaseException:
-            self.connection.execute("ROLLBACK")
-            raise
-        self.connection.execute("COMMIT")
-
 
 def reply_now(text: str, input_tokens: int, output_tokens: int) -> Reply:
     """A reply that has just arrived."""
     return Reply(text, input_tokens, output_tokens, datetime.now(UTC))
+
+
+@contextmanager
+def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
 
 
 @contextmanager

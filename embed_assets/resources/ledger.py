@@ -36,14 +36,16 @@ class Cause(StrEnum):
     """The budget was spent before a language model was asked about every chunk."""
     CALL_FAILED = "call failed"
     """A server did not answer, or refused."""
+    FORGOTTEN = "forgotten"
+    """A person said that the document must not be here."""
     FAILED = "failed"
     """The step ended with an error."""
 
 
 PAUSES = tuple(timedelta(minutes=m) for m in (5, 30, 120, 720))
 """Before the second try, the third and so on. There is none after the last."""
-NEVER_BY_ITSELF = frozenset({Cause.TIME_LIMIT, Cause.NOT_ASKED})
-"""Trying again would end the same: a higher limit or a new budget is needed."""
+NEVER_BY_ITSELF = frozenset({Cause.TIME_LIMIT, Cause.NOT_ASKED, Cause.FORGOTTEN})
+"""Trying again would end the same: a higher limit, a new budget or a person's word is needed."""
 
 
 @dataclass(frozen=True)

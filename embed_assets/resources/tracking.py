@@ -71,6 +71,12 @@ class Tracking(dg.ConfigurableResource):
         return Path(self.home, "mlflow.db")
 
     @property
+    def database(self) -> Path | None:
+        """The SQLite file that everything is tracked in, if it is one."""
+        _, is_sqlite, path = self.uri.partition("sqlite:///")
+        return Path(path) if is_sqlite else None
+
+    @property
     def _artifacts(self) -> str:
         return Path(self.home, "mlartifacts").as_uri()
 

@@ -6,6 +6,7 @@ waited for until the same deadline. What was made from what is in `ledger.py`.
 """
 
 import hashlib
+import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -50,8 +51,7 @@ class Warehouse(dg.ConfigurableResource):
         with duckdb.connect(":memory:") as connection:
             stored: dict[str, list[str]] = {}
             if path is not None:
-                quoted = path.replace("'", "''")
-                connection.execute(f"ATTACH '{quoted}' AS stored (READ_ONLY)")
+                connection.execute(f"ATTACH '{_quoted(path)}' AS stored (READ_ONLY)")
                 found = connection.execute(
                     "SELECT table_name, list(column_name) FROM duckdb_columns() "
                     "WHERE database_name = 'stored' GROUP BY table_name"
@@ -109,6 +109,30 @@ class Warehouse(dg.ConfigurableResource):
             yield Transaction(connection)
             connection.commit()  # closed without it, the connection rolls back
 
+    def compact(self) -> None:
+        """Write the file anew without the room of deleted rows: their bytes still stand in it.
+
+        A kill leaves the file as it was, whole.
+        """
+        if not Path(self.path).exists():
+            return
+        fresh = Path(f"{self.path}.compacting")
+        with self._locked() as deadline:
+            with _connect(self.path, False, deadline) as connection:
+                connection.execute("CHECKPOINT")
+            # Nobody outside has the file open, and no log stands beside it: it may be replaced.
+            for left in Path(self.path).parent.glob(f"{fresh.name}*"):  # by a kill
+                left.unlink()
+            with duckdb.connect(":memory:") as connection:
+                connection.execute(f"ATTACH '{_quoted(self.path)}' AS stored (READ_ONLY)")
+                connection.execute(f"ATTACH '{_quoted(str(fresh))}' AS fresh")
+                connection.execute("COPY FROM DATABASE stored TO fresh")
+                connection.execute("DETACH fresh")
+            shutil.copymode(self.path, fresh)
+            fresh.replace(self.path)
+            # What a killed process had no memory for.
+            shutil.rmtree(f"{self.path}.tmp", ignore_errors=True)
+
     @contextmanager
     def _locked(self) -> Iterator[float]:
         """Our turn among the project's processes; gives the deadline for those outside it."""
@@ -138,6 +162,11 @@ def _connect(path: str, read_only: bool, deadline: float) -> duckdb.DuckDBPyConn
                     f"DuckDB says: {one_line(str(error))}"
                 ) from None
             time.sleep(0.1)
+
+
+def _quoted(path: str) -> str:
+    """A path as it stands between quotes in SQL."""
+    return path.replace("'", "''")
 
 
 def _query(
@@ -184,15 +213,19 @@ class Transaction:
         sql = f"UPDATE {table_name} AS old SET {assignments} FROM new_rows WHERE {same}"
         self._with_rows(sql, frame)
 
-    def delete(self, table_name: str, where: Mapping[str, Sequence[Any]]) -> None:
-        """Delete the rows in which every `where` column has one of its values; all without it."""
+    def delete(self, table_name: str, where: Mapping[str, Sequence[Any]]) -> int:
+        """Delete the rows in which every `where` column has one of its values; all without it.
+
+        Gives how many there were.
+        """
         conditions = " AND ".join(f'"{column}" IN (SELECT unnest(?))' for column in where)
         sql = f"DELETE FROM {table_name}" + (f" WHERE {conditions}" if conditions else "")
-        self._connection.execute(sql, [list(values) for values in where.values()])
+        return self.execute(sql, [list(values) for values in where.values()])
 
-    def execute(self, sql: str, parameters: Sequence[Any] = ()) -> None:
-        """Run a statement that the other methods can't say."""
-        self._connection.execute(sql, list(parameters))
+    def execute(self, sql: str, parameters: Sequence[Any] = ()) -> int:
+        """Run a statement that the other methods can't say; gives how many rows it changed."""
+        changed = self._connection.execute(sql, list(parameters)).fetchone()
+        return int(changed[0]) if changed else 0
 
     def register(self, name: str, frame: pl.DataFrame) -> None:
         """Let statements read a frame under this name."""

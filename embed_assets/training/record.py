@@ -2,7 +2,7 @@
 
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,26 @@ def record_version(transaction: Transaction, row: Mapping[str, Any], pairs: pl.D
     models = pl.DataFrame([row], schema=TABLES["models"].schema)
     transaction.replace("models", models, {"version": [version]})
     transaction.replace("model_documents", documents, {"version": [version]})
+
+
+def redact_pairs(file: Path, names: Mapping[str, str], contents: Collection[str], text: str) -> int:
+    """Take what forgotten documents say out of the pairs of a version; gives how many rows hold it.
+
+    Rows and hashes stay, so that what a version was made of can still be counted. names: what takes
+    the place of their ids and paths. contents: their sha256. text: what takes the place of texts.
+    """
+    pairs = pl.read_parquet(file)
+    theirs = pl.col("document_id").is_in(list(names)) | pl.col("sha256").is_in(list(contents))
+    count = pairs.select(theirs.sum()).item()
+    redacted = pairs.with_columns(
+        pl.when(theirs).then(pl.lit(text)).otherwise(column).alias(column)
+        for column in ("anchor", "positive")
+    ).with_columns(pl.col("document_id", "path").replace(names))
+    if not redacted.equals(pairs):
+        unfinished = file.with_name(f"{file.name}.unfinished")
+        redacted.write_parquet(unfinished)
+        unfinished.replace(file)
+    return count
 
 
 def this_code() -> str:

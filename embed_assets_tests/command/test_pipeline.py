@@ -13,7 +13,7 @@ import pytest
 from dagster._core.test_utils import create_run_for_test
 
 from embed_assets.automation.runs import TRAIN
-from embed_assets.command.pipeline import _let_others_end, _Runs, prepare_home
+from embed_assets.command.pipeline import _Runs, let_others_end, prepare_home
 from embed_assets.errors import ProjectError, SettingsError
 from embed_assets.settings import Settings
 from embed_assets.training.claims import training_in
@@ -116,7 +116,7 @@ def waits_until(instance: dg.DagsterInstance, home: Path, end: Callable[[], obje
 
     thread = Thread(target=end_later)
     thread.start()
-    _let_others_end(instance, Settings(home=home))
+    let_others_end(instance, Settings(home=home))
     went_on_after = bool(ended)
     thread.join()
     return went_on_after

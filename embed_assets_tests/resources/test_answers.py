@@ -143,3 +143,21 @@ def test_claims_of_a_living_process_are_left_to_it(store):
     finally:
         process.kill()
         process.wait()
+
+
+def test_answers_about_a_document_are_forgotten_but_not_those_about_another_too(store):
+    with store.open("m", "1", "s") as answers:
+        for key in ("only", "both", "before", "other"):
+            answers.put(key, reply_now(f"asks about {key}", 1, 1))
+        answers.use([("a", "only"), ("a", "both"), ("b", "both"), ("b", "other")])
+    # `before` is of a time when nobody noted whom an answer is about.
+    assert store.forget(["a"], lambda reply: "before" in reply) == 2
+    with store.open("m", "1", "s") as answers:
+        assert answers.known(["only", "both", "before", "other"]) == {"both", "other"}
+    assert store.forget(["a"], lambda _: False) == 0
+    assert store.forget(["b"], lambda _: False) == 2
+
+
+def test_a_home_without_answers_has_none_to_forget(store):
+    assert store.forget(["a"], lambda _: True) == 0
+    assert not Path(store.path).exists()

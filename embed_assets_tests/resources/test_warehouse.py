@@ -344,3 +344,38 @@ def test_a_file_that_is_no_warehouse_is_an_error_at_once_wherever_it_lies(tmp_pa
     file.write_text("hello" * 1000)
     with pytest.raises(duckdb.IOException, match="not a valid DuckDB"):
         texts(Warehouse(path=str(file), lock_timeout=0.5))
+
+
+# What was deleted.
+
+
+def test_a_compacted_warehouse_holds_its_rows_and_keys_and_no_byte_of_what_was_deleted(warehouse):
+    secret = "the brass valve opens at four bar " * 400
+    warehouse.replace("parsed_markdown", pl.concat([pages("a", secret), pages("b", "stays")]))
+    warehouse.replace("parsed_markdown", pages("a").clear(), {"document_id": ["a"]})
+    assert b"brass valve" in Path(warehouse.path).read_bytes()
+    left_by_a_kill = Path(f"{warehouse.path}.compacting")
+    left_by_a_kill.write_text("half a file")
+    warehouse.compact()
+    assert texts(warehouse) == [("b", 1, "stays")]
+    assert b"brass valve" not in Path(warehouse.path).read_bytes()
+    assert not left_by_a_kill.exists()
+    with pytest.raises(duckdb.ConstraintException), warehouse.transaction() as transaction:
+        transaction.execute("INSERT INTO parsed_markdown SELECT * FROM parsed_markdown")
+
+
+def test_a_compaction_that_ends_half_way_leaves_the_file_as_it_was(warehouse, monkeypatch):
+    warehouse.replace("parsed_markdown", pages("a", "one"))
+    monkeypatch.setattr("embed_assets.resources.warehouse.shutil.copymode", _end)
+    with pytest.raises(KeyboardInterrupt):
+        warehouse.compact()
+    assert texts(warehouse) == [("a", 1, "one")]
+
+
+def _end(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_warehouse_that_was_never_written_is_compact(warehouse):
+    warehouse.compact()
+    assert not Path(warehouse.path).exists()

@@ -34,6 +34,7 @@ from embed_assets.training.start import (
     pairs_from,
     training_start,
 )
+from embed_assets_tests.decisions import BY_TEST
 from embed_assets_tests.tiny_model import make_tiny_model
 from embed_assets_tests.training.trainings import fill, largest_difference
 
@@ -224,7 +225,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Home:
     client, name = tracking.client(), tracking.connect()
     client.create_registered_model(name)
     client.create_model_version(name, str(home.folder))
-    make_champion(tracking, "1")
+    make_champion(tracking, "1", BY_TEST)
     return home
 
 
@@ -390,7 +391,7 @@ def train(
         instance=instance,
     )
     tracking = Tracking(home=str(home.settings.home))
-    make_champion(tracking, newest_model(home.warehouse)["version"])
+    make_champion(tracking, newest_model(home.warehouse)["version"], BY_TEST)
     return "\n".join(entry.user_message for entry in instance.all_logs(run.run_id))
 
 

@@ -1,7 +1,11 @@
-"""Labelled questions follow the PDFs that moved: a row may name a file as it was called before."""
+"""Labelled questions follow the PDFs that moved, and leave with those that were forgotten.
+
+A row may name a file as it was called before.
+"""
 
 from dataclasses import replace
 
+from embed_assets.documents.forgotten import read_forgotten
 from embed_assets.questions.labelled.evidence import documents_by_name
 from embed_assets.questions.labelled.files import LabelledQuestion, read_labelled
 from embed_assets.resources.warehouse import Warehouse
@@ -11,15 +15,21 @@ from embed_assets.settings import Settings
 def read_moved(settings: Settings, warehouse: Warehouse) -> list[LabelledQuestion]:
     """People's questions, those that name a file by a former path with the path that it has now.
 
-    A name that a document has today means that document.
+    A name that a document has today means that document. Those that name one that was forgotten are
+    left out.
     """
-    questions = read_labelled(settings.labelled_files, settings.labelled_purpose)
+    names = documents_by_name(warehouse.paths())
+    forgotten = documents_by_name({path: path for path in read_forgotten(warehouse).paths})
+    questions = [
+        question
+        for question in read_labelled(settings.labelled_files, settings.labelled_purpose)
+        if question.file_name in names or question.file_name not in forgotten
+    ]
     moved = warehouse.read(
         "SELECT f.path, r.path FROM former_paths f JOIN raw_pdfs r USING (document_id) ORDER BY ALL"
     )
     if moved.is_empty():
         return questions
-    names = documents_by_name(warehouse.paths())
     now: dict[str, str] = {}
     for before, path in moved.iter_rows():
         for name in (before, f"./{before}", before.rpartition("/")[2]):

@@ -88,15 +88,16 @@ def written_questions(chunks: pl.DataFrame, writing: Writing) -> pl.DataFrame:
     prompts = QuestionPrompts(settings)
     calls = {p.text: prompts.prompt(generator, p) for p in _passages(chunks)}
     writer = writing.writer("EMBED_ASSETS_QUESTIONS", generator, settings.llm_temperature)
+    places = chunks.select("chunk_text", "chunk_id", "document_id").unique(
+        ["chunk_id", "document_id"], maintain_order=True
+    )
     with writing.answers.open(generator, prompts.version, writing.session) as answers:
+        answers.use((key, calls[text].key) for text, _, key in places.iter_rows())
         left = ask(calls.values(), writer, answers, writing, "Writing questions")
         rows = {key: [_no_question(*why)] for key, why in left.items()} | {
             key: _read(reply, settings.questions_per_chunk)
             for key, reply in answers.replies([prompt.key for prompt in calls.values()])
         }
-    places = chunks.select("chunk_text", "chunk_id", "document_id").unique(
-        ["chunk_id", "document_id"], maintain_order=True
-    )
     shared = {"purpose": "train", "generator": generator, "prompt_version": prompts.version}
     return pl.DataFrame(
         [
@@ -119,14 +120,16 @@ def judged_questions(
 ) -> pl.DataFrame:
     """Questions with the judge's score; KEPT ones below the threshold become JUDGED_POOR.
 
-    questions: chunk_id, question, status, reason, score. Those that the judge could not be asked
-    about are NOT_ASKED, and the next ingest asks. A score that can't be read drops nothing: the
-    question's reason says so.
+    questions: chunk_id, document_id, question, status, reason, score. Those that the judge could
+    not be asked about are NOT_ASKED, and the next ingest asks. A score that can't be read drops
+    nothing: the question's reason says so.
     """
     settings = writing.settings
-    candidates = questions.filter(status=KEPT).group_by("chunk_id", maintain_order=True)
+    candidates = questions.filter(status=KEPT)
     by_chunk: dict[str, list[str]] = dict(
-        candidates.agg(pl.col("question").unique(maintain_order=True)).iter_rows()
+        candidates.group_by("chunk_id", maintain_order=True)
+        .agg(pl.col("question").unique(maintain_order=True))
+        .iter_rows()
     )
     calls = {
         chunk: judge_prompt(settings.judge, chunk_texts[chunk], asked)
@@ -134,7 +137,9 @@ def judged_questions(
     }
     chunk_of = {prompt.key: chunk for chunk, prompt in calls.items()}
     scores: dict[tuple[str, str], float] = {}
+    places = candidates.select("document_id", "chunk_id").unique()
     with writing.answers.open(settings.judge, "judge", writing.session) as answers:
+        answers.use((key, calls[chunk].key) for key, chunk in places.iter_rows())
         writer = writing.writer("EMBED_ASSETS_JUDGE", settings.judge, temperature=0.0)
         left = ask(calls.values(), writer, answers, writing, "Judging questions")
         for key, reply in answers.replies(list(chunk_of)):

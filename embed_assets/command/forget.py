@@ -1,0 +1,483 @@
+"""`embed-assets forget`: a PDF that must go leaves nothing readable in the home.
+
+What is looked for in files is read from the warehouse, so its rows go last: a command that was
+killed before is run again, and one that was killed afterwards has only names left to look for.
+"""
+
+import getpass
+import posixpath
+import socket
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import dagster as dg
+import polars as pl
+import typer
+
+from embed_assets.command.pipeline import at_rest, let_others_end
+from embed_assets.documents.folder import Loaded, load_documents, read_loaded, scan
+from embed_assets.documents.forgotten import remember
+from embed_assets.errors import ProjectError, SettingsError
+from embed_assets.models.registry import withdraw
+from embed_assets.partitions import DOCUMENTS, document_id
+from embed_assets.questions.labelled.evidence import documents_by_name
+from embed_assets.questions.labelled.moves import read_moved
+from embed_assets.resources.answers import AnswerStore
+from embed_assets.resources.ledger import document_tables
+from embed_assets.resources.redaction import FORGOTTEN, Traces, files_below, redact_file
+from embed_assets.resources.tracking import Tracking
+from embed_assets.resources.warehouse import Warehouse
+from embed_assets.settings import Settings
+from embed_assets.tables import TABLES
+from embed_assets.terminal import progress_bar
+from embed_assets.training.claims import clear_trainings
+from embed_assets.training.record import PAIRS, redact_pairs
+
+WHY_WITHDRAWN = "It was trained on a document that was forgotten."
+
+
+@dataclass(frozen=True)
+class Document:
+    """A document to forget."""
+
+    path: str
+    sha256: str
+
+    @property
+    def document_id(self) -> str:
+        """Its partition."""
+        return document_id(PurePosixPath(self.path))
+
+
+@dataclass(frozen=True)
+class Subject:
+    """All that is forgotten together.
+
+    documents: those that were named, and their copies. names: what these are or were called, by
+    path, each with a content that it had. versions: those that were trained on them.
+    """
+
+    documents: tuple[Document, ...]
+    names: frozenset[Document]
+    versions: tuple[str, ...]
+
+    @property
+    def ids(self) -> list[str]:
+        """The ids that they have or had."""
+        return sorted({name.document_id for name in self.names})
+
+    @property
+    def contents(self) -> list[str]:
+        """sha256 of every content that they have or had."""
+        return sorted({name.sha256 for name in self.names})
+
+    @property
+    def places(self) -> dict[str, str]:
+        """What takes the place of each path and id: a hash of the path."""
+        places = {name.document_id: _place(name.document_id) for name in self.names}
+        return places | {name.path: places[name.document_id] for name in self.names}
+
+
+def _place(key: str) -> str:
+    return f"{FORGOTTEN}-{key[-8:]}"
+
+
+def remember_documents(settings: Settings, paths: Sequence[str]) -> dict[str, Any]:
+    """What `forget --remember --json` prints. ProjectError where a path was never forgotten."""
+    with at_rest(settings):
+        warehouse = Warehouse(path=str(settings.warehouse))
+        return {"documents": remember(warehouse, [posixpath.normpath(path) for path in paths])}
+
+
+def remember_text(summary: Mapping[str, Any]) -> str:
+    """The same for a person."""
+    lines = [f"{row['path']} may come in again." for row in summary["documents"]]
+    return "\n".join([*lines, "That it was forgotten is no longer on record."])
+
+
+def forget_documents(settings: Settings, paths: Sequence[str]) -> dict[str, Any]:
+    """Forget documents; gives what `forget --json` prints.
+
+    ProjectError, and nothing is done, where a path is neither on record nor in the folder.
+    """
+    warehouse = Warehouse(path=str(settings.warehouse))
+    tracking = Tracking(home=str(settings.home), project=settings.project)
+    said: set[str] = set()
+    removed: dict[str, int] = {}
+    withdrawn: list[str] = []
+    with at_rest(settings) as instance:
+        while True:
+            begun = datetime.now(UTC)
+            subject = find_subject(settings, warehouse, paths)
+            said |= _texts(settings, warehouse, subject)
+            withdrawn += withdraw(tracking, subject.versions, WHY_WITHDRAWN)
+            traces = _traces(warehouse, subject, said)
+            # While Dagster's files still name them.
+            for key in {*subject.ids} & {*instance.get_dynamic_partitions(DOCUMENTS)}:
+                instance.delete_dynamic_partition(DOCUMENTS, key)
+            for table, count in _forget(settings, tracking, subject, traces, paths).items():
+                removed[table] = removed.get(table, 0) + count
+            # A run that began meanwhile may have written of them.
+            if not instance.get_runs(dg.RunsFilter(updated_after=begun), limit=1):
+                break
+            let_others_end(instance, settings)
+    newest = warehouse.read("SELECT version FROM models ORDER BY trained_at DESC LIMIT 1")
+    due = any(version in subject.versions for version in newest["version"])
+    return {
+        "documents": [
+            {"document_id": document.document_id, "path": document.path}
+            for document in subject.documents
+        ],
+        "rows": removed,
+        "versions": list(subject.versions),
+        "withdrawn": withdrawn,
+        "retraining": {
+            "due": due,
+            "reason": f"the newest version was {'' if due else 'not '}trained on what is forgotten",
+        },
+        "in_folder": _in_folder(settings, subject),
+        "not_looked_at": _out_of_reach(tracking) if subject.versions else [],
+    }
+
+
+def forget_text(summary: Mapping[str, Any]) -> str:
+    """The same for a person."""
+    rows = ", ".join(f"{count} {table}" for table, count in summary["rows"].items())
+    lines = [f"Forgotten: {row['path']}" for row in summary["documents"]]
+    lines.append(f"Removed: {rows or 'nothing was left'}.")
+    if summary["versions"]:
+        lines.append(
+            f"Trained on it: {', '.join(f'v{v}' for v in summary['versions'])}. Their weights stay "
+            "until you delete their folders and their versions in MLflow."
+        )
+    if summary["withdrawn"]:
+        taken = ", ".join(f"v{version}" for version in summary["withdrawn"])
+        lines.append(f"Aliases were taken from {taken}.")
+    lines.append(f"Training: {summary['retraining']['reason']}.")
+    for path in summary["in_folder"]:
+        lines.append(f"Still in the PDF folder, and yours to delete: {path}")
+    if summary["not_looked_at"]:
+        lines.append(
+            "Not on this machine, and so not looked at: the artifacts of MLflow's runs "
+            f"{', '.join(summary['not_looked_at'])}. Delete the reports in them."
+        )
+    return "\n".join(lines)
+
+
+def find_subject(settings: Settings, warehouse: Warehouse, paths: Sequence[str]) -> Subject:
+    """What is to be forgotten with the documents at these paths."""
+    loaded = read_loaded(warehouse)
+    forgotten = warehouse.read("SELECT path, sha256, versions FROM forgotten")
+    named = _named(settings, loaded, _former_paths(warehouse), forgotten, paths)
+    contents = {document.sha256 for document in named}
+    copies = [Document(row.path, row.sha256) for row in loaded.values() if row.sha256 in contents]
+    documents = tuple(dict.fromkeys([*named, *copies]))
+    gone = {document.path for document in documents}
+    stay = [row for row in loaded.values() if row.path not in gone]
+    trained = warehouse.read("SELECT version, document_id, path, sha256 FROM model_documents")
+    names = _names(
+        documents,
+        _former_paths(warehouse),
+        trained,
+        {row.path for row in stay},
+        {row.sha256 for row in stay},
+    )
+    known = [Document(path, sha256) for path, sha256, _ in forgotten.iter_rows()]
+    contents = {name.sha256 for name in names}
+    names |= {row for row in known if row.path in gone or row.sha256 in contents}
+    ids, contents = {n.document_id for n in names}, {n.sha256 for n in names}
+    versions = {
+        version
+        for version, key, _, sha256 in trained.iter_rows()
+        if key in ids or sha256 in contents
+    }
+    for path, sha256, before in forgotten.iter_rows():
+        if Document(path, sha256) in names:
+            versions.update(before)
+    versions |= _trained_from(warehouse, versions)
+    return Subject(documents, frozenset(names), tuple(sorted(versions, key=int)))
+
+
+def _former_paths(warehouse: Warehouse) -> dict[str, str]:
+    """document_id by a path that the document had."""
+    return dict(warehouse.read("SELECT path, document_id FROM former_paths").iter_rows())
+
+
+def _named(
+    settings: Settings,
+    loaded: Mapping[str, Loaded],
+    former: Mapping[str, str],
+    forgotten: pl.DataFrame,
+    paths: Sequence[str],
+) -> list[Document]:
+    """The document at each path: on record by that path or a former one, forgotten, or unread."""
+    on_record = {row.path: Document(row.path, row.sha256) for row in loaded.values()}
+    on_record |= {
+        path: Document(loaded[key].path, loaded[key].sha256)
+        for path, key in former.items()
+        if key in loaded and path not in on_record
+    }
+    known = {path: Document(path, sha256) for path, sha256, _ in forgotten.iter_rows()} | on_record
+    wanted = [posixpath.normpath(path) for path in paths]
+    unread = [path for path in wanted if path not in known]
+    if unread:
+        known |= _unread(settings, unread)
+    return [known[path] for path in wanted]
+
+
+def _unread(settings: Settings, paths: Sequence[str]) -> dict[str, Document]:
+    """Documents that are in the folder alone."""
+    found = {file.path: key for key, file in scan(settings.pdfs).items()}
+    if unknown := [path for path in paths if path not in found]:
+        raise ProjectError(
+            f"{', '.join(unknown)}: neither on record nor in {settings.pdfs}. Give paths relative "
+            "to that folder. Nothing was forgotten."
+        )
+    slices = load_documents(settings.pdfs, [found[path] for path in paths], "")
+    for failure in slices.not_made.values():
+        raise ProjectError(f"{failure.error}. Nothing was forgotten.")
+    rows = slices.rows.select("path", "sha256").iter_rows()
+    return {path: Document(path, sha256) for path, sha256 in rows}
+
+
+def _names(
+    documents: Iterable[Document],
+    former: Mapping[str, str],
+    trained: pl.DataFrame,
+    paths: Collection[str],
+    contents: Collection[str],
+) -> set[Document]:
+    """What documents are or were called, with what they held: now, or when a version was trained.
+
+    trained: document_id, path and sha256 of model_documents. paths, contents: of documents that
+    stay; they are not of these any more.
+    """
+    names: set[Document] = set()
+    for document in documents:
+        of_it = {document}
+        for path, key in former.items():
+            if key == document.document_id:
+                of_it.add(Document(path, document.sha256))
+        ids = {name.document_id for name in of_it if name.path not in paths}
+        for _, key, path, sha256 in trained.iter_rows():
+            name = Document(path, sha256)
+            # Where the names of one that was forgotten before stand no more, the two differ.
+            if name.document_id == key and (key in ids or sha256 == document.sha256):
+                of_it.add(name)
+        names |= {n for n in of_it if n.path not in paths and n.sha256 not in contents}
+    return names
+
+
+def _trained_from(warehouse: Warehouse, versions: Collection[str]) -> set[str]:
+    """Versions whose training went on from one of these, or from one of those."""
+    rows = warehouse.read("SELECT version, trained_from FROM models ORDER BY trained_at").rows()
+    found = set(versions)
+    for version, before in rows:
+        if before in found:
+            found.add(version)
+    return found - set(versions)
+
+
+def _texts(settings: Settings, warehouse: Warehouse, subject: Subject) -> set[str]:
+    """What the documents say, and what was asked about them, that is theirs alone."""
+    ids = [subject.ids]
+    texts: set[str] = set()
+    for sql in (
+        "SELECT markdown FROM parsed_markdown WHERE document_id IN (SELECT unnest(?))",
+        "SELECT chunk_text FROM chunks WHERE document_id IN (SELECT unnest(?))",
+        "SELECT question FROM synthetic_questions WHERE document_id IN (SELECT unnest(?))",
+        "SELECT answer FROM synthetic_questions WHERE document_id IN (SELECT unnest(?)) "
+        "AND answer IS NOT NULL",
+    ):
+        texts.update(warehouse.read(sql, ids).to_series())
+    for file in settings.models.glob(f"v*/{PAIRS}"):
+        pairs = pl.read_parquet(file, columns=["anchor", "positive", "document_id", "sha256"])
+        theirs = pl.col("document_id").is_in(subject.ids)
+        kept = pairs.filter(theirs | pl.col("sha256").is_in(subject.contents))
+        texts.update(kept["anchor"], kept["positive"])
+    called = documents_by_name({name.path: name.path for name in subject.names})
+    for question in read_moved(settings, warehouse):
+        if question.file_name in called:
+            texts.update([question.question, *question.texts, question.answer or ""])
+    return texts
+
+
+def _traces(warehouse: Warehouse, subject: Subject, texts: Iterable[str]) -> Traces:
+    """What to look for in files."""
+    stay = [path for key, path in warehouse.paths().items() if key not in subject.ids]
+    others = {name for path in stay for name in (path, PurePosixPath(path).name)}
+    places = dict(subject.places)
+    for name in subject.names:
+        file_name = PurePosixPath(name.path).name
+        if file_name not in others:
+            places[file_name] = places[name.path]
+    of_others = warehouse.read(
+        "SELECT chunk_text FROM chunks WHERE document_id NOT IN (SELECT unnest($1)) "
+        "AND chunk_id IN (SELECT chunk_id FROM chunks WHERE document_id IN (SELECT unnest($1))) "
+        "UNION SELECT unnest([question, answer]) FROM synthetic_questions "
+        "WHERE document_id NOT IN (SELECT unnest($1)) AND question IN "
+        "(SELECT question FROM synthetic_questions WHERE document_id IN (SELECT unnest($1))) "
+        "UNION SELECT answer FROM synthetic_questions "
+        "WHERE document_id NOT IN (SELECT unnest($1)) AND answer IN "
+        "(SELECT answer FROM synthetic_questions WHERE document_id IN (SELECT unnest($1)))",
+        [subject.ids],
+    )
+    return Traces(places, texts, others, of_others.to_series().drop_nulls())
+
+
+def _forget(
+    settings: Settings,
+    tracking: Tracking,
+    subject: Subject,
+    traces: Traces,
+    paths: Sequence[str],
+) -> dict[str, int]:
+    """Take everything out of the home; gives how many rows were removed, by table."""
+    warehouse = Warehouse(path=str(settings.warehouse))
+    removed = AnswerStore(path=str(settings.answers)).forget(subject.ids, traces.quotes)
+    for file in settings.models.glob(f"v*/{PAIRS}"):
+        redact_pairs(file, subject.places, subject.contents, FORGOTTEN)
+    clear_trainings(settings.models)
+    _redact_files(settings, tracking, traces)
+    rows = {"answers": removed, **_forget_rows(warehouse, subject, traces, paths)}
+    typer.echo("Writing the warehouse anew, without what was removed.", err=True)
+    warehouse.compact()
+    return {table: count for table, count in rows.items() if count}
+
+
+def _redact_files(settings: Settings, tracking: Tracking, traces: Traces) -> None:
+    """Look through all files of the home, and of MLflow where it lies elsewhere on this machine."""
+    files = files_below(settings.home)
+    for root in _local_artifacts(tracking):
+        if root.is_dir() and settings.home not in root.parents:
+            files += files_below(root)
+    if tracking.database is not None and tracking.database.is_file():
+        files.append(tracking.database)
+    own = f"{settings.warehouse.name}."
+    with progress_bar("Looking through files", len(files), "file") as bar:
+        for file in dict.fromkeys(files):
+            if file != settings.warehouse and not file.name.startswith(own):
+                redact_file(file, traces)
+            bar.update()
+
+
+def _forget_rows(
+    warehouse: Warehouse, subject: Subject, traces: Traces, paths: Sequence[str]
+) -> dict[str, int]:
+    """Remove rows, and keep the record of what was forgotten, in one transaction."""
+    ids, contents = subject.ids, subject.contents
+    before = warehouse.read("SELECT path, sha256 FROM forgotten").rows()
+    tried = warehouse.read("SELECT asset, document_id, error FROM attempts")
+    now, command = datetime.now(UTC), _command(paths)
+    record = [
+        {
+            "path": name.path,
+            "sha256": name.sha256,
+            "document_id": name.document_id,
+            "versions": list(subject.versions),
+            "forgotten_at": now,
+            "command": command,
+        }
+        for name in sorted(subject.names, key=lambda name: (name.path, name.sha256))
+        if (name.path, name.sha256) not in before
+    ]
+    theirs = "document_id IN (SELECT unnest($1))"
+    with warehouse.transaction() as transaction:
+        rows = {
+            "query_results": transaction.execute(
+                "DELETE FROM query_results WHERE question_id IN "
+                f"(SELECT question_id FROM training_pairs WHERE {theirs} UNION "
+                f"SELECT question_id FROM synthetic_questions WHERE {theirs})",
+                [ids],
+            ),
+            "split_assignments": transaction.execute(
+                "DELETE FROM split_assignments "
+                "WHERE kind = 'document' AND id IN (SELECT unnest($1)) "
+                f"OR kind = 'chunk' AND id IN (SELECT chunk_id FROM chunks WHERE {theirs}) "
+                f"AND id NOT IN (SELECT chunk_id FROM chunks WHERE NOT {theirs})",
+                [ids],
+            ),
+            "former_paths": transaction.execute(
+                f"DELETE FROM former_paths WHERE {theirs} OR path IN (SELECT unnest($2))",
+                [ids, [name.path for name in subject.names]],
+            ),
+            **{
+                table: transaction.delete(table, {"document_id": ids})
+                for table in (*document_tables(), "training_pairs")
+            },
+            # Those of texts that they held before are known by nobody: what is left is kept.
+            "embeddings": transaction.execute(
+                "DELETE FROM embeddings WHERE text_id NOT IN (SELECT chunk_id FROM chunks UNION "
+                "SELECT md5(question) FROM synthetic_questions)"
+            ),
+            "model_documents": transaction.execute(
+                f"UPDATE model_documents SET document_id = '{FORGOTTEN}-' || right(document_id, 8),"
+                f" path = '{FORGOTTEN}-' || right(document_id, 8) "
+                f"WHERE ({theirs} OR sha256 IN (SELECT unnest($2))) "
+                f"AND document_id <> '{FORGOTTEN}-' || right(document_id, 8)",
+                [ids, contents],
+            ),
+        }
+        redacted = tried.with_columns(
+            error=pl.Series(map(traces.redact, tried["error"]), dtype=pl.String)
+        )
+        transaction.update("attempts", redacted.filter(redacted["error"] != tried["error"]))
+        table = TABLES["forgotten"]
+        transaction.upsert(table.name, pl.DataFrame(record, schema=table.schema))
+    return rows
+
+
+def _command(paths: Sequence[str]) -> str:
+    """Who forgets, by which command."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # nobody has this user's number
+        user = "?"
+    return f"{user}@{socket.gethostname()}: embed-assets forget {' '.join(paths)}"
+
+
+def _in_folder(settings: Settings, subject: Subject) -> list[str]:
+    """Paths in the PDF folder at which a forgotten document still lies."""
+    try:
+        found = scan(settings.pdfs).values()
+    except SettingsError:
+        return []
+    gone = {name.path for name in subject.names}
+    return [file.path for file in found if file.path in gone]
+
+
+def _artifacts(tracking: Tracking) -> dict[str, str]:
+    """Where the artifacts of each of this home's MLflow runs lie, by the run's id."""
+    if tracking.is_empty:
+        return {}
+    client = tracking.client()
+    experiment = client.get_experiment_by_name(tracking.name)
+    if experiment is None:
+        return {}
+    found: dict[str, str] = {}
+    token: str | None = None
+    while True:
+        runs = client.search_runs([experiment.experiment_id], page_token=token)
+        found |= {run.info.run_id: run.info.artifact_uri or "" for run in runs}
+        token = runs.token
+        if not token:
+            return found
+
+
+def _local(address: str) -> Path | None:
+    """The folder at an address, where it is one of this machine."""
+    parts = urlsplit(address)
+    return Path(unquote(parts.path)) if parts.scheme in ("", "file") else None
+
+
+def _local_artifacts(tracking: Tracking) -> list[Path]:
+    return [folder for address in _artifacts(tracking).values() if (folder := _local(address))]
+
+
+def _out_of_reach(tracking: Tracking) -> list[str]:
+    """MLflow runs whose artifacts lie on another machine."""
+    return [key for key, address in _artifacts(tracking).items() if _local(address) is None]

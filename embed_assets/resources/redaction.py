@@ -1,0 +1,360 @@
+"""Removes what files of a home say of forgotten documents: their names, and what quotes them.
+
+Dagster, MLflow and this project write previews, events, tags, logs and reports in a dozen places
+and formats. They are all looked through in one way: a `Traces` knows what to look for, and each
+kind of file is redacted so that whoever wrote it can still read it.
+"""
+
+import html
+import json
+import os
+import re
+import shutil
+import sqlite3
+import time
+import zlib
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import polars as pl
+
+from embed_assets.errors import BusyError, one_line
+from embed_assets.machine import processes_with
+from embed_assets.words import normalised_words
+
+FORGOTTEN = "forgotten"
+"""What stands in place of a text that quotes a forgotten document."""
+RUN = 8
+"""Words in a row that two texts share only where one quotes the other, or both a third."""
+LEAST_WORDS, LEAST_CHARACTERS = 2, 12
+"""Of a text that is shorter than RUN, and is looked for as a whole."""
+LEAST_PREFIX = 6
+"""Characters of a name that are looked for where a line was cut off in it."""
+CUT = "…"
+"""What one_line and tables put after what they leave of a long text."""
+PATIENCE = 60.0
+"""Seconds to wait for other programs that hold a SQLite file."""
+PASSES = 5
+"""How often a SQLite file is read, at most, while others write to it."""
+SQLITE, PARQUET = b"SQLite format 3\0", b"PAR1"
+"""How these files begin."""
+OF_SQLITE = ("-wal", "-shm", "-journal")
+"""How files end that belong to a SQLite file, and go with it."""
+PAGES = frozenset({".html", ".htm"})
+"""Files that are removed whole where they quote a document: what made them makes them again."""
+LOGS = frozenset({".log", ".out", ".err"})
+"""Files that another program may be writing to at this moment."""
+MODULES = "modules.json"
+"""File of a folder that holds a model: of such a folder only what is for people is looked through.
+"""
+
+
+class Traces:
+    """What is looked for, and what takes its place."""
+
+    def __init__(
+        self,
+        names: Mapping[str, str],
+        texts: Iterable[str] = (),
+        other_names: Iterable[str] = (),
+        other_texts: Iterable[str] = (),
+    ) -> None:
+        """What to look for.
+
+        names: of documents (ids, paths, names of files), each with what takes its place. texts:
+        what documents say, and what was asked about them. other_names, other_texts: of documents
+        that stay, of which one of `names` or `texts` may be a part.
+        """
+        self._places = {
+            form.lower(): place for name, place in names.items() for form in _forms(name)
+        }
+        self._kept = {other for other in other_names if any(name in other for name in names)}
+        longest_first = sorted({*self._places, *self._kept}, key=lambda form: (-len(form), form))
+        self._pattern = re.compile("|".join(map(re.escape, longest_first)), re.IGNORECASE)
+        self._known = {run for text in texts for run in _runs(text)}
+        self._known -= {run for text in other_texts for run in _runs(text)}
+        self._sizes: dict[str, set[int]] = defaultdict(set)
+        for run in self._known:
+            first, *rest = run.split(" ")
+            self._sizes[first].add(1 + len(rest))
+
+    def redact(self, text: str) -> str:
+        """The text without names, and without the lines that quote a document.
+
+        What stands in JSON is read as such, however deep, and stays JSON.
+        """
+        if text.lstrip()[:1] in ("{", "["):
+            try:
+                value = json.loads(text)
+            except ValueError:
+                pass
+            else:
+                redacted = self._redact_value(value)
+                return text if redacted == value else json.dumps(redacted)
+        lines = text.split("\n")
+        quoted = self._quoting(lines)
+        return "\n".join(
+            _placeholder(line) if number in quoted else self._redact_line(line, len(lines))
+            for number, line in enumerate(lines)
+        )
+
+    def _redact_line(self, line: str, lines: int) -> str:
+        """One of so many lines: an object of JSON Lines, or text."""
+        return self.redact(line) if lines > 1 and line[:1] == "{" else self.without_names(line)
+
+    def quotes(self, text: str) -> bool:
+        """Whether a text says something that a document says, or that was asked about it."""
+        return bool(self._quoting([text]))
+
+    def without_names(self, text: str) -> str:
+        """The text with something else in place of each name, and of its beginning before a `…`."""
+        if not self._places:
+            return text
+        text = self._pattern.sub(self._other_name, text)
+        *cut, end = text.split(CUT)
+        return CUT.join([*map(self._without_beginning, cut), end])
+
+    def _redact_value(self, value: Any) -> Any:
+        if isinstance(value, str):
+            return self.redact(value)
+        if isinstance(value, list):
+            return [self._redact_value(item) for item in value]
+        if isinstance(value, dict):
+            return {
+                self.without_names(key): self._redact_value(item) for key, item in value.items()
+            }
+        return value
+
+    def _other_name(self, found: re.Match[str]) -> str:
+        name = found[0]
+        return name if name in self._kept else self._places.get(name.lower(), FORGOTTEN)
+
+    def _without_beginning(self, text: str) -> str:
+        """The text with something else in place of the beginning of a name at its end."""
+        for form, place in self._places.items():
+            for size in range(min(len(form), len(text)), LEAST_PREFIX - 1, -1):
+                if text[-size:].lower() == form[:size]:
+                    return text[:-size] + place
+        return text
+
+    def _quoting(self, lines: list[str]) -> set[int]:
+        """Numbers of the lines that quote a document. A quotation may go on in the next line."""
+        if not self._known:
+            return set()
+        words: list[str] = []
+        line_of: list[int] = []
+        for number, line in enumerate(lines):
+            found = normalised_words(line)
+            words += found
+            line_of += [number] * len(found)
+        quoting: set[int] = set()
+        for start, word in enumerate(words):
+            for size in self._sizes.get(word, ()):
+                if " ".join(words[start : start + size]) in self._known:
+                    quoting.update(line_of[start : start + size])
+        return quoting
+
+
+def _runs(text: str) -> Iterator[str]:
+    """Runs of words by which a quotation of a text is known: of a short one, all its words."""
+    words = normalised_words(text)
+    size = min(RUN, len(words))
+    if size >= LEAST_WORDS and sum(map(len, words)) >= LEAST_CHARACTERS:
+        for start in range(len(words) - size + 1):
+            yield " ".join(words[start : start + size])
+
+
+def _forms(name: str) -> set[str]:
+    """A name as text, in an address, in JSON and in HTML."""
+    in_json = json.dumps(name)[1:-1]
+    quoted = name.encode("utf-8", "surrogateescape")
+    return {name, quote(quoted), quote(quoted, safe=""), in_json, html.escape(name)}
+
+
+def _placeholder(line: str) -> str:
+    """In place of a line. A row of a markdown table stays one."""
+    return f"| {FORGOTTEN} |" if line.lstrip().startswith("|") else FORGOTTEN
+
+
+def files_below(folder: Path) -> list[Path]:
+    """Files of a folder that may say something of a document, in order."""
+    found: list[Path] = []
+    for root, folders, names in os.walk(folder):
+        here = Path(root)
+        if (here / MODULES).is_file():
+            folders.clear()
+            names = [name for name in names if name.endswith(".md")]
+        found += [here / name for name in names if not name.endswith((".lock", *OF_SQLITE))]
+    return sorted(found)
+
+
+def redact_file(file: Path, traces: Traces) -> bool:
+    """Redact a file, or remove it; whether anything was to be done.
+
+    BusyError where other programs hold it for too long.
+    """
+    with file.open("rb") as stream:
+        begins = stream.read(len(SQLITE))
+    if begins == SQLITE:
+        return redact_sqlite(file, traces)
+    if begins.startswith(PARQUET):
+        return redact_parquet(file, traces)
+    content = file.read_bytes()
+    if b"\0" in content:
+        return False  # pictures, weights
+    text = content.decode("utf-8", "surrogateescape")
+    redacted = traces.redact(text)
+    if redacted == text:
+        return False
+    if file.suffix.lower() in PAGES:
+        file.unlink()
+    elif file.suffix.lower() in LOGS:
+        _write_over(file, redacted, len(content))
+    else:
+        _replace(file, lambda fresh: fresh.write_bytes(_encoded(redacted)))
+    return True
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _write_over(file: Path, text: str, size: int) -> None:
+    """Write the file's first bytes anew, in place: who has it open goes on writing behind them."""
+    content = _encoded(text)
+    with file.open("r+b") as stream:
+        stream.write(content[:size].ljust(size, b"\n"))
+
+
+def _replace(file: Path, write: Callable[[Path], object]) -> None:
+    """Put another file in the place of one, whole or not at all."""
+    fresh = file.with_name(f"{file.name}.redacting")
+    write(fresh)
+    shutil.copymode(file, fresh)
+    fresh.replace(file)
+
+
+def redact_parquet(file: Path, traces: Traces) -> bool:
+    """Redact the texts of a Parquet file; whether there was anything to redact."""
+    frame = pl.read_parquet(file)
+    redacted = frame.with_columns(
+        _redacted(frame[name], traces)
+        for name, dtype in frame.schema.items()
+        if dtype in (pl.String, pl.List(pl.String))
+    )
+    if redacted.equals(frame):
+        return False
+    _replace(file, redacted.write_parquet)
+    return True
+
+
+def _redacted(values: pl.Series, traces: Traces) -> pl.Series:
+    """Texts, or lists of texts, without what is looked for."""
+
+    def redact(value: Any) -> Any:
+        if isinstance(value, str):
+            return traces.redact(value)
+        return value and [redact(item) for item in value]
+
+    return pl.Series(values.name, map(redact, values.to_list()), values.dtype)
+
+
+def redact_sqlite(file: Path, traces: Traces, patience: float = PATIENCE) -> bool:
+    """Redact every cell of a SQLite file and write it anew; whether there was anything to redact.
+
+    What was deleted before stands in free pages and in the write-ahead log: both are emptied.
+    BusyError where other programs hold the file for too long.
+    """
+    deadline = time.monotonic() + patience
+    changed = False
+    try:
+        with closing(sqlite3.connect(file, timeout=patience, isolation_level=None)) as connection:
+            connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
+            connection.execute("PRAGMA secure_delete = ON")
+            for _ in range(PASSES):
+                if not sum(_redact_table(connection, name, traces) for name in _tables(connection)):
+                    break
+                changed = True
+            if changed or connection.execute("PRAGMA freelist_count").fetchone()[0]:
+                connection.execute("VACUUM")
+            while connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+                if time.monotonic() > deadline:
+                    raise _busy(file, patience)
+                time.sleep(0.2)
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            raise
+        raise _busy(file, patience) from None
+    return changed
+
+
+def _busy(file: Path, patience: float) -> BusyError:
+    holders = ", ".join(processes_with(file)) or "another program"
+    return BusyError(
+        f"{file}: held for {patience:.0f} s by {one_line(holders)}. Stop that, and do it again."
+    )
+
+
+def _tables(connection: sqlite3.Connection) -> list[tuple[str, bool]]:
+    """Name of each table, and whether its rows have a rowid."""
+    rows = connection.execute("PRAGMA main.table_list").fetchall()
+    return [
+        (name, not without)
+        for _, name, kind, _, without, _ in rows
+        if kind == "table" and not name.startswith("sqlite_")
+    ]
+
+
+def _redact_table(connection: sqlite3.Connection, table: tuple[str, bool], traces: Traces) -> int:
+    """Redact a table's cells; how many rows changed."""
+    name, has_rowid = table
+    columns = connection.execute(f'PRAGMA table_info("{name}")').fetchall()
+    names = [f'"{column[1]}"' for column in columns]
+    key = ["rowid"] if has_rowid else [f'"{column[1]}"' for column in columns if column[5]]
+    found = connection.execute(f'SELECT {", ".join([*key, *names])} FROM "{name}"')
+    changes = list(_changes(found, names, len(key), traces))
+    connection.execute("BEGIN IMMEDIATE")
+    for values, place, before in changes:
+        sets = ", ".join(f"{column} = ?" for column in values)
+        same = " AND ".join(f"{column} IS ?" for column in (*key, *before))
+        # Only as it was read: somebody else may have written to it meanwhile.
+        connection.execute(
+            f'UPDATE OR REPLACE "{name}" SET {sets} WHERE {same}',
+            [*values.values(), *place, *before.values()],
+        )
+    connection.execute("COMMIT")
+    return len(changes)
+
+
+def _changes(
+    rows: Iterable[tuple[Any, ...]], columns: list[str], keys: int, traces: Traces
+) -> Iterator[tuple[dict[str, Any], tuple[Any, ...], dict[str, Any]]]:
+    """Of each row to change: its cells by column, its key, and the cells as they were."""
+    for row in rows:
+        cells = dict(zip(columns, row[keys:], strict=True))
+        redacted = {column: _redact_cell(cell, traces) for column, cell in cells.items()}
+        changed = {column for column, cell in cells.items() if redacted[column] != cell}
+        if changed:
+            yield (
+                {column: redacted[column] for column in changed},
+                row[:keys],
+                {column: cells[column] for column in changed},
+            )
+
+
+def _redact_cell(cell: Any, traces: Traces) -> Any:
+    """A cell without what is looked for: a text, or one that Dagster has compressed."""
+    if isinstance(cell, str):
+        return traces.redact(cell)
+    if isinstance(cell, bytes):
+        try:
+            text = zlib.decompress(cell).decode("utf-8")
+        except (zlib.error, UnicodeDecodeError):
+            return cell
+        redacted = traces.redact(text)
+        return cell if redacted == text else zlib.compress(redacted.encode("utf-8"))
+    return cell

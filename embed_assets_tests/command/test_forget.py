@@ -1,0 +1,267 @@
+"""A PDF is forgotten: with its copies, under all its names, even if the command is killed."""
+
+import json
+import os
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import polars as pl
+import pytest
+
+from embed_assets.automation.runs import command_lock
+from embed_assets.command import forget as forgetting
+from embed_assets.command.forget import forget_documents, forget_text, remember_documents
+from embed_assets.errors import ProjectError
+from embed_assets.partitions import DOCUMENTS
+from embed_assets.questions.labelled.report import report_matches
+from embed_assets.resources.warehouse import Warehouse
+from embed_assets.tables import TABLES
+from embed_assets_tests.command.conftest import Project
+from embed_assets_tests.marks import find_marks
+
+# Dagster's own code calls its deprecated property when a resource is nested in another.
+pytestmark = pytest.mark.filterwarnings("ignore:InitResourceContext.dagster_run is deprecated")
+
+MARKS = ("zorblatt", "vantrupe")
+"""In the text of a document, and in its name."""
+
+
+def forget(project: Project, *paths: str) -> dict[str, Any]:
+    return forget_documents(project.settings, paths)
+
+
+def paths_on_record(project: Project) -> list[str]:
+    return sorted(project.warehouse.paths().values())
+
+
+def marks(project: Project) -> set[tuple[str, str]]:
+    """What stands in the home of the marks, but for the record of what was forgotten."""
+    found = find_marks(project.settings.home, MARKS)
+    on_record = ("warehouse.duckdb", "warehouse.duckdb forgotten.")
+    return {(place, m) for place, m in found if m == "zorblatt" or not place.startswith(on_record)}
+
+
+@pytest.fixture(scope="module")
+def ingested(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the first test keeps what it ingested, for the others."""
+    return tmp_path_factory.mktemp("ingested") / "kept"
+
+
+@pytest.fixture
+def told(project: Project, ingested: Path) -> Project:
+    """Three documents on record, of which one is marked."""
+    if ingested.exists():
+        shutil.copytree(ingested, project.pdfs.parent, dirs_exist_ok=True)
+        return project
+    project.put("vantrupe.pdf", says="zorblatt")
+    project.put("a.pdf", "b.pdf")
+    project.ingest()
+    shutil.copytree(project.pdfs.parent, ingested)
+    return project
+
+
+def test_nothing_readable_is_left_and_the_others_stay(told):
+    assert len(marks(told)) > len(MARKS)
+    said = forget(told, "vantrupe.pdf")
+    assert [row["path"] for row in said["documents"]] == ["vantrupe.pdf"]
+    assert {t: said["rows"][t] for t in ("raw_pdfs", "parsed_markdown")} == {
+        "raw_pdfs": 1,
+        "parsed_markdown": 1,
+    }
+    assert marks(told) == set()
+    assert paths_on_record(told) == ["a.pdf", "b.pdf"]
+    assert told.chunks_of("a.pdf")
+    assert said["in_folder"] == ["vantrupe.pdf"]
+    assert "yours to delete: vantrupe.pdf" in forget_text(said)
+    with told.instance() as instance:
+        assert len(instance.get_dynamic_partitions(DOCUMENTS)) == 2
+
+
+def test_an_unknown_path_is_named_and_nothing_is_done(told):
+    with pytest.raises(ProjectError, match=r"^nope\.pdf: neither on record nor in .*Nothing was"):
+        forget(told, "vantrupe.pdf", "nope.pdf")
+    assert paths_on_record(told) == ["a.pdf", "b.pdf", "vantrupe.pdf"]
+    assert told.warehouse.count("forgotten") == 0
+
+
+def test_copies_are_forgotten_with_it_and_listed(told):
+    (told.pdfs / "copy.pdf").write_bytes((told.pdfs / "vantrupe.pdf").read_bytes())
+    told.ingest()
+    said = forget(told, "copy.pdf")
+    assert [row["path"] for row in said["documents"]] == ["copy.pdf", "vantrupe.pdf"]
+    assert paths_on_record(told) == ["a.pdf", "b.pdf"]
+    assert marks(told) == set()
+
+
+def test_a_text_that_another_document_has_too_stays(told):
+    (told.pdfs / "twin.pdf").write_text((told.pdfs / "vantrupe.pdf").read_text() + " ")
+    told.ingest()
+    texts, questions = told.chunks_of("twin.pdf"), "SELECT count(*) FROM synthetic_questions"
+    assert texts == told.chunks_of("vantrupe.pdf")
+    kept = told.warehouse.read(f"{questions} WHERE document_id LIKE 'twin%'").item()
+    forget(told, "vantrupe.pdf")
+    assert told.chunks_of("twin.pdf") == texts
+    assert kept
+    assert told.warehouse.read(f"{questions} WHERE document_id LIKE 'twin%'").item() == kept
+
+
+def test_a_document_that_moved_is_forgotten_under_all_its_names(told):
+    (told.pdfs / "vantrupe.pdf").rename(told.pdfs / "vantrupe-moved.pdf")
+    told.ingest()
+    said = forget(told, "vantrupe.pdf")
+    assert [row["path"] for row in said["documents"]] == ["vantrupe-moved.pdf"]
+    assert marks(told) == set()
+    (told.pdfs / "vantrupe-moved.pdf").rename(told.pdfs / "vantrupe.pdf")
+    assert not told.ingest().changed
+    assert paths_on_record(told) == ["a.pdf", "b.pdf"]
+
+
+def test_a_file_that_was_never_ingested_is_kept_out(told):
+    told.put("late.pdf")
+    assert forget(told, "./late.pdf")["documents"] == [
+        {"document_id": "late-" + forgetting.Document("late.pdf", "").document_id[-8:]}
+        | {"path": "late.pdf"}
+    ]
+    assert not told.ingest().changed
+    assert paths_on_record(told) == ["a.pdf", "b.pdf", "vantrupe.pdf"]
+
+
+def test_neither_the_path_nor_the_content_comes_in_again_until_it_is_remembered(told):
+    forget(told, "vantrupe.pdf")
+    (told.pdfs / "other.pdf").write_bytes((told.pdfs / "vantrupe.pdf").read_bytes())
+    told.put("vantrupe.pdf", says="harmless")
+    read = len(told.times_read)
+    told.ingest()
+    assert not told.ingest().changed  # what was refused is not asked for again and again
+    assert paths_on_record(told) == ["a.pdf", "b.pdf"]
+    assert len(told.times_read) == read
+    waiting = {row["what"]: row["reason"] for row in told.status()["waiting"]}
+    for path in ("vantrupe.pdf", "other.pdf"):
+        assert "forgotten on 20" in waiting[path]
+        assert "forget --remember" in waiting[path]
+    assert [row["path"] for row in told.status()["failed"]] == ["other.pdf"]
+    with pytest.raises(ProjectError, match=r"a\.pdf: never forgotten"):
+        remember_documents(told.settings, ["vantrupe.pdf", "a.pdf"])
+    assert [row["path"] for row in remember_documents(told.settings, ["vantrupe.pdf"])["documents"]]
+    told.ingest()
+    assert paths_on_record(told) == ["a.pdf", "b.pdf", "other.pdf", "vantrupe.pdf"]
+
+
+def test_what_people_asked_about_it_is_neither_matched_nor_reported(told):
+    rows = [
+        {"question": "Is the zorblatt at four bar?", "file_name": "vantrupe.pdf"},
+        {"question": "What does the winch lift?", "file_name": "a.pdf"},
+        {"question": "Who is it?", "file_name": "missing.pdf"},
+    ]
+    (told.pdfs / "questions.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    told.ingest()
+    forget(told, "vantrupe.pdf")
+    report = report_matches(told.settings, told.warehouse)
+    assert report["file_name"].to_list() == ["a.pdf", "missing.pdf"]
+    told.ingest()
+    assert marks(told) == set()
+
+
+def test_versions_that_were_trained_on_it_or_went_on_from_one_are_listed_and_named_no_more(told):
+    key, sha256 = told.warehouse.read(
+        "SELECT document_id, sha256 FROM raw_pdfs WHERE path = 'vantrupe.pdf'"
+    ).row(0)
+    texts = dict.fromkeys(
+        ("base", "path", "input_version", "mlflow_run_id", "dagster_run_id", "code", "machine"), "x"
+    )
+    models = [
+        {**texts, "version": version, "trained_from": before, "trained_at": datetime.now(UTC)}
+        for version, before in (("1", None), ("2", None), ("3", "2"), ("4", None))
+    ]
+    trained = [
+        {"version": v, "document_id": k, "path": p, "sha256": s, "questions": 3}
+        for v, k, p, s in [
+            ("2", key, "vantrupe.pdf", sha256),
+            ("2", "other", "other.pdf", "00"),
+            ("4", "other", "other.pdf", "00"),
+        ]
+    ]
+    for table, rows in (("models", models), ("model_documents", trained)):
+        told.warehouse.replace(table, pl.DataFrame(rows, schema=TABLES[table].schema))
+    said = forget(told, "vantrupe.pdf")
+    assert (said["versions"], said["withdrawn"]) == (["2", "3"], [])
+    assert said["rows"]["model_documents"] == 1
+    assert marks(told) == set()
+    sql = "SELECT path, sha256, questions FROM model_documents WHERE version = '2' ORDER BY path"
+    assert told.warehouse.read(sql).rows() == [
+        (f"forgotten-{key[-8:]}", sha256, 3),
+        ("other.pdf", "00", 3),
+    ]
+    assert forget(told, "vantrupe.pdf")["versions"] == ["2", "3"]
+    recorded = told.warehouse.read("SELECT versions FROM forgotten")["versions"]
+    assert recorded.to_list() == [["2", "3"]]
+
+
+@dg.job
+def nothing() -> None:
+    """A run that does nothing."""
+
+
+STEPS = [
+    (forgetting, "clear_trainings"),
+    (forgetting, "redact_file"),
+    (forgetting, "_forget_rows"),
+    (Warehouse, "compact"),
+]
+
+
+@pytest.mark.parametrize(("owner", "step"), STEPS, ids=[name for _, name in STEPS])
+def test_a_command_that_ended_half_way_is_finished_by_the_next(told, monkeypatch, owner, step):
+    def end(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as broken:
+        broken.setattr(owner, step, end)
+        with pytest.raises(KeyboardInterrupt):
+            forget(told, "vantrupe.pdf")
+    said = forget(told, "vantrupe.pdf")
+    assert [row["path"] for row in said["documents"]] == ["vantrupe.pdf"]
+    assert marks(told) == set()
+    assert paths_on_record(told) == ["a.pdf", "b.pdf"]
+    assert not told.ingest().changed
+
+
+def test_what_a_run_wrote_of_it_meanwhile_goes_too(told, monkeypatch):
+    """A person starts a run in the UI that has read the document before its rows went."""
+    rows = told.warehouse.read("SELECT * FROM raw_pdfs WHERE path = 'vantrupe.pdf'")
+    compact = Warehouse.compact
+    began: list[str] = []
+
+    def run_began(warehouse: Warehouse) -> None:
+        compact(warehouse)
+        if not began:
+            warehouse.replace("raw_pdfs", rows, {"path": ["vantrupe.pdf"]})
+            with told.instance() as instance:
+                began.append(nothing.execute_in_process(instance=instance).run_id)
+
+    monkeypatch.setattr(Warehouse, "compact", run_began)
+    said = forget(told, "vantrupe.pdf")
+    assert said["rows"]["raw_pdfs"] == 2
+    assert marks(told) == set()
+
+
+def test_while_another_command_is_at_work_nothing_is_forgotten(told, tmp_path):
+    child = os.fork()
+    if child == 0:  # holds the lock until it is told to end
+        with command_lock(told.settings.home):
+            (tmp_path / "held").touch()
+            while not (tmp_path / "end").exists():
+                pass
+        os._exit(0)
+    try:
+        while not (tmp_path / "held").exists():
+            pass
+        with pytest.raises(ProjectError, match="Another embed-assets command is at work"):
+            forget(told, "vantrupe.pdf")
+    finally:
+        (tmp_path / "end").touch()
+        os.waitpid(child, 0)
+    assert paths_on_record(told) == ["a.pdf", "b.pdf", "vantrupe.pdf"]
