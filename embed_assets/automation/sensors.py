@@ -258,7 +258,7 @@ def _train(
         why = plan.refused or _why_not(plan, state.untrained)
         return dg.SensorResult(skip_reason=dg.SkipReason(why), cursor=cursor)
     reason = f"{step.assets[0]}: {step.reason}"
-    if "finetuned_model" in step.assets:
+    if "finetuned_model" in step.assets and state.untrained.trained_at:
         reason += f" ({state.untrained})"
     context.log.info(f"Asked for {', '.join(step.assets)}. {reason}.")
     request = dg.RunRequest(
@@ -281,7 +281,11 @@ def _why_not(plan: Plan, untrained: Untrained) -> str:
     """Why no training is asked for, and no comparison."""
     waits = [wait for wait in plan.waiting if wait.what in CORPUS_ASSETS]
     waits.sort(key=lambda wait: wait.what != "finetuned_model")
-    said = [w.reason if w.what == "finetuned_model" else f"{w.what}: {w.reason}" for w in waits]
+    by_reason = {wait.reason: wait.what for wait in reversed(waits)}
+    said = [
+        reason if what == "finetuned_model" else f"{what}: {reason}"
+        for reason, what in reversed(by_reason.items())
+    ]
     if due := sum(len(step.documents) for step in plan.document_steps):
         said.append(f"{due} to ingest")
     said += [wait.reason for wait in plan.waiting if wait.what in (INGEST, FOLDER)]

@@ -7,6 +7,14 @@ import dagster as dg
 from dagster._core.scheduler.instigation import TickStatus  # Dagster doesn't export it
 
 from embed_assets.automation.sensors import REASON, SENSORS
+from embed_assets.graph import GRAPH
+
+SAID = {
+    dg.DagsterRunStatus.STARTED: "started",
+    dg.DagsterRunStatus.SUCCESS: "done",
+    dg.DagsterRunStatus.FAILURE: "failed: the UI has its log (embed-assets ui)",
+    dg.DagsterRunStatus.CANCELED: "ended by a person",
+}
 
 
 class News:
@@ -36,13 +44,13 @@ class News:
                     yield state.instigator_name, tick.skip_reason
                 elif tick.status is TickStatus.FAILURE and tick.error:
                     yield state.instigator_name, tick.error.message.strip()
-                elif tick.status is TickStatus.SUCCESS:
-                    yield state.instigator_name, f"asked for {len(tick.run_ids)} runs"
 
     def _of_runs(self) -> Iterator[tuple[str, str]]:
         since = dg.RunsFilter(updated_after=self._since)
         for run in reversed(self._instance.get_runs(since, limit=100)):
-            assets = ", ".join(sorted(key.path[-1] for key in run.asset_selection or ()))
+            if run.status not in SAID:
+                continue
+            chosen = {key.path[-1] for key in run.asset_selection or ()}
+            assets = ", ".join(name for name in GRAPH if name in chosen) or run.job_name
             why = f" ({run.tags[REASON]})" if REASON in run.tags else ""
-            about = f"run {run.run_id[:8]}, {assets or run.job_name}{why}"
-            yield about, run.status.value.lower().replace("_", " ")
+            yield f"run {run.run_id[:8]}, {assets}{why}", SAID[run.status]
