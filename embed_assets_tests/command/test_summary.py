@@ -23,6 +23,7 @@ SUMMARY: dict[str, Any] = {
     "baselines_failed": [],
     "reservations": [],
     "verdict": "The fine-tuned model is better.",
+    "promotion": "Version 2 was made the champion.",
     "champion": "2",
     "model": {"path": "/home/v2", "version": "2", "base": "mine"},
     "report": "/home/report.html",
@@ -51,7 +52,11 @@ def test_baselines_are_a_table_of_their_own_with_the_interval_and_the_verdict():
 
 
 def test_it_ends_with_the_verdict_and_with_what_search_uses():
-    assert "\nThe fine-tuned model is better.\nChampion version 2\n" in run_text(SUMMARY)
+    end = (
+        "\nThe fine-tuned model is better.\nVersion 2 was made the champion.\nChampion version 2\n"
+    )
+    assert end in run_text(SUMMARY)
+    assert "better.\nChampion version 2\n" in run_text({**SUMMARY, "promotion": None})
     assert "\nChampion none yet: search uses mine\n" in run_text({**SUMMARY, "champion": None})
 
 
