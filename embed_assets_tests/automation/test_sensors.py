@@ -14,13 +14,14 @@ from dagster._core.storage.tags import GRPC_INFO_TAG
 from dagster._core.test_utils import create_run_for_test
 
 from embed_assets.automation.runs import BY_COMMAND, INGEST, RANGE_END, RANGE_START, TRAIN
-from embed_assets.automation.sensors import DOCUMENTS_PER_TICK
+from embed_assets.automation.sensors import AGREED, DOCUMENTS_PER_TICK
+from embed_assets.definitions import build_resources
 from embed_assets.documents.folder import load_documents, scan
 from embed_assets.graph import DOCUMENT_ASSETS
 from embed_assets.partitions import DOCUMENTS, DOCUMENTS_PER_RUN
-from embed_assets.resources.ledger import (
-    read_records,
-)
+from embed_assets.questions.assets import BUDGET_TAG
+from embed_assets.resources.ledger import Cause, Failure, read_records
+from embed_assets.resources.tracking import DAGSTER_RUN
 from embed_assets_tests.automation.watched import Project, assets_of
 from embed_assets_tests.documents.folders import folder_in_memory
 
@@ -295,3 +296,104 @@ def test_the_cursor_is_bounded_however_many_pdfs_are_new(project):
     project.put(*(f"{n}.pdf" for n in range(DOCUMENTS_PER_TICK + 100)))
     project.tick()
     assert len(json.loads(project.cursors["pdf_folder"] or "")["files"]) == DOCUMENTS_PER_TICK
+
+
+def lose_two_of_three(project: Project) -> None:
+    project.put("a.pdf", "b.pdf", "c.pdf")
+    project.ingest()
+    (project.pdfs / "a.pdf").unlink()
+    (project.pdfs / "b.pdf").unlink()
+
+
+def test_losing_many_pdfs_at_once_waits_and_the_rest_goes_on(project):
+    lose_two_of_three(project)
+    project.put("new.pdf")
+    assert project.tick() == []
+    assert "2 of the 3 documents on record are gone (a.pdf, b.pdf)" in project.said
+    [request] = project.tick()
+    assert request.tags[RANGE_START] == project.key("new.pdf")
+    assert project.warehouse.count("raw_pdfs") == 3
+
+
+def test_a_tag_on_any_run_agrees_to_the_loss_of_these_documents_and_of_no_others(project):
+    project.put("a.pdf", "b.pdf", "c.pdf", "d.pdf")
+    project.ingest()
+    (project.pdfs / "a.pdf").unlink()
+    (project.pdfs / "b.pdf").unlink()
+    project.tick()
+    code = project.said.rpartition(f"{AGREED}: ")[2]
+    (project.pdfs / "d.pdf").unlink()
+    project.run(INGEST, dg.DagsterRunStatus.SUCCESS, **{AGREED: code})
+    project.tick()
+    assert project.warehouse.count("raw_pdfs") == 4, "one more is gone than was agreed to"
+    code = project.said.rpartition(f"{AGREED}: ")[2]
+    project.run(INGEST, dg.DagsterRunStatus.SUCCESS, **{AGREED: code})
+    project.tick()
+    assert project.warehouse.paths() == {project.key("c.pdf"): "c.pdf"}
+
+
+def test_the_runs_of_a_wave_share_a_budget_and_the_next_wave_has_another(project):
+    project.put(*(f"{n:03}.pdf" for n in range(2 * DOCUMENTS_PER_RUN)))
+    project.tick()
+    first, second = project.tick()
+    assert first.tags[BUDGET_TAG] == second.tags[BUDGET_TAG] != ""
+    [again] = {request.tags[BUDGET_TAG] for request in project.tick()}
+    assert again == first.tags[BUDGET_TAG], "what is still due is of the same wave"
+    project.ingest()
+    assert project.tick() == []
+    project.put("new.pdf")
+    project.tick()
+    [request] = project.tick()
+    assert request.tags[BUDGET_TAG] != first.tags[BUDGET_TAG]
+
+
+def test_what_a_spent_budget_left_unasked_is_asked_in_the_next_wave(project):
+    project.put("a.pdf", "b.pdf")
+    project.ingest()
+    key = project.key("a.pdf")
+    spent = Failure(Cause.NOT_ASKED, "3 chunks without questions: the budget was spent")
+    project.fail("synthetic_questions", key, datetime.now(UTC) - timedelta(hours=1), spent)
+    assert project.tick() == []
+    project.put("new.pdf")
+    project.tick()
+    new, asked = project.tick()
+    assert new.tags[RANGE_START] == project.key("new.pdf"), "new documents come first"
+    assert (assets_of(asked), asked.tags[RANGE_START]) == (("synthetic_questions",), key)
+
+
+# The sensor that retrains.
+
+
+def test_where_there_is_too_little_to_train_on_it_says_so(project):
+    project.put("a.pdf")
+    project.ingest()
+    assert project.tick("retraining") == []
+    assert "Too few questions to train on" in project.said
+
+
+def test_documents_come_first_and_it_says_how_many(project):
+    project.put("a.pdf", "b.pdf")
+    assert project.tick("retraining") == []
+    assert project.said == "training_pairs: documents come first; 2 to ingest"
+
+
+def test_a_folder_that_cannot_be_read_is_said_by_both(project):
+    os.rmdir(project.pdfs)
+    for sensor in ("pdf_folder", "retraining"):
+        assert project.tick(sensor) == []
+        assert "does not exist" in project.said
+
+
+def test_what_a_run_that_was_ended_left_in_mlflow_is_ended(project):
+    tracking = build_resources(project.settings)["tracking"]
+    tracking.connect()
+    client = tracking.client()
+    experiment = client.get_experiment_by_name(tracking.name).experiment_id
+    run = project.run(TRAIN, dg.DagsterRunStatus.STARTED)
+    in_mlflow = client.create_run(experiment, tags={DAGSTER_RUN: run.run_id}).info.run_id
+    project.put("a.pdf")
+    project.tick("retraining")
+    assert client.get_run(in_mlflow).info.status == "RUNNING"
+    project.instance.report_run_canceled(run)
+    project.tick("retraining")
+    assert client.get_run(in_mlflow).info.status == "KILLED"

@@ -25,6 +25,8 @@ from embed_assets.resources.ledger import (
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
 
+KILLED = Failure(Cause.PROCESS_ENDED, "its process ended with exit code -9")
+
 
 class Project:
     """A PDF folder, its home and its Dagster instance."""
@@ -72,9 +74,8 @@ class Project:
         self.ingest()
         (self.pdfs / "a.pdf").unlink()
 
-    def fail(self, asset: str, key: str, at: datetime) -> None:
+    def fail(self, asset: str, key: str, at: datetime, failure: Failure = KILLED) -> None:
         """Say that an asset of a document was tried in vain, on what there is."""
-        failure = Failure(Cause.PROCESS_ENDED, "its process ended with exit code -9")
         made_from = read_records(self.warehouse).input_version(asset, key)
         code = code_versions(self.settings)[asset]
         attempt = next_attempt(None, failure, code, made_from, at)
