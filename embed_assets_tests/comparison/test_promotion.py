@@ -496,6 +496,26 @@ def test_of_a_run_that_is_gone_nothing_is_said(project):
     assert stored_promotion(project.settings, "0" * 32) is None
 
 
+def test_the_champion_is_measured_at_the_dimensions_of_the_model(project):
+    make_champion(project.tracking, "1", BY_TEST)
+    metadata, _ = project.compare(dimensions="32,16", baselines="champion")
+    run_id = metadata["mlflow_run_id"]
+    kept = project.warehouse.read("SELECT model, dimensions FROM evaluations")
+    assert [32, 16] in kept.filter(model="champion v1")["dimensions"].to_list()
+    beside = stored_comparison(project.warehouse, run_id).filter(model="champion v1")
+    assert beside["dimension"].to_list() == [SIZE]  # beside the model at its full size alone
+
+
+def test_a_champion_that_is_smaller_is_measured_at_what_it_has(project, tmp_path):
+    make_champion(project.tracking, "1", BY_TEST)
+    small = make_tiny_model(tmp_path / "small", size=24)
+    with project.warehouse.transaction() as transaction:
+        transaction.update("models", pl.DataFrame({"version": ["1"], "path": [str(small)]}))
+    project.compare(dimensions="32,16", baselines="champion")
+    kept = project.warehouse.read("SELECT dimensions FROM evaluations WHERE model = 'champion v1'")
+    assert kept["dimensions"].to_list() == [[24, 16]]
+
+
 def evidence(**other: Any) -> Evidence:
     """Of a model that nothing speaks against: twelve documents, two dimensions, two splits."""
     rows = [
