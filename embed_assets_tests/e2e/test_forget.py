@@ -159,7 +159,8 @@ def test_a_version_says_that_it_can_not_be_trained_again(told, forgotten):
 def test_neither_its_name_nor_its_bytes_come_in_again(forgotten, tmp_path):
     project = forgotten[0].copy(tmp_path)
     (project.pdfs / "renamed.pdf").write_bytes((project.pdfs / NAME).read_bytes())
-    call = project.call("ingest", "--json", EMBED_ASSETS_QUESTIONS="extractive")
+    offline = {"EMBED_ASSETS_QUESTIONS": "extractive", "EMBED_ASSETS_JUDGE": ""}
+    call = project.call("ingest", "--json", **offline)
     assert call.status == 0, call.err
     assert call.result["documents"]["SUCCESS"] == len(TEXTS)
     assert [row["path"] for row in call.result["failed"]] == ["renamed.pdf"]
