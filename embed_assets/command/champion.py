@@ -1,11 +1,10 @@
 """What a person decides about the champion from a terminal: `promote` and `rollback`."""
 
-import getpass
-import socket
 from collections.abc import Callable
 from typing import Any
 
 from embed_assets.automation.jobs import observation
+from embed_assets.command.person import this_person
 from embed_assets.command.pipeline import at_rest
 from embed_assets.comparison.decisions import (
     CHOSEN,
@@ -24,7 +23,7 @@ def promote_version(
     settings: Settings, version: str, why: str | None
 ) -> tuple[dict[str, Any], str]:
     """Make a version the champion; what `promote` prints, as JSON and as text."""
-    decision = Decision(_person(), why or CHOSEN)
+    decision = Decision(this_person(), why or CHOSEN)
 
     def decide(warehouse: Warehouse, tracking: Tracking) -> Change:
         return promote_by_hand(warehouse, tracking, version, decision)
@@ -34,7 +33,7 @@ def promote_version(
 
 def roll_back(settings: Settings, why: str | None) -> tuple[dict[str, Any], str]:
     """Go back to the champion before; what `rollback` prints, as JSON and as text."""
-    decision = Decision(_person(), why or WENT_BACK)
+    decision = Decision(this_person(), why or WENT_BACK)
 
     def decide(warehouse: Warehouse, tracking: Tracking) -> Change:
         return roll_back_by_hand(warehouse, tracking, decision)
@@ -52,12 +51,3 @@ def _carry_out(
         instance.report_runless_asset_event(observation(change))
     previous = f"\nA rollback returns to version {change.previous}." if change.previous else ""
     return {"champion": change.champion, "previous": change.previous}, change.said + previous
-
-
-def _person() -> str:
-    """Who calls: user@host."""
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # a container's user has no name
-        user = "somebody"
-    return f"{user}@{socket.gethostname()}"

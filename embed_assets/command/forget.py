@@ -4,9 +4,7 @@ What is looked for in files is read from the warehouse, so its rows go last: a c
 killed before is run again, and one that was killed afterwards has only names left to look for.
 """
 
-import getpass
 import posixpath
-import socket
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,11 +16,12 @@ import dagster as dg
 import polars as pl
 import typer
 
+from embed_assets.command.person import this_person
 from embed_assets.command.pipeline import at_rest, let_others_end
 from embed_assets.documents.folder import Loaded, load_documents, read_loaded, scan
 from embed_assets.documents.forgotten import remember
 from embed_assets.errors import ProjectError, SettingsError
-from embed_assets.models.registry import withdraw
+from embed_assets.models.registry import Decision, withdraw
 from embed_assets.partitions import DOCUMENTS, document_id
 from embed_assets.questions.labelled.evidence import documents_by_name
 from embed_assets.questions.labelled.moves import read_moved
@@ -109,12 +108,13 @@ def forget_documents(settings: Settings, paths: Sequence[str]) -> dict[str, Any]
     said: set[str] = set()
     removed: dict[str, int] = {}
     withdrawn: list[str] = []
+    decision = Decision(this_person(), WHY_WITHDRAWN)
     with at_rest(settings) as instance:
         while True:
             begun = datetime.now(UTC)
             subject = find_subject(settings, warehouse, paths)
             said |= _texts(settings, warehouse, subject)
-            withdrawn += withdraw(tracking, subject.versions, WHY_WITHDRAWN)
+            withdrawn += withdraw(tracking, subject.versions, decision)
             traces = _traces(warehouse, subject, said)
             # While Dagster's files still name them.
             for key in {*subject.ids} & {*instance.get_dynamic_partitions(DOCUMENTS)}:
@@ -433,11 +433,7 @@ def _forget_rows(
 
 def _command(paths: Sequence[str]) -> str:
     """Who forgets, by which command."""
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # nobody has this user's number
-        user = "?"
-    return f"{user}@{socket.gethostname()}: embed-assets forget {' '.join(paths)}"
+    return f"{this_person()}: embed-assets forget {' '.join(paths)}"
 
 
 def _in_folder(settings: Settings, subject: Subject) -> list[str]:

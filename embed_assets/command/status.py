@@ -11,7 +11,7 @@ from typing import Any
 
 import dagster as dg
 
-from embed_assets.automation.plan import Plan, Wait
+from embed_assets.automation.plan import FORGOTTEN, Plan, Wait
 from embed_assets.automation.retraining import Untrained
 from embed_assets.automation.runs import INGEST
 from embed_assets.automation.state import State, check_settings, code_versions, read_state
@@ -102,11 +102,13 @@ def _plan(settings: Settings, warehouse: Warehouse, state: State) -> Plan:
 def _retraining(plan: Plan, untrained: Untrained) -> dict[str, Any]:
     """Whether a training is due, why, and how its pairs differ from those of the newest version."""
     step = plan.corpus_step
-    due = step is not None and "finetuned_model" in step.assets
+    due = untrained.forgotten or (step is not None and "finetuned_model" in step.assets)
     held = ("finetuned_model", INGEST, "training_pairs")
     waits = {wait.what: wait.reason for wait in reversed(plan.waiting)}
     waiting = next((waits[what] for what in held if what in waits), None)
-    if step is not None and due:
+    if untrained.forgotten:
+        reason = FORGOTTEN
+    elif step is not None and due:
         reason = step.reason
     elif step is not None and "training_pairs" in step.assets:
         reason = "new training_pairs will tell"

@@ -1,6 +1,5 @@
 """The versions that this project has trained: where each is, and which one is the champion."""
 
-import json
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -265,20 +264,20 @@ def aliases(warehouse: Warehouse, settings: Settings) -> dict[str, str | None]:
     return {name: known.get(name) for name in ALIASES}
 
 
-def withdraw(tracking: Tracking, versions: Collection[str], why: str) -> list[str]:
+def withdraw(tracking: Tracking, versions: Collection[str], decision: Decision) -> list[str]:
     """Take the aliases of versions, and mark them so that they get none by themselves again.
 
     Gives those that had one. The champion's goes to the newest version that was champion once and
-    is not withdrawn; without such a one the base serves. why: must not say what was forgotten.
+    is not withdrawn; without such a one the base serves. The decision says nothing of what was
+    forgotten.
     """
     if not versions or tracking.is_empty:
         return []
     client, name = tracking.client(), tracking.name
     known = client.search_model_versions(f"name = '{name}'")
-    note = json.dumps({"at": datetime.now(UTC).isoformat(timespec="seconds"), "why": why})
     for row in known:
         if str(row.version) in versions and WITHDRAWN not in row.tags:
-            client.set_model_version_tag(name, row.version, WITHDRAWN, note)
+            client.set_model_version_tag(name, row.version, WITHDRAWN, decision.mark)
     held = _aliases(tracking)
     taken = {alias: number for alias, number in held.items() if number in versions}
     clean = [v for v in _once_champion(known, held) if v not in versions]

@@ -103,20 +103,20 @@ def aliases_of(tracking: Tracking) -> dict[str, str]:
 def test_the_champion_that_is_withdrawn_gives_way_to_the_newest_clean_one_before(tracking):
     for version in ("1", "2", "3"):
         make_champion(tracking, version, BY_TEST)
-    assert withdraw(tracking, ["3"], "why") == ["3"]
+    assert withdraw(tracking, ["3"], BY_TEST) == ["3"]
     assert aliases_of(tracking) == {CHAMPION: "2"}
     tags = tracking.client().get_model_version(tracking.name, "3").tags
     assert "why" in tags[WITHDRAWN]
-    assert withdraw(tracking, ["3"], "why") == []
+    assert withdraw(tracking, ["3"], BY_TEST) == []
 
 
 def test_a_version_that_was_never_champion_or_was_withdrawn_does_not_take_its_place(tracking):
     client, name = tracking.client(), tracking.name
     client.set_model_version_tag(name, "1", MADE_CHAMPION, "by hand")
     client.set_registered_model_alias(name, CHAMPION, "3")
-    assert withdraw(tracking, ["3"], "why") == ["3"]
+    assert withdraw(tracking, ["3"], BY_TEST) == ["3"]
     assert aliases_of(tracking) == {CHAMPION: "1"}
-    assert withdraw(tracking, ["1"], "why") == ["1"]
+    assert withdraw(tracking, ["1"], BY_TEST) == ["1"]
     assert aliases_of(tracking) == {}
 
 
@@ -124,7 +124,7 @@ def test_challenger_and_previous_are_taken_and_the_clean_champion_stays(tracking
     client, name = tracking.client(), tracking.name
     for alias, version in ((CHAMPION, "2"), ("previous", "1"), ("challenger", "3")):
         client.set_registered_model_alias(name, alias, version)
-    assert withdraw(tracking, ["1", "3"], "why") == ["1", "3"]
+    assert withdraw(tracking, ["1", "3"], BY_TEST) == ["1", "3"]
     assert aliases_of(tracking) == {CHAMPION: "2"}
 
 
@@ -133,10 +133,10 @@ def test_the_champion_again_is_not_the_one_before_itself(tracking):
     make_champion(tracking, "1", BY_TEST)
     make_champion(tracking, "2", BY_TEST)
     client.set_registered_model_alias(name, "previous", "1")
-    assert withdraw(tracking, ["2"], "why") == ["2"]
+    assert withdraw(tracking, ["2"], BY_TEST) == ["2"]
     assert aliases_of(tracking) == {CHAMPION: "1"}
 
 
 def test_without_versions_mlflow_is_not_asked(tmp_path):
-    assert withdraw(Tracking(home=str(tmp_path)), [], "why") == []
+    assert withdraw(Tracking(home=str(tmp_path)), [], BY_TEST) == []
     assert not list(tmp_path.iterdir())
