@@ -281,13 +281,13 @@ def withdraw(tracking: Tracking, versions: Collection[str], decision: Decision) 
     held = _aliases(tracking)
     taken = {alias: number for alias, number in held.items() if number in versions}
     clean = [v for v in _once_champion(known, held) if v not in versions]
-    for alias in taken:
-        if alias == CHAMPION and clean:
-            client.set_registered_model_alias(name, CHAMPION, clean[0])
-        else:
-            client.delete_registered_model_alias(name, alias)
-    if CHAMPION in taken and held.get(PREVIOUS) in clean[:1]:  # it serves again
-        client.delete_registered_model_alias(name, PREVIOUS)
+    if CHAMPION in taken:
+        _point(tracking, CHAMPION, clean[0] if clean else None)
+    if CHALLENGER in taken:
+        _point(tracking, CHALLENGER, None)
+    if {CHAMPION, PREVIOUS} & taken.keys():
+        champion = champion_version(tracking)
+        _point(tracking, PREVIOUS, champion and _replaced_by(tracking, champion))
     return sorted(set(taken.values()), key=int)
 
 

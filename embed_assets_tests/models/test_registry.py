@@ -104,9 +104,9 @@ def test_the_champion_that_is_withdrawn_gives_way_to_the_newest_clean_one_before
     for version in ("1", "2", "3"):
         make_champion(tracking, version, BY_TEST)
     assert withdraw(tracking, ["3"], BY_TEST) == ["3"]
-    assert aliases_of(tracking) == {CHAMPION: "2"}
+    assert aliases_of(tracking) == {CHAMPION: "2", "previous": "1"}
     tags = tracking.client().get_model_version(tracking.name, "3").tags
-    assert "why" in tags[WITHDRAWN]
+    assert BY_TEST.why in tags[WITHDRAWN]
     assert withdraw(tracking, ["3"], BY_TEST) == []
 
 
