@@ -34,8 +34,9 @@ n documents give a p-value of 2 / 2ⁿ at least: with six, no gain reaches LARGE
 LARGEST_LOSS_RATE = 0.02
 """How often a model that lost nothing may be called lower, over all splits and dimensions together.
 
-5 % is meant, and 2 % is set for the reason of LARGEST_P_VALUE: `benchmarks/promotion.py` prints up
-to 7 % at a limit of 0.05 where many documents lose a little and few win much, and 5 % at 0.02.
+5 % is meant, and 2 % is set for the reason of LARGEST_P_VALUE: where many documents lose a little
+and few win much, a limit of 0.05 calls up to 7 % of like models lower, and 0.02 up to 5 %.
+`benchmarks/promotion.py` simulates it.
 """
 RESAMPLES = 2_000
 SEED = 20_261_122
