@@ -18,7 +18,7 @@ import typer
 
 from embed_assets.command.person import this_person
 from embed_assets.command.pipeline import at_rest, let_others_end
-from embed_assets.documents.folder import Loaded, load_documents, read_loaded, scan
+from embed_assets.documents.folder import Loaded, load_documents, read_loaded, record_removal, scan
 from embed_assets.documents.forgotten import remember
 from embed_assets.errors import ProjectError, SettingsError
 from embed_assets.models.registry import Decision, withdraw
@@ -428,6 +428,8 @@ def _forget_rows(
         transaction.update("attempts", redacted.filter(redacted["error"] != tried["error"]))
         table = TABLES["forgotten"]
         transaction.upsert(table.name, pl.DataFrame(record, schema=table.schema))
+        if rows["raw_pdfs"]:
+            record_removal(transaction, rows["raw_pdfs"])
     return rows
 
 

@@ -233,11 +233,16 @@ def remove_documents(warehouse: Warehouse, document_ids: Sequence[str]) -> None:
     Splits once given stay on record (a document that comes back must land where it was), and so
     does what past models were trained on, and how many documents left when.
     """
-    removal = {"removed_at": [datetime.now(UTC)], "documents": [len(document_ids)]}
     with warehouse.transaction() as transaction:
         for table in (*document_tables(), "former_paths"):
             transaction.delete(table, {"document_id": document_ids})
-        transaction.upsert("removals", pl.DataFrame(removal, schema=TABLES["removals"].schema))
+        record_removal(transaction, len(document_ids))
+
+
+def record_removal(transaction: Transaction, documents: int) -> None:
+    """Remember how many documents left just now."""
+    removal = {"removed_at": [datetime.now(UTC)], "documents": [documents]}
+    transaction.upsert("removals", pl.DataFrame(removal, schema=TABLES["removals"].schema))
 
 
 def load_documents(
