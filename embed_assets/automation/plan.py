@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum, auto
+from typing import NamedTuple
 
 from embed_assets.automation.retraining import RetrainingPolicy, Untrained, at
 from embed_assets.documents.folder import FoundDocument, Loaded
@@ -66,11 +67,15 @@ class Work:
 
 @dataclass(frozen=True)
 class Step:
-    """Assets to make in order, for these documents; for all together without any."""
+    """Assets to make in order, for these documents; for all together without any.
+
+    again: whether nothing is new but that it is time for another try.
+    """
 
     assets: tuple[str, ...]
     documents: tuple[str, ...]
     reason: str
+    again: bool = False
 
 
 class Until(Enum):
@@ -97,7 +102,8 @@ class Plan:
     """What is to be done. refused: why nothing is, until a person agrees.
 
     add, remove: partitions. moved: as in Folder. lost: documents on record that are no longer in
-    the folder, and stay on record until a person agrees.
+    the folder, and stay on record until a person agrees. documents_first: whether documents come
+    before what is made of all of them.
     """
 
     steps: tuple[Step, ...] = ()
@@ -106,6 +112,7 @@ class Plan:
     remove: tuple[str, ...] = ()
     moved: Mapping[str, str] = field(default_factory=dict)
     lost: tuple[str, ...] = ()
+    documents_first: bool = False
     refused: str | None = None
 
     @property
@@ -131,7 +138,8 @@ class Policy:
     asked_at: when a person asked; what was tried in vain before is tried once more, and no training
     waits. budget_since: since when there is a new budget for language models. agreed: whether a
     person agreed to the loss of documents. lost_share: of the documents on record, that may leave
-    at once without it.
+    at once without it. put_off_since: since when documents have come before a training.
+    ingests: whether somebody asks for the documents that are due.
     """
 
     code_versions: Mapping[str, str]
@@ -142,6 +150,8 @@ class Policy:
     agreed: bool = False
     lost_share: float = 1.0
     retraining: RetrainingPolicy = field(default_factory=RetrainingPolicy)
+    put_off_since: datetime | None = None
+    ingests: bool = True
 
     def tries_again(self, attempt: Attempt) -> bool:
         """Whether it is time for another try of what nothing has changed about."""
@@ -186,7 +196,7 @@ def make_plan(
             waiting += [Wait(_path(folder, key), reason, Until.RUN_ENDS) for key in keys]
         gone, moved = [], {}
     found = [key for key in folder.found if key not in folder.moved]
-    groups: dict[tuple[tuple[str, ...], str], list[str]] = defaultdict(list)
+    groups: dict[_Due, list[str]] = defaultdict(list)
     if work.ingesting:
         reason = "a run ingests: documents are looked at when it has ended"
         waiting.append(Wait(INGEST, reason, Until.RUN_ENDS))
@@ -200,25 +210,36 @@ def make_plan(
             waiting.append(found_due)
         elif found_due is not None:
             groups[found_due].append(key)
-    steps = [Step(assets, tuple(keys), reason) for (assets, reason), keys in groups.items()]
+    steps = [Step(due.assets, tuple(keys), *due[1:]) for due, keys in groups.items()]
     # Those on record too: a run that was killed between the two may have left one out.
     due = {key for step in steps for key in step.documents}
     without_partition = (folder.loaded.keys() | due) - set(partitions)
     add = [key for key in found if key in without_partition]
-    come_first = steps or gone or moved or any(w.until is Until.RUN_ENDS for w in waiting)
-    if come_first and not _overdue(work, untrained, policy):
+    pause = work.paused_until if policy.asked_at is None else None
+    if due and pause and pause > policy.now:
+        waiting.append(Wait(INGEST, f"the last ingest failed; tried again from {at(pause)} on"))
+        steps = []
+    documents_first = bool(
+        (steps and policy.ingests)
+        or gone
+        or moved
+        or any(w.until is Until.RUN_ENDS for w in waiting)
+    )
+    if documents_first and not _overdue(work, untrained, policy):
         waiting.append(Wait("training_pairs", "documents come first"))
     else:
         corpus, waits = _corpus_due(records, work, policy, untrained)
         waiting += waits
         steps += [corpus] if corpus else []
-    pause = work.paused_until if policy.asked_at is None else None
-    if due and pause and pause > policy.now:
-        waiting.append(
-            Wait(INGEST, f"the last ingest failed; it is tried again from {at(pause)} on")
-        )
-        steps = [step for step in steps if not step.documents]
-    return Plan(tuple(steps), tuple(waiting), tuple(add), tuple(gone), moved, tuple(lost))
+    return Plan(
+        steps=tuple(steps),
+        waiting=tuple(waiting),
+        add=tuple(add),
+        remove=tuple(gone),
+        moved=moved,
+        lost=tuple(lost),
+        documents_first=documents_first,
+    )
 
 
 def _loss(lost: Sequence[str], folder: Folder, policy: Policy) -> str:
@@ -236,13 +257,25 @@ def _overdue(work: Work, untrained: Untrained, policy: Policy) -> bool:
 
     Where documents never cease to come there would be no training at all.
     """
-    asked = policy.asked_at is not None
-    return not asked and not work.training and policy.retraining.waited(untrained, policy.now)
+    if policy.asked_at is not None or work.training:
+        return False
+    since = policy.put_off_since
+    return (
+        untrained.forgotten
+        or policy.retraining.waited(untrained, policy.now)
+        or (since is not None and since + policy.retraining.longest(untrained) <= policy.now)
+    )
 
 
-def _document_due(
-    key: str, records: Records, folder: Folder, policy: Policy
-) -> tuple[tuple[str, ...], str] | Wait | None:
+class _Due(NamedTuple):
+    """What is due of a document: as of Step."""
+
+    assets: tuple[str, ...]
+    reason: str
+    again: bool = False
+
+
+def _document_due(key: str, records: Records, folder: Folder, policy: Policy) -> _Due | Wait | None:
     """Assets of a document to make in order, and why: the first that is stale, all after it."""
     document, loaded = folder.found[key], folder.loaded.get(key)
     for place, asset in enumerate(DOCUMENT_ASSETS):
@@ -254,11 +287,11 @@ def _document_due(
         inputs = document.version if place == 0 else records.input_version(asset, key)
         if tried is not None and tried.is_about(policy.code_versions[asset], inputs):
             if policy.tries_again(tried):
-                return assets, f"tried in vain before: {tried.failure.cause}"
+                return _Due(assets, f"tried in vain before: {tried.failure.cause}", again=True)
             if reason is not None:
                 return Wait(document.path, _again(tried))
         if reason is not None:
-            return assets, NEW if place == 0 and reason == NOT_MADE else reason
+            return _Due(assets, NEW if place == 0 and reason == NOT_MADE else reason)
     return None
 
 
@@ -291,8 +324,9 @@ def _corpus_due(
                 waiting.append(Wait(asset, _again(tried)))
                 held.add(asset)
                 continue
-        if untrained.too_few and policy.asked_at is None:
-            waiting.append(Wait(asset, untrained.too_few))
+        too_few = untrained.too_few if policy.asked_at is None else None
+        if asset == CORPUS_ASSETS[0] and reason and too_few:
+            waiting.append(Wait(asset, too_few))
             break
         follows = [name for name in upstream if name in chosen and name != CORPUS_ASSETS[0]]
         reason = reason or (OTHER_INPUT if follows else None)

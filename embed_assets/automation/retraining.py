@@ -81,6 +81,10 @@ class RetrainingPolicy:
         """Whether the oldest change has waited long enough."""
         return untrained.since is not None and now >= untrained.since + self.wait
 
+    def longest(self, untrained: Untrained) -> timedelta:
+        """How long documents may come before a training; the first model waits for few of them."""
+        return self.pause if untrained.trained_at is None else self.wait
+
     def scores_again(self, untrained: Untrained, now: datetime) -> datetime | None:
         """When new questions are scored next while a training waits; None where it is time."""
         again = untrained.scored_at and untrained.scored_at + self.pause

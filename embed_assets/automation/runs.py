@@ -2,8 +2,9 @@
 
 import json
 import socket
+from collections.abc import Iterator
 from datetime import UTC, datetime
-from itertools import takewhile
+from itertools import islice, takewhile
 from pathlib import Path
 
 import dagster as dg
@@ -31,6 +32,8 @@ AT_WORK = [
     dg.DagsterRunStatus.STARTED,
     dg.DagsterRunStatus.CANCELING,
 ]
+PAGE = 32
+"""Runs that are read at a time."""
 IN_VAIN = [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
 UNFINISHED = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED, *AT_WORK]
 
@@ -88,7 +91,8 @@ def _assets(run: dg.DagsterRun) -> list[str]:
 def command_lock(home: Path) -> FileLock:
     """The lock that a command holds while it works on a home."""
     home.mkdir(parents=True, exist_ok=True)
-    return FileLock(home / LOCK, timeout=0, is_singleton=True)
+    # The other sensor's tick may hold it for a moment.
+    return FileLock(home / LOCK, timeout=1, is_singleton=True)
 
 
 def _command_lives(home: Path) -> bool:
@@ -168,10 +172,25 @@ def pause_until(instance: dg.DagsterInstance, job: str) -> datetime | None:
 
     So does one that a person ended. Runs that made the pairs alone say nothing of a training.
     """
-    runs = instance.get_run_records(dg.RunsFilter(job_name=job), limit=4 * len(PAUSES))
-    telling = (run for run in runs if _assets(run.dagster_run) != [CORPUS_ASSETS[0]])
-    failed = list(takewhile(lambda run: run.dagster_run.status in IN_VAIN, telling))
+    telling = (
+        run
+        for run in _newest_first(instance, job)
+        if _assets(run.dagster_run) != [CORPUS_ASSETS[0]]
+    )
+    in_vain = takewhile(lambda run: run.dagster_run.status in IN_VAIN, telling)
+    failed = list(islice(in_vain, len(PAUSES)))
     if not failed:
         return None
     ended = failed[0].end_time or failed[0].create_timestamp.timestamp()
-    return datetime.fromtimestamp(ended, UTC) + PAUSES[min(len(failed), len(PAUSES)) - 1]
+    return datetime.fromtimestamp(ended, UTC) + PAUSES[len(failed) - 1]
+
+
+def _newest_first(instance: dg.DagsterInstance, job: str) -> Iterator[dg.RunRecord]:
+    """Runs of a job, read as far as they are looked at."""
+    cursor: str | None = None
+    while True:
+        page = instance.get_run_records(dg.RunsFilter(job_name=job), limit=PAGE, cursor=cursor)
+        yield from page
+        if len(page) < PAGE:
+            return
+        cursor = page[-1].dagster_run.run_id

@@ -10,9 +10,9 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from itertools import islice
 
 import dagster as dg
+from filelock import Timeout
 
 from embed_assets.automation.plan import FOLDER, INGEST, Plan, batches
 from embed_assets.automation.retraining import Untrained
@@ -21,6 +21,7 @@ from embed_assets.automation.runs import (
     RANGE_END,
     RANGE_START,
     TRAIN,
+    command_lock,
     end_dead_mlflow_runs,
     end_dead_runs,
 )
@@ -32,6 +33,7 @@ from embed_assets.automation.state import (
     sync_partitions,
 )
 from embed_assets.automation.take_up import take_up
+from embed_assets.documents.folder import first_moves
 from embed_assets.errors import ProjectError
 from embed_assets.graph import CORPUS_ASSETS, GRAPH
 from embed_assets.partitions import DOCUMENTS
@@ -58,6 +60,9 @@ REASON = "embed_assets/reason"
 """Tag of a run that a sensor asked for: why."""
 FIRST = {"dagster/priority": "1"}
 """A training doesn't wait until all of a wave's ingests have had their turn."""
+
+
+BUSY = dg.SkipReason("A command is at work; this looks again when it has ended.")
 
 
 def build_sensors(settings: Settings) -> list[dg.SensorDefinition]:
@@ -109,33 +114,40 @@ class _Cursor:
     """What pdf_folder knows from tick to tick.
 
     files: version by id of files that may still be written to. wave, began: name of the wave of
-    documents that is being ingested, whose runs share a budget, and since when; empty between two.
+    documents whose runs share a budget, and since when. over: whether all of it was made.
     """
 
     files: Mapping[str, str]
     wave: str = ""
     began: str = ""
+    over: bool = True
 
     @classmethod
     def read(cls, text: str | None) -> "_Cursor":
         known = json.loads(text or "{}")
-        return cls(known.get("files", {}), known.get("wave", ""), known.get("began", ""))
+        files = known.get("files", {})
+        return cls(files, known.get("wave", ""), known.get("began", ""), known.get("over", True))
 
     @property
     def budget_since(self) -> datetime | None:
         return datetime.fromisoformat(self.began) if self.began else None
 
     def write(self) -> str:
-        return json.dumps({name: value for name, value in vars(self).items() if value})
+        return json.dumps(vars(self))
 
-    def in_wave(self, now: datetime, *, any_due: bool, ingesting: bool) -> "_Cursor":
-        """A wave begins with the first document that is due, and ends when none is left."""
-        if not any_due:
-            return self if ingesting else replace(self, wave="", began="")
+    def in_wave(self, plan: Plan, now: datetime) -> "_Cursor":
+        """A wave begins with the first document that is new or changed, and ends with the last.
+
+        What is tried once more has no budget of its own.
+        """
         began = self.budget_since
-        if began and now - began < LONGEST_WAVE:
+        old = began is None or now - began >= LONGEST_WAVE
+        if any(not step.again for step in plan.document_steps):
+            if self.over or old:
+                return replace(self, wave=uuid.uuid4().hex, began=now.isoformat(), over=False)
             return self
-        return replace(self, wave=uuid.uuid4().hex, began=now.isoformat())
+        under_way = plan.document_steps or any(wait.what == INGEST for wait in plan.waiting)
+        return self if under_way else replace(self, over=True)
 
 
 def _patient(warehouse: Warehouse) -> Warehouse:
@@ -144,24 +156,24 @@ def _patient(warehouse: Warehouse) -> Warehouse:
 
 
 def _state(
-    context: dg.SensorEvaluationContext, warehouse: Warehouse, settings: Settings
+    context: dg.SensorEvaluationContext, warehouse: Warehouse, settings: Settings, *, trains: bool
 ) -> State | dg.SkipReason:
     """The state, once dead runs are ended and the settings are known to be right."""
     dead = end_dead_runs(context.instance, settings.home)
     if dead is None:
-        return dg.SkipReason("A command is at work; this looks again when it has ended.")
+        return BUSY
     if dead:
         end_dead_mlflow_runs(context.instance, settings)
     check_settings(settings, warehouse)
     take_up(warehouse, settings)
-    return read_state(settings, warehouse, context.instance)
+    return read_state(settings, warehouse, context.instance, trains=trains)
 
 
 def _ingest(
     context: dg.SensorEvaluationContext, warehouse: Warehouse, settings: Settings
 ) -> dg.SensorResult | dg.SkipReason:
     instance, now = context.instance, datetime.now(UTC)
-    state = _state(context, warehouse, settings)
+    state = _state(context, warehouse, settings, trains=False)
     if isinstance(state, dg.SkipReason):
         return state
     cursor = _Cursor.read(context.cursor)
@@ -173,24 +185,28 @@ def _ingest(
     cursor = replace(cursor, files={key: file.version for key, file in looked_at.items()})
     versions = code_versions(settings)
     plan = state.plan(settings, versions, budget_since=cursor.budget_since)
-    agreed = bool(plan.lost) and _agreed(instance, plan.lost)
+    agreed = bool(plan.lost) and _agreed(instance, warehouse, plan.lost)
     if agreed:
         plan = state.plan(settings, versions, budget_since=cursor.budget_since, agreed=True)
     if plan.refused:
         return dg.SkipReason(
             f"{plan.refused}. Is {settings.pdfs} the right folder? If so: {_to_agree(plan.lost)}"
         )
-    wave = cursor.in_wave(now, any_due=bool(plan.document_steps), ingesting=state.work.ingesting)
+    wave = cursor.in_wave(plan, now)
     if wave.began != cursor.began:  # a new budget: what the last one left unasked is due now
-        cursor = wave
-        since = cursor.budget_since
-        plan = state.plan(settings, versions, budget_since=since, agreed=agreed)
-    moved = dict(islice(plan.moved.items(), MOVES_PER_TICK))
-    sync_partitions(instance, warehouse, replace(plan, moved=moved), state)
-    requests = _ingests(plan, instance.get_dynamic_partitions(DOCUMENTS), cursor.wave)
+        plan = state.plan(settings, versions, budget_since=wave.budget_since, agreed=agreed)
+    try:
+        # A command may have come while this looked: what it does is no longer as it was seen.
+        with command_lock(settings.home):
+            moves = first_moves(plan.moved, MOVES_PER_TICK)
+            sync_partitions(instance, warehouse, replace(plan, moved=moves), state)
+            order = instance.get_dynamic_partitions(DOCUMENTS)
+    except Timeout:
+        return BUSY
+    requests = _ingests(plan, order, wave.wave)
     if requests:
-        return dg.SensorResult(run_requests=requests, cursor=cursor.write())
-    return dg.SensorResult(skip_reason=_nothing_due(plan, state), cursor=cursor.write())
+        return dg.SensorResult(run_requests=requests, cursor=wave.write())
+    return dg.SensorResult(skip_reason=_nothing_due(plan, state), cursor=wave.write())
 
 
 def _ingests(plan: Plan, order: Sequence[str], wave: str) -> list[dg.RunRequest]:
@@ -228,10 +244,14 @@ def _nothing_due(plan: Plan, state: State) -> dg.SkipReason:
     return dg.SkipReason("; ".join(said) or f"{len(state.folder.found)} PDFs: nothing is due.")
 
 
-def _agreed(instance: dg.DagsterInstance, lost: Sequence[str]) -> bool:
-    """Whether a person agreed to the loss of these very documents."""
-    tagged = dg.RunsFilter(tags={AGREED: _code(lost)})
-    return bool(instance.get_runs(tagged, limit=1))
+def _agreed(instance: dg.DagsterInstance, warehouse: Warehouse, lost: Sequence[str]) -> bool:
+    """Whether a person has agreed to the loss of these very documents since they were read last."""
+    loaded = warehouse.read(
+        "SELECT max(loaded_at) FROM raw_pdfs WHERE document_id IN (SELECT unnest(?::VARCHAR[]))",
+        [list(lost)],
+    )
+    since = dg.RunsFilter(tags={AGREED: _code(lost)}, created_after=loaded.item())
+    return bool(instance.get_runs(since, limit=1))
 
 
 def _to_agree(lost: Sequence[str]) -> str:
@@ -245,18 +265,45 @@ def _code(lost: Sequence[str]) -> str:
     return digest(tuple(sorted(lost)))[:8]
 
 
+@dataclass(frozen=True)
+class _TrainCursor:
+    """What retraining knows from tick to tick.
+
+    ended: the newest run that failed or was ended, when it was looked at. put_off_since: since when
+    documents have come before it.
+    """
+
+    ended: str | None = None
+    put_off_since: str | None = None
+
+    @classmethod
+    def read(cls, text: str | None) -> "_TrainCursor":
+        return cls(**json.loads(text or "{}"))
+
+
 def _train(
     context: dg.SensorEvaluationContext, warehouse: Warehouse, settings: Settings
 ) -> dg.SensorResult | dg.SkipReason:
-    state = _state(context, warehouse, settings)
+    state = _state(context, warehouse, settings, trains=True)
     if isinstance(state, dg.SkipReason):
         return state
-    cursor = _end_in_mlflow(context, settings)
-    plan = state.plan(settings, code_versions(settings))
+    cursor = _TrainCursor.read(context.cursor)
+    ended = _end_in_mlflow(context, settings, cursor.ended)
+    since = cursor.put_off_since
+    plan = state.plan(
+        settings,
+        code_versions(settings),
+        put_off_since=datetime.fromisoformat(since) if since else None,
+        ingests=_is_on(context.instance, settings),
+    )
+    put_off = (since or datetime.now(UTC).isoformat()) if plan.documents_first else None
+    text = json.dumps(vars(_TrainCursor(ended, put_off)))
     step = plan.corpus_step
     if plan.refused or step is None:
         why = plan.refused or _why_not(plan, state.untrained)
-        return dg.SensorResult(skip_reason=dg.SkipReason(why), cursor=cursor)
+        return dg.SensorResult(skip_reason=dg.SkipReason(why), cursor=text)
+    if end_dead_runs(context.instance, settings.home) is None:  # it came while this looked
+        return BUSY
     reason = f"{step.assets[0]}: {step.reason}"
     if "finetuned_model" in step.assets and state.untrained.trained_at:
         reason += f" ({state.untrained})"
@@ -265,14 +312,26 @@ def _train(
         asset_selection=[dg.AssetKey(asset) for asset in step.assets],
         tags={REASON: reason, **FIRST},
     )
-    return dg.SensorResult(run_requests=[request], cursor=cursor)
+    return dg.SensorResult(run_requests=[request], cursor=text)
 
 
-def _end_in_mlflow(context: dg.SensorEvaluationContext, settings: Settings) -> str | None:
-    """End the MLflow runs that a run left which was ended since the last tick; the new cursor."""
+def _is_on(instance: dg.DagsterInstance, settings: Settings) -> bool:
+    """Whether pdf_folder is on. Where it is off a person ingests, and no training waits for it."""
+    states = instance.all_instigator_state()
+    known = [state for state in states if state.instigator_name == pdf_folder.__name__]
+    return any(state.is_running for state in known) if known else settings.watch
+
+
+def _end_in_mlflow(
+    context: dg.SensorEvaluationContext, settings: Settings, seen: str | None
+) -> str | None:
+    """End the MLflow runs of a run that was ended since the last tick; gives the newest such run.
+
+    seen: what it was then.
+    """
     in_vain = context.instance.get_runs(dg.RunsFilter(statuses=IN_VAIN), limit=1)
     last = in_vain[0].run_id if in_vain else None
-    if last != context.cursor and last is not None:
+    if last is not None and last != seen:
         end_dead_mlflow_runs(context.instance, settings)
     return last
 

@@ -5,6 +5,7 @@ from a plan for the partitions.
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import Any
 
 import dagster as dg
 
@@ -93,36 +94,37 @@ class State:
         versions: Mapping[str, str],
         *,
         asked_at: datetime | None = None,
-        budget_since: datetime | None = None,
-        agreed: bool = False,
+        **policy: Any,
     ) -> Plan:
-        """The plan as of now. asked_at, budget_since, agreed: as in Policy."""
-        policy = Policy(
+        """The plan as of now. asked_at and others: as in Policy."""
+        chosen = Policy(
             code_versions=versions,
             parse_timeout=settings.parse_timeout,
             now=datetime.now(UTC),
             asked_at=asked_at,
-            budget_since=budget_since,
-            agreed=agreed,
             lost_share=settings.lost_share,
             retraining=RetrainingPolicy.of(settings),
+            **policy,
         )
         work = self.work
         if asked_at is not None:
             # A person waits for runs at work alone: writers take turns, and what only waits to
             # start may wait for ever.
             work = replace(work, ingesting=False, training=False)
-        return make_plan(self.records, self.folder, self.partitions, work, policy, self.untrained)
+        return make_plan(self.records, self.folder, self.partitions, work, chosen, self.untrained)
 
 
 def read_state(
     settings: Settings,
     warehouse: Warehouse,
     instance: dg.DagsterInstance | None,
+    *,
+    trains: bool = True,
 ) -> State:
     """The state as it is. SettingsError where the folder can't be read. Changes nothing.
 
-    instance: none where Dagster has not been used in this home.
+    instance: none where Dagster has not been used in this home. trains: whether the plan is asked
+    when to train again.
     """
     scanned, forgotten = scan(settings.pdfs), read_forgotten(warehouse)
     refused = {file.path: why for file in scanned.values() if (why := forgotten.why_not(file.path))}
@@ -135,7 +137,7 @@ def read_state(
         Folder(found, loaded, (), moved, refused),
         instance.get_dynamic_partitions(DOCUMENTS) if instance else (),
         work_under_way(instance, settings.home) if instance else Work(),
-        read_untrained(warehouse, settings, records),
+        read_untrained(warehouse, settings, records) if trains else Untrained(),
     )
 
 

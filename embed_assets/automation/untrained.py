@@ -18,6 +18,8 @@ from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
 from embed_assets.training.preparation import pairs_to_train, read_pairs
 
+FEW = 2000
+"""Questions, below which it is looked at before a run whether they are enough."""
 PAIR = ["anchor", "global_chunk_id"]
 
 
@@ -26,8 +28,9 @@ def read_untrained(warehouse: Warehouse, settings: Settings, records: Records) -
     newest = warehouse.read(
         "SELECT version, pairs, trained_at FROM models ORDER BY trained_at DESC LIMIT 1"
     )
+    too_few = why_too_few(warehouse) if warehouse.count("synthetic_questions") < FEW else None
     if ("training_pairs", UNPARTITIONED) not in records.made:
-        return Untrained(since=unpaired_since(warehouse), too_few=why_too_few(warehouse))
+        return Untrained(since=unpaired_since(warehouse), too_few=too_few)
     trained_on = records.made.get(("finetuned_model", UNPARTITIONED))
     since = [changed_since(warehouse, trained_on.input_version if trained_on else None)]
     made = records.made["training_pairs", UNPARTITIONED]
@@ -37,7 +40,7 @@ def read_untrained(warehouse: Warehouse, settings: Settings, records: Records) -
     exist = _training_pairs(warehouse)
     chosen = pairs_to_train(exist, settings)
     if newest.is_empty():
-        return Untrained(pairs=chosen.height, new=chosen.height, since=oldest)
+        return Untrained(pairs=chosen.height, new=chosen.height, since=oldest, too_few=too_few)
     version, file, trained_at = newest.row(0)
     kept = settings.home / (file or "")
     trained = (
@@ -54,6 +57,7 @@ def read_untrained(warehouse: Warehouse, settings: Settings, records: Records) -
         trained_at=trained_at,
         scored_at=_made_at(warehouse, "comparison"),
         forgotten=_learned_what_was_forgotten(warehouse, version),
+        too_few=too_few,
     )
 
 

@@ -1,7 +1,7 @@
 """What the sensors and runs of a home do, as lines for a person who watches a terminal."""
 
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 
 import dagster as dg
 from dagster._core.scheduler.instigation import TickStatus  # Dagster doesn't export it
@@ -23,7 +23,7 @@ class News:
     def __init__(self, instance: dg.DagsterInstance) -> None:
         self._instance = instance
         self._said: dict[str, str] = {}
-        self._since = datetime.now().astimezone()
+        self._since = datetime.now(UTC)
 
     def lines(self) -> Iterator[str]:
         """A line for each sensor that says something else than before, and each run's news."""

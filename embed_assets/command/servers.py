@@ -17,7 +17,6 @@ from typing import Any
 
 import dagster as dg
 import typer
-from filelock import FileLock, Timeout
 
 from embed_assets.automation.sensors import SENSORS
 from embed_assets.command.news import News
@@ -43,7 +42,7 @@ def serve(
     """Start both servers, say where they are, and stay until interrupted or until one ends."""
     _check_machine("ui", machine or this_machine())
     prepare_home(settings)
-    with _only_daemon(settings):
+    with _only_daemon(settings) as lock:
         commands = {"Dagster": (_dagster_command(settings, port), f"http://{HOST}:{port}")}
         tracking = Tracking(home=str(settings.home))
         tracking.make_database()
@@ -62,7 +61,9 @@ def serve(
             # Not on the command line: `ps` shows that, and the address may hold a password.
             "MLFLOW_BACKEND_STORE_URI": tracking.uri,
         }
-        with _started(settings, {n: c for n, (c, _) in commands.items()}, environment) as processes:
+        with _started(
+            settings, {n: c for n, (c, _) in commands.items()}, environment, lock
+        ) as processes:
             for name, (_, url) in commands.items():
                 _wait(name, url, processes[name], settings)
             dagster_url = commands["Dagster"][1]
@@ -82,9 +83,9 @@ def watch(settings: Settings, emit: Emit, machine: Machine | None = None) -> Non
     workspace = str(settings.dagster_home / "workspace.yaml")
     command = [sys.executable, "-m", "dagster._daemon", "run", "--workspace", workspace]
     with (
-        _only_daemon(settings),
+        _only_daemon(settings) as lock,
         dg.DagsterInstance.get() as instance,
-        _started(settings, {DAEMON: command}, dict(os.environ)) as processes,
+        _started(settings, {DAEMON: command}, dict(os.environ), lock) as processes,
     ):
         emit(
             {"watching": str(settings.pdfs), "home": str(settings.home), "sensors": [*SENSORS]},
@@ -103,18 +104,28 @@ def _check_machine(command: str, machine: Machine) -> None:
 
 
 @contextmanager
-def _only_daemon(settings: Settings) -> Iterator[None]:
-    """Nobody else runs a daemon on this home; its sensors are on where that is asked for."""
+def _only_daemon(settings: Settings) -> Iterator[int]:
+    """Nobody else runs a daemon on this home; its sensors are on where that is asked for.
+
+    Gives the descriptor of a lock, for the daemon to hold too: it may outlive this process.
+    """
+    import fcntl  # Windows has none
+
+    lock = os.open(settings.home / "daemon.lock", os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        lock = FileLock(settings.home / "daemon.lock", timeout=0).acquire()
-    except Timeout:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
         raise ProjectError(
-            f"`embed-assets ui` or `watch` is at work on {settings.home} already. End it first."
+            f"`embed-assets ui` or `watch` is at work on {settings.home} already, or Dagster's "
+            "daemon that it started. End it first."
         ) from None
-    with lock:
+    try:
         if settings.watch:
             _turn_on()
-        yield
+        yield lock
+    finally:
+        os.close(lock)
 
 
 def _turn_on() -> None:
@@ -127,9 +138,12 @@ def _turn_on() -> None:
 
 @contextmanager
 def _started(
-    settings: Settings, commands: Mapping[str, list[str]], environment: Mapping[str, str]
+    settings: Settings, commands: Mapping[str, list[str]], environment: Mapping[str, str], lock: int
 ) -> Iterator[dict[str, subprocess.Popen[bytes]]]:
-    """Processes by name, each with its log in the home; ended with the block, or by a signal."""
+    """Processes by name, each with its log in the home; ended with the block, or by a signal.
+
+    lock: descriptor that they hold as long as they live.
+    """
     for ended in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(ended, lambda *_: sys.exit(0))
     processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -137,7 +151,12 @@ def _started(
         for name, command in commands.items():
             with _log(settings, name).open("wb") as log:
                 processes[name] = subprocess.Popen(
-                    command, stdout=log, stderr=log, env=environment, start_new_session=True
+                    command,
+                    stdout=log,
+                    stderr=log,
+                    env=environment,
+                    pass_fds=(lock,),
+                    start_new_session=True,
                 )
         yield processes
     except KeyboardInterrupt:

@@ -171,6 +171,20 @@ def _sha256(file: Place, _version: str) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
+def first_moves(moved: Mapping[str, str], most: int) -> dict[str, str]:
+    """About so many moves that can be made before the rest: none takes the place of one of these.
+
+    moved: id now -> id on record.
+    """
+    left, chosen = dict(moved), dict[str, str]()
+    while left and len(chosen) < most:
+        taken = set(left.values())
+        # Where each takes another's place they have swapped: all of them move at once.
+        free = [key for key in left if key not in taken][: most - len(chosen)] or list(left)
+        chosen |= {key: left.pop(key) for key in free}
+    return chosen
+
+
 def move_documents(
     warehouse: Warehouse, moved: Mapping[str, str], found: Mapping[str, FoundDocument]
 ) -> None:

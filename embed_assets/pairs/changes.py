@@ -37,6 +37,7 @@ def record_change(transaction: Transaction, version: str, since: datetime | None
 def changed_since(warehouse: Warehouse, trained_on: str | None) -> datetime | None:
     """When they first became others than those of a version, if they did since."""
     rows = warehouse.read("SELECT changed_at, version FROM pair_changes ORDER BY changed_at")
-    known = rows.with_row_index("place").filter(version=trained_on)["place"]
-    later = rows["changed_at"].slice(int(known[-1]) + 1 if len(known) else 0)
+    versions = rows["version"].to_list()
+    known = [place for place, version in enumerate(versions) if version == trained_on]
+    later = rows["changed_at"].slice(known[-1] + 1 if known else 0)
     return None if later.is_empty() else later[0]

@@ -108,7 +108,7 @@ def why_too_few(warehouse: Warehouse) -> str | None:
     """Why the questions are too few to train on, whatever the filters keep; None if they may do."""
     places = warehouse.read("SELECT document_id, chunk_id FROM chunks")
     _, split, _ = _questions_by_split(warehouse)
-    pairs = drop_near_leaks(drop_leaks(split)).filter(status=KEPT)
+    pairs = drop_leaks(split).filter(status=KEPT)
     try:
         check_enough(pairs["split"], places["document_id"].n_unique(), places.height)
     except TooFewQuestionsError as error:
