@@ -173,6 +173,42 @@ def test_documents_that_never_cease_to_come_do_not_put_off_a_training_for_ever(h
     assert to_train(home, now=later) == ()
 
 
+@pytest.mark.parametrize("forgotten", [False, True])
+def test_what_was_forgotten_waits_for_no_documents(home, forgotten):
+    home.untrained = replace(MANY, since=None, forgotten=forgotten)
+    home.work = Work(ingesting=True, busy=True)
+    assert (to_train(home) == ALL) is forgotten
+
+
+def test_documents_that_nobody_asks_for_hold_up_no_training(home):
+    home.untrained = MANY
+    home.put("new")
+    assert to_train(home) == ()
+    assert to_train(home, ingests=False) == ALL
+
+
+@pytest.mark.parametrize(("trained_at", "hours"), [(NOW - 48 * HOUR, 24), (None, 1)])
+def test_a_training_is_put_off_by_documents_for_its_wait_and_the_first_for_its_pause(
+    home, trained_at, hours
+):
+    home.untrained = replace(MANY, since=None, trained_at=trained_at)
+    home.put("new")
+    assert home.plan().documents_first
+    since = NOW - hours * HOUR
+    assert to_train(home, put_off_since=since + HOUR / 2) == ()
+    assert to_train(home, put_off_since=since) == ALL
+
+
+def test_pairs_that_became_too_few_wait_for_more(home):
+    home.take("b")
+    home.remove("b")
+    home.untrained = replace(FEW, too_few="Too few questions to train on: 9 for train missing")
+    assert to_train(home) == ()
+    assert (home.waits("training_pairs") or "").startswith("Too few questions")
+    home.train()
+    assert home.plan(retraining=POLICY).waiting == (), "it is said of stale pairs alone"
+
+
 # Documents that are lost.
 
 

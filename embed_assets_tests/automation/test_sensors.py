@@ -3,18 +3,29 @@
 import json
 import os
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
 from dagster._core.storage.tags import GRPC_INFO_TAG
 from dagster._core.test_utils import create_run_for_test
 
-from embed_assets.automation.runs import BY_COMMAND, INGEST, RANGE_END, RANGE_START, TRAIN
+from embed_assets.automation.runs import (
+    BY_COMMAND,
+    INGEST,
+    RANGE_END,
+    RANGE_START,
+    TRAIN,
+    pause_until,
+)
 from embed_assets.automation.sensors import AGREED, DOCUMENTS_PER_TICK
+from embed_assets.automation.state import State, read_state
 from embed_assets.definitions import build_resources
 from embed_assets.documents.folder import load_documents, scan
 from embed_assets.graph import DOCUMENT_ASSETS
@@ -202,7 +213,7 @@ def test_after_a_failed_run_it_asks_again_after_a_pause(project, monkeypatch):
     project.run(INGEST, dg.DagsterRunStatus.FAILURE)
     assert project.tick() == []
     said = project.said
-    assert said.startswith("the last ingest failed; it is tried again from ")
+    assert said.startswith("the last ingest failed; tried again from ")
     assert project.tick() == []
     assert project.said == said, "it waits for its time"
     monkeypatch.setattr("embed_assets.automation.runs.PAUSES", (timedelta(0),))
@@ -289,7 +300,7 @@ def test_the_cursor_holds_only_what_is_waited_for(project):
     project.ingest()
     project.put("new.pdf")
     project.tick()
-    assert len(project.cursors["pdf_folder"] or "") < 100
+    assert len(project.cursors["pdf_folder"] or "") < 200
 
 
 def test_the_cursor_is_bounded_however_many_pdfs_are_new(project):
@@ -330,6 +341,12 @@ def test_a_tag_on_any_run_agrees_to_the_loss_of_these_documents_and_of_no_others
     project.run(INGEST, dg.DagsterRunStatus.SUCCESS, **{AGREED: code})
     project.tick()
     assert project.warehouse.paths() == {project.key("c.pdf"): "c.pdf"}
+    project.put("a.pdf", "b.pdf", "d.pdf")
+    project.ingest()
+    for name in ("a.pdf", "b.pdf", "d.pdf"):
+        (project.pdfs / name).unlink()
+    project.tick()
+    assert project.warehouse.count("raw_pdfs") == 4, "they came back since: that is another loss"
 
 
 def test_the_runs_of_a_wave_share_a_budget_and_the_next_wave_has_another(project):
@@ -361,6 +378,69 @@ def test_what_a_spent_budget_left_unasked_is_asked_in_the_next_wave(project):
     assert (assets_of(asked), asked.tags[RANGE_START]) == (("synthetic_questions",), key)
 
 
+def test_what_is_tried_once_more_has_no_budget_of_its_own(project):
+    project.put("a.pdf")
+    project.tick()
+    [first] = project.tick()
+    project.ingest()
+    project.tick()
+    project.fail(
+        "synthetic_questions", project.key("a.pdf"), datetime.now(UTC) - timedelta(hours=1)
+    )
+    [again] = project.tick()
+    assert again.tags[BUDGET_TAG] == first.tags[BUDGET_TAG]
+
+
+def test_a_command_that_comes_while_a_tick_looks_has_the_home(project, monkeypatch):
+    project.put("a.pdf")
+    project.tick()
+
+    def slow(*given: Any, **options: Any) -> State:
+        stack.enter_context(locked_by_a_command(project.settings.home))
+        return read_state(*given, **options)
+
+    with ExitStack() as stack:
+        monkeypatch.setattr("embed_assets.automation.sensors.read_state", slow)
+        assert project.tick() == []
+        assert project.said.startswith("A command is at work")
+        assert project.partitions == []
+
+
+@contextmanager
+def locked_by_a_command(home: Path) -> Iterator[None]:
+    """Another process holds the lock of a home's commands."""
+    program = f"""
+import sys
+from pathlib import Path
+from embed_assets.automation.runs import command_lock
+with command_lock(Path({str(home)!r})):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        yield
+        process.communicate()
+
+
+def test_a_back_off_lasts_however_often_the_pairs_alone_were_made(project):
+    for _ in range(2):
+        project.run(TRAIN, dg.DagsterRunStatus.FAILURE)
+    for _ in range(40):
+        create_run_for_test(
+            project.instance,
+            job_name=TRAIN,
+            status=dg.DagsterRunStatus.SUCCESS,
+            asset_selection=frozenset({dg.AssetKey("training_pairs")}),
+        )
+    until = pause_until(project.instance, TRAIN)
+    assert until is not None
+    assert until > datetime.now(UTC) + timedelta(minutes=20)
+
+
 # The sensor that retrains.
 
 
@@ -371,8 +451,11 @@ def test_where_there_is_too_little_to_train_on_it_says_so(project):
     assert "Too few questions to train on" in project.said
 
 
-def test_documents_come_first_and_it_says_how_many(project):
+def test_documents_come_first_while_the_other_sensor_is_on_and_it_says_how_many(project):
     project.put("a.pdf", "b.pdf")
+    assert project.tick("retraining") == []
+    assert "Too few questions" in project.said
+    project.settings = project.settings.model_copy(update={"watch": True})
     assert project.tick("retraining") == []
     assert project.said == "training_pairs: documents come first; 2 to ingest"
 
