@@ -12,8 +12,10 @@ import pytest
 
 from embed_assets import graph
 from embed_assets.automation.state import check_settings, code_versions
+from embed_assets.comparison import assets as comparison_assets
 from embed_assets.definitions import build_definitions, build_resources
 from embed_assets.errors import SettingsError
+from embed_assets.pairs import assets as pairs_assets
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import PREFIX, Settings
 from embed_assets.tables import TABLES
@@ -160,6 +162,9 @@ def test_checks_say_what_is_wrong_and_block_nothing(definitions):
         ("training_pairs", "figures_are_fresh"),
         ("comparison", "better_than_base"),
     }
+    told = {("training_pairs", name) for name in pairs_assets.CHECKS}
+    told |= {("comparison", name) for name in comparison_assets.CHECKS}
+    assert told == keys - {("parsed_markdown", "document_is_readable")}, "said where these fail"
     for key in graph.asset_check_keys:
         assert not graph.get_check_spec(key).blocking
         assert graph.get_check_spec(key).description

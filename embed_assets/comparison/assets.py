@@ -46,6 +46,8 @@ from embed_assets.resources.warehouse import Warehouse, digest
 from embed_assets.settings import Settings
 
 COMPARISON_VERSION = "4"
+CHECKS = ("better_than_base",)
+"""Of comparison."""
 
 
 @asset("comparison", kinds={"python", "mlflow"})
@@ -56,7 +58,7 @@ def comparison(
     settings: dg.ResourceParam[Settings],
 ) -> dg.MaterializeResult:
     """Whether the fine-tuned model retrieves better than its base and the baselines."""
-    with materializing(context, warehouse, tracking) as making:
+    with materializing(context, warehouse, tracking, checks=CHECKS) as making:
         model = newest_model(warehouse)
         version = model["version"]
         before = champion_before(tracking, version)

@@ -13,6 +13,7 @@ from embed_assets.pairs.splits import (
     LABELLED,
     LEAST_TRAINING_QUESTIONS,
     SEEN,
+    TEST_SPLITS,
     TRAIN,
     UNSEEN,
     VALIDATION,
@@ -69,9 +70,11 @@ def figures_behind(warehouse: Warehouse, champion: Version) -> Behind:
     very ones that it was scored on, none did.
     """
     scored = warehouse.read(
-        "SELECT corpus_version, measured_at FROM evaluations WHERE starts_with(identity, ?) "
-        "ORDER BY measured_at",
-        [model_identity(champion.card)],
+        "SELECT corpus_version, measured_at FROM evaluations e WHERE starts_with(identity, ?) "
+        # Not on general questions, nor on those of a BEIR folder.
+        "AND EXISTS (SELECT 1 FROM evaluation_results r WHERE r.run_id = e.run_id "
+        "AND r.model = e.model AND r.split IN (SELECT unnest(?::VARCHAR[]))) ORDER BY measured_at",
+        [model_identity(champion.card), list(TEST_SPLITS)],
     )
     if scored.is_empty():
         return Behind(None, 0, 0)

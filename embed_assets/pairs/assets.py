@@ -30,6 +30,8 @@ from embed_assets.resources.warehouse import Warehouse, digest
 from embed_assets.settings import Settings
 
 PAIRS_VERSION = "6"
+CHECKS = ("no_leakage", "splits_are_filled", "documents_arrive", "figures_are_fresh")
+"""Of training_pairs."""
 
 
 @asset("training_pairs", kinds={"python", "duckdb"})
@@ -39,7 +41,7 @@ def training_pairs(
     settings: dg.ResourceParam[Settings],
 ) -> dg.MaterializeResult:
     """(anchor, positive) pairs and test questions, in splits that never move."""
-    with materializing(context, warehouse) as making:
+    with materializing(context, warehouse, checks=CHECKS) as making:
         since = unpaired_since(warehouse)
         places = warehouse.read("SELECT document_id, chunk_index, chunk_id FROM chunks")
         made = make_pairs(warehouse, corpus_filter(warehouse, settings))

@@ -95,17 +95,20 @@ def nearly_same(questions: Sequence[str], others: Sequence[str]) -> dict[int, in
     number_of = {word: number for number, word in enumerate(rarest_first)}
     asked = [_Words.of(known, number_of) for known in words]
     same: dict[tuple[int, ...], int] = {}
-    holding: dict[int, list[int]] = defaultdict(list)
+    holding: dict[tuple[int, tuple[str, ...]], list[int]] = defaultdict(list)
     of_others = asked[len(questions) :]
     for place, other in enumerate(of_others):
         same.setdefault(other.in_order, place)
         for word in other.telling:
-            holding[word].append(place)
+            holding[word, other.figures].append(place)
     found: dict[int, int] = {}
     for place, question in enumerate(asked[: len(questions)]):
-        candidates = (other for word in question.telling for other in holding[word])
-        near = next((other for other in candidates if question.is_nearly(of_others[other])), None)
-        match = same.get(question.in_order, near)
+        match = same.get(question.in_order)
+        if match is None:
+            keys = ((word, question.figures) for word in question.telling)
+            candidates = (other for key in keys for other in holding.get(key, ()))
+            near = (other for other in candidates if question.is_nearly(of_others[other]))
+            match = next(near, None)
         if match is not None:
             found[place] = match
     return found
@@ -134,7 +137,6 @@ class _Words:
         return sorted(self.each)[: len(self.each) - least_shared + 1]
 
     def is_nearly(self, other: "_Words") -> bool:
-        """Whether both have the same figures and share most words."""
+        """Whether both, whose figures are the same, share most words."""
         shared = len(self.each & other.each)
-        most = 10 * shared >= TENTHS * (len(self.each) + len(other.each) - shared)
-        return most and self.figures == other.figures
+        return 10 * shared >= TENTHS * (len(self.each) + len(other.each) - shared)

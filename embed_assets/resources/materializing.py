@@ -1,6 +1,6 @@
 """What every unpartitioned asset does around its work: versions, MLflow run, ledger, result."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -94,10 +94,12 @@ def materializing(
     warehouse: Warehouse,
     tracking: Tracking | None = None,
     label: str = "",
+    checks: Sequence[str] = (),
 ) -> Iterator[Materializing]:
     """Around the work of an unpartitioned asset: what it is made from, its MLflow run, its failure.
 
     tracking: where its MLflow run is; without, it has none. label: says in MLflow which one it is.
+    checks: names of the asset's checks, which Dagster leaves out where the asset fails.
     """
     asset = context.asset_key.path[-1]
     records = read_records(warehouse)
@@ -119,4 +121,17 @@ def materializing(
             raise
         except Exception as error:
             made.record_failure(error)
+            for name in checks:
+                context.log_event(_not_checked(context.asset_key, name, error))
             raise
+
+
+def _not_checked(asset: dg.AssetKey, check: str, error: Exception) -> Any:
+    """The result of a check of an asset that could not be made."""
+    return dg.AssetCheckEvaluation(
+        asset_key=asset,
+        check_name=check,
+        passed=False,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=f"{asset.path[-1]} could not be made: {one_line(str(error))}",
+    )

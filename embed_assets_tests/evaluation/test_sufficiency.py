@@ -90,6 +90,17 @@ class Home:
             "measured_at": at,
         }
         self.write("evaluations", row)
+        self.write("evaluation_results", {"run_id": row["run_id"], "split": "test_seen_documents"})
+
+    def score_on_general_questions(self, at: datetime) -> None:
+        """As every comparison does, after it has scored the version on the corpus."""
+        row = {
+            "run_id": f"general {at}",
+            "identity": f"{model_identity(self.version.card)} fp32",
+            "measured_at": at,
+        }
+        self.write("evaluations", row)
+        self.write("evaluation_results", {"run_id": row["run_id"], "split": "general"})
 
     @property
     def behind(self) -> tuple[int, int]:
@@ -180,3 +191,10 @@ def test_splits_show_their_questions_and_documents(home):
     result = result_of(splits_are_filled, home.warehouse)
     assert result.metadata["train_questions"].value == 16
     assert result.metadata["train_documents"].value == 1
+
+
+def test_figures_on_general_questions_say_nothing_of_the_corpus(home):
+    home.score("abc")
+    home.come("d", at=SCORED + timedelta(minutes=1))
+    home.score_on_general_questions(SCORED + timedelta(hours=1))
+    assert home.behind == (1, 0)
