@@ -67,7 +67,7 @@ class Home:
 
     def write(self, table: str, *rows: dict[str, Any]) -> None:
         schema = TABLES[table].schema
-        blank = {name: 0 if dtype == pl.Int64 else "" for name, dtype in schema.items()}
+        blank = {name: 0 if dtype.is_numeric() else "" for name, dtype in schema.items()}
         blank = {n: [] if isinstance(schema[n], pl.List) else v for n, v in blank.items()}
         binary = {n: b"" if schema[n] == pl.Binary else v for n, v in blank.items()}
         times = {n: SCORED if isinstance(schema[n], pl.Datetime) else v for n, v in binary.items()}
