@@ -72,7 +72,7 @@ class Subject:
     @property
     def contents(self) -> list[str]:
         """sha256 of every content that they have or had."""
-        return sorted({name.sha256 for name in self.names})
+        return sorted({name.sha256 for name in self.names if name.sha256})
 
     @property
     def places(self) -> dict[str, str]:
@@ -172,8 +172,10 @@ def find_subject(settings: Settings, warehouse: Warehouse, paths: Sequence[str])
     """What is to be forgotten with the documents at these paths."""
     loaded = read_loaded(warehouse)
     forgotten = warehouse.read("SELECT path, sha256, versions FROM forgotten")
-    named = _named(settings, loaded, _former_paths(warehouse), forgotten, paths)
-    contents = {document.sha256 for document in named}
+    known = [Document(path, sha256) for path, sha256, _ in forgotten.iter_rows()]
+    gone_before = _departed(settings, warehouse)
+    named = _named(settings, warehouse, loaded, [*gone_before, *known], paths)
+    contents = {document.sha256 for document in named if document.sha256}
     copies = [Document(row.path, row.sha256) for row in loaded.values() if row.sha256 in contents]
     documents = tuple(dict.fromkeys([*named, *copies]))
     gone = {document.path for document in documents}
@@ -186,10 +188,11 @@ def find_subject(settings: Settings, warehouse: Warehouse, paths: Sequence[str])
         {row.path for row in stay},
         {row.sha256 for row in stay},
     )
-    known = [Document(path, sha256) for path, sha256, _ in forgotten.iter_rows()]
-    contents = {name.sha256 for name in names}
+    contents = {name.sha256 for name in names if name.sha256}
     names |= {row for row in known if row.path in gone or row.sha256 in contents}
-    ids, contents = {n.document_id for n in names}, {n.sha256 for n in names}
+    on_record = {row.path for row in stay}
+    names |= {row for row in gone_before if row.sha256 in contents and row.path not in on_record}
+    ids, contents = {n.document_id for n in names}, {n.sha256 for n in names if n.sha256}
     versions = {
         version
         for version, key, _, sha256 in trained.iter_rows()
@@ -207,41 +210,72 @@ def _former_paths(warehouse: Warehouse) -> dict[str, str]:
     return dict(warehouse.read("SELECT path, document_id FROM former_paths").iter_rows())
 
 
+def _departed(settings: Settings, warehouse: Warehouse) -> list[Document]:
+    """What is on record of PDFs that left the folder, the surest last: in the table of those that
+    left, of the versions that were trained on them, and in the pairs kept with these.
+    """
+    kept = [
+        pl.read_parquet(file, columns=["document_id", "path", "sha256"])
+        for file in settings.models.glob(f"v*/{PAIRS}")
+    ]
+    trained = warehouse.read("SELECT document_id, path, sha256 FROM model_documents")
+    learned = pl.concat([*kept, trained]).unique(maintain_order=True)
+    left = warehouse.read("SELECT path, sha256 FROM departed")
+    return [
+        # The names of what was forgotten stand there no more.
+        *(d for key, *row in learned.iter_rows() if (d := Document(*row)).document_id == key),
+        *(Document(path, sha256) for path, sha256 in left.iter_rows()),
+    ]
+
+
 def _named(
     settings: Settings,
+    warehouse: Warehouse,
     loaded: Mapping[str, Loaded],
-    former: Mapping[str, str],
-    forgotten: pl.DataFrame,
+    before: Iterable[Document],
     paths: Sequence[str],
 ) -> list[Document]:
-    """The document at each path: on record by that path or a former one, forgotten, or unread."""
+    """The document at each path: on record by that path or a former one, known from before, by its
+    id alone, or unread.
+
+    before: those that left, or were forgotten.
+    """
     on_record = {row.path: Document(row.path, row.sha256) for row in loaded.values()}
     on_record |= {
         path: Document(loaded[key].path, loaded[key].sha256)
-        for path, key in former.items()
+        for path, key in _former_paths(warehouse).items()
         if key in loaded and path not in on_record
     }
-    known = {path: Document(path, sha256) for path, sha256, _ in forgotten.iter_rows()} | on_record
+    known = {document.path: document for document in before} | on_record
     wanted = [posixpath.normpath(path) for path in paths]
     unread = [path for path in wanted if path not in known]
     if unread:
-        known |= _unread(settings, unread)
+        known |= _unread(settings, unread, _known_ids(settings, warehouse))
     return [known[path] for path in wanted]
 
 
-def _unread(settings: Settings, paths: Sequence[str]) -> dict[str, Document]:
-    """Documents that are in the folder alone."""
+def _known_ids(settings: Settings, warehouse: Warehouse) -> set[str]:
+    """Ids of documents of which nothing else may be left than a split or answers."""
+    splits = warehouse.read("SELECT id FROM split_assignments WHERE kind = 'document'")
+    return {*splits["id"], *AnswerStore(path=str(settings.answers)).documents()}
+
+
+def _unread(settings: Settings, paths: Sequence[str], ids: Collection[str]) -> dict[str, Document]:
+    """Documents that are in the folder alone, or known by their ids alone, whatever they held."""
+    by_id = {path: name for path in paths if (name := Document(path, "")).document_id in ids}
+    if len(by_id) == len(paths):
+        return by_id
     found = {file.path: key for key, file in scan(settings.pdfs).items()}
-    if unknown := [path for path in paths if path not in found]:
+    if unknown := [path for path in paths if path not in found and path not in by_id]:
         raise ProjectError(
             f"{', '.join(unknown)}: neither on record nor in {settings.pdfs}. Give paths relative "
             "to that folder. Nothing was forgotten."
         )
-    slices = load_documents(settings.pdfs, [found[path] for path in paths], "")
+    slices = load_documents(settings.pdfs, [found[path] for path in paths if path in found], "")
     for failure in slices.not_made.values():
         raise ProjectError(f"{failure.error}. Nothing was forgotten.")
     rows = slices.rows.select("path", "sha256").iter_rows()
-    return {path: Document(path, sha256) for path, sha256 in rows}
+    return by_id | {path: Document(path, sha256) for path, sha256 in rows}
 
 
 def _names(
@@ -404,6 +438,11 @@ def _forget_rows(
             "former_paths": transaction.execute(
                 f"DELETE FROM former_paths WHERE {theirs} OR path IN (SELECT unnest($2))",
                 [ids, [name.path for name in subject.names]],
+            ),
+            "departed": transaction.execute(
+                f"DELETE FROM departed WHERE {theirs} OR path IN (SELECT unnest($2)) "
+                "OR sha256 IN (SELECT unnest($3))",
+                [ids, [name.path for name in subject.names], contents],
             ),
             **{
                 table: transaction.delete(table, {"document_id": ids})

@@ -69,6 +69,14 @@ class AnswerStore(dg.ConfigurableResource):
         finally:
             Path(lock.lock_file).unlink(missing_ok=True)
 
+    def documents(self) -> set[str]:
+        """Ids of the documents that answers are known to be about."""
+        path = Path(self.path)
+        if not path.is_file():
+            return set()
+        with _connect(path) as connection:
+            return {row[0] for row in connection.execute("SELECT DISTINCT document_id FROM uses")}
+
     def forget(self, document_ids: Sequence[str], quotes: Callable[[str], bool]) -> int:
         """Delete the answers about documents; gives how many there were.
 

@@ -17,6 +17,7 @@ from embed_assets.command.forget import forget_documents, forget_text, remember_
 from embed_assets.errors import ProjectError
 from embed_assets.partitions import DOCUMENTS
 from embed_assets.questions.labelled.report import report_matches
+from embed_assets.resources.answers import AnswerStore, reply_now
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.tables import TABLES
 from embed_assets_tests.command.conftest import Project
@@ -39,9 +40,10 @@ def paths_on_record(project: Project) -> list[str]:
 
 def marks(project: Project) -> set[tuple[str, str]]:
     """What stands in the home of the marks, but for the record of what was forgotten."""
+    columns = ("", " forgotten.path", " forgotten.document_id", " forgotten.command")
+    record = {f"warehouse.duckdb{column}" for column in columns}
     found = find_marks(project.settings.home, MARKS)
-    on_record = ("warehouse.duckdb", "warehouse.duckdb forgotten.")
-    return {(place, m) for place, m in found if m == "zorblatt" or not place.startswith(on_record)}
+    return {(place, m) for place, m in found if m == "zorblatt" or place not in record}
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +119,76 @@ def test_a_document_that_moved_is_forgotten_under_all_its_names(told):
     (told.pdfs / "vantrupe-moved.pdf").rename(told.pdfs / "vantrupe.pdf")
     assert not told.ingest().changed
     assert paths_on_record(told) == ["a.pdf", "b.pdf"]
+
+
+def test_a_document_that_left_is_forgotten_under_all_its_names(told):
+    """Nothing of it is on record but what it was called: Dagster's files still name it."""
+    (told.pdfs / "vantrupe.pdf").rename(told.pdfs / "vantrupe-moved.pdf")
+    told.ingest()
+    content = (told.pdfs / "vantrupe-moved.pdf").read_bytes()
+    (told.pdfs / "vantrupe-moved.pdf").unlink()
+    told.ingest()
+    assert ("warehouse.duckdb departed.path", "vantrupe") in marks(told)
+    said = forget(told, "vantrupe.pdf")
+    assert [row["path"] for row in said["documents"]] == ["vantrupe.pdf"]
+    assert marks(told) == set()
+    (told.pdfs / "other.pdf").write_bytes(content)
+    told.ingest()
+    assert paths_on_record(told) == ["a.pdf", "b.pdf"]
+
+
+def test_a_document_whose_place_another_took_is_forgotten_and_the_other_is_not(told):
+    """It lies there no more: the path means the other, and the one before goes by its old name."""
+    (told.pdfs / "vantrupe.pdf").rename(told.pdfs / "vantrupe-moved.pdf")
+    told.ingest()
+    (told.pdfs / "a.pdf").replace(told.pdfs / "vantrupe-moved.pdf")
+    told.ingest()
+    assert paths_on_record(told) == ["b.pdf", "vantrupe-moved.pdf"]
+    assert forget(told, "vantrupe.pdf")["documents"][0]["path"] == "vantrupe.pdf"
+    assert paths_on_record(told) == ["b.pdf", "vantrupe-moved.pdf"]
+    assert told.warehouse.count("departed") == 0
+    assert {mark for _, mark in marks(told)} == {"vantrupe"}  # of the one that stays
+
+
+@pytest.fixture
+def left_before(told: Project) -> tuple[str, str]:
+    """Id and sha256 of the marked document, which left when nobody noted yet what leaves."""
+    sql = "SELECT document_id, sha256 FROM raw_pdfs WHERE path = 'vantrupe.pdf'"
+    key, sha256 = told.warehouse.read(sql).row(0)
+    (told.pdfs / "vantrupe.pdf").unlink()
+    told.ingest()
+    told.warehouse.replace("departed", TABLES["departed"].empty())
+    return key, sha256
+
+
+def test_what_left_before_that_was_kept_is_known_by_the_split_that_it_had(told, left_before):
+    with pytest.raises(ProjectError, match="neither on record nor in"):
+        forget(told, "vantrupe.pdf")
+    split = pl.DataFrame({"kind": ["document"], "id": [left_before[0]], "split": ["train"]})
+    told.warehouse.replace("split_assignments", split)
+    assert forget(told, "vantrupe.pdf")["rows"]["split_assignments"] == 1
+    assert marks(told) == set()
+    assert told.warehouse.read("SELECT sha256 FROM forgotten").item() == ""  # nobody knows it
+
+
+def test_what_left_before_that_was_kept_is_known_by_whom_answers_are_about(told, left_before):
+    with AnswerStore(path=str(told.settings.answers)).open("m", "1", "s") as answers:
+        answers.put("k", reply_now("The zorblatt", 1, 1))
+        answers.use([(left_before[0], "k")])
+    assert forget(told, "vantrupe.pdf")["rows"]["answers"] == 1
+    assert marks(told) == set()
+
+
+def test_what_left_before_that_was_kept_is_known_by_the_pairs_of_a_version(told, left_before):
+    key, sha256 = left_before
+    texts = ("question_id", "anchor", "positive", "chunk_id")
+    pair = dict.fromkeys(texts, "a zorblatt") | {"document_id": key, "path": "vantrupe.pdf"}
+    file = told.settings.models / "v1" / "pairs.parquet"
+    file.parent.mkdir(parents=True)
+    pl.DataFrame([pair | {"sha256": sha256, "relevant_chunk_ids": ["c"]}]).write_parquet(file)
+    forget(told, "vantrupe.pdf")
+    assert pl.read_parquet(file)["anchor"].to_list() == ["forgotten"]
+    assert told.warehouse.read("SELECT sha256 FROM forgotten").item() == sha256
 
 
 def test_a_file_that_was_never_ingested_is_kept_out(told):
