@@ -5,7 +5,7 @@ killed before is run again, and one that was killed afterwards has only names le
 """
 
 import posixpath
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -36,6 +36,8 @@ from embed_assets.terminal import progress_bar
 from embed_assets.training.claims import clear_trainings
 from embed_assets.training.record import PAIRS, redact_pairs
 
+DOCUMENTS_AT_ONCE = 100
+"""Whose texts are read together."""
 WHY_WITHDRAWN = "It was trained on a document that was forgotten."
 
 
@@ -349,18 +351,23 @@ def _traces(warehouse: Warehouse, subject: Subject, texts: Iterable[str]) -> Tra
         file_name = PurePosixPath(name.path).name
         if file_name not in others:
             places[file_name] = places[name.path]
-    of_others = warehouse.read(
-        "SELECT chunk_text FROM chunks WHERE document_id NOT IN (SELECT unnest($1)) "
-        "AND chunk_id IN (SELECT chunk_id FROM chunks WHERE document_id IN (SELECT unnest($1))) "
-        "UNION SELECT unnest([question, answer]) FROM synthetic_questions "
-        "WHERE document_id NOT IN (SELECT unnest($1)) AND question IN "
-        "(SELECT question FROM synthetic_questions WHERE document_id IN (SELECT unnest($1))) "
-        "UNION SELECT answer FROM synthetic_questions "
-        "WHERE document_id NOT IN (SELECT unnest($1)) AND answer IN "
-        "(SELECT answer FROM synthetic_questions WHERE document_id IN (SELECT unnest($1)))",
-        [subject.ids],
-    )
-    return Traces(places, texts, others, of_others.to_series().drop_nulls())
+    return Traces(places, texts, others, _texts_of_others(warehouse, subject.ids))
+
+
+def _texts_of_others(warehouse: Warehouse, ids: Collection[str]) -> Iterator[str]:
+    """What documents that stay say, and what was asked about them; read by and by."""
+    known = warehouse.read(
+        "SELECT document_id FROM chunks UNION SELECT document_id FROM synthetic_questions"
+    )["document_id"]
+    stay = [key for key in known if key not in ids]
+    theirs = "WHERE document_id IN (SELECT unnest($1))"
+    for start in range(0, len(stay), DOCUMENTS_AT_ONCE):
+        texts = warehouse.read(
+            f"SELECT chunk_text FROM chunks {theirs} UNION ALL "
+            f"SELECT unnest([question, answer]) FROM synthetic_questions {theirs}",
+            [stay[start : start + DOCUMENTS_AT_ONCE]],
+        )
+        yield from texts.to_series().drop_nulls()
 
 
 def _forget(

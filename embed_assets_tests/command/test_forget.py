@@ -272,6 +272,35 @@ def test_versions_that_were_trained_on_it_or_went_on_from_one_are_listed_and_nam
     assert recorded.to_list() == [["2", "3"]]
 
 
+def test_what_the_ui_showed_of_earlier_contents_goes_though_nobody_knows_them(told):
+    text = " ".join(told.chunks_of("vantrupe.pdf")[0].split())
+    with told.instance() as instance:
+        table = f"| anchor | positive |\n| --- | --- |\n| What is owed? | {text} |"
+        shown = {"preview": dg.MetadataValue.md(table)}
+        instance.report_runless_asset_event(
+            dg.AssetMaterialization("training_pairs", metadata=shown)
+        )
+    told.put("vantrupe.pdf", says="harmless")
+    told.ingest()
+    assert ("dagster/history/runs/index.db asset_keys.last_materialization", "zorblatt") in marks(
+        told
+    )
+    forget(told, "vantrupe.pdf")
+    assert marks(told) == set()
+
+
+def test_a_page_that_says_what_an_asset_is_called_leaves_dagsters_records_alone(told):
+    (told.pdfs / "title.pdf").write_text("Parsed markdown")
+    told.ingest()
+    with told.instance() as instance:
+        before = {key.to_user_string() for key in instance.all_asset_keys()}
+        forget(told, "title.pdf")
+        assert {key.to_user_string() for key in instance.all_asset_keys()} == before
+        event = instance.get_latest_materialization_event(dg.AssetKey("parsed_markdown"))
+        assert event
+        assert all(instance.all_logs(run.run_id) for run in instance.get_runs())
+
+
 @dg.job
 def nothing() -> None:
     """A run that does nothing."""
