@@ -16,12 +16,14 @@ import dagster as dg
 import polars as pl
 import typer
 
+from embed_assets.automation.jobs import observation
 from embed_assets.command.person import this_person
 from embed_assets.command.pipeline import at_rest, let_others_end
+from embed_assets.comparison.decisions import withdraw_versions
 from embed_assets.documents.folder import Loaded, load_documents, read_loaded, record_removal, scan
 from embed_assets.documents.forgotten import remember
 from embed_assets.errors import ProjectError, SettingsError
-from embed_assets.models.registry import Decision, withdraw
+from embed_assets.models.registry import Decision
 from embed_assets.partitions import DOCUMENTS, document_id
 from embed_assets.questions.labelled.evidence import documents_by_name
 from embed_assets.questions.labelled.moves import read_moved
@@ -116,7 +118,10 @@ def forget_documents(settings: Settings, paths: Sequence[str]) -> dict[str, Any]
             begun = datetime.now(UTC)
             subject = find_subject(settings, warehouse, paths)
             said |= _texts(settings, warehouse, subject)
-            withdrawn += withdraw(tracking, subject.versions, decision)
+            taken, change = withdraw_versions(warehouse, tracking, subject.versions, decision)
+            withdrawn += taken
+            if change is not None:
+                instance.report_runless_asset_event(observation(change))
             traces = _traces(warehouse, subject, said)
             # While Dagster's files still name them.
             for key in {*subject.ids} & {*instance.get_dynamic_partitions(DOCUMENTS)}:

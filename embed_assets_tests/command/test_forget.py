@@ -1,10 +1,12 @@
 """A PDF is forgotten: with its copies, under all its names, even if the command is killed."""
 
 import json
-import os
 import shutil
+import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import dagster as dg
@@ -273,6 +275,7 @@ def test_versions_that_were_trained_on_it_or_went_on_from_one_are_listed_and_nam
 
 
 def test_what_the_ui_showed_of_earlier_contents_goes_though_nobody_knows_them(told):
+    told.ingest()
     text = " ".join(told.chunks_of("vantrupe.pdf")[0].split())
     with told.instance() as instance:
         table = f"| anchor | positive |\n| --- | --- |\n| What is owed? | {text} |"
@@ -349,20 +352,34 @@ def test_what_a_run_wrote_of_it_meanwhile_goes_too(told, monkeypatch):
     assert marks(told) == set()
 
 
-def test_while_another_command_is_at_work_nothing_is_forgotten(told, tmp_path):
-    child = os.fork()
-    if child == 0:  # holds the lock until it is told to end
-        with command_lock(told.settings.home):
-            (tmp_path / "held").touch()
-            while not (tmp_path / "end").exists():
-                pass
-        os._exit(0)
-    try:
-        while not (tmp_path / "held").exists():
-            pass
-        with pytest.raises(ProjectError, match="Another embed-assets command is at work"):
-            forget(told, "vantrupe.pdf")
-    finally:
-        (tmp_path / "end").touch()
-        os.waitpid(child, 0)
-    assert paths_on_record(told) == ["a.pdf", "b.pdf", "vantrupe.pdf"]
+HOLD = """
+import sys
+from filelock import FileLock
+with FileLock(sys.argv[1]):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_while_another_command_is_at_work_forget_waits_and_says_so_once(told, capfd):
+    pipe, lock = subprocess.PIPE, command_lock(told.settings.home).lock_file
+    command = [sys.executable, "-c", HOLD, str(lock)]
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as other:
+        assert other.stdout
+        assert other.stdout.readline() == "held\n"
+        said: list[str] = []
+
+        def end_when_it_waits() -> None:
+            while "Waiting for that to end" not in "".join(said):
+                said.append(capfd.readouterr().err)
+            said.extend(paths_on_record(told))
+            other.communicate()
+
+        watching = Thread(target=end_when_it_waits)
+        watching.start()
+        forget(told, "vantrupe.pdf")
+        watching.join()
+    assert said[-3:] == ["a.pdf", "b.pdf", "vantrupe.pdf"]  # nothing happened before
+    assert "".join(said).count("At work in this home: an embed-assets command") == 1
+    assert f"process {other.pid}" in "".join(said)
+    assert paths_on_record(told) == ["a.pdf", "b.pdf"]

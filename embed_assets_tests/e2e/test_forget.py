@@ -156,6 +156,14 @@ def test_a_version_says_that_it_can_not_be_trained_again(told, forgotten):
     assert forgotten[0].call("retrain", "1").status == 2
 
 
+def test_what_is_remembered_does_not_come_back_to_the_pairs_of_a_version(forgotten, tmp_path):
+    project = forgotten[0].copy(tmp_path)
+    redacted = project.call("retrain", "1", "--check", "--json").result["pairs"]["redacted"]
+    assert project.call("forget", "--remember", NAME).status == 0
+    after = project.call("retrain", "1", "--check", "--json")
+    assert (after.status, after.result["pairs"]["redacted"]) == (1, redacted)
+
+
 def test_neither_its_name_nor_its_bytes_come_in_again(forgotten, tmp_path):
     project = forgotten[0].copy(tmp_path)
     (project.pdfs / "renamed.pdf").write_bytes((project.pdfs / NAME).read_bytes())
