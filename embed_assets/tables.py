@@ -327,6 +327,16 @@ _TABLES = (
         },
     ),
     Table(
+        "departed",
+        ("path",),
+        {
+            "path": _text("Path of a PDF that is no longer on record, as it was last or before"),
+            "sha256": _text("sha256 of its content"),
+            "document_id": _text("The id that it had when it left"),
+            "departed_at": _time("When it left the folder, or another PDF took its place there"),
+        },
+    ),
+    Table(
         "removals",
         ("removed_at",),
         {
@@ -347,7 +357,7 @@ _TABLES = (
         ("path", "sha256"),
         {
             "path": _text("Path of a PDF that was forgotten, relative to the PDF folder"),
-            "sha256": _text("sha256 of its content"),
+            "sha256": _text("sha256 of its content; empty where nobody knew it any more"),
             "document_id": _DOCUMENT_ID,
             "versions": _texts("Versions that were trained on it"),
             "forgotten_at": _time("When it was forgotten"),

@@ -5,7 +5,7 @@ killed before is run again, and one that was killed afterwards has only names le
 """
 
 import posixpath
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -16,12 +16,14 @@ import dagster as dg
 import polars as pl
 import typer
 
+from embed_assets.automation.jobs import observation
 from embed_assets.command.person import this_person
 from embed_assets.command.pipeline import at_rest, let_others_end
+from embed_assets.comparison.decisions import withdraw_versions
 from embed_assets.documents.folder import Loaded, load_documents, read_loaded, record_removal, scan
 from embed_assets.documents.forgotten import remember
 from embed_assets.errors import ProjectError, SettingsError
-from embed_assets.models.registry import Decision, withdraw
+from embed_assets.models.registry import Decision
 from embed_assets.partitions import DOCUMENTS, document_id
 from embed_assets.questions.labelled.evidence import documents_by_name
 from embed_assets.questions.labelled.moves import read_moved
@@ -36,6 +38,8 @@ from embed_assets.terminal import progress_bar
 from embed_assets.training.claims import clear_trainings
 from embed_assets.training.record import PAIRS, redact_pairs
 
+DOCUMENTS_AT_ONCE = 100
+"""Whose texts are read together."""
 WHY_WITHDRAWN = "It was trained on a document that was forgotten."
 
 
@@ -72,7 +76,7 @@ class Subject:
     @property
     def contents(self) -> list[str]:
         """sha256 of every content that they have or had."""
-        return sorted({name.sha256 for name in self.names})
+        return sorted({name.sha256 for name in self.names if name.sha256})
 
     @property
     def places(self) -> dict[str, str]:
@@ -114,7 +118,10 @@ def forget_documents(settings: Settings, paths: Sequence[str]) -> dict[str, Any]
             begun = datetime.now(UTC)
             subject = find_subject(settings, warehouse, paths)
             said |= _texts(settings, warehouse, subject)
-            withdrawn += withdraw(tracking, subject.versions, decision)
+            taken, change = withdraw_versions(warehouse, tracking, subject.versions, decision)
+            withdrawn += taken
+            if change is not None:
+                instance.report_runless_asset_event(observation(change))
             traces = _traces(warehouse, subject, said)
             # While Dagster's files still name them.
             for key in {*subject.ids} & {*instance.get_dynamic_partitions(DOCUMENTS)}:
@@ -172,8 +179,10 @@ def find_subject(settings: Settings, warehouse: Warehouse, paths: Sequence[str])
     """What is to be forgotten with the documents at these paths."""
     loaded = read_loaded(warehouse)
     forgotten = warehouse.read("SELECT path, sha256, versions FROM forgotten")
-    named = _named(settings, loaded, _former_paths(warehouse), forgotten, paths)
-    contents = {document.sha256 for document in named}
+    known = [Document(path, sha256) for path, sha256, _ in forgotten.iter_rows()]
+    gone_before = _departed(settings, warehouse)
+    named = _named(settings, warehouse, loaded, [*gone_before, *known], paths)
+    contents = {document.sha256 for document in named if document.sha256}
     copies = [Document(row.path, row.sha256) for row in loaded.values() if row.sha256 in contents]
     documents = tuple(dict.fromkeys([*named, *copies]))
     gone = {document.path for document in documents}
@@ -186,10 +195,11 @@ def find_subject(settings: Settings, warehouse: Warehouse, paths: Sequence[str])
         {row.path for row in stay},
         {row.sha256 for row in stay},
     )
-    known = [Document(path, sha256) for path, sha256, _ in forgotten.iter_rows()]
-    contents = {name.sha256 for name in names}
+    contents = {name.sha256 for name in names if name.sha256}
     names |= {row for row in known if row.path in gone or row.sha256 in contents}
-    ids, contents = {n.document_id for n in names}, {n.sha256 for n in names}
+    on_record = {row.path for row in stay}
+    names |= {row for row in gone_before if row.sha256 in contents and row.path not in on_record}
+    ids, contents = {n.document_id for n in names}, {n.sha256 for n in names if n.sha256}
     versions = {
         version
         for version, key, _, sha256 in trained.iter_rows()
@@ -207,41 +217,72 @@ def _former_paths(warehouse: Warehouse) -> dict[str, str]:
     return dict(warehouse.read("SELECT path, document_id FROM former_paths").iter_rows())
 
 
+def _departed(settings: Settings, warehouse: Warehouse) -> list[Document]:
+    """What is on record of PDFs that left the folder, the surest last: in the table of those that
+    left, of the versions that were trained on them, and in the pairs kept with these.
+    """
+    kept = [
+        pl.read_parquet(file, columns=["document_id", "path", "sha256"])
+        for file in settings.models.glob(f"v*/{PAIRS}")
+    ]
+    trained = warehouse.read("SELECT document_id, path, sha256 FROM model_documents")
+    learned = pl.concat([*kept, trained]).unique(maintain_order=True)
+    left = warehouse.read("SELECT path, sha256 FROM departed")
+    return [
+        # The names of what was forgotten stand there no more.
+        *(d for key, *row in learned.iter_rows() if (d := Document(*row)).document_id == key),
+        *(Document(path, sha256) for path, sha256 in left.iter_rows()),
+    ]
+
+
 def _named(
     settings: Settings,
+    warehouse: Warehouse,
     loaded: Mapping[str, Loaded],
-    former: Mapping[str, str],
-    forgotten: pl.DataFrame,
+    before: Iterable[Document],
     paths: Sequence[str],
 ) -> list[Document]:
-    """The document at each path: on record by that path or a former one, forgotten, or unread."""
+    """The document at each path: on record by that path or a former one, known from before, by its
+    id alone, or unread.
+
+    before: those that left, or were forgotten.
+    """
     on_record = {row.path: Document(row.path, row.sha256) for row in loaded.values()}
     on_record |= {
         path: Document(loaded[key].path, loaded[key].sha256)
-        for path, key in former.items()
+        for path, key in _former_paths(warehouse).items()
         if key in loaded and path not in on_record
     }
-    known = {path: Document(path, sha256) for path, sha256, _ in forgotten.iter_rows()} | on_record
+    known = {document.path: document for document in before} | on_record
     wanted = [posixpath.normpath(path) for path in paths]
     unread = [path for path in wanted if path not in known]
     if unread:
-        known |= _unread(settings, unread)
+        known |= _unread(settings, unread, _known_ids(settings, warehouse))
     return [known[path] for path in wanted]
 
 
-def _unread(settings: Settings, paths: Sequence[str]) -> dict[str, Document]:
-    """Documents that are in the folder alone."""
+def _known_ids(settings: Settings, warehouse: Warehouse) -> set[str]:
+    """Ids of documents of which nothing else may be left than a split or answers."""
+    splits = warehouse.read("SELECT id FROM split_assignments WHERE kind = 'document'")
+    return {*splits["id"], *AnswerStore(path=str(settings.answers)).documents()}
+
+
+def _unread(settings: Settings, paths: Sequence[str], ids: Collection[str]) -> dict[str, Document]:
+    """Documents that are in the folder alone, or known by their ids alone, whatever they held."""
+    by_id = {path: name for path in paths if (name := Document(path, "")).document_id in ids}
+    if len(by_id) == len(paths):
+        return by_id
     found = {file.path: key for key, file in scan(settings.pdfs).items()}
-    if unknown := [path for path in paths if path not in found]:
+    if unknown := [path for path in paths if path not in found and path not in by_id]:
         raise ProjectError(
             f"{', '.join(unknown)}: neither on record nor in {settings.pdfs}. Give paths relative "
             "to that folder. Nothing was forgotten."
         )
-    slices = load_documents(settings.pdfs, [found[path] for path in paths], "")
+    slices = load_documents(settings.pdfs, [found[path] for path in paths if path in found], "")
     for failure in slices.not_made.values():
         raise ProjectError(f"{failure.error}. Nothing was forgotten.")
     rows = slices.rows.select("path", "sha256").iter_rows()
-    return {path: Document(path, sha256) for path, sha256 in rows}
+    return by_id | {path: Document(path, sha256) for path, sha256 in rows}
 
 
 def _names(
@@ -315,18 +356,23 @@ def _traces(warehouse: Warehouse, subject: Subject, texts: Iterable[str]) -> Tra
         file_name = PurePosixPath(name.path).name
         if file_name not in others:
             places[file_name] = places[name.path]
-    of_others = warehouse.read(
-        "SELECT chunk_text FROM chunks WHERE document_id NOT IN (SELECT unnest($1)) "
-        "AND chunk_id IN (SELECT chunk_id FROM chunks WHERE document_id IN (SELECT unnest($1))) "
-        "UNION SELECT unnest([question, answer]) FROM synthetic_questions "
-        "WHERE document_id NOT IN (SELECT unnest($1)) AND question IN "
-        "(SELECT question FROM synthetic_questions WHERE document_id IN (SELECT unnest($1))) "
-        "UNION SELECT answer FROM synthetic_questions "
-        "WHERE document_id NOT IN (SELECT unnest($1)) AND answer IN "
-        "(SELECT answer FROM synthetic_questions WHERE document_id IN (SELECT unnest($1)))",
-        [subject.ids],
-    )
-    return Traces(places, texts, others, of_others.to_series().drop_nulls())
+    return Traces(places, texts, others, _texts_of_others(warehouse, subject.ids))
+
+
+def _texts_of_others(warehouse: Warehouse, ids: Collection[str]) -> Iterator[str]:
+    """What documents that stay say, and what was asked about them; read by and by."""
+    known = warehouse.read(
+        "SELECT document_id FROM chunks UNION SELECT document_id FROM synthetic_questions"
+    )["document_id"]
+    stay = [key for key in known if key not in ids]
+    theirs = "WHERE document_id IN (SELECT unnest($1))"
+    for start in range(0, len(stay), DOCUMENTS_AT_ONCE):
+        texts = warehouse.read(
+            f"SELECT chunk_text FROM chunks {theirs} UNION ALL "
+            f"SELECT unnest([question, answer]) FROM synthetic_questions {theirs}",
+            [stay[start : start + DOCUMENTS_AT_ONCE]],
+        )
+        yield from texts.to_series().drop_nulls()
 
 
 def _forget(
@@ -404,6 +450,11 @@ def _forget_rows(
             "former_paths": transaction.execute(
                 f"DELETE FROM former_paths WHERE {theirs} OR path IN (SELECT unnest($2))",
                 [ids, [name.path for name in subject.names]],
+            ),
+            "departed": transaction.execute(
+                f"DELETE FROM departed WHERE {theirs} OR path IN (SELECT unnest($2)) "
+                "OR sha256 IN (SELECT unnest($3))",
+                [ids, [name.path for name in subject.names], contents],
             ),
             **{
                 table: transaction.delete(table, {"document_id": ids})

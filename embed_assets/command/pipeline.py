@@ -37,6 +37,7 @@ from embed_assets.definitions import build_definitions
 from embed_assets.documents.folder import FoundDocument, scan
 from embed_assets.errors import ProjectError, SettingsError, hide_password, one_line
 from embed_assets.graph import GRAPH
+from embed_assets.machine import processes_with
 from embed_assets.partitions import DOCUMENTS
 from embed_assets.questions.assets import BUDGET_TAG
 from embed_assets.resources.warehouse import Warehouse
@@ -165,13 +166,30 @@ def is_changing(file: FoundDocument, now: datetime) -> bool:
 def at_rest(settings: Settings) -> Iterator[dg.DagsterInstance]:
     """The home's Dagster instance, while nobody else is at work in the home.
 
-    Waits for runs that are at work, and says for which. ProjectError where a command is.
+    Waits for commands and runs that are at work, and says for which.
     """
     prepare_home(settings)
-    with _alone(settings), dg.DagsterInstance.get() as instance:
+    with _in_turn(settings), dg.DagsterInstance.get() as instance:
         end_dead_runs(instance, settings.home)
         let_others_end(instance, settings)
         yield instance
+
+
+@contextmanager
+def _in_turn(settings: Settings) -> Iterator[None]:
+    """While no other command is at work in the home. Waits for that, and says for whom."""
+    lock = command_lock(settings.home)
+    try:
+        lock.acquire(timeout=2)  # a sensor's tick holds it for a moment
+    except Timeout:
+        others = ", ".join(processes_with(Path(lock.lock_file))) or "another process"
+        said = f"At work in this home: an embed-assets command, {others}. Waiting for that to end."
+        typer.echo(said, err=True)
+        lock.acquire(timeout=-1, poll_interval=1)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from embed_assets.models.card import model_card
 from embed_assets.models.files import NoModelError
 from embed_assets.models.identity import model_identity
 from embed_assets.models.registry import newest_model
+from embed_assets.resources.redaction import FORGOTTEN
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
 from embed_assets.training.record import this_code
@@ -23,7 +24,7 @@ def check_retraining(settings: Settings, version: str) -> dict[str, Any]:
     """What `retrain VERSION --check --json` prints. ProjectError if there is no such version."""
     warehouse = Warehouse(path=str(settings.warehouse))
     model = newest_model(warehouse, version)
-    pairs = _pairs(settings, warehouse, model)
+    pairs = _pairs(settings, model)
     missing = warehouse.read(
         "SELECT path, sha256 FROM model_documents WHERE version = ? "
         "AND sha256 NOT IN (SELECT sha256 FROM raw_pdfs) ORDER BY path",
@@ -61,16 +62,13 @@ def check_text(summary: Mapping[str, Any]) -> str:
     return "\n".join([first, *(f"- {reason}." for reason in summary["reasons"])])
 
 
-def _pairs(
-    settings: Settings, warehouse: Warehouse, model: Mapping[str, Any]
-) -> dict[str, int] | None:
+def _pairs(settings: Settings, model: Mapping[str, Any]) -> dict[str, int] | None:
     """How many pairs were kept of a version, and how many of them are redacted."""
     file = settings.home / (model["pairs"] or "")
     if not file.is_file():
         return None
-    of = pl.read_parquet(file, columns=["sha256"])["sha256"]
-    forgotten = warehouse.read("SELECT DISTINCT sha256 FROM forgotten")["sha256"]
-    return {"rows": of.len(), "redacted": int(of.is_in(forgotten.implode()).sum())}
+    asked = pl.read_parquet(file, columns=["anchor"])["anchor"]
+    return {"rows": asked.len(), "redacted": int((asked == FORGOTTEN).sum())}
 
 
 def _base_is_same(settings: Settings, model: Mapping[str, Any]) -> bool | None:

@@ -1,6 +1,6 @@
 """What a person decides about the champion, whatever a comparison says."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from embed_assets.errors import ProjectError
@@ -12,7 +12,9 @@ from embed_assets.models.registry import (
     make_champion,
     newest_model,
     roll_back,
+    serving_versions,
     trained_version,
+    withdraw,
 )
 from embed_assets.resources.tracking import Tracking
 from embed_assets.resources.warehouse import Warehouse
@@ -63,7 +65,7 @@ def promote_by_hand(
     _ = known.card  # ProjectError where its folder is gone
     before = champion_version(tracking)
     with tracking.explained(REFUSED):
-        make_champion(tracking, known.number, decision)
+        make_champion(tracking, known.number, decision, serving_versions(warehouse))
     was = f"in place of version {before}" if before else "where the base model served"
     if before == known.number:
         was = "as it was before"
@@ -78,17 +80,35 @@ def roll_back_by_hand(warehouse: Warehouse, tracking: Tracking, decision: Decisi
     """
     before = champion_version(tracking)
     with tracking.explained(REFUSED):
-        now = roll_back(tracking, decision)
+        now = roll_back(tracking, decision, serving_versions(warehouse))
     serves = f"version {now} is the champion again" if now else "no version was before it"
     said = f"Version {before} was withdrawn: {serves}{'' if now else ', the base model serves'}."
     return _change(warehouse, tracking, before, said, decision)
+
+
+def withdraw_versions(
+    warehouse: Warehouse, tracking: Tracking, versions: Collection[str], decision: Decision
+) -> tuple[list[str], Change | None]:
+    """Withdraw versions; gives those that had an alias, and what became of the champion if it was
+    one of them.
+    """
+    if not versions or tracking.is_empty:
+        return [], None
+    before = champion_version(tracking)
+    taken = withdraw(tracking, versions, decision, serving_versions(warehouse))
+    if before not in versions:
+        return taken, None
+    now = champion_version(tracking)
+    serves = f"version {now} is the champion again" if now else "the base model serves"
+    said = f"Version {before} was withdrawn: {serves}."
+    return taken, _change(warehouse, tracking, before, said, decision)
 
 
 def _change(
     warehouse: Warehouse, tracking: Tracking, before: str | None, said: str, decision: Decision
 ) -> Change:
     now = champion_version(tracking)
-    previous = champion_before(tracking, now) if now else None
+    previous = champion_before(tracking, now, serving_versions(warehouse)) if now else None
     scores = _scores(warehouse, now, before)
     return Change(now, previous, said, decision, scores)
 

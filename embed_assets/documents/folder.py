@@ -208,7 +208,9 @@ def move_documents(
     ]
     with warehouse.transaction() as transaction:
         taken = set(moved) - set(moved.values())
-        for table in document_tables():  # what was on record of another file at the new path
+        _record_departure(transaction, sorted(taken))
+        # What was on record of another file at the new path.
+        for table in (*document_tables(), "former_paths"):
             transaction.delete(table, {"document_id": sorted(taken)})
         transaction.register("moved", pl.DataFrame(rows))
         for table in (*document_tables(), "training_pairs", "former_paths"):
@@ -245,12 +247,27 @@ def remove_documents(warehouse: Warehouse, document_ids: Sequence[str]) -> None:
     """Remove every trace of documents that left the folder, in one transaction.
 
     Splits once given stay on record (a document that comes back must land where it was), and so
-    does what past models were trained on, and how many documents left when.
+    does what past models were trained on, how many documents left when, and what they were called.
     """
     with warehouse.transaction() as transaction:
+        _record_departure(transaction, document_ids)
         for table in (*document_tables(), "former_paths"):
             transaction.delete(table, {"document_id": document_ids})
         record_removal(transaction, len(document_ids))
+
+
+def _record_departure(transaction: Transaction, document_ids: Sequence[str]) -> None:
+    """Remember what documents that leave are called, and were before: a person may forget them."""
+    for sql in (  # the paths that they have now come last, and win
+        "SELECT f.path, r.sha256, r.document_id, $2 AS departed_at FROM former_paths f "
+        "JOIN raw_pdfs r USING (document_id) WHERE r.document_id IN (SELECT unnest($1))",
+        "SELECT path, sha256, document_id, $2 AS departed_at FROM raw_pdfs "
+        "WHERE document_id IN (SELECT unnest($1))",
+    ):
+        transaction.execute(
+            f"INSERT OR REPLACE INTO departed BY NAME {sql}",
+            [list(document_ids), datetime.now(UTC)],
+        )
 
 
 def record_removal(transaction: Transaction, documents: int) -> None:

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
+import polars as pl
+
 from embed_assets.errors import ProjectError
 from embed_assets.resources.ledger import Cause, Failure
 from embed_assets.resources.warehouse import Warehouse
@@ -49,8 +51,9 @@ def remember(warehouse: Warehouse, paths: Sequence[str]) -> list[dict[str, str]]
     known = warehouse.read("SELECT path, sha256, document_id FROM forgotten ORDER BY path")
     if unknown := [path for path in paths if path not in set(known["path"])]:
         raise ProjectError(f"{', '.join(unknown)}: never forgotten. Nothing was done.")
-    contents = known.filter(known["path"].is_in(list(paths)))["sha256"].to_list()
-    lifted = known.filter(known["sha256"].is_in(contents) | known["path"].is_in(list(paths)))
+    named = pl.col("path").is_in(list(paths))
+    contents = known.filter(named, pl.col("sha256") != "")["sha256"].to_list()
+    lifted = known.filter(named | pl.col("sha256").is_in(contents))
     with warehouse.transaction() as transaction:
         transaction.delete("forgotten", {"path": lifted["path"].unique().to_list()})
         transaction.delete("attempts", {"cause": [Cause.FORGOTTEN]})

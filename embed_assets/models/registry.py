@@ -102,13 +102,26 @@ def _aliases(tracking: Tracking) -> dict[str, str]:
     return {name: str(version) for name, version in model.aliases.items()} if model else {}
 
 
-def champion_before(tracking: Tracking, version: str) -> str | None:
-    """Version that was champion before this one: it is so still, or this one has replaced it."""
+def champion_before(
+    tracking: Tracking, version: str, can_serve: Collection[str] | None = None
+) -> str | None:
+    """Version that was champion before this one: it is so still, or this one has replaced it.
+
+    can_serve: as `serving_versions` gives it; all that MLflow knows, without.
+    """
     current = champion_version(tracking)
-    return current if current != version else _replaced_by(tracking, version)
+    return current if current != version else _replaced_by(tracking, version, can_serve)
 
 
-def _replaced_by(tracking: Tracking, version: str) -> str | None:
+def serving_versions(warehouse: Warehouse) -> set[str]:
+    """Versions of this home whose folders are there."""
+    rows = warehouse.read("SELECT version, path FROM models").iter_rows()
+    return {version for version, path in rows if Path(_in_home(path, warehouse)).is_dir()}
+
+
+def _replaced_by(
+    tracking: Tracking, version: str, can_serve: Collection[str] | None = None
+) -> str | None:
     """Version that this one replaced as champion, or the nearest before it that may still serve.
 
     One that was withdrawn since, or is gone, is passed over.
@@ -120,7 +133,8 @@ def _replaced_by(tracking: Tracking, version: str) -> str | None:
     seen = {version}
     before = known.get(version, {}).get(REPLACED)
     while before is not None and before not in seen:
-        if before in known and WITHDRAWN not in known[before]:
+        serves = before in known and (can_serve is None or before in can_serve)
+        if serves and WITHDRAWN not in known[before]:
             return before
         seen.add(before)
         before = known.get(before, {}).get(REPLACED)
@@ -203,7 +217,12 @@ class Decision:
         return f"{now:%Y-%m-%d %H:%M:%S} UTC, {self.who}: {one_line(self.why, LONGEST_REASON)}"
 
 
-def make_champion(tracking: Tracking, version: str, decision: Decision) -> None:
+def make_champion(
+    tracking: Tracking,
+    version: str,
+    decision: Decision,
+    can_serve: Collection[str] | None = None,
+) -> None:
     """Give this version the alias `champion`, and remember which one had it, when, by whom and why.
 
     The alias `previous` follows. Killed half-way, it is finished by being called again.
@@ -214,7 +233,7 @@ def make_champion(tracking: Tracking, version: str, decision: Decision) -> None:
         client.delete_model_version_tag(name, version, REPLACED)
     elif replaced not in (None, version):
         client.set_model_version_tag(name, version, REPLACED, replaced)
-    _point(tracking, PREVIOUS, _replaced_by(tracking, version))
+    _point(tracking, PREVIOUS, _replaced_by(tracking, version, can_serve))
     _point(tracking, CHAMPION, version)
     if WITHDRAWN in tags:
         client.delete_model_version_tag(name, version, WITHDRAWN)
@@ -222,7 +241,9 @@ def make_champion(tracking: Tracking, version: str, decision: Decision) -> None:
         client.set_model_version_tag(name, version, MADE_CHAMPION, decision.mark)
 
 
-def roll_back(tracking: Tracking, decision: Decision) -> str | None:
+def roll_back(
+    tracking: Tracking, decision: Decision, can_serve: Collection[str] | None = None
+) -> str | None:
     """Give the alias `champion` back to the version that the champion replaced; gives that one.
 
     Without one before it nobody has the alias: the base model serves. The alias `previous` follows,
@@ -232,9 +253,9 @@ def roll_back(tracking: Tracking, decision: Decision) -> str | None:
     champion = champion_version(tracking)
     if champion is None:
         raise ProjectError("There is no champion to roll back from: the base model serves.")
-    before = _replaced_by(tracking, champion)
+    before = _replaced_by(tracking, champion, can_serve)
     tracking.client().set_model_version_tag(tracking.name, champion, WITHDRAWN, decision.mark)
-    _point(tracking, PREVIOUS, before and _replaced_by(tracking, before))
+    _point(tracking, PREVIOUS, before and _replaced_by(tracking, before, can_serve))
     _point(tracking, CHAMPION, before)
     if before:
         tracking.client().set_model_version_tag(tracking.name, before, MADE_CHAMPION, decision.mark)
@@ -264,12 +285,17 @@ def aliases(warehouse: Warehouse, settings: Settings) -> dict[str, str | None]:
     return {name: known.get(name) for name in ALIASES}
 
 
-def withdraw(tracking: Tracking, versions: Collection[str], decision: Decision) -> list[str]:
+def withdraw(
+    tracking: Tracking,
+    versions: Collection[str],
+    decision: Decision,
+    can_serve: Collection[str] | None = None,
+) -> list[str]:
     """Take the aliases of versions, and mark them so that they get none by themselves again.
 
-    Gives those that had one. The champion's goes to the newest version that was champion once and
-    is not withdrawn; without such a one the base serves. The decision says nothing of what was
-    forgotten.
+    Gives those that had one. The champion's goes to the newest version that was champion once, is
+    not withdrawn and can serve; without such a one the base serves. The decision says nothing of
+    what was forgotten. Killed half-way, it is finished by being called again.
     """
     if not versions or tracking.is_empty:
         return []
@@ -280,14 +306,19 @@ def withdraw(tracking: Tracking, versions: Collection[str], decision: Decision) 
             client.set_model_version_tag(name, row.version, WITHDRAWN, decision.mark)
     held = _aliases(tracking)
     taken = {alias: number for alias, number in held.items() if number in versions}
-    clean = [v for v in _once_champion(known, held) if v not in versions]
     if CHAMPION in taken:
+        clean = [
+            number
+            for number in _once_champion(known, held)
+            if number not in versions and (can_serve is None or number in can_serve)
+        ]
+        if clean:
+            client.set_model_version_tag(name, clean[0], MADE_CHAMPION, decision.mark)
         _point(tracking, CHAMPION, clean[0] if clean else None)
     if CHALLENGER in taken:
         _point(tracking, CHALLENGER, None)
-    if {CHAMPION, PREVIOUS} & taken.keys():
-        champion = champion_version(tracking)
-        _point(tracking, PREVIOUS, champion and _replaced_by(tracking, champion))
+    champion = champion_version(tracking)
+    _point(tracking, PREVIOUS, champion and _replaced_by(tracking, champion, can_serve))
     return sorted(set(taken.values()), key=int)
 
 

@@ -7,7 +7,7 @@ it takes 60 ms, and SQLite with a write-ahead log 0.05 ms (benchmarks/question_t
 
 import sqlite3
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -69,8 +69,16 @@ class AnswerStore(dg.ConfigurableResource):
         finally:
             Path(lock.lock_file).unlink(missing_ok=True)
 
+    def documents(self) -> set[str]:
+        """Ids of the documents that answers are known to be about."""
+        path = Path(self.path)
+        if not path.is_file():
+            return set()
+        with _connect(path) as connection:
+            return {row[0] for row in connection.execute("SELECT DISTINCT document_id FROM uses")}
+
     def forget(self, document_ids: Sequence[str], quotes: Callable[[str], bool]) -> int:
-        """Delete the answers about documents; gives how many there were.
+        """Delete the answers about documents, to the byte; gives how many there were.
 
         Those of before it was noted whom an answer is about are known by their words, and so are
         those that another document once had too. quotes: whether a text is about these documents
@@ -79,24 +87,11 @@ class AnswerStore(dg.ConfigurableResource):
         path = Path(self.path)
         if not path.is_file():
             return 0
-        with _connect(path) as connection, _transaction(connection):
-            quoting = {
-                key
-                for key, reply in connection.execute("SELECT key, reply FROM answers")
-                if quotes(reply)
-            }
-            uses = connection.execute("SELECT document_id, key FROM uses").fetchall()
-            ids = set(document_ids)
-            of_others = {key for document_id, key in uses if document_id not in ids}
-            used = {key for document_id, key in uses if document_id in ids}
-            deleted = 0
-            for block in _blocks([*quoting.union(used - of_others)]):
-                marks = ", ".join("?" * len(block))
-                for table in ("uses", "answers"):
-                    found = connection.execute(f"DELETE FROM {table} WHERE key IN ({marks})", block)
-                deleted += found.rowcount
-            connection.executemany("DELETE FROM uses WHERE document_id = ?", [(k,) for k in ids])
-            return deleted
+        with _connect(path) as connection:
+            with _transaction(connection):
+                deleted = _forget(connection, set(document_ids), quotes)
+            connection.execute("VACUUM")
+        return deleted
 
 
 @dataclass(frozen=True)
@@ -196,6 +191,27 @@ class OpenAnswers:
         ).fetchall()
 
 
+def _forget(
+    connection: sqlite3.Connection, ids: Collection[str], quotes: Callable[[str], bool]
+) -> int:
+    quoting = {
+        key for key, reply in connection.execute("SELECT key, reply FROM answers") if quotes(reply)
+    }
+    uses = connection.execute("SELECT document_id, key FROM uses").fetchall()
+    of_others = {key for document_id, key in uses if document_id not in ids}
+    used = {key for document_id, key in uses if document_id in ids}
+    # What is noted to be about others alone may share a sentence with these.
+    quoting -= of_others - used
+    deleted = 0
+    for block in _blocks([*quoting.union(used - of_others)]):
+        marks = ", ".join("?" * len(block))
+        for table in ("uses", "answers"):
+            found = connection.execute(f"DELETE FROM {table} WHERE key IN ({marks})", block)
+        deleted += found.rowcount
+    connection.executemany("DELETE FROM uses WHERE document_id = ?", [(k,) for k in ids])
+    return deleted
+
+
 def reply_now(text: str, input_tokens: int, output_tokens: int) -> Reply:
     """A reply that has just arrived."""
     return Reply(text, input_tokens, output_tokens, datetime.now(UTC))
@@ -224,6 +240,7 @@ def _connect(path: Path) -> Iterator[sqlite3.Connection]:
         connection.execute("PRAGMA journal_mode = WAL")
         # Safe when the process is killed; moments may be lost when the power fails.
         connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute("PRAGMA secure_delete = ON")  # whether or not Python's SQLite has it on
         connection.executescript(_TABLES)
     try:
         yield connection

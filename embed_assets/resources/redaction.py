@@ -12,10 +12,10 @@ import re
 import shutil
 import sqlite3
 import time
+import unicodedata
 import zlib
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -24,14 +24,24 @@ import polars as pl
 
 from embed_assets.errors import BusyError, one_line
 from embed_assets.machine import processes_with
-from embed_assets.words import normalised_words
+from embed_assets.words import UNSPACED, normalised_words
 
 FORGOTTEN = "forgotten"
 """What stands in place of a text that quotes a forgotten document."""
 RUN = 8
 """Words in a row that two texts share only where one quotes the other, or both a third."""
 LEAST_WORDS, LEAST_CHARACTERS = 2, 12
-"""Of a text that is shorter than RUN, and is looked for as a whole."""
+"""Of a text that is shorter than RUN, and is looked for where it stands as a whole piece."""
+PREVIEWS = frozenset({"preview", "labelled_matches", "tested_and_trained"})
+"""Labels of metadata that quotes documents as they were at the time. It goes whatever it says:
+nobody knows any more what a PDF held before it changed.
+"""
+MARKDOWN = "md_str"
+"""Where Dagster keeps the text of metadata in markdown."""
+WHITE_SPACE, TAG = re.compile(r"\s"), re.compile(r"<[^<>]*>")
+QUOTE = re.compile(r"""["“”„«»‘`]|(?<!\w)['’]|['’](?!\w)""")
+"""A quotation mark, and no apostrophe."""
+AROUND_WORD = re.compile(r"^[\W_]+|[\W_]+$")
 LEAST_PREFIX = 6
 """Characters of a name that are looked for where a line was cut off in it."""
 CUT = "…"
@@ -75,26 +85,30 @@ class Traces:
         self._kept = {other for other in other_names if any(name in other for name in names)}
         longest_first = sorted({*self._places, *self._kept}, key=lambda form: (-len(form), form))
         self._pattern = re.compile("|".join(map(re.escape, longest_first)), re.IGNORECASE)
-        self._known = {run for text in texts for run in _runs(text)}
-        self._known -= {run for text in other_texts for run in _runs(text)}
-        self._sizes: dict[str, set[int]] = defaultdict(set)
-        for run in self._known:
-            first, *rest = run.split(" ")
-            self._sizes[first].add(1 + len(rest))
+        self._runs: set[str] = set()
+        self._short: set[str] = set()
+        for text in texts:
+            words = normalised_words(text)
+            if len(words) >= RUN:
+                self._runs.update(" ".join(words[i : i + RUN]) for i in _starts(words))
+            elif len(words) >= LEAST_WORDS and sum(map(len, words)) >= LEAST_CHARACTERS:
+                self._short.add(_as_written(text))
+        self._begins = {run.partition(" ")[0] for run in self._runs}
+        for text in other_texts:  # many: none is kept
+            self._runs.difference_update(run for _, run in self._known_runs(normalised_words(text)))
+            self._short -= {_as_written(text)}.union(*map(_pieces, text.split("\n")))
 
     def redact(self, text: str) -> str:
-        """The text without names, and without the lines that quote a document.
+        """The text without names, without the lines that quote a document, and without previews.
 
         What stands in JSON is read as such, however deep, and stays JSON.
         """
-        if text.lstrip()[:1] in ("{", "["):
-            try:
-                value = json.loads(text)
-            except ValueError:
-                pass
-            else:
-                redacted = self._redact_value(value)
-                return text if redacted == value else json.dumps(redacted)
+        value = _as_json(text)
+        if value is not None:
+            redacted = self._redact_value(value)
+            return text if redacted == value else json.dumps(redacted)
+        if _is_address(text):
+            return self.without_names(text)
         lines = text.split("\n")
         quoted = self._quoting(lines)
         return "\n".join(
@@ -108,7 +122,10 @@ class Traces:
 
     def quotes(self, text: str) -> bool:
         """Whether a text says something that a document says, or that was asked about it."""
-        return bool(self._quoting([text]))
+        value = _as_json(text)
+        if value is not None:
+            return any(map(self.quotes, _strings(value)))
+        return not _is_address(text) and bool(self._quoting(text.split("\n")))
 
     def without_names(self, text: str) -> str:
         """The text with something else in place of each name, and of its beginning before a `…`."""
@@ -125,7 +142,8 @@ class Traces:
             return [self._redact_value(item) for item in value]
         if isinstance(value, dict):
             return {
-                self.without_names(key): self._redact_value(item) for key, item in value.items()
+                self.without_names(key): self._redact_value(item)
+                for key, item in _without_preview(value).items()
             }
         return value
 
@@ -143,29 +161,90 @@ class Traces:
 
     def _quoting(self, lines: list[str]) -> set[int]:
         """Numbers of the lines that quote a document. A quotation may go on in the next line."""
-        if not self._known:
-            return set()
-        words: list[str] = []
-        line_of: list[int] = []
-        for number, line in enumerate(lines):
-            found = normalised_words(line)
-            words += found
-            line_of += [number] * len(found)
         quoting: set[int] = set()
-        for start, word in enumerate(words):
-            for size in self._sizes.get(word, ()):
-                if " ".join(words[start : start + size]) in self._known:
-                    quoting.update(line_of[start : start + size])
+        if self._runs:
+            words: list[str] = []
+            line_of: list[int] = []
+            for number, line in enumerate(lines):
+                found = normalised_words(html.unescape(line))
+                words += found
+                line_of += [number] * len(found)
+            for start, _ in self._known_runs(words):
+                quoting.update(line_of[start : start + RUN])
+        if self._short:
+            quoting.update(n for n, line in enumerate(lines) if self._short & _pieces(line))
+            if len(lines) < RUN and _as_written("\n".join(lines)) in self._short:
+                quoting.update(range(len(lines)))
         return quoting
 
+    def _known_runs(self, words: list[str]) -> Iterator[tuple[int, str]]:
+        """Where a run that is looked for begins among these words, and the run."""
+        for start in _starts(words):
+            if words[start] in self._begins:
+                run = " ".join(words[start : start + RUN])
+                if run in self._runs:
+                    yield start, run
 
-def _runs(text: str) -> Iterator[str]:
-    """Runs of words by which a quotation of a text is known: of a short one, all its words."""
-    words = normalised_words(text)
-    size = min(RUN, len(words))
-    if size >= LEAST_WORDS and sum(map(len, words)) >= LEAST_CHARACTERS:
-        for start in range(len(words) - size + 1):
-            yield " ".join(words[start : start + size])
+
+def _starts(words: list[str]) -> range:
+    """Where a run may begin."""
+    return range(len(words) - RUN + 1)
+
+
+def _is_address(text: str) -> bool:
+    """Whether a text is an identifier or an address, and no language: it has no white space.
+
+    What is written without spaces is language all the same.
+    """
+    return not WHITE_SPACE.search(text) and not UNSPACED.search(text)
+
+
+def _pieces(line: str) -> set[str]:
+    """What a short text may be the whole of: a line, a cell, an element of HTML, a quotation."""
+    parts = [html.unescape(part) for part in (line, *line.split("|"), *TAG.split(line))]
+    quotations = [between for part in parts for between in QUOTE.split(part)[1:-1]]
+    return {_as_written(part) for part in (*parts, *quotations) if not _is_address(part)}
+
+
+def _as_written(text: str) -> str:
+    """Words without case and without the signs around each; those within tell `a_b` from `a b`."""
+    words = (AROUND_WORD.sub("", w) for w in unicodedata.normalize("NFKC", text).casefold().split())
+    return " ".join(filter(None, words))
+
+
+def _as_json(text: str) -> Any:
+    """The object or array that a text is; None where it is none."""
+    if text.lstrip()[:1] in ("{", "["):
+        with suppress(ValueError):
+            return json.loads(text)
+    return None
+
+
+def _strings(value: Any) -> Iterator[str]:
+    """Every text in a JSON value, but for keys."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list | dict):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _strings(item)
+
+
+def _without_preview(value: dict[str, Any]) -> dict[str, Any]:
+    """Metadata of Dagster without what stands under one of PREVIEWS.
+
+    An entry names its label; a check's metadata has the label as key.
+    """
+    label, entry = value.get("label"), value.get("entry_data")
+    if isinstance(label, str) and label in PREVIEWS and isinstance(entry, dict):
+        return value | {"entry_data": _emptied(entry)}
+    return {
+        key: _emptied(item) if key in PREVIEWS and isinstance(item, dict) else item
+        for key, item in value.items()
+    }
+
+
+def _emptied(entry: dict[str, Any]) -> dict[str, Any]:
+    return entry | {MARKDOWN: FORGOTTEN} if MARKDOWN in entry else entry
 
 
 def _forms(name: str) -> set[str]:
@@ -195,8 +274,15 @@ def files_below(folder: Path) -> list[Path]:
 def redact_file(file: Path, traces: Traces) -> bool:
     """Redact a file, or remove it; whether anything was to be done.
 
-    BusyError where other programs hold it for too long.
+    There is nothing to do where the file is gone, or is a link to one that is. BusyError where
+    other programs hold it for too long.
     """
+    with suppress(FileNotFoundError):
+        return _redact_file(file, traces)
+    return False
+
+
+def _redact_file(file: Path, traces: Traces) -> bool:
     with file.open("rb") as stream:
         begins = stream.read(len(SQLITE))
     if begins == SQLITE:
@@ -208,11 +294,15 @@ def redact_file(file: Path, traces: Traces) -> bool:
         return False  # pictures, weights
     text = content.decode("utf-8", "surrogateescape")
     redacted = traces.redact(text)
+    if file.suffix.lower() in PAGES:
+        shown = html.unescape(TAG.sub("\n", text))
+        if redacted == text and traces.redact(shown) == shown:
+            return False
+        file.unlink()
+        return True
     if redacted == text:
         return False
-    if file.suffix.lower() in PAGES:
-        file.unlink()
-    elif file.suffix.lower() in LOGS:
+    if file.suffix.lower() in LOGS:
         _write_over(file, redacted, len(content))
     else:
         _replace(file, lambda fresh: fresh.write_bytes(_encoded(redacted)))
@@ -233,9 +323,12 @@ def _write_over(file: Path, text: str, size: int) -> None:
 def _replace(file: Path, write: Callable[[Path], object]) -> None:
     """Put another file in the place of one, whole or not at all."""
     fresh = file.with_name(f"{file.name}.redacting")
-    write(fresh)
-    shutil.copymode(file, fresh)
-    fresh.replace(file)
+    try:
+        write(fresh)
+        shutil.copymode(file, fresh)
+        fresh.replace(file)
+    finally:
+        fresh.unlink(missing_ok=True)
 
 
 def redact_parquet(file: Path, traces: Traces) -> bool:

@@ -1,10 +1,12 @@
 """A PDF is forgotten: with its copies, under all its names, even if the command is killed."""
 
 import json
-import os
 import shutil
+import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import dagster as dg
@@ -17,6 +19,7 @@ from embed_assets.command.forget import forget_documents, forget_text, remember_
 from embed_assets.errors import ProjectError
 from embed_assets.partitions import DOCUMENTS
 from embed_assets.questions.labelled.report import report_matches
+from embed_assets.resources.answers import AnswerStore, reply_now
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.tables import TABLES
 from embed_assets_tests.command.conftest import Project
@@ -39,9 +42,10 @@ def paths_on_record(project: Project) -> list[str]:
 
 def marks(project: Project) -> set[tuple[str, str]]:
     """What stands in the home of the marks, but for the record of what was forgotten."""
+    columns = ("", " forgotten.path", " forgotten.document_id", " forgotten.command")
+    record = {f"warehouse.duckdb{column}" for column in columns}
     found = find_marks(project.settings.home, MARKS)
-    on_record = ("warehouse.duckdb", "warehouse.duckdb forgotten.")
-    return {(place, m) for place, m in found if m == "zorblatt" or not place.startswith(on_record)}
+    return {(place, m) for place, m in found if m == "zorblatt" or place not in record}
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +121,76 @@ def test_a_document_that_moved_is_forgotten_under_all_its_names(told):
     (told.pdfs / "vantrupe-moved.pdf").rename(told.pdfs / "vantrupe.pdf")
     assert not told.ingest().changed
     assert paths_on_record(told) == ["a.pdf", "b.pdf"]
+
+
+def test_a_document_that_left_is_forgotten_under_all_its_names(told):
+    """Nothing of it is on record but what it was called: Dagster's files still name it."""
+    (told.pdfs / "vantrupe.pdf").rename(told.pdfs / "vantrupe-moved.pdf")
+    told.ingest()
+    content = (told.pdfs / "vantrupe-moved.pdf").read_bytes()
+    (told.pdfs / "vantrupe-moved.pdf").unlink()
+    told.ingest()
+    assert ("warehouse.duckdb departed.path", "vantrupe") in marks(told)
+    said = forget(told, "vantrupe.pdf")
+    assert [row["path"] for row in said["documents"]] == ["vantrupe.pdf"]
+    assert marks(told) == set()
+    (told.pdfs / "other.pdf").write_bytes(content)
+    told.ingest()
+    assert paths_on_record(told) == ["a.pdf", "b.pdf"]
+
+
+def test_a_document_whose_place_another_took_is_forgotten_and_the_other_is_not(told):
+    """It lies there no more: the path means the other, and the one before goes by its old name."""
+    (told.pdfs / "vantrupe.pdf").rename(told.pdfs / "vantrupe-moved.pdf")
+    told.ingest()
+    (told.pdfs / "a.pdf").replace(told.pdfs / "vantrupe-moved.pdf")
+    told.ingest()
+    assert paths_on_record(told) == ["b.pdf", "vantrupe-moved.pdf"]
+    assert forget(told, "vantrupe.pdf")["documents"][0]["path"] == "vantrupe.pdf"
+    assert paths_on_record(told) == ["b.pdf", "vantrupe-moved.pdf"]
+    assert told.warehouse.count("departed") == 0
+    assert {mark for _, mark in marks(told)} == {"vantrupe"}  # of the one that stays
+
+
+@pytest.fixture
+def left_before(told: Project) -> tuple[str, str]:
+    """Id and sha256 of the marked document, which left when nobody noted yet what leaves."""
+    sql = "SELECT document_id, sha256 FROM raw_pdfs WHERE path = 'vantrupe.pdf'"
+    key, sha256 = told.warehouse.read(sql).row(0)
+    (told.pdfs / "vantrupe.pdf").unlink()
+    told.ingest()
+    told.warehouse.replace("departed", TABLES["departed"].empty())
+    return key, sha256
+
+
+def test_what_left_before_that_was_kept_is_known_by_the_split_that_it_had(told, left_before):
+    with pytest.raises(ProjectError, match="neither on record nor in"):
+        forget(told, "vantrupe.pdf")
+    split = pl.DataFrame({"kind": ["document"], "id": [left_before[0]], "split": ["train"]})
+    told.warehouse.replace("split_assignments", split)
+    assert forget(told, "vantrupe.pdf")["rows"]["split_assignments"] == 1
+    assert marks(told) == set()
+    assert told.warehouse.read("SELECT sha256 FROM forgotten").item() == ""  # nobody knows it
+
+
+def test_what_left_before_that_was_kept_is_known_by_whom_answers_are_about(told, left_before):
+    with AnswerStore(path=str(told.settings.answers)).open("m", "1", "s") as answers:
+        answers.put("k", reply_now("The zorblatt", 1, 1))
+        answers.use([(left_before[0], "k")])
+    assert forget(told, "vantrupe.pdf")["rows"]["answers"] == 1
+    assert marks(told) == set()
+
+
+def test_what_left_before_that_was_kept_is_known_by_the_pairs_of_a_version(told, left_before):
+    key, sha256 = left_before
+    texts = ("question_id", "anchor", "positive", "chunk_id")
+    pair = dict.fromkeys(texts, "a zorblatt") | {"document_id": key, "path": "vantrupe.pdf"}
+    file = told.settings.models / "v1" / "pairs.parquet"
+    file.parent.mkdir(parents=True)
+    pl.DataFrame([pair | {"sha256": sha256, "relevant_chunk_ids": ["c"]}]).write_parquet(file)
+    forget(told, "vantrupe.pdf")
+    assert pl.read_parquet(file)["anchor"].to_list() == ["forgotten"]
+    assert told.warehouse.read("SELECT sha256 FROM forgotten").item() == sha256
 
 
 def test_a_file_that_was_never_ingested_is_kept_out(told):
@@ -200,6 +274,36 @@ def test_versions_that_were_trained_on_it_or_went_on_from_one_are_listed_and_nam
     assert recorded.to_list() == [["2", "3"]]
 
 
+def test_what_the_ui_showed_of_earlier_contents_goes_though_nobody_knows_them(told):
+    told.ingest()
+    text = " ".join(told.chunks_of("vantrupe.pdf")[0].split())
+    with told.instance() as instance:
+        table = f"| anchor | positive |\n| --- | --- |\n| What is owed? | {text} |"
+        shown = {"preview": dg.MetadataValue.md(table)}
+        instance.report_runless_asset_event(
+            dg.AssetMaterialization("training_pairs", metadata=shown)
+        )
+    told.put("vantrupe.pdf", says="harmless")
+    told.ingest()
+    assert ("dagster/history/runs/index.db asset_keys.last_materialization", "zorblatt") in marks(
+        told
+    )
+    forget(told, "vantrupe.pdf")
+    assert marks(told) == set()
+
+
+def test_a_page_that_says_what_an_asset_is_called_leaves_dagsters_records_alone(told):
+    (told.pdfs / "title.pdf").write_text("Parsed markdown")
+    told.ingest()
+    with told.instance() as instance:
+        before = {key.to_user_string() for key in instance.all_asset_keys()}
+        forget(told, "title.pdf")
+        assert {key.to_user_string() for key in instance.all_asset_keys()} == before
+        event = instance.get_latest_materialization_event(dg.AssetKey("parsed_markdown"))
+        assert event
+        assert all(instance.all_logs(run.run_id) for run in instance.get_runs())
+
+
 @dg.job
 def nothing() -> None:
     """A run that does nothing."""
@@ -248,20 +352,34 @@ def test_what_a_run_wrote_of_it_meanwhile_goes_too(told, monkeypatch):
     assert marks(told) == set()
 
 
-def test_while_another_command_is_at_work_nothing_is_forgotten(told, tmp_path):
-    child = os.fork()
-    if child == 0:  # holds the lock until it is told to end
-        with command_lock(told.settings.home):
-            (tmp_path / "held").touch()
-            while not (tmp_path / "end").exists():
-                pass
-        os._exit(0)
-    try:
-        while not (tmp_path / "held").exists():
-            pass
-        with pytest.raises(ProjectError, match="Another embed-assets command is at work"):
-            forget(told, "vantrupe.pdf")
-    finally:
-        (tmp_path / "end").touch()
-        os.waitpid(child, 0)
-    assert paths_on_record(told) == ["a.pdf", "b.pdf", "vantrupe.pdf"]
+HOLD = """
+import sys
+from filelock import FileLock
+with FileLock(sys.argv[1]):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_while_another_command_is_at_work_forget_waits_and_says_so_once(told, capfd):
+    pipe, lock = subprocess.PIPE, command_lock(told.settings.home).lock_file
+    command = [sys.executable, "-c", HOLD, str(lock)]
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as other:
+        assert other.stdout
+        assert other.stdout.readline() == "held\n"
+        said: list[str] = []
+
+        def end_when_it_waits() -> None:
+            while "Waiting for that to end" not in "".join(said):
+                said.append(capfd.readouterr().err)
+            said.extend(paths_on_record(told))
+            other.communicate()
+
+        watching = Thread(target=end_when_it_waits)
+        watching.start()
+        forget(told, "vantrupe.pdf")
+        watching.join()
+    assert said[-3:] == ["a.pdf", "b.pdf", "vantrupe.pdf"]  # nothing happened before
+    assert "".join(said).count("At work in this home: an embed-assets command") == 1
+    assert f"process {other.pid}" in "".join(said)
+    assert paths_on_record(told) == ["a.pdf", "b.pdf"]

@@ -20,7 +20,7 @@ from embed_assets.automation import jobs
 from embed_assets.automation.runs import PROMOTE, ROLLBACK, TRAIN, at_work, command_lock
 from embed_assets.command.champion import promote_version, roll_back
 from embed_assets.command.pipeline import prepare_home
-from embed_assets.comparison.decisions import promote_by_hand
+from embed_assets.comparison.decisions import promote_by_hand, withdraw_versions
 from embed_assets.definitions import build_definitions
 from embed_assets.errors import ProjectError
 from embed_assets.models.registry import aliases, make_champion
@@ -178,6 +178,26 @@ def test_figures_of_both_stand_side_by_side_on_the_same_questions_and_corpus_alo
     assert "| s | 0.6000 | 0.5000 |" in second.table
     third = promote_by_hand(home.warehouse, home.tracking, "3", BY_TEST)
     assert third.scores == {"s": (0.9, None)}
+
+
+def test_a_rollback_passes_over_a_version_whose_folder_is_gone(home):
+    for version in "123":
+        promote_version(home.settings, version, None)
+    shutil.rmtree(home.settings.models / "v2")
+    assert roll_back(home.settings, None)[0] == {"champion": "1", "previous": None}
+    assert home.aliases == {"champion": "1", "challenger": None, "previous": None}
+
+
+def test_a_withdrawn_champion_gives_way_to_the_newest_that_can_serve_and_its_mark_says_why(home):
+    for version in "123":
+        promote_version(home.settings, version, None)
+    shutil.rmtree(home.settings.models / "v2")
+    taken, change = withdraw_versions(home.warehouse, home.tracking, ["3"], BY_TEST)
+    assert taken == ["3"]
+    assert change
+    assert (change.champion, change.previous) == ("1", None)
+    assert home.tags("1")[MADE_CHAMPION].endswith(f"{BY_TEST.who}: {BY_TEST.why}")
+    assert withdraw_versions(home.warehouse, home.tracking, ["3"], BY_TEST) == ([], None)
 
 
 # The jobs of the UI.

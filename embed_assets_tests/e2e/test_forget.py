@@ -138,7 +138,7 @@ def test_dagster_and_mlflow_still_read_their_records(forgotten, monkeypatch):
         event = instance.get_latest_materialization_event(dg.AssetKey("training_pairs"))
         assert event is not None
         assert event.asset_materialization is not None
-        assert "| forgotten |" in str(event.asset_materialization.metadata["preview"].value)
+        assert event.asset_materialization.metadata["preview"].value == "forgotten"
     status = project.call("status", "--json").result
     assert status["models"]["champion"] is None
     lineage = project.call("lineage", "1", "--json").result
@@ -154,6 +154,14 @@ def test_a_version_says_that_it_can_not_be_trained_again(told, forgotten):
     assert after.result["pairs"]["redacted"] > 0
     assert after.result["pairs"]["rows"] == before.result["pairs"]["rows"]
     assert forgotten[0].call("retrain", "1").status == 2
+
+
+def test_what_is_remembered_does_not_come_back_to_the_pairs_of_a_version(forgotten, tmp_path):
+    project = forgotten[0].copy(tmp_path)
+    redacted = project.call("retrain", "1", "--check", "--json").result["pairs"]["redacted"]
+    assert project.call("forget", "--remember", NAME).status == 0
+    after = project.call("retrain", "1", "--check", "--json")
+    assert (after.status, after.result["pairs"]["redacted"]) == (1, redacted)
 
 
 def test_neither_its_name_nor_its_bytes_come_in_again(forgotten, tmp_path):

@@ -14,6 +14,7 @@ from embed_assets.models.registry import (
     make_champion,
     roll_back,
     why_withdrawn,
+    withdraw,
 )
 from embed_assets.resources.tracking import MADE_CHAMPION, REPLACED, WITHDRAWN, Tracking
 from embed_assets.resources.warehouse import Warehouse
@@ -133,6 +134,20 @@ def test_a_promotion_that_was_killed_half_way_is_finished_by_the_next(
     assert _aliases(tracking) == {"champion": "3", "previous": "2"}
     assert MADE_CHAMPION in tags(tracking, "3")
     assert tags(tracking, "3")[REPLACED] == "2"
+
+
+@pytest.mark.parametrize("calls", range(1, 5))
+def test_a_withdrawal_that_was_killed_half_way_is_finished_by_the_next(
+    tracking, monkeypatch, calls: int
+):
+    crown(tracking, "1", "2", "3")
+    with monkeypatch.context() as patch:
+        dies_at(patch, calls)
+        with suppress(KeyboardInterrupt):
+            withdraw(tracking, ["3"], BY_TEST)
+    withdraw(tracking, ["3"], BY_TEST)
+    assert _aliases(tracking) == {"champion": "2", "previous": "1"}
+    assert WITHDRAWN in tags(tracking, "3")
 
 
 def dies_at(patch: pytest.MonkeyPatch, call: int) -> None:

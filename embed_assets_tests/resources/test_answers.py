@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import textwrap
@@ -156,6 +157,31 @@ def test_answers_about_a_document_are_forgotten_but_not_those_about_another_too(
         assert answers.known(["only", "both", "before", "other"]) == {"both", "other"}
     assert store.forget(["a"], lambda _: False) == 0
     assert store.forget(["b"], lambda _: False) == 2
+
+
+def test_an_answer_noted_to_be_about_another_document_stays_whatever_it_says(store):
+    with store.open("m", "1", "s") as answers:
+        answers.put("k", reply_now("a sentence that both have", 1, 1))
+        answers.use([("b", "k")])
+    assert store.forget(["a"], lambda _: True) == 0
+
+
+def test_what_was_deleted_leaves_no_bytes_whatever_sqlite_was_built_with(store, monkeypatch):
+    connect = sqlite3.connect
+
+    def connect_careless(*args, **kwargs):
+        connection = connect(*args, **kwargs)
+        connection.execute("PRAGMA secure_delete = OFF")
+        return connection
+
+    monkeypatch.setattr(sqlite3, "connect", connect_careless)
+    with store.open("m", "1", "s") as answers:
+        for i in range(8):
+            answers.put(f"k{i}", reply_now(f"The {'zorblatt' if i == 3 else 'pump'} is {i}", 1, 1))
+        answers.use([("a", "k3")])
+    assert store.forget(["a"], lambda _: False) == 1
+    for file in Path(store.path).parent.iterdir():
+        assert b"zorblatt" not in file.read_bytes()
 
 
 def test_a_home_without_answers_has_none_to_forget(store):

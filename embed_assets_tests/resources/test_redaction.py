@@ -6,8 +6,10 @@ import zlib
 from contextlib import closing
 from pathlib import Path
 
+import dagster as dg
 import polars as pl
 import pytest
+from dagster import deserialize_value, serialize_value
 
 from embed_assets.errors import BusyError
 from embed_assets.resources.redaction import (
@@ -90,6 +92,93 @@ def test_a_name_that_contains_it_and_a_text_that_another_document_has_too_stay()
     assert traces.redact("a.pdf data.pdf x/a.pdf") == "gone-1 data.pdf x/gone-1"
     assert traces.redact(TEXT) == TEXT
     assert traces.redact(QUESTION) == FORGOTTEN
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"asset_key": ["parsed_markdown"], "description": "says Parsed markdown, and more"}',
+        "[ab12](http://127.0.0.1:5000/#/runs/ab12?workflowType=machine_learning)",
+        "Other manual: table of contents, page 2",
+        "read parsed_markdown\nparsed_markdown",
+    ],
+)
+def test_a_short_text_is_no_part_of_an_address_nor_of_a_line_that_says_more(text):
+    short = ["Parsed markdown", "Machine learning", "Table of contents"]
+    assert Traces(NAMES, short).redact(text) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("a\n- **Table of Contents**\nb", f"a\n{FORGOTTEN}\nb"),
+        ("| x | Table of contents |", f"| {FORGOTTEN} |"),
+        ("no match: “Table of contents” (a.pdf)", FORGOTTEN),
+        ("<td>Table of contents</td>", FORGOTTEN),
+        ('["Table of contents", 1]', f'["{FORGOTTEN}", 1]'),
+        ("Table of\ncontents", f"{FORGOTTEN}\n{FORGOTTEN}"),
+    ],
+)
+def test_a_short_text_goes_where_it_is_a_whole_piece(text, left):
+    assert Traces(NAMES, ["Table of contents"]).redact(text) == left
+
+
+def test_what_is_written_without_spaces_is_no_address():
+    text = "阀门在四巴的压力下打开并在三巴关闭"
+    assert Traces(NAMES, [text]).redact(f"他说{text}") == FORGOTTEN
+
+
+def test_a_sentence_that_another_document_has_too_is_no_quotation():
+    shared = "The warranty lasts two years from the date of delivery of the goods."
+    traces = Traces(
+        NAMES, [f"Of A. {shared} Only A.", "See annex four"], [], [f"B: {shared}\nSee annex four"]
+    )
+    assert not traces.quotes(f'["How long?"] {shared}')
+    assert not traces.quotes("See annex four")
+    assert traces.quotes(f"Of A. {shared}")
+
+
+@pytest.mark.parametrize("label", ["preview", "labelled_matches"])
+def test_a_preview_of_texts_goes_whatever_it_says_and_dagster_still_reads_the_event(traces, label):
+    shown = {label: dg.MetadataValue.md("| Nobody knows this any more |"), "n": 1}
+    event = dg.AssetMaterialization("training_pairs", metadata=shown)
+    check = dg.AssetCheckEvaluation(
+        asset_key=dg.AssetKey("training_pairs"), check_name="c", passed=True, metadata=shown
+    )
+    for said in (event, check):
+        redacted = deserialize_value(traces.redact(serialize_value(said)), type(said))
+        assert redacted.metadata == {
+            label: dg.MetadataValue.md(FORGOTTEN),
+            "n": dg.IntMetadataValue(1),
+        }
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [
+        '<h4 dir="auto">What is the pump&#39;s highest pressure?</h4><p>x</p>',
+        "<li>&#34;et la venderesse d&#39;<b>Acme</b>\nont sign&eacute; l&#39;an dernier&#34;</li>",
+        "<i>&Uuml;ber.pdf</i>",
+    ],
+)
+def test_a_page_goes_whatever_signs_and_tags_stand_in_what_it_quotes(tmp_path, shown):
+    asked = "What is the pump's highest pressure?"
+    long = "Seuls l'acheteur et la venderesse d'Acme ont signé l'an dernier"
+    traces = Traces({"Über.pdf": "gone-1"}, [asked, long])
+    page, other = tmp_path / "page.html", tmp_path / "other.html"
+    page.write_text(f"<html><body>{shown}</body></html>")
+    other.write_text("<p>What is the pump&#39;s lowest pressure?</p>")
+    assert redact_file(page, traces)
+    assert not page.exists()
+    assert not redact_file(other, traces)
+    assert other.exists()
+
+
+def test_a_link_to_a_file_that_is_gone_is_nothing_to_redact(tmp_path, traces):
+    link = tmp_path / "latest.log"
+    link.symlink_to("gone.log")
+    assert files_below(tmp_path) == [link]
+    assert not redact_file(link, traces)
 
 
 def cells(file: Path, sql: str) -> list[tuple]:
