@@ -227,7 +227,8 @@ def report(rows: Sequence[dict[str, Any]]) -> None:
         ]
         means = [
             f"{statistics.fmean(row['change'][name] for row in own):+.4f}"
-            for name in own[-1]["change"]
+            for name in (NEW, EARLIER, GENERAL)
+            if name in own[-1]["change"]
         ]
         print(f"| {arm} | {' | '.join([*costs, *means])} |")
 

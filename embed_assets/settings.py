@@ -263,9 +263,9 @@ class Training(Group):
     )
     merge: Annotated[Merge | None, FINETUNED_MODEL] = Field(
         default=None,
-        description="Share of the tuned weights in the model, the rest being the base's: a guard "
-        "against forgetting. `best`: the one of four that is best on validation. Unset: 1, and 0.5 "
-        "where most questions are extractive",
+        description="Share of the tuned weights in the model, the rest being those that the "
+        "training started from: a guard against forgetting. `best`: the one of four that is best "
+        "on validation. Unset: 1, and 0.5 where most questions are extractive",
     )
     retrain_from: Annotated[RetrainFrom, FINETUNED_MODEL] = Field(
         default="base",

@@ -26,7 +26,7 @@ class TrainingConfig(Training):
     """All that the child needs to know: the training settings, and what follows from them.
 
     Frames are parquet files in `folder`. batch_size: pairs over all processes. merge: share of the
-    tuned weights that is kept, the rest being the base's, or `best`, by validation.
+    tuned weights that is kept, the rest being those before them, or `best`, by validation.
     trained_from: version that is trained on from, and start: its folder; None: the base.
     base_ndcg_at_10: the base model's on the validation questions. seconds_between_checkpoints: what
     a killed run loses, at most.
@@ -51,6 +51,11 @@ class TrainingConfig(Training):
     warmup_share: float = 0.1
     base_ndcg_at_10: float | None = None
     seconds_between_checkpoints: float = 300.0
+
+    @property
+    def source(self) -> str:
+        """Where the weights are that the training starts from."""
+        return str(self.start or self.base)
 
     @property
     def told(self) -> dict[str, Any]:

@@ -155,7 +155,7 @@ def _is_finished(checkpoint: Path, config: TrainingConfig) -> bool:
 
 def _model(config: TrainingConfig, machine: Machine) -> Any:
     """The model that the training starts from, ready to be trained."""
-    model = load_model(str(config.start or config.base), config.token_limit, machine)
+    model = load_model(config.source, config.token_limit, machine)
     model.prompts = {"query": config.query_prompt, "document": config.document_prompt}
     set_dropout(model, 0.0)
     if config.method == "lora":
@@ -174,20 +174,20 @@ def _merge(
     progress: Progress,
     machine: Machine,
 ) -> dict[str, float]:
-    """Leave in the model the mix of base and tuned weights that the config asks for.
+    """Leave in the model the mix that the config asks for of tuned weights and those before them.
 
     Returns what the result says of it: the share, and its NDCG@10 on validation.
     """
     tuned = {name: weight.detach().clone() for name, weight in model.named_parameters()}
-    base_model = load_model(config.base, machine=machine).to(model.device)
-    base = dict(base_model.named_parameters())
+    source = load_model(config.source, machine=machine).to(model.device)
+    before = dict(source.named_parameters())
     scores = {1.0: tuned_score} if config.merge == "best" else {}
     for share in RATIOS if config.merge == "best" else (config.merge,):
-        put_weights(model, interpolate(base, tuned, share))
+        put_weights(model, interpolate(before, tuned, share))
         scores[share] = validation.score(model)[BEST_METRIC]
         progress.say(f"{share:.0%} of the tuned weights: validation NDCG@10 {scores[share]:.4f}")
     best = max(scores, key=lambda share: scores[share])
-    put_weights(model, interpolate(base, tuned, best))
+    put_weights(model, interpolate(before, tuned, best))
     return {"tuned_share": best, "best_validation_ndcg_at_10": scores[best]}
 
 

@@ -133,6 +133,8 @@ def fold_in_lora(model: Any) -> None:
 def interpolate(base: Mapping[str, Any], tuned: Mapping[str, Any], share: float) -> dict[str, Any]:
     """Weights between base (0) and tuned (1): Wortsman et al. 2022, 'Robust fine-tuning'.
 
+    base: what the training started from.
+
     A line is enough; sentence-transformers' own merging would bring mergekit with it.
     """
     return {name: base[name].lerp(weight, share) for name, weight in tuned.items()}

@@ -93,11 +93,12 @@ def test_a_killed_training_ends_as_an_unbroken_one(
     assert result[best] == pytest.approx(said[best], abs=1e-6)
 
 
-def test_a_training_begins_with_the_weights_that_it_starts_from(
-    tmp_path: Path, tiny_model: Path
+@pytest.mark.parametrize("merge", [1.0, 0.5])
+def test_a_training_begins_with_the_weights_that_it_starts_from_and_mixes_them_in(
+    tmp_path: Path, tiny_model: Path, merge: float
 ) -> None:
     first, _ = train_here(tmp_path / "first", tiny_model, epochs=1)
-    still = {"epochs": 1, "learning_rate": 1e-9}
+    still = {"epochs": 1, "learning_rate": 1e-9, "merge": merge}
     again, _ = train_here(tmp_path / "again", tiny_model, start=first.model, **still)
     anew, _ = train_here(tmp_path / "anew", tiny_model, **still)
     assert largest_difference(weights_of(again), weights_of(first)) < 1e-5
