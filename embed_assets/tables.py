@@ -396,6 +396,16 @@ _TABLES = (
                 "Parquet file of the pairs that it was trained on, relative to the home",
                 nullable=True,
             ),
+            "base_revision": _text(
+                "Revision of the base in its hub, or version of its package", nullable=True
+            ),
+            "splits": _text(
+                "Questions of each split at the time, as JSON: split and count", nullable=True
+            ),
+            "seconds": _number("Seconds that the training took", nullable=True),
+            "energy_wh": _number(
+                "Watt-hours that the machine took for it, where it can be read", nullable=True
+            ),
         },
     ),
     Table(

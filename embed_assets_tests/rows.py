@@ -1,6 +1,8 @@
 """Rows of the warehouse's tables, of one document each."""
 
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 import polars as pl
 
@@ -80,3 +82,23 @@ def question(document_id: str) -> pl.DataFrame:
         },
         schema=TABLES["synthetic_questions"].schema,
     )
+
+
+def filled(table: str, rows: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
+    """Rows of a table; what isn't given is empty, or null where it may be."""
+    columns, schema = TABLES[table].columns.items(), TABLES[table].schema
+    empty = {name: None if column.nullable else _empty(column.dtype) for name, column in columns}
+    return pl.DataFrame([{**empty, **row} for row in rows], schema=schema)
+
+
+def model(version: str, **known: Any) -> pl.DataFrame:
+    """A row of the table of models."""
+    return filled("models", [{"version": version, **known}])
+
+
+def _empty(dtype: Any) -> Any:
+    if isinstance(dtype, pl.List):
+        return []
+    if isinstance(dtype, pl.Datetime):
+        return NOW
+    return b"" if dtype == pl.Binary else "" if dtype == pl.String else 0

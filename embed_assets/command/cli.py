@@ -128,9 +128,10 @@ def lineage(
 ) -> None:
     """List the PDFs and questions that made a model."""
     with _session(pdfs, home, as_json) as (settings, emit):
-        from embed_assets.command.lineage import lineage_summary, lineage_text
+        from embed_assets.command.lineage import lineage_text
+        from embed_assets.training.lineage import version_lineage
 
-        summary = lineage_summary(settings, version)
+        summary = version_lineage(settings, version)
         emit(summary, lineage_text(summary))
 
 

@@ -23,6 +23,7 @@ from embed_assets.command.news import News
 from embed_assets.command.pipeline import prepare_home
 from embed_assets.errors import ProjectError, SettingsError
 from embed_assets.machine import Machine, this_machine
+from embed_assets.resources.pages import UI_VARIABLE as DAGSTER_UI_VARIABLE
 from embed_assets.resources.tracking import UI_VARIABLE, Tracking, without_password
 from embed_assets.settings import Settings
 
@@ -58,6 +59,7 @@ def serve(
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
             **os.environ,
             UI_VARIABLE: mlflow_url,
+            DAGSTER_UI_VARIABLE: commands["Dagster"][1],
             # Not on the command line: `ps` shows that, and the address may hold a password.
             "MLFLOW_BACKEND_STORE_URI": tracking.uri,
         }

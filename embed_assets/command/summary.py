@@ -6,7 +6,7 @@ from typing import Any
 import polars as pl
 
 from embed_assets.command.pipeline import Done
-from embed_assets.comparison.presentation import stored_promotion
+from embed_assets.comparison.tracked import stored_promotion
 from embed_assets.comparison.verdict import (
     headline_row,
     reservations,

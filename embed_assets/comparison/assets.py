@@ -7,20 +7,22 @@ from typing import Any
 import dagster as dg
 
 from embed_assets.charts import to_markdown
+from embed_assets.comparison.contents import write_report
 from embed_assets.comparison.general import general_version
 from embed_assets.comparison.measuring import measure_models
-from embed_assets.comparison.presentation import (
+from embed_assets.comparison.promotion import Evidence, Promotion, promote
+from embed_assets.comparison.tables import (
     baselines_table,
     charts,
     conditions_table,
     headline_table,
+)
+from embed_assets.comparison.tracked import (
     log_comparison,
     log_promotion,
     log_sentences,
     log_to_training,
-    write_report,
 )
-from embed_assets.comparison.promotion import Evidence, Promotion, promote
 from embed_assets.comparison.verdict import (
     Comparison,
     headline_row,

@@ -1,15 +1,14 @@
 """What a version's record says of its settings, whichever version of the project kept it."""
 
 import json
-from datetime import UTC, datetime
 
-import polars as pl
 import pytest
 
-from embed_assets.command.lineage import lineage_summary, lineage_text
+from embed_assets.command.lineage import lineage_text
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
-from embed_assets.tables import TABLES
+from embed_assets.training.lineage import version_lineage
+from embed_assets_tests.rows import model
 
 
 @pytest.mark.parametrize(
@@ -26,18 +25,9 @@ from embed_assets.tables import TABLES
 )
 def test_settings_that_were_set_are_told_from_what_the_others_came_to(tmp_path, kept, used, chosen):
     settings = Settings(pdfs=tmp_path, home=tmp_path / "home")
-    texts = dict.fromkeys(
-        ("base", "path", "input_version", "mlflow_run_id", "dagster_run_id", "code", "machine"), "x"
-    )
-    row = {
-        **texts,
-        "version": "1",
-        "trained_at": datetime.now(UTC),
-        "settings": kept and json.dumps(kept),
-    }
-    models = pl.DataFrame([row], schema=TABLES["models"].schema)
-    Warehouse(path=str(settings.warehouse)).replace("models", models)
-    summary = lineage_summary(settings, "1")
+    row = model("1", settings=kept and json.dumps(kept))
+    Warehouse(path=str(settings.warehouse)).replace("models", row)
+    summary = version_lineage(settings, "1")
     assert summary["settings"] == used
     said = [line for line in lineage_text(summary).splitlines() if line.startswith("Settings")]
     assert said == ([chosen] if chosen else [])

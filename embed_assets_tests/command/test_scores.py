@@ -5,11 +5,8 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-import polars as pl
 import pytest
 
 from embed_assets.command.scores import score_on_beir, scores_text
@@ -17,8 +14,8 @@ from embed_assets.errors import ProjectError, SettingsError
 from embed_assets.models.encoder import LocalEncoder
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
-from embed_assets.tables import TABLES
 from embed_assets_tests.evaluation.embeddings_server import EmbeddingsServer
+from embed_assets_tests.rows import model
 from embed_assets_tests.tiny_model import make_tiny_model
 
 TEXTS = {
@@ -196,11 +193,8 @@ def command(settings: Settings, *arguments: str) -> subprocess.CompletedProcess[
 
 def add_version(settings: Settings, version: str, folder: Path) -> None:
     """A row of the table of models, as a training leaves it."""
-    row: dict[str, Any] = dict.fromkeys(TABLES["models"].schema, "")
-    row |= {"version": version, "base": settings.model, "path": str(folder)}
-    row["trained_at"] = datetime.now(UTC)
-    frame = pl.DataFrame([row], schema=TABLES["models"].schema)
-    Warehouse(path=str(settings.warehouse)).replace("models", frame)
+    row = model(version, base=settings.model, path=str(folder))
+    Warehouse(path=str(settings.warehouse)).replace("models", row)
 
 
 def write_folder(folder: Path, qrels: Mapping[tuple[str, str], int]) -> Path:

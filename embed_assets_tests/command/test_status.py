@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 
 import polars as pl
@@ -14,9 +13,9 @@ from embed_assets.command.status import status_text
 from embed_assets.errors import SettingsError
 from embed_assets.graph import CORPUS_ASSETS, DOCUMENT_ASSETS
 from embed_assets.resources.ledger import UNPARTITIONED, Materialization, write_made
-from embed_assets.tables import TABLES
 from embed_assets.training.preparation import pairs_to_train, read_training_input
 from embed_assets_tests.readers import ENOUGH, read_or_die, write_documents
+from embed_assets_tests.rows import model
 from embed_assets_tests.training.test_preparation import SPLIT_PAIRS, pdfs
 
 # Dagster's own code calls its deprecated property when a resource is nested in another.
@@ -182,10 +181,7 @@ def test_where_mlflow_does_not_answer_it_says_so_and_ingests_all_the_same(projec
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     write_documents(project.pdfs, *ENOUGH)
     assert project.ingest().changed
-    row = dict.fromkeys(TABLES["models"].columns, "1") | {"trained_at": datetime.now(UTC)}
-    row |= {"fingerprints": ["1"]}
-    models = pl.DataFrame([row], schema=TABLES["models"].schema)
-    project.warehouse.replace("models", models)
+    project.warehouse.replace("models", model("1"))
     summary = project.status()
     assert summary["models"] == {"champion": None, "challenger": None, "previous": None}
     [said] = [row["reason"] for row in summary["waiting"] if row["what"] == "models"]
@@ -215,9 +211,7 @@ def test_pairs_that_the_settings_leave_out_are_not_new(project):
     chosen = pairs_to_train(read_training_input(warehouse).pairs, limited)
     home.mkdir(exist_ok=True)
     chosen.select("anchor", chunk_id="global_chunk_id").write_parquet(home / "pairs.parquet")
-    row = dict.fromkeys(TABLES["models"].columns, "1") | {"trained_at": datetime.now(UTC)}
-    row |= {"fingerprints": ["1"], "pairs": "pairs.parquet"}
-    warehouse.replace("models", pl.DataFrame([row], schema=TABLES["models"].schema))
+    warehouse.replace("models", model("1", pairs="pairs.parquet"))
     new = {n: project.status(max_pairs=n)["retraining"]["new_pairs"] for n in (2, 3)}
     assert new == {2: 0, 3: 1}
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-import polars as pl
 import pytest
 from dagster._core.test_utils import create_run_for_test
 
@@ -27,8 +26,8 @@ from embed_assets.models.registry import aliases, make_champion
 from embed_assets.resources.tracking import MADE_CHAMPION, WITHDRAWN, Tracking
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
-from embed_assets.tables import TABLES
 from embed_assets_tests.decisions import BY_TEST
+from embed_assets_tests.rows import filled
 from embed_assets_tests.tiny_model import make_tiny_model
 
 pytestmark = pytest.mark.filterwarnings("ignore:InitResourceContext.dagster_run is deprecated")
@@ -50,11 +49,8 @@ class Home:
         return self.tracking.client().get_model_version(self.tracking.name, version).tags
 
     def write(self, table: str, *rows: dict[str, Any]) -> None:
-        schema = TABLES[table].schema
-        blank = {name: 0 if dtype == pl.Int64 else "" for name, dtype in schema.items()}
-        frame = pl.DataFrame([blank | row for row in rows], schema=schema)
         with self.warehouse.transaction() as transaction:
-            transaction.upsert(table, frame)
+            transaction.upsert(table, filled(table, rows))
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,8 @@ import pytest
 
 from embed_assets.comparison.assets import comparison
 from embed_assets.comparison.general import BASE, TUNED, GeneralFigures
-from embed_assets.comparison.presentation import stored_promotion
 from embed_assets.comparison.promotion import Evidence, conditions, losses
+from embed_assets.comparison.tracked import stored_promotion
 from embed_assets.comparison.verdict import Comparison, stored_comparison
 from embed_assets.definitions import build_resources
 from embed_assets.errors import ProjectError
@@ -42,6 +42,7 @@ from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
 from embed_assets.tables import TABLES
 from embed_assets_tests.decisions import BY_TEST
+from embed_assets_tests.rows import filled
 from embed_assets_tests.tiny_model import WORDS, make_tiny_model
 
 SIZE = 32
@@ -176,9 +177,7 @@ def texts() -> list[tuple[int, str]]:
 
 
 def write(warehouse: Warehouse, table: str, values: list[dict[str, Any]]) -> None:
-    schema = TABLES[table].schema
-    blank = {name: 0 if dtype == pl.Int64 else "" for name, dtype in schema.items()}
-    warehouse.replace(table, pl.DataFrame([blank | value for value in values], schema=schema))
+    warehouse.replace(table, filled(table, values))
 
 
 def ones(block: Sequence[str], _: str | None) -> np.ndarray:
@@ -295,14 +294,11 @@ def test_a_model_that_wins_on_few_documents_alone_is_not_promoted(project):
 
 def ingest(warehouse: Warehouse, *texts: str) -> None:
     """One more document, of these chunks."""
-    blank = TABLES["chunks"].schema
     rows = [
-        {name: n if dtype == pl.Int64 else "" for name, dtype in blank.items()}
-        | {"document_id": "new", "chunk_id": f"new{n}", "chunk_text": text}
+        {"document_id": "new", "chunk_index": n, "chunk_id": f"new{n}", "chunk_text": text}
         for n, text in enumerate(texts)
     ]
-    frame = pl.DataFrame(rows, schema=blank)
-    warehouse.replace("chunks", frame, where={"document_id": ["new"]})
+    warehouse.replace("chunks", filled("chunks", rows), where={"document_id": ["new"]})
 
 
 def test_models_alike_are_no_better_though_an_ingest_changes_the_corpus_in_between(project):

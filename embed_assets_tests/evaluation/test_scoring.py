@@ -12,6 +12,7 @@ from embed_assets.evaluation.retrieval import Evaluation, evaluate_rankings
 from embed_assets.evaluation.scoring import RetrievalTask, measured_by, retrieval_task
 from embed_assets.resources.warehouse import Transaction, Warehouse
 from embed_assets.tables import TABLES
+from embed_assets_tests.rows import filled
 
 SIZES = (4, 2)
 
@@ -34,10 +35,8 @@ def ask(warehouse: Warehouse, question: str, chunk: str, split: str, anchor: str
 
 def add(warehouse: Warehouse, table: str, values: Mapping[str, object]) -> None:
     """Add a row, or put it where one of its key is; what isn't given is empty."""
-    schema, key = TABLES[table].schema, TABLES[table].key
-    blank = {name: 0 if dtype == pl.Int64 else "" for name, dtype in schema.items()}
-    frame = pl.DataFrame([{**blank, **values}], schema=schema)
-    warehouse.replace(table, frame, where={name: [values[name]] for name in key})
+    where = {name: [values[name]] for name in TABLES[table].key}
+    warehouse.replace(table, filled(table, [values]), where=where)
 
 
 class Model:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-import polars as pl
 import pytest
 
 from embed_assets.documents.folder import remove_documents
@@ -17,8 +16,8 @@ from embed_assets.models.registry import Version, make_champion
 from embed_assets.resources.tracking import Tracking
 from embed_assets.resources.warehouse import Warehouse, digest
 from embed_assets.settings import Settings
-from embed_assets.tables import TABLES
 from embed_assets_tests.decisions import BY_TEST
+from embed_assets_tests.rows import filled
 from embed_assets_tests.tiny_model import make_tiny_model
 
 ENOUGH = {
@@ -66,14 +65,8 @@ class Home:
         self.come(*"abc", at=SCORED - timedelta(hours=1))
 
     def write(self, table: str, *rows: dict[str, Any]) -> None:
-        schema = TABLES[table].schema
-        blank = {name: 0 if dtype.is_numeric() else "" for name, dtype in schema.items()}
-        blank = {n: [] if isinstance(schema[n], pl.List) else v for n, v in blank.items()}
-        binary = {n: b"" if schema[n] == pl.Binary else v for n, v in blank.items()}
-        times = {n: SCORED if isinstance(schema[n], pl.Datetime) else v for n, v in binary.items()}
         with self.warehouse.transaction() as transaction:
-            frame = pl.DataFrame([times | row for row in rows], schema=schema)
-            transaction.upsert(table, frame)
+            transaction.upsert(table, filled(table, rows))
 
     def come(self, *documents: str, at: datetime, text: str = "") -> None:
         for document in documents:

@@ -1,7 +1,6 @@
 """Whose embeddings stay in the warehouse."""
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 
 import duckdb
@@ -11,7 +10,7 @@ import pytest
 
 from embed_assets.models.embeddings import cached_embeddings, forget_embeddings
 from embed_assets.resources.warehouse import Warehouse
-from embed_assets.tables import TABLES
+from embed_assets_tests.rows import model
 
 
 @pytest.fixture
@@ -25,12 +24,8 @@ def embed(warehouse: Warehouse, *fingerprints: str) -> None:
 
 
 def add_versions(warehouse: Warehouse, fingerprints: Mapping[str, list[str] | None]) -> None:
-    models = [
-        dict.fromkeys(("base", "path", "input_version", "mlflow_run_id", "dagster_run_id"), "")
-        | {"version": version, "trained_at": datetime.now(UTC), "fingerprints": kept_under}
-        for version, kept_under in fingerprints.items()
-    ]
-    warehouse.replace("models", pl.DataFrame(models, schema=TABLES["models"].schema))
+    models = [model(version, fingerprints=kept) for version, kept in fingerprints.items()]
+    warehouse.replace("models", pl.concat(models))
 
 
 def kept(warehouse: Warehouse) -> set[str]:

@@ -1,6 +1,5 @@
 """What tests a model must not train it: found by the check, and never made."""
 
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from embed_assets.pairs.selection import drop_near_leaks
 from embed_assets.questions.statuses import KEPT, NEAR_DUPLICATE
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
-from embed_assets.tables import TABLES
+from embed_assets_tests.rows import filled
 
 ASKED = "Which pressure does the brine pump hold when the winch is off?"
 FAULT = "What does fault 17 of the brine pump in the long hall of the plant say to its warden?"
@@ -27,20 +26,8 @@ def warehouse(tmp_path: Path) -> Warehouse:
 
 
 def write(warehouse: Warehouse, table: str, *rows: dict[str, Any]) -> None:
-    schema = TABLES[table].schema
-    blank: dict[str, Any] = {}
-    for name, dtype in schema.items():
-        if dtype in (pl.Int64, pl.Float64):
-            blank[name] = 0
-        elif dtype == pl.List(pl.String):
-            blank[name] = []
-        elif isinstance(dtype, pl.Datetime):
-            blank[name] = datetime(2026, 11, 26, tzinfo=UTC)
-        else:
-            blank[name] = b"" if dtype == pl.Binary else ""
-    frame = pl.DataFrame([blank | row for row in rows], schema=schema)
     with warehouse.transaction() as transaction:
-        transaction.upsert(table, frame)
+        transaction.upsert(table, filled(table, rows))
 
 
 def result_of(check: Any, *resources: object) -> dg.AssetCheckResult:

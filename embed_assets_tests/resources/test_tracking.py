@@ -7,12 +7,10 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
-from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 
 import dagster as dg
-import polars as pl
 import pytest
 from dagster._core.errors import DagsterExecutionInterruptedError
 from dagster._core.remote_representation.external_data import RepositorySnap
@@ -25,8 +23,8 @@ from embed_assets.models.registry import aliases, champion_version, make_champio
 from embed_assets.resources.tracking import DAGSTER_RUN, HOME, TRAINED_IN, Tracking
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
-from embed_assets.tables import TABLES
 from embed_assets_tests.decisions import BY_TEST
+from embed_assets_tests.rows import model
 from embed_assets_tests.together import do_together
 
 PASSWORD = "swordfish-in-the-uri"
@@ -57,10 +55,8 @@ def add_versions(tracking: Tracking, *trained_in: str) -> None:
 
 def record_version(tracking: Tracking, version: str, run: str) -> None:
     """Let the home know of a version."""
-    texts = dict.fromkeys(("base", "path", "input_version", "dagster_run_id"), "")
-    row = texts | {"version": version, "mlflow_run_id": run, "trained_at": datetime.now(UTC)}
     warehouse = Warehouse(path=str(Path(tracking.home) / "warehouse.duckdb"))
-    warehouse.replace("models", pl.DataFrame([row], schema=TABLES["models"].schema))
+    warehouse.replace("models", model(version, mlflow_run_id=run))
 
 
 # Whose models are whose.

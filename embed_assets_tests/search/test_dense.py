@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import polars as pl
 import pytest
 
 from embed_assets.errors import ProjectError
@@ -17,8 +16,8 @@ from embed_assets.resources.tracking import Tracking
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.search.dense import search_chunks
 from embed_assets.settings import Settings
-from embed_assets.tables import TABLES
 from embed_assets_tests.decisions import BY_TEST
+from embed_assets_tests.rows import filled
 from embed_assets_tests.tiny_model import make_tiny_model
 
 TEXTS = ("The winch float is orange.", "The brine pump hums.")
@@ -57,10 +56,7 @@ def settings(tmp_path: Path, tiny_model: Path) -> Settings:
 
 
 def write(settings: Settings, table: str, values: list[dict[str, Any]]) -> None:
-    schema = TABLES[table].schema
-    blank = {name: 0 if dtype == pl.Int64 else "" for name, dtype in schema.items()}
-    rows = pl.DataFrame([blank | value for value in values], schema=schema)
-    Warehouse(path=str(settings.warehouse)).replace(table, rows)
+    Warehouse(path=str(settings.warehouse)).replace(table, filled(table, values))
 
 
 def prompts_used(monkeypatch: pytest.MonkeyPatch) -> set[str]:

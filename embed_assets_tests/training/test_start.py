@@ -12,7 +12,7 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from embed_assets.command.lineage import lineage_summary, lineage_text
+from embed_assets.command.lineage import lineage_text
 from embed_assets.definitions import build_definitions
 from embed_assets.models.card import model_card
 from embed_assets.models.encoder import load_model
@@ -24,6 +24,7 @@ from embed_assets.settings import Settings
 from embed_assets.tables import TABLES
 from embed_assets.training import start as training_starts
 from embed_assets.training.assets import training_folder
+from embed_assets.training.lineage import version_lineage
 from embed_assets.training.preparation import pairs_to_train, read_training_input
 from embed_assets.training.record import PAIR_COLUMNS, PAIRS, read_version_pairs
 from embed_assets.training.start import (
@@ -35,6 +36,7 @@ from embed_assets.training.start import (
     training_start,
 )
 from embed_assets_tests.decisions import BY_TEST
+from embed_assets_tests.rows import model
 from embed_assets_tests.tiny_model import make_tiny_model
 from embed_assets_tests.training.trainings import fill, largest_difference
 
@@ -210,17 +212,14 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Home:
     trained = read_training_input(home.warehouse).pairs.filter(document_id="one")
     kept = known(trained).rename({"global_chunk_id": "chunk_id"})
     kept.select(PAIR_COLUMNS).write_parquet(home.folder / PAIRS)
-    texts = {name: "" for name, kind in TABLES["models"].schema.items() if kind == pl.String}
-    row = {
-        **texts,
-        "version": "1",
-        "path": "models/v1",
-        "trained_at": datetime.now(UTC),
-        "base_identity": model_identity(model_card(settings)),
-        "settings": json.dumps({"set": {}, "used": {"method": "full"}}),
-        "pairs": f"models/v1/{PAIRS}",
-    }
-    home.warehouse.replace("models", pl.DataFrame([row], schema=TABLES["models"].schema))
+    row = model(
+        "1",
+        path="models/v1",
+        base_identity=model_identity(model_card(settings)),
+        settings=json.dumps({"set": {}, "used": {"method": "full"}}),
+        pairs=f"models/v1/{PAIRS}",
+    )
+    home.warehouse.replace("models", row)
     tracking = Tracking(home=str(settings.home))
     client, name = tracking.client(), tracking.connect()
     client.create_registered_model(name)
@@ -453,11 +452,11 @@ def test_mlflow_says_which_version_a_training_went_on_from(life: Life) -> None:
 
 
 def test_lineage_says_which_version_a_model_went_on_from(life: Life) -> None:
-    second = lineage_summary(life.home.settings, "2")
+    second = version_lineage(life.home.settings, "2")
     assert second["trained_from"] == "1"
     assert second["questions"] == len(second["chunks"]) == 14
     assert second["settings"]["trained_from"] == "1"
     assert ", going on from version 1" in lineage_text(second)
-    first = lineage_summary(life.home.settings, "1")
+    first = version_lineage(life.home.settings, "1")
     assert first["trained_from"] is None
     assert "going on" not in lineage_text(first)
