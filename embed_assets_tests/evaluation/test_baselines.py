@@ -31,6 +31,7 @@ from embed_assets.settings import Settings
 from embed_assets.tables import TABLES
 from embed_assets_tests.evaluation.embeddings_server import EmbeddingsServer
 from embed_assets_tests.questions.written.llm_server import error
+from embed_assets_tests.rows import filled
 from embed_assets_tests.tiny_model import make_tiny_model
 
 CHUNKS = {
@@ -75,14 +76,9 @@ def warehouse(settings: Settings) -> Warehouse:
 
 def rows(table: str, values: list[dict[str, Any]]) -> pl.DataFrame:
     """Rows of a table; what isn't given is empty or its place."""
-    schema = TABLES[table].schema
-    return pl.DataFrame(
-        [
-            {name: place if dtype == pl.Int64 else "" for name, dtype in schema.items()} | value
-            for place, value in enumerate(values)
-        ],
-        schema=schema,
-    )
+    places = {"chunk_index"} & set(TABLES[table].columns)
+    placed = [dict.fromkeys(places, place) | value for place, value in enumerate(values)]
+    return filled(table, placed)
 
 
 def add_version(warehouse: Warehouse, base: str, folder: Path, version: str = "3") -> None:
