@@ -1,5 +1,6 @@
-"""The documents partition set, and the id that names a document."""
+"""The documents partition set, the id that names a document, and how an asset is declared."""
 
+import functools
 import hashlib
 from collections.abc import Callable
 from pathlib import PurePosixPath
@@ -9,6 +10,7 @@ import dagster as dg
 from slugify import slugify
 
 from embed_assets.graph import GRAPH
+from embed_assets.resources.openlineage import Making, is_configured
 
 DOCUMENTS = "documents"
 documents = dg.DynamicPartitionsDefinition(name=DOCUMENTS)
@@ -24,11 +26,31 @@ def asset(name: str, kinds: set[str]) -> Callable[[Callable[..., Any]], dg.Asset
     The inputs of a partitioned asset are the arguments of its function.
     """
     known = GRAPH[name]
-    if known.partitioned:
-        where: dict[str, Any] = {"partitions_def": documents, "backfill_policy": BATCHES}
-    else:
-        where = {"deps": list(known.upstream)}
-    return dg.asset(name=name, group_name=known.stage, kinds=kinds, **where)
+    common: dict[str, Any] = {"name": name, "group_name": known.stage, "kinds": kinds}
+    if not known.partitioned:
+        return dg.asset(**common, deps=list(known.upstream))
+    make = dg.asset(**common, partitions_def=documents, backfill_policy=BATCHES)
+    return lambda function: make(_told(name, function))
+
+
+def _told(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function of a partitioned asset, of which OpenLineage is told.
+
+    That the asset is complete the IO manager tells, once its rows are stored.
+    """
+
+    @functools.wraps(function)
+    def make(*arguments: Any, **named: Any) -> Any:
+        if not is_configured():
+            return function(*arguments, **named)
+        context = dg.AssetExecutionContext.get()
+        run = context.run
+        making = Making(name, run.run_id, run.job_name, context.log, context.partition_keys)
+        making.start()
+        with making.failing():
+            return function(*arguments, **named)
+
+    return make
 
 
 def document_id(path: PurePosixPath) -> str:

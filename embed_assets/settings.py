@@ -22,6 +22,7 @@ from embed_assets.places import Place, to_place
 
 PREFIX = "EMBED_ASSETS_"
 TRACKING_URI = "MLFLOW_TRACKING_URI"
+SIGNING_KEY = f"{PREFIX}SIGNING_KEY"
 DEFAULT_PROJECT = "embed-assets"
 LABELLED_BESIDE_PDFS = "questions.jsonl"
 EXTRACTIVE = "extractive"
@@ -351,6 +352,16 @@ class Automation(Group):
     )
 
 
+class Sharing(Group):
+    """How a version is handed on."""
+
+    signing_key: Annotated[Path | None, NOTHING] = Field(
+        default=None,
+        description="PEM file of a private key (Ed25519, ECDSA, RSA) that signs what `embed-assets "
+        "lineage --bundle` writes",
+    )
+
+
 class Settings(  # pyright: ignore[reportIncompatibleVariableOverride] # two kinds of model_config
     Places,
     Model,
@@ -362,6 +373,7 @@ class Settings(  # pyright: ignore[reportIncompatibleVariableOverride] # two kin
     Evaluation,
     Promotion,
     Automation,
+    Sharing,
     BaseSettings,
 ):
     """What a person can turn. Paths are made absolute, so that child processes agree on them."""
@@ -380,7 +392,7 @@ class Settings(  # pyright: ignore[reportIncompatibleVariableOverride] # two kin
     def _placed(cls, address: str | Place) -> Place:
         return to_place(address)
 
-    @field_validator("home", "question_prompt")
+    @field_validator("home", "question_prompt", "signing_key")
     @classmethod
     def _absolute(cls, path: Path | None) -> Path | None:
         return path and Path(os.path.abspath(path.expanduser()))
@@ -462,6 +474,10 @@ class Settings(  # pyright: ignore[reportIncompatibleVariableOverride] # two kin
     def reports(self) -> Path:
         """Folder of HTML reports."""
         return self.home / "reports"
+
+    def report(self, version: str) -> Path:
+        """HTML report of a version."""
+        return self.reports / f"comparison-v{version}.html"
 
     @property
     def dagster_home(self) -> Path:

@@ -122,6 +122,18 @@ def search(
 @app.command()
 def lineage(
     version: Annotated[str | None, typer.Argument(help="Version; the newest without.")] = None,
+    bundle: Annotated[
+        Path | None,
+        typer.Option("--bundle", help="Hand the version on, with its proof.", metavar="DIR"),
+    ] = None,
+    verify: Annotated[
+        Path | None,
+        typer.Option("--verify", help="Say whether a bundle is as it was made.", metavar="DIR"),
+    ] = None,
+    key: Annotated[
+        Path | None,
+        typer.Option("--key", help="Who must have signed it: a public key.", metavar="PEM"),
+    ] = None,
     pdfs: Pdfs = None,
     home: Home = None,
     as_json: Json = False,
@@ -129,10 +141,25 @@ def lineage(
     """List the PDFs and questions that made a model."""
     with _session(pdfs, home, as_json) as (settings, emit):
         from embed_assets.command.lineage import lineage_text
+        from embed_assets.training.bundle.verifying import verification_text, verify_bundle
+        from embed_assets.training.bundle.writing import bundle_text, write_bundle
         from embed_assets.training.lineage import version_lineage
 
-        summary = version_lineage(settings, version)
-        emit(summary, lineage_text(summary))
+        if key and not verify:
+            raise SettingsError("--key goes with --verify.")
+        if verify:
+            if bundle or version:
+                raise SettingsError("--verify goes with --key alone.")
+            summary = verify_bundle(verify, key)
+            emit(summary, verification_text(summary))
+            if not summary["valid"]:
+                raise typer.Exit(1)
+        elif bundle:
+            summary = write_bundle(settings, version, bundle)
+            emit(summary, bundle_text(summary))
+        else:
+            summary = version_lineage(settings, version)
+            emit(summary, lineage_text(summary))
 
 
 Why = Annotated[str | None, typer.Option("--why", help="The reason, for the record.")]

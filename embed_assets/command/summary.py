@@ -126,7 +126,7 @@ def run_summary(settings: Settings, done: Done) -> dict[str, Any]:
         "champion": aliases(warehouse, settings)["champion"],
         "promotion": stored_promotion(settings, compared),
         "reservations": reservations(against),
-        "report": str(settings.reports / f"comparison-v{model['version']}.html"),
+        "report": str(settings.report(model["version"])),
         "trained": "finetuned_model" in done.seconds,
     }
 

@@ -56,7 +56,7 @@ def write_report(
         won=won,
         lost=lost,
     )
-    path = settings.reports / f"comparison-v{model['version']}.html"
+    path = settings.report(model["version"])
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(render_report(report), encoding="utf-8")
     return path

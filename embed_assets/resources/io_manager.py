@@ -28,6 +28,7 @@ from embed_assets.resources.ledger import (
     write_made,
     write_tried,
 )
+from embed_assets.resources.openlineage import Made, Making, versions_together
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.tables import COLUMN_SOURCES, TABLES
 
@@ -79,11 +80,20 @@ class _DocumentsIOManager(DbIOManager):
         return table.conform(rows)
 
     def handle_output(self, context: dg.OutputContext, obj: object) -> None:
-        asset = context.asset_key.path[-1]
+        asset, run = context.asset_key.path[-1], context.step_context.dagster_run
+        keys = list(context.asset_partition_keys)
+        making = Making(asset, run.run_id, run.job_name, context.step_context.log, keys)
+        with making.failing():
+            rows, records = self._store(context, asset, keys, obj)
+        making.complete(lambda: self._made(asset, rows, records))
+
+    def _store(
+        self, context: dg.OutputContext, asset: str, keys: Sequence[str], obj: object
+    ) -> tuple[pl.DataFrame, dict[str, Materialization]]:
+        """Write slices and their rows in the ledger; gives both."""
         made = Slices(obj) if isinstance(obj, pl.DataFrame) else obj
         if not isinstance(made, Slices):
             raise TypeError(f"{asset}: {type(obj)} where a polars frame belongs")
-        keys = list(context.asset_partition_keys)
         rows = TABLES[asset].conform(made.rows)
         stray = sorted({*rows["document_id"], *made.not_made, *made.incomplete} - set(keys))
         if stray:
@@ -101,6 +111,18 @@ class _DocumentsIOManager(DbIOManager):
             write_made(transaction, asset, records, context.run_id)
             write_tried(transaction, asset, attempts, context.run_id)
         self._add_metadata(context, asset, parts)
+        return written, records
+
+    def _made(self, asset: str, rows: pl.DataFrame, records: Mapping[str, Materialization]) -> Made:
+        """What was made from what, for OpenLineage."""
+        read = {up: v for (down, up), v in self._versions_read.items() if down == asset}
+        files = dict(rows.select("path", "sha256").iter_rows()) if asset == "raw_pdfs" else {}
+        return Made(
+            version=versions_together(record.data_version for record in records.values()),
+            inputs={upstream: versions_together(v.values()) for upstream, v in read.items()},
+            rows=rows.height,
+            files=files,
+        )
 
     def _attempts(self, asset: str, made: Slices, code: str) -> dict[str, Attempt]:
         failures = {**made.incomplete, **made.not_made}

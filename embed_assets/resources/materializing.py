@@ -9,6 +9,7 @@ from typing import Any
 import dagster as dg
 
 from embed_assets.errors import BusyError, hide_password, one_line
+from embed_assets.graph import GRAPH
 from embed_assets.resources.io_manager import column_lineage
 from embed_assets.resources.ledger import (
     UNPARTITIONED,
@@ -16,11 +17,13 @@ from embed_assets.resources.ledger import (
     Cause,
     Failure,
     Materialization,
+    Records,
     next_attempt,
     read_records,
     write_made,
     write_tried,
 )
+from embed_assets.resources.openlineage import Made, Making, versions_together
 from embed_assets.resources.tracking import Tracking
 from embed_assets.resources.warehouse import Transaction, Warehouse
 
@@ -104,7 +107,9 @@ def materializing(
     asset = context.asset_key.path[-1]
     records = read_records(warehouse)
     in_mlflow = tracking.run(context, f"{asset} {label}".strip()) if tracking else nullcontext("")
-    with in_mlflow as run_id:
+    told = Making(asset, context.run.run_id, context.run.job_name, context.log)
+    told.start()
+    with told.failing(), in_mlflow as run_id:
         made = Materializing(
             context=context,
             warehouse=warehouse,
@@ -124,6 +129,24 @@ def materializing(
             for name in checks:
                 context.log_event(_not_checked(context.asset_key, name, error))
             raise
+    told.complete(lambda: _made(made, records))
+
+
+def _made(making: Materializing, records: Records) -> Made:
+    """What was made from what, for OpenLineage. records: of before the work."""
+    versions: dict[str, list[str]] = {name: [] for name in GRAPH[making.asset].upstream}
+    for (asset, _), row in records.made.items():
+        if asset in versions:
+            versions[asset].append(row.data_version)
+    models = "SELECT version FROM models"
+    trained = making.warehouse.read(f"{models} WHERE mlflow_run_id = ?", [making.data_version])
+    newest = making.warehouse.read(f"{models} ORDER BY trained_at DESC LIMIT 1")
+    return Made(
+        version=making.data_version,
+        inputs={name: versions_together(known) for name, known in versions.items()},
+        models=list(trained["version"]),
+        models_read=list(newest["version"]) if "finetuned_model" in versions else [],
+    )
 
 
 def _not_checked(asset: dg.AssetKey, check: str, error: Exception) -> Any:

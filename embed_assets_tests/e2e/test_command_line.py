@@ -117,6 +117,26 @@ def test_lineage_names_the_pdfs_that_made_the_model(trained: tuple[Project, Call
     assert len(lineage["documents"]) + len(held_out) == 5
 
 
+def test_a_version_is_handed_on_with_its_proof_and_a_change_of_it_is_an_error(
+    trained: tuple[Project, Call], tmp_path: Path
+) -> None:
+    project, bundle = trained[0], tmp_path / "bundle"
+    made = project.call("lineage", "1", "--bundle", str(bundle), "--json")
+    assert (made.status, made.result["signed"]) == (0, False)
+    assert (bundle / "report.html").is_file()
+    verified = project.call("lineage", "--verify", str(bundle), "--json")
+    assert (verified.status, verified.result["valid"]) == (0, True)
+    assert str(project.home) not in (bundle / "lineage.json").read_text(encoding="utf-8")
+    weights = bundle / "model" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"?")
+    altered = project.call("lineage", "--verify", str(bundle), "--json")
+    assert (altered.status, altered.result["problems"]) == (1, ["model/model.safetensors: changed"])
+    assert (
+        "model/model.safetensors: changed" in project.call("lineage", "--verify", str(bundle)).out
+    )
+    assert project.call("lineage", "1", "--key", "k.pem").status == 2
+
+
 def test_questions_are_exported_for_review(trained: tuple[Project, Call], tmp_path: Path) -> None:
     project, call = trained
     for name, file_format in (("review.jsonl", "jsonl"), ("review.json", "argilla")):

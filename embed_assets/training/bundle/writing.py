@@ -1,0 +1,157 @@
+"""Writes a bundle: the model of a version, the record of what made it, and proof of both."""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from embed_assets.errors import ProjectError, SettingsError
+from embed_assets.settings import SIGNING_KEY, Settings
+from embed_assets.training.bundle.bill import bill_of_materials
+from embed_assets.training.bundle.files import (
+    BILL,
+    MODEL,
+    PROVENANCE,
+    RECORD,
+    REPORT,
+    digest,
+    digests,
+)
+from embed_assets.training.bundle.provenance import provenance_statement
+from embed_assets.training.bundle.signing import read_signer, signed
+from embed_assets.training.lineage import version_lineage
+from embed_assets.training.record import PAIRS
+
+TRAINED_WITH = "config_sentence_transformers.json"
+
+
+def write_bundle(settings: Settings, version: str | None, folder: Path) -> dict[str, Any]:
+    """What `lineage VERSION --bundle DIR --json` prints.
+
+    ProjectError if there is no such version, its folder is gone, or what is written doesn't fit its
+    schema; SettingsError if the folder is in use, or the key can't be read.
+    """
+    folder = Path(os.path.abspath(folder.expanduser()))
+    _check_free(folder, settings.home)
+    signer = read_signer(settings.signing_key) if settings.signing_key else None
+    lineage = version_lineage(settings, version)
+    model = Path(lineage["model"])
+    if not model.is_dir():
+        raise ProjectError(f"The folder of version {lineage['version']} is gone: {model}.")
+    with _whole(folder) as unfinished:
+        shutil.copytree(model, unfinished / MODEL)
+        report = settings.report(lineage["version"])
+        if report.is_file():
+            shutil.copyfile(report, unfinished / REPORT)
+        record = portable(lineage)
+        _write_json(unfinished / RECORD, record)
+        files = digests(unfinished)
+        libraries = _libraries(unfinished / MODEL)
+        bill = bill_of_materials(settings.project, record, files, libraries)
+        (unfinished / BILL).write_text(bill, encoding="utf-8")
+        files[BILL] = digest(unfinished / BILL)
+        statement = provenance_statement(record, files)
+        if signer:
+            _write_json(unfinished / PROVENANCE, signed(statement, signer))
+        else:
+            (unfinished / PROVENANCE).write_bytes(statement)
+    return {
+        "version": lineage["version"],
+        "bundle": str(folder),
+        "files": len(files),
+        "signed": signer is not None,
+        "keyid": signer.public_key.keyid if signer else None,
+    }
+
+
+def bundle_text(summary: Mapping[str, Any]) -> str:
+    """The same for a person."""
+    said = f"signed by key {summary['keyid']}" if summary["signed"] else "unsigned"
+    lines = [
+        f"Version {summary['version']} is in {summary['bundle']}: {summary['files']} files and "
+        f"their provenance, {said}."
+    ]
+    if not summary["signed"]:
+        lines.append(f"With {SIGNING_KEY}, a PEM file, it would be signed.")
+    return "\n".join(lines)
+
+
+def portable(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The record as it is handed on: without this machine's folders and its servers' pages."""
+    placed = {
+        "model": MODEL,
+        "pairs": record["pairs"] and f"{MODEL}/{PAIRS}",
+        "dagster_run": None,
+        "mlflow_run": None,
+    }
+    return {**{name: _named(value) for name, value in record.items()}, **placed}
+
+
+def _named(value: Any) -> Any:
+    """A value in which the last part of an absolute path stands for the path."""
+    if isinstance(value, Mapping):
+        return {name: _named(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_named(each) for each in value]
+    if not isinstance(value, str):
+        return value
+    parts = value.split(os.pathsep)
+    names = (Path(part).name for part in parts)
+    return os.pathsep.join(names) if all(os.path.isabs(part) for part in parts) else value
+
+
+def _check_free(folder: Path, home: Path) -> None:
+    """SettingsError unless the folder can be made a bundle."""
+    about = "--bundle"
+    if folder.is_relative_to(home):
+        raise SettingsError(
+            f"{folder} lies in the home, which holds what the project makes. Choose a folder "
+            "elsewhere.",
+            about,
+        )
+    try:
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise SettingsError(
+                f"{folder} is there and isn't an empty folder. Choose another, or remove it.", about
+            )
+    except OSError as error:
+        raise SettingsError(f"{folder}: {error.strerror}.", about) from error
+
+
+@contextmanager
+def _whole(folder: Path) -> Iterator[Path]:
+    """A folder beside the one that is meant, which becomes it when the block ends without error."""
+    unfinished = None
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        bundle = unfinished / folder.name
+        bundle.mkdir()  # with the rights that a new folder has, unlike the temporary one
+        yield bundle
+        if folder.is_dir():
+            folder.rmdir()
+        bundle.rename(folder)
+    except OSError as error:
+        raise ProjectError(f"{folder}: the bundle can't be written: {error}.") from error
+    except ValueError as error:
+        raise ProjectError(f"{folder}: no bundle was written: {error}.") from error
+    finally:
+        if unfinished:
+            shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _libraries(model: Path) -> dict[str, str]:
+    """Versions of the libraries that a model was trained with, as its folder tells them."""
+    known = model / TRAINED_WITH
+    if not known.is_file():
+        return {}
+    return json.loads(known.read_text(encoding="utf-8")).get("__version__", {})
+
+
+def _write_json(file: Path, document: Any) -> None:
+    text = json.dumps(document, indent=2, ensure_ascii=False)
+    file.write_text(text + "\n", encoding="utf-8")
