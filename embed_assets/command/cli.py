@@ -193,21 +193,21 @@ def rollback(why: Why = None, pdfs: Pdfs = None, home: Home = None, as_json: Jso
 def retrain(
     version: Annotated[str, typer.Argument(help="Version of the model.")],
     check: Annotated[
-        bool, typer.Option("--check", help="Only say whether it could be done.")
+        bool, typer.Option("--check", help="Keep nothing: only say whether it is the same.")
     ] = False,
     pdfs: Pdfs = None,
     home: Home = None,
     as_json: Json = False,
 ) -> None:
-    """Say whether a version could be trained again from its own record."""
+    """Train a version again from its own record, and say whether the same model comes of it."""
     with _session(pdfs, home, as_json) as (settings, emit):
-        from embed_assets.command.retrain import check_retraining, check_text
+        from embed_assets.command.retrain import retrain_and_compare, retrain_text
 
         if not check:
             raise SettingsError("retrain: give --check; to train anew is `embed-assets run`.")
-        summary = check_retraining(settings, version)
-        emit(summary, check_text(summary))
-        if not summary["possible"]:
+        summary = retrain_and_compare(settings, version)
+        emit(summary, retrain_text(summary))
+        if summary["same"] is None:
             raise typer.Exit(1)
 
 

@@ -35,7 +35,9 @@ from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
 from embed_assets.tables import TABLES
 from embed_assets.terminal import progress_bar
-from embed_assets.training.claims import clear_trainings
+from embed_assets.training.again import folders_again
+from embed_assets.training.claims import clear_trainings, delete_training
+from embed_assets.training.kept import redact_training, texts_of
 from embed_assets.training.record import PAIRS, redact_pairs
 
 DOCUMENTS_AT_ONCE = 100
@@ -105,7 +107,8 @@ def remember_text(summary: Mapping[str, Any]) -> str:
 def forget_documents(settings: Settings, paths: Sequence[str]) -> dict[str, Any]:
     """Forget documents; gives what `forget --json` prints.
 
-    ProjectError, and nothing is done, where a path is neither on record nor in the folder.
+    ProjectError, and nothing is done, where a path is neither on record nor in the folder, or while
+    a version is trained again.
     """
     warehouse = Warehouse(path=str(settings.warehouse))
     tracking = Tracking(home=str(settings.home), project=settings.project)
@@ -114,6 +117,8 @@ def forget_documents(settings: Settings, paths: Sequence[str]) -> dict[str, Any]
     withdrawn: list[str] = []
     decision = Decision(this_person(), WHY_WITHDRAWN)
     with at_rest(settings) as instance:
+        for folder in folders_again(settings.models):
+            delete_training(folder)
         while True:
             begun = datetime.now(UTC)
             subject = find_subject(settings, warehouse, paths)
@@ -340,6 +345,7 @@ def _texts(settings: Settings, warehouse: Warehouse, subject: Subject) -> set[st
         theirs = pl.col("document_id").is_in(subject.ids)
         kept = pairs.filter(theirs | pl.col("sha256").is_in(subject.contents))
         texts.update(kept["anchor"], kept["positive"])
+        texts |= texts_of(file.parent, subject.ids, subject.contents)
     called = documents_by_name({name.path: name.path for name in subject.names})
     for question in read_moved(settings, warehouse):
         if question.file_name in called:
@@ -387,6 +393,7 @@ def _forget(
     removed = AnswerStore(path=str(settings.answers)).forget(subject.ids, traces.quotes)
     for file in settings.models.glob(f"v*/{PAIRS}"):
         redact_pairs(file, subject.places, subject.contents, FORGOTTEN)
+        redact_training(file.parent, subject.places, subject.contents, FORGOTTEN)
     clear_trainings(settings.models)
     _redact_files(settings, tracking, traces)
     rows = {"answers": removed, **_forget_rows(warehouse, subject, traces, paths)}

@@ -7,6 +7,7 @@ from typing import Any
 import dagster as dg
 
 from embed_assets.charts import to_markdown
+from embed_assets.comparison.card import rewrite_card
 from embed_assets.comparison.contents import write_report
 from embed_assets.comparison.general import general_version
 from embed_assets.comparison.measuring import measure_models
@@ -85,6 +86,7 @@ def comparison(
         said = log_sentences(result, promotion.said)
         with making.storing(incomplete=unscored(failed)) as transaction:
             store_comparison(transaction, result, making.run_id)
+        rewrite_card(settings, version, result, context.log.warning)
     _tell(context, before, failed, said)
     _forget_replaced(warehouse, settings, {version, before, champion_version(tracking)})
     return making.result(**_metadata(result, failed, promotion, report, drawn))

@@ -16,6 +16,7 @@ from embed_assets.machine import this_machine
 from embed_assets.models.encoder import load_model
 from embed_assets.models.identity import note_same
 from embed_assets.training.config import TrainingConfig
+from embed_assets.training.kept import surroundings
 from embed_assets.training.losses import TEMPERATURE
 from embed_assets.training.progress import Progress
 from embed_assets.training.validation import ndcg_by_dimension
@@ -96,6 +97,7 @@ def fit_adapter(config: TrainingConfig, progress: Progress) -> dict[str, Any]:
         "resumed_from": None,
         "precision": "fp32",
         "machine": str(this_machine()),
+        **surroundings(),
     }
 
 

@@ -24,6 +24,7 @@ from embed_assets.resources.warehouse import Warehouse, digest
 from embed_assets.settings import Settings, Training
 from embed_assets.training.claims import claimed, clear_trainings
 from embed_assets.training.config import TrainingConfig, as_meant, training_config
+from embed_assets.training.hub_card import keep_card
 from embed_assets.training.launch import training_command, training_environment
 from embed_assets.training.preparation import TrainingInput, prepare, read_training_input
 from embed_assets.training.record import PAIRS, keep_version, record_version, this_code
@@ -76,6 +77,7 @@ def finetuned_model(
             version = register(tracking, training.model, training.mlflow_run_id)
             learned = learned_pairs(start, pairs)
             path = _record(making, settings, training, learned, version, result["machine"])
+            keep_card(settings, version, context.log.warning)
     clear_trainings(settings.models)
     return making.result(
         version=version,
@@ -187,7 +189,7 @@ def _record(
 
     pairs: all that it has learned from. machine: that it was trained on.
     """
-    path = keep_version(config.model, pairs, settings.models / f"v{version}")
+    path = keep_version(config, pairs, settings.models / f"v{version}")
     encoder = CachedEncoder(making.warehouse, version_card("tuned", path), settings.precision)
     row = {
         "version": version,

@@ -53,12 +53,17 @@ def is_training(models: Path) -> bool:
 def clear_trainings(models: Path) -> None:
     """Delete the folders of trainings that are over, or that nothing will take up."""
     for folder in models.glob("training-*"):
-        if not folder.is_dir():
-            continue
-        with suppress(FolderClaimedError), claimed(folder):
-            shutil.rmtree(folder)
-            for lock in (_claim(folder), _process(folder)):
-                lock.unlink(missing_ok=True)
+        if folder.is_dir():
+            with suppress(FolderClaimedError):
+                delete_training(folder)
+
+
+def delete_training(folder: Path) -> None:
+    """Delete the folder of a training. FolderClaimedError where it is under way."""
+    with claimed(folder):
+        shutil.rmtree(folder)
+        for lock in (_claim(folder), _process(folder)):
+            lock.unlink(missing_ok=True)
 
 
 def _claim(folder: Path) -> Path:

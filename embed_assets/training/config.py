@@ -27,6 +27,7 @@ class TrainingConfig(Training):
 
     Frames are parquet files in `folder`. batch_size: pairs over all processes. merge: share of the
     tuned weights that is kept, the rest being those before them, or `best`, by validation.
+    mlflow_run_id: where it says how it goes; empty: nowhere.
     trained_from: version that is trained on from, and start: its folder; None: the base.
     base_ndcg_at_10: the base model's on the validation questions. seconds_between_checkpoints: what
     a killed run loses, at most.
@@ -70,7 +71,8 @@ class TrainingConfig(Training):
 
     @property
     def pairs(self) -> Path:
-        """Training pairs: anchor, positive, chunk_id, related_chunk_ids, negatives, negative_ids.
+        """Training pairs: anchor, positive, question_id, chunk_id, related_chunk_ids, negatives,
+        negative_ids.
 
         related_chunk_ids: chunks that are no negatives of the anchor. negatives: texts, as many for
         every pair.
@@ -86,6 +88,14 @@ class TrainingConfig(Training):
     def corpus(self) -> Path:
         """The distinct chunks that validation searches: chunk_id, chunk_text."""
         return self.folder / "corpus.parquet"
+
+    @property
+    def sources(self) -> Path:
+        """Where the texts of all these come from, for who must take some out later.
+
+        question_id, chunk_id, document_id, sha256. The training doesn't read it.
+        """
+        return self.folder / "sources.parquet"
 
     @property
     def checkpoints(self) -> Path:

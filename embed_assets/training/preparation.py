@@ -34,13 +34,15 @@ class TrainingInput:
     pairs: question_id, anchor, positive, global_chunk_id, relevant_chunk_ids, document_id,
     generator and more, of questions that train. validation: question_id, anchor,
     relevant_chunk_ids. corpus: chunk_id and chunk_text of the chunks of both. neighbours: chunk_id
-    and neighbour_id of those that stand before or after one another in any document.
+    and neighbour_id of those that stand before or after one another in any document. sources:
+    question_id, chunk_id, document_id and sha256 of all pairs, those that validate included.
     """
 
     pairs: pl.DataFrame
     validation: pl.DataFrame
     corpus: pl.DataFrame
     neighbours: pl.DataFrame
+    sources: pl.DataFrame
 
 
 def read_training_input(warehouse: Warehouse) -> TrainingInput:
@@ -74,7 +76,8 @@ def read_pairs(warehouse: Warehouse) -> pl.DataFrame:
 def training_input(pairs: pl.DataFrame, places: pl.DataFrame) -> TrainingInput:
     """What follows from the pairs that train and validate.
 
-    pairs: as of TrainingInput, with positive and split. places: document_id, chunk_index, chunk_id.
+    pairs: as of TrainingInput, with positive, split and sha256. places: document_id, chunk_index,
+    chunk_id.
     """
     corpus = pairs.select(chunk_id="global_chunk_id", chunk_text="positive").unique(
         "chunk_id", maintain_order=True
@@ -87,6 +90,7 @@ def training_input(pairs: pl.DataFrame, places: pl.DataFrame) -> TrainingInput:
         pairs.filter(split=VALIDATION).select("question_id", "anchor", "relevant_chunk_ids"),
         corpus.sort("chunk_id"),
         neighbours(places, corpus["chunk_id"]),
+        pairs.select("question_id", "document_id", "sha256", chunk_id="global_chunk_id"),
     )
 
 
@@ -124,6 +128,7 @@ def prepare(
     chosen.write_parquet(config.pairs)
     questions.write_parquet(config.validation)
     corpus.write_parquet(config.corpus)
+    given.sources.write_parquet(config.sources)
     return config.model_copy(
         update={"base_ndcg_at_10": base[max(base)], "merge": merge(settings, selected)}
     )
@@ -220,6 +225,7 @@ def with_negatives(
     return chosen.select(
         "anchor",
         "positive",
+        "question_id",
         chunk_id="global_chunk_id",
         related_chunk_ids="related_chunk_ids",
         negative_ids=pl.Series(ids, dtype=pl.List(pl.String)),

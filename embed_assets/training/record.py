@@ -11,6 +11,8 @@ import polars as pl
 
 from embed_assets.resources.warehouse import Transaction
 from embed_assets.tables import TABLES
+from embed_assets.training.config import TrainingConfig
+from embed_assets.training.kept import keep_training
 
 PAIRS = "pairs.parquet"
 PAIR_COLUMNS = (
@@ -23,19 +25,21 @@ inherited_from: the version whose training the pair comes from; null of the vers
 """
 
 
-def keep_version(model: Path, pairs: pl.DataFrame, folder: Path) -> Path:
-    """Copy a model into the folder of its version, and its pairs beside it; whole or not at all.
+def keep_version(training: TrainingConfig, pairs: pl.DataFrame, folder: Path) -> Path:
+    """Copy a model into the folder of its version, whole or not at all; gives that folder.
 
-    pairs: all that it has learned from, as `learned_pairs` gives them.
+    Its pairs and what its training read stand beside it. pairs: all that it has learned from, as
+    `learned_pairs` gives them.
 
     The training's own folder stays until the version is recorded: a run that is killed before that
     is taken up, and trains nothing.
     """
-    copy = model.with_name("copy")
+    copy = training.model.with_name("copy")
     shutil.rmtree(copy, ignore_errors=True)
-    shutil.copytree(model, copy)  # not linked: some file systems know no links
+    shutil.copytree(training.model, copy)  # not linked: some file systems know no links
     renamed = pairs.rename({"global_chunk_id": "chunk_id"})
     renamed.select(PAIR_COLUMNS).write_parquet(copy / PAIRS)
+    keep_training(training, copy)
     shutil.rmtree(folder, ignore_errors=True)
     return copy.rename(folder)
 

@@ -1,15 +1,17 @@
 """The training process: `python -m embed_assets.training.trainer CONFIG`.
 
-Runs as a child of the asset through Dagster Pipes, so that a crash ends a step and not the code
-server; under torchrun with more than one process. Streams its progress to Dagster and MLflow, takes
-up where a killed run stopped, and leaves a plain model folder (safetensors, no pickle).
+Runs as a child of the asset through Dagster Pipes, or of the command that trains again, so that a
+crash ends a step and not the code server; under torchrun with more than one process. Streams its
+progress to Dagster and MLflow, takes up where a killed run stopped, and leaves a plain model folder
+(safetensors, no pickle).
 """
 
 import json
 import os
 import shutil
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from embed_assets.training.adapter import fit_adapter
 from embed_assets.training.claims import training_in
 from embed_assets.training.config import TrainingConfig
 from embed_assets.training.forward import forward_once
+from embed_assets.training.kept import surroundings
 from embed_assets.training.losses import cached_texts, make_loss
 from embed_assets.training.memory import room_for
 from embed_assets.training.pair_trainer import (
@@ -114,6 +117,7 @@ def train(
         "resumed_from": checkpoint.name if checkpoint else None,
         "precision": precision,
         "machine": str(machine),
+        **surroundings(),
     }
     if not trainer.is_world_process_zero():
         return result
@@ -208,15 +212,25 @@ def main() -> None:
 
 
 def _train_and_report(config: TrainingConfig) -> None:
-    from dagster_pipes import open_dagster_pipes
-
     run = fit_adapter if config.method == "adapter" else train
-    with training_in(config.folder), open_dagster_pipes() as pipes:
-        result = run(config, PipesAndMlflow(pipes, config))
+    with training_in(config.folder), _progress(config) as progress:
+        result = run(config, progress)
         unfinished = config.result.with_suffix(".unfinished")
         unfinished.write_text(json.dumps(result), encoding="utf-8")
         unfinished.replace(config.result)
         shutil.rmtree(config.checkpoints, ignore_errors=True)
+
+
+@contextmanager
+def _progress(config: TrainingConfig) -> Iterator[Progress]:
+    """Who is told: Dagster and MLflow; nobody where the training is of no MLflow run."""
+    if not config.mlflow_run_id:
+        yield Silent()
+        return
+    from dagster_pipes import open_dagster_pipes
+
+    with open_dagster_pipes() as pipes:
+        yield PipesAndMlflow(pipes, config)
 
 
 def _reason(error: Exception) -> str:

@@ -157,19 +157,25 @@ def test_what_needs_a_transformer_says_so_of_static_embeddings(tmp_path, name, v
         config_of(settings, tmp_path / "training", "first")
 
 
-def test_a_version_is_kept_whole_whatever_was_there(tmp_path):
-    model, kept = tmp_path / "training" / "model", tmp_path / "v1"
-    for folder in (model, kept, tmp_path / "training" / "copy"):
+def test_a_version_is_kept_whole_whatever_was_there(tmp_path, settings):
+    config, kept = config_of(settings, tmp_path / "training", "first"), tmp_path / "v1"
+    read = (config.pairs, config.validation, config.corpus, config.sources)
+    for folder in (config.model, kept, tmp_path / "training" / "copy"):
         folder.mkdir(parents=True)
-    (model / "weights").write_text("new")
+    for file in (config.path, *read, config.result):
+        file.write_text(f"{file.name} of the training")
+    (config.model / "weights").write_text("new")
     (kept / "old").write_text("of another registry")
     (tmp_path / "training" / "copy" / "half").write_text("cut off")
     pairs = pl.DataFrame({name: ["x"] for name in PAIR_COLUMNS})
     pairs = pairs.rename({"chunk_id": "global_chunk_id"})
-    assert keep_version(model, pairs, kept) == kept
-    assert sorted(path.name for path in kept.iterdir()) == ["pairs.parquet", "weights"]
+    assert keep_version(config, pairs, kept) == kept
+    assert {path.name for path in kept.iterdir()} == {"pairs.parquet", "training", "weights"}
     assert pl.read_parquet(kept / "pairs.parquet").columns == list(PAIR_COLUMNS)
-    assert [path.name for path in model.parent.iterdir()] == ["model"]
+    assert (kept / "training" / "corpus.parquet").read_text() == "corpus.parquet of the training"
+    assert len(list((kept / "training").iterdir())) == len(read) + 2
+    assert config.model.is_dir()
+    assert not (tmp_path / "training" / "copy").exists()
 
 
 # The asset itself, with a real training of a tiny model.
@@ -250,6 +256,17 @@ def test_a_version_keeps_the_very_pairs_that_it_was_trained_on(trained: Trained)
     assert [first[name] for name in ("chunk_id", "path", "sha256", "generator")] == [
         *("one-0", "one.pdf", "sha256 of one", "openai:any")
     ]
+
+
+def test_a_version_has_a_card_before_it_is_compared_and_loads_beside_it(trained: Trained) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    folder = trained.settings.home / trained.model["path"]
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert "# embed-assets v1" in card
+    assert "Not yet compared" in card
+    assert "Pairs of questions by `openai:any`: 14" in card
+    assert SentenceTransformer(str(folder)).get_embedding_dimension() == 32
 
 
 def test_settings_of_one_run_leave_a_model_that_is_not_stale(trained: Trained) -> None:
