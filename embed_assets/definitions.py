@@ -22,6 +22,7 @@ from embed_assets.pairs.checks import documents_arrive, no_leakage
 from embed_assets.questions import assets as questions_stage
 from embed_assets.resources.answers import AnswerStore
 from embed_assets.resources.io_manager import DocumentsIOManager
+from embed_assets.resources.processes import ProcessClient
 from embed_assets.resources.tracking import Tracking
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.resources.workers import WorkerPool
@@ -86,7 +87,7 @@ def build_resources(settings: Settings) -> dict[str, Any]:
         "io_manager": DocumentsIOManager(database=str(settings.warehouse), warehouse=warehouse),
         "pool": worker_pool(settings, this_machine()),
         "tracking": Tracking(home=str(settings.home), project=settings.project),
-        "pipes": dg.PipesSubprocessClient(),
+        "pipes": ProcessClient(),
     }
 
 

@@ -209,15 +209,19 @@ def main() -> None:
     print(f"{this_machine()}; Python {platform.python_version()}, {build}")  # noqa: T201
 
 
-def processes_with(file: Path) -> list[str]:
-    """Names and ids of the processes that have a file open, of those that may be looked at."""
+def processes_with(file: Path, but: int | None = None) -> list[str]:
+    """Names and ids of the processes that have a file open, of those that may be looked at.
+
+    but: the id of one that is left out.
+    """
     import psutil
 
     path = str(file.resolve())
     return [
         f"{process.info['name']} (process {process.info['pid']})"
         for process in psutil.process_iter(["name", "pid", "open_files"])
-        if any(opened.path == path for opened in process.info["open_files"] or ())
+        if process.info["pid"] != but
+        and any(opened.path == path for opened in process.info["open_files"] or ())
     ]
 
 

@@ -40,6 +40,13 @@ def progress_bar(
     return bar
 
 
+def tell(line: str) -> None:
+    """Say a line where the bars are drawn."""
+    out = _terminal(os.environ.get(TERMINAL)) or sys.stderr
+    if out is not None:
+        tqdm.write(line, file=out)
+
+
 @contextmanager
 def terminal_kept() -> Iterator[None]:
     """Have bars drawn in this process's terminal, by its children too, whatever becomes of stderr.

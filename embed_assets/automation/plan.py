@@ -16,7 +16,7 @@ from embed_assets.automation.retraining import RetrainingPolicy, Untrained, at
 from embed_assets.documents.folder import FoundDocument, Loaded
 from embed_assets.graph import CORPUS_ASSETS, DOCUMENT_ASSETS, GRAPH
 from embed_assets.partitions import DOCUMENTS_PER_RUN
-from embed_assets.resources.ledger import UNPARTITIONED, Attempt, Cause, Records
+from embed_assets.resources.ledger import LABELLED, UNPARTITIONED, Attempt, Cause, Records
 
 INGEST = "ingest"
 """The job in which documents become questions."""
@@ -28,6 +28,7 @@ NOT_MADE, OTHER_CODE, OTHER_INPUT = (
     "its code or settings have changed",
     "what it is made from has changed",
 )
+OTHER_QUESTIONS = "the files of people's questions have changed"
 FORGOTTEN = "the newest version learned from a document that was forgotten"
 
 
@@ -139,7 +140,8 @@ class Policy:
     waits. budget_since: since when there is a new budget for language models. agreed: whether a
     person agreed to the loss of documents. lost_share: of the documents on record, that may leave
     at once without it. put_off_since: since when documents have come before a training.
-    ingests: whether somebody asks for the documents that are due.
+    ingests: whether somebody asks for the documents that are due. code_version_parts: by asset, of
+    those whose code version consists of several, by name.
     """
 
     code_versions: Mapping[str, str]
@@ -152,6 +154,7 @@ class Policy:
     retraining: RetrainingPolicy = field(default_factory=RetrainingPolicy)
     put_off_since: datetime | None = None
     ingests: bool = True
+    code_version_parts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     def tries_again(self, attempt: Attempt) -> bool:
         """Whether it is time for another try of what nothing has changed about."""
@@ -382,7 +385,9 @@ def _reason(asset: str, key: str, records: Records, policy: Policy) -> str | Non
     if known is None:
         return NOT_MADE
     if known.code_version != policy.code_versions[asset]:
-        return OTHER_CODE
+        parts = policy.code_version_parts.get(asset, {})
+        others = {name for name, version in parts.items() if known.parts.get(name) != version}
+        return OTHER_QUESTIONS if others == {LABELLED} else OTHER_CODE
     if GRAPH[asset].upstream and known.input_version != records.input_version(asset, key):
         return OTHER_INPUT
     return None

@@ -99,6 +99,10 @@ class State:
         """The plan as of now. asked_at and others: as in Policy."""
         chosen = Policy(
             code_versions=versions,
+            code_version_parts={
+                "synthetic_questions": questions_stage.code_version_parts(settings),
+                "training_pairs": pairs_stage.code_version_parts(settings),
+            },
             parse_timeout=settings.parse_timeout,
             now=datetime.now(UTC),
             asked_at=asked_at,

@@ -15,9 +15,11 @@ from typing import Annotated, Any, Literal
 import typer
 from pydantic import ValidationError
 
+from embed_assets.command import stopping
 from embed_assets.errors import ProjectError, SettingsError
 from embed_assets.places import absolute
 from embed_assets.settings import PREFIX, Settings, wrong_setting
+from embed_assets.wording import counted
 
 app = typer.Typer(
     help="Turn a folder of PDFs into a better embedding model, and prove that it is better.",
@@ -32,11 +34,20 @@ Pdfs = Annotated[
 ]
 Home = Annotated[Path | None, typer.Option("--home", help="Folder of all state.", metavar="DIR")]
 Yes = Annotated[bool, typer.Option("--yes", help="Documents on record may be gone, however many.")]
+Details = Annotated[
+    bool, typer.Option("--details", help="List each thing that could not be used, and why.")
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")]
 
 
 @app.command()
-def run(pdfs: Pdfs = None, home: Home = None, yes: Yes = False, as_json: Json = False) -> None:
+def run(
+    pdfs: Pdfs = None,
+    home: Home = None,
+    yes: Yes = False,
+    details: Details = False,
+    as_json: Json = False,
+) -> None:
     """Bring everything in line with the PDF folder, train what is stale, print the comparison."""
     with _session(pdfs, home, as_json) as (settings, emit):
         from embed_assets.command.pipeline import bring_up_to_date
@@ -44,11 +55,17 @@ def run(pdfs: Pdfs = None, home: Home = None, yes: Yes = False, as_json: Json = 
 
         done = bring_up_to_date(settings, train=True, agreed=yes)
         summary = run_summary(settings, done)
-        emit(summary, run_text(summary))
+        emit(summary, run_text(summary, details=details))
 
 
 @app.command()
-def ingest(pdfs: Pdfs = None, home: Home = None, yes: Yes = False, as_json: Json = False) -> None:
+def ingest(
+    pdfs: Pdfs = None,
+    home: Home = None,
+    yes: Yes = False,
+    details: Details = False,
+    as_json: Json = False,
+) -> None:
     """Bring documents, chunks and questions in line with the PDF folder."""
     with _session(pdfs, home, as_json) as (settings, emit):
         from embed_assets.command.pipeline import bring_up_to_date
@@ -56,17 +73,19 @@ def ingest(pdfs: Pdfs = None, home: Home = None, yes: Yes = False, as_json: Json
 
         done = bring_up_to_date(settings, train=False, agreed=yes)
         summary = ingest_summary(settings, done)
-        emit(summary, ingest_text(summary))
+        emit(summary, ingest_text(summary, details=details))
 
 
 @app.command()
-def status(pdfs: Pdfs = None, home: Home = None, as_json: Json = False) -> None:
+def status(
+    pdfs: Pdfs = None, home: Home = None, details: Details = False, as_json: Json = False
+) -> None:
     """Say what is due, what waits, what failed, and which models there are. Changes nothing."""
     with _session(pdfs, home, as_json) as (settings, emit):
         from embed_assets.command.status import status_summary, status_text
 
         summary = status_summary(settings)
-        emit(summary, status_text(summary))
+        emit(summary, status_text(summary, details=details))
 
 
 @app.command()
@@ -255,7 +274,7 @@ def export(
         from embed_assets.questions.export import export_questions
 
         summary = export_questions(settings, file, file_format, status)
-        emit(summary, f"{summary['questions']} questions in {summary['path']}")
+        emit(summary, f"{counted(summary['questions'], 'question')} in {summary['path']}")
 
 
 @app.command()
@@ -305,6 +324,7 @@ def _session(pdfs: str | None, home: Path | None, as_json: bool) -> Iterator[tup
         if value is not None:
             # In the environment, so that Dagster's and the training's processes agree.
             os.environ[PREFIX + name] = absolute(str(value))
+    stopping.listen()
     try:
         yield load_settings(), emit
     except ProjectError as error:
@@ -312,9 +332,14 @@ def _session(pdfs: str | None, home: Path | None, as_json: bool) -> Iterator[tup
         if as_json:
             emit({"error": str(error)}, "")
         raise typer.Exit(error.status) from error
-    except KeyboardInterrupt:
-        typer.echo("embed-assets: stopped. Run it again to go on from here.", err=True)
-        raise typer.Exit(130) from None
+    except KeyboardInterrupt as interruption:
+        typer.echo(f"{_below_the_bar()}embed-assets: {stopping.SAID}", err=True)
+        raise typer.Exit(stopping.exit_status(interruption)) from None
+
+
+def _below_the_bar() -> str:
+    """In a terminal the cursor stands behind a bar, or behind the ^C that was typed."""
+    return "\n" if sys.stderr.isatty() else ""
 
 
 def load_settings() -> Settings:

@@ -17,6 +17,7 @@ from pathlib import Path
 import dagster as dg
 import typer
 from dagster._core.errors import DagsterExecutionInterruptedError  # Dagster doesn't export it
+from dagster._utils.interrupts import capture_interrupts
 from filelock import FileLock, Timeout
 
 from embed_assets.automation.plan import Until, Wait, batches
@@ -33,6 +34,7 @@ from embed_assets.automation.runs import (
 )
 from embed_assets.automation.state import check_settings, code_versions, read_state, sync_partitions
 from embed_assets.automation.take_up import take_up
+from embed_assets.command import stopping
 from embed_assets.definitions import build_definitions
 from embed_assets.documents.folder import FoundDocument, scan
 from embed_assets.errors import ProjectError, SettingsError, hide_password, one_line
@@ -43,6 +45,7 @@ from embed_assets.questions.assets import BUDGET_TAG
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import TRACKING_URI, Settings
 from embed_assets.terminal import terminal_kept
+from embed_assets.wording import counted
 
 REPOSITORY = ".dagster/repository"
 """The tag by which the UI shows a run under its job."""
@@ -76,6 +79,7 @@ def bring_up_to_date(settings: Settings, *, train: bool, agreed: bool = False) -
     agreed: a person agreed that documents on record are no longer in the folder, however many.
     SettingsError before any work is done if the folder, the model or the generator is wrong.
     """
+    stopping.shield_children()
     warehouse = Warehouse(path=str(settings.warehouse))
     if not scan(settings.pdfs) and not agreed:
         gone = " Agree with --yes if all of them are gone." if warehouse.count("raw_pdfs") else ""
@@ -88,7 +92,7 @@ def bring_up_to_date(settings: Settings, *, train: bool, agreed: bool = False) -
     seconds: dict[str, float] = {}
     moved = 0
     read: set[str] = set()
-    with _alone(settings), dg.DagsterInstance.get() as instance:
+    with _in_turn(settings), dg.DagsterInstance.get() as instance:
         take_up(warehouse, settings)
         end_dead_runs(instance, settings.home)
         if train:
@@ -108,7 +112,8 @@ def bring_up_to_date(settings: Settings, *, train: bool, agreed: bool = False) -
                 )
             for keys, what in ((plan.remove, "left"), (plan.moved, "moved in")):
                 if keys:
-                    typer.echo(f"{len(keys)} documents {what} the folder.", err=True)
+                    said = f"{counted(len(keys), 'document')} {what} the folder."
+                    typer.echo(said, err=True)
             sync_partitions(instance, warehouse, plan, state)
             moved += len(plan.remove) + len(plan.moved)
             if plan.changes_documents:
@@ -182,7 +187,8 @@ def _in_turn(settings: Settings) -> Iterator[None]:
     try:
         lock.acquire(timeout=2)  # a sensor's tick holds it for a moment
     except Timeout:
-        others = ", ".join(processes_with(Path(lock.lock_file))) or "another process"
+        found = processes_with(Path(lock.lock_file), but=os.getpid())
+        others = ", ".join(found) or "another process"
         said = f"At work in this home: an embed-assets command, {others}. Waiting for that to end."
         typer.echo(said, err=True)
         lock.acquire(timeout=-1, poll_interval=1)
@@ -190,19 +196,6 @@ def _in_turn(settings: Settings) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-@contextmanager
-def _alone(settings: Settings) -> Iterator[None]:
-    try:
-        # A sensor's tick holds it for a moment.
-        with command_lock(settings.home).acquire(timeout=2):
-            yield
-    except Timeout:
-        raise ProjectError(
-            f"Another embed-assets command is at work on {settings.home}. "
-            "Wait for it to end, or give another --home."
-        ) from None
 
 
 @dataclass(frozen=True)
@@ -222,11 +215,12 @@ class _Runs:
     ) -> None:
         """Make assets, of these documents if any; adds what each took to `seconds`."""
         batch = {RANGE_START: keys[0], RANGE_END: keys[-1]} if keys else {}
-        what = f"{len(keys)} documents: " if keys else ""
+        what = f"{counted(len(keys), 'document')}: " if keys else ""
         typer.echo(f"{what}{', '.join(assets)}", err=True)
         run_id = str(uuid.uuid4())
+        instance.add_event_listener(run_id, lambda event: _cancel_if_stopped(instance, event))
         try:
-            with terminal_kept():
+            with terminal_kept(), capture_interrupts():
                 result = self.definitions.resolve_job_def(job).execute_in_process(
                     instance=instance,
                     asset_selection=[dg.AssetKey(asset) for asset in assets],
@@ -240,6 +234,8 @@ class _Runs:
                     run_id=run_id,
                 )
         except DagsterExecutionInterruptedError:
+            _cancel(instance, run_id)
+            stopping.check()
             raise KeyboardInterrupt from None
         except Exception as error:
             steps = instance.all_logs(run_id, of_type=dg.DagsterEventType.STEP_FAILURE)
@@ -249,6 +245,26 @@ class _Runs:
             if event.event_type == dg.DagsterEventType.STEP_SUCCESS and event.step_key:
                 taken = event.step_success_data.duration_ms / 1000
                 seconds[event.step_key] = seconds.get(event.step_key, 0.0) + taken
+        stopping.check()
+
+
+def _cancel(instance: dg.DagsterInstance, run_id: str) -> None:
+    """Mark a run that was stopped. Before its first step Dagster calls that a failure, always."""
+    run = instance.get_run_by_id(run_id)
+    if run is not None and run.status is not dg.DagsterRunStatus.CANCELED:
+        instance.report_run_canceled(run)
+
+
+def _cancel_if_stopped(instance: dg.DagsterInstance, event: dg.EventLogEntry) -> None:
+    """Say in Dagster that a person ends the run: else it would call the run a failure."""
+    said = event.dagster_event
+    if said is None or not said.is_step_failure:
+        return
+    error = said.step_failure_data.error
+    if error and error.cls_name == DagsterExecutionInterruptedError.__name__:
+        run = instance.get_run_by_id(event.run_id)
+        if run is not None:
+            instance.report_run_canceling(run)
 
 
 def explain(error: BaseException, step: str | None) -> str:

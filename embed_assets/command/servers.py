@@ -18,11 +18,12 @@ from typing import Any
 import dagster as dg
 import typer
 
+from embed_assets.automation.runs import AT_WORK, BY_COMMAND
 from embed_assets.automation.sensors import SENSORS
 from embed_assets.command.news import News
 from embed_assets.command.pipeline import prepare_home
 from embed_assets.errors import ProjectError, SettingsError
-from embed_assets.machine import Machine, this_machine
+from embed_assets.machine import Machine, processes_with, this_machine
 from embed_assets.resources.pages import UI_VARIABLE as DAGSTER_UI_VARIABLE
 from embed_assets.resources.tracking import UI_VARIABLE, Tracking, without_password
 from embed_assets.settings import Settings
@@ -69,6 +70,7 @@ def serve(
             for name, (_, url) in commands.items():
                 _wait(name, url, processes[name], settings)
             dagster_url = commands["Dagster"][1]
+            os.pwrite(lock, dagster_url.encode(), 0)
             on = f"\nSensors  {', '.join(SENSORS)} watch {settings.pdfs}" if settings.watch else ""
             emit(
                 {"dagster": dagster_url, "mlflow": mlflow_url, "watching": settings.watch},
@@ -113,21 +115,32 @@ def _only_daemon(settings: Settings) -> Iterator[int]:
     """
     import fcntl  # Windows has none
 
-    lock = os.open(settings.home / "daemon.lock", os.O_RDWR | os.O_CREAT, 0o644)
+    file = settings.home / "daemon.lock"
+    lock = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(lock)
-        raise ProjectError(
-            f"`embed-assets ui` or `watch` is at work on {settings.home} already, or Dagster's "
-            "daemon that it started. End it first."
-        ) from None
+        raise ProjectError(_already(settings, file)) from None
     try:
+        os.ftruncate(lock, 0)
         if settings.watch:
             _turn_on()
         yield lock
     finally:
         os.close(lock)
+
+
+def _already(settings: Settings, lock: Path) -> str:
+    """That a daemon is at work, which processes that is, and where its pages are, if it has any."""
+    address = lock.read_text(encoding="utf-8")
+    holders = ", ".join(processes_with(lock))
+    named = f": {holders}" if holders else ""
+    opened = f"It was opened at {address}: go there, or end it first." if address else ""
+    return (
+        f"`embed-assets ui` or `watch` is at work on {settings.home} already, or Dagster's daemon "
+        f"that it started{named}. {opened or 'End it first.'}"
+    )
 
 
 def _turn_on() -> None:
@@ -167,8 +180,17 @@ def _started(
         # make passes on what its own group got already: a second signal must not cut this short.
         for ended in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
             signal.signal(ended, signal.SIG_IGN)
+        _cancel_runs()
         for process in processes.values():
             _stop(process)
+
+
+def _cancel_runs() -> None:
+    """Say in Dagster that a person ends the runs at work: else it would call them failures."""
+    with dg.DagsterInstance.get() as instance:
+        for run in instance.get_runs(dg.RunsFilter(statuses=AT_WORK)):
+            if BY_COMMAND not in run.tags:
+                instance.report_run_canceling(run)
 
 
 def _stay(

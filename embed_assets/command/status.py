@@ -17,12 +17,15 @@ from embed_assets.automation.runs import INGEST
 from embed_assets.automation.state import State, check_settings, code_versions, read_state
 from embed_assets.automation.take_up import taken_up
 from embed_assets.command.pipeline import is_changing
-from embed_assets.command.summary import failed_documents, listing
+from embed_assets.command.summary import failed_documents
 from embed_assets.errors import ProjectError, SettingsError
 from embed_assets.models.registry import ALIASES, aliases
+from embed_assets.resources.tracking import ask_once
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
+from embed_assets.wording import counted
 
+LISTED = 5
 MODELS = "models"
 """What waits where MLflow doesn't answer."""
 
@@ -78,8 +81,7 @@ def _models(
     settings: Settings, warehouse: Warehouse
 ) -> tuple[dict[str, str | None], tuple[Wait, ...]]:
     """Versions by alias; where MLflow doesn't answer at once, none of them, and what it said."""
-    for name, value in (("MAX_RETRIES", "0"), ("TIMEOUT", "3")):
-        os.environ.setdefault(f"MLFLOW_HTTP_REQUEST_{name}", value)
+    ask_once()
     try:
         return aliases(warehouse, settings), ()
     except ProjectError as error:
@@ -123,20 +125,26 @@ def _retraining(plan: Plan, untrained: Untrained) -> dict[str, Any]:
     }
 
 
-def status_text(summary: Mapping[str, Any]) -> str:
-    """The status for a person."""
+def status_text(summary: Mapping[str, Any], *, details: bool = False) -> str:
+    """The status for a person. details: everything that waits or failed, not the first few."""
     folder, models = summary["folder"], summary["models"]
     found = ", ".join(f"{folder[name]} {name}" for name in folder if name != "documents")
-    lines = [f"{folder['documents']} documents in the folder: {found}.", ""]
+    lines = [f"{counted(folder['documents'], 'document')} in the folder: {found}.", ""]
     if summary["due"]:
         lines.append("Due:")
     elif not summary["waiting"]:
         lines.append("Nothing is due.")
     for row in summary["due"]:
-        documents = f" ({row['documents']} documents)" if row["documents"] else ""
+        documents = f" ({counted(row['documents'], 'document')})" if row["documents"] else ""
         lines.append(f"  {row['asset']}{documents}: {row['reason']}")
-    lines += listing("Waits", [f"{row['what']}: {row['reason']}" for row in summary["waiting"]])
-    lines += listing("Failed", [f"{row['path']}: {row['error']}" for row in summary["failed"]])
+    for title, rows in (
+        ("Waits", [f"{row['what']}: {row['reason']}" for row in summary["waiting"]]),
+        ("Failed", [f"{row['path']}: {row['error']}" for row in summary["failed"]]),
+    ):
+        lines += [f"{title}:"] if rows else []
+        lines += [f"  {row}" for row in (rows if details else rows[:LISTED])]
+        if len(rows) > LISTED and not details:
+            lines.append(f"  … and {len(rows) - LISTED:,} more: --details lists all")
     named = [f"{name} v{version}" for name, version in models.items() if version]
     unknown = any(row["what"] == MODELS for row in summary["waiting"])
     none = "unknown" if unknown else "no champion yet"

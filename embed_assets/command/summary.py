@@ -19,22 +19,43 @@ from embed_assets.evaluation.baselines import failed_baselines
 from embed_assets.evaluation.significance import FEWEST_DOCUMENTS, LARGEST_P_VALUE, Verdict
 from embed_assets.graph import DOCUMENT_ASSETS, GRAPH
 from embed_assets.models.registry import aliases, newest_model
+from embed_assets.pairs.splits import LABELLED, SEEN, UNSEEN, VALIDATION
+from embed_assets.questions.funnel import REASONS
 from embed_assets.questions.labelled.report import report_matches, unmatched
 from embed_assets.questions.statuses import FAILED, KEPT, NOT_ASKED, UNREADABLE
 from embed_assets.resources.ledger import read_records
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
+from embed_assets.wording import change, counted
 
 BASELINE_KEYS = (
     *("split", "model", "metric", "k", "dimension", "score", "tuned"),
     *("difference", "low", "high", "p_value", "verdict"),
 )
-LISTED = 20
+QUESTIONS = "questions"
+TITLES = {
+    LABELLED: "people's questions",
+    UNSEEN: "on held-out documents",
+    SEEN: "on held-out chunks",
+    VALIDATION: "that chose the epoch",
+}
+"""What the questions of a split are, in a few words."""
 
 
 def ingest_summary(settings: Settings, done: Done) -> dict[str, Any]:
     """What `ingest --json` prints."""
     warehouse = Warehouse(path=str(settings.warehouse))
+    return {
+        **what_is_there(settings, warehouse),
+        "waiting": [{"what": wait.what, "reason": wait.reason} for wait in done.waiting],
+        "seconds": _by_stage(done.seconds, DOCUMENT_ASSETS),
+        "seconds_by_asset": _rounded(done.seconds),
+        "changed": done.changed,
+    }
+
+
+def what_is_there(settings: Settings, warehouse: Warehouse) -> dict[str, Any]:
+    """How much was read and asked, and what could not be used."""
     statuses = document_statuses(warehouse)
     read, empty = (statuses.filter(parser_status=status) for status in ("SUCCESS", "EMPTY"))
     failed = failed_documents(settings, warehouse)
@@ -63,12 +84,19 @@ def ingest_summary(settings: Settings, done: Done) -> dict[str, Any]:
         "pages": int(statuses["pages"].sum()),
         "chunks": warehouse.count("chunks"),
         **questions.row(0, named=True),
+        "dropped": _dropped(warehouse),
         "unmatched_labelled": unmatched(report_matches(settings, warehouse)).to_dicts(),
-        "waiting": [{"what": wait.what, "reason": wait.reason} for wait in done.waiting],
-        "seconds": _by_stage(done.seconds, DOCUMENT_ASSETS),
-        "seconds_by_asset": _rounded(done.seconds),
-        "changed": done.changed,
     }
+
+
+def _dropped(warehouse: Warehouse) -> dict[str, int]:
+    """How many questions are not used, by status; those of people that matched nothing apart."""
+    rows = warehouse.read(
+        "SELECT status, count(*) FROM synthetic_questions WHERE question <> '' AND status <> ? "
+        "AND kind IS DISTINCT FROM 'labelled' GROUP BY ALL ORDER BY count(*) DESC, status",
+        [KEPT],
+    )
+    return dict(rows.iter_rows())
 
 
 def failed_documents(settings: Settings, warehouse: Warehouse) -> dict[str, dict[str, Any]]:
@@ -131,102 +159,162 @@ def run_summary(settings: Settings, done: Done) -> dict[str, Any]:
     }
 
 
-def ingest_text(summary: Mapping[str, Any]) -> str:
-    """The summary of an ingest for a person."""
-    documents = summary["documents"]
-    failed, empty, labelled = (summary[k] for k in ("failed", "empty", "unmatched_labelled"))
-    lines = [] if summary["changed"] else ["Nothing has changed since the last time."]
-    lines.append(
-        f"{sum(documents.values())} documents, {documents['SUCCESS']} of them with text; "
-        f"{summary['pages']} pages, {summary['chunks']} chunks, {summary['questions']} questions."
+def ingest_text(summary: Mapping[str, Any], *, details: bool = False) -> str:
+    """The summary of an ingest for a person. details: all that could not be used, row by row."""
+    return "\n".join(
+        [
+            *_unchanged(summary, "Nothing has changed since the last time."),
+            *_documents_lines(summary),
+            *unused_text(summary, details),
+            *_took(summary),
+        ]
     )
-    lines += listing(f"{len(failed)} could not be read", [_failure_line(row) for row in failed])
-    no_text = [f"{row['path']}: {row['error']}" for row in empty]
-    lines += listing(f"{len(empty)} have no text", no_text)
-    waiting = [f"{row['what']}: {row['reason']}" for row in summary["waiting"]]
-    lines += listing("Waits", waiting)
-    if summary["questions_not_asked"]:
-        lines.append(
-            "Chunks not asked about, since the budget was spent: "
-            f"{summary['questions_not_asked']}. Run it again to go on."
-        )
-    if summary["questions_failed"]:
-        lines.append(
-            "Chunks that got no question from the language model: "
-            f"{summary['questions_failed']}. `embed-assets ui` shows why, chunk by chunk."
-        )
-    without = [
-        f"{r['file_name'] or r['source']}: {r['question']} ({r['reason']})" for r in labelled
+
+
+def run_text(summary: Mapping[str, Any], *, details: bool = False) -> str:
+    """The end of a run for a person: what came out first, where to look next last."""
+    model = summary["model"]
+    nothing = "Nothing has changed since the last time: nothing was trained."
+    if summary["changed"] and not summary["trained"]:
+        nothing = "The training pairs are the same as before: nothing was trained."
+    return "\n".join(
+        [
+            summary["verdict"],
+            *filter(None, [summary["promotion"]]),
+            f"Search uses {_champion(summary)}.",
+            *summary["reservations"],
+            *([] if summary["trained"] else [nothing]),
+            "",
+            *_comparison_lines(summary["comparison"]),
+            *_baseline_lines(summary["baselines"]),
+            "",
+            *_documents_lines(summary),
+            *unused_text(summary, details),
+            *_took(summary),
+            "",
+            f"Model   {model['path']}",
+            f"Report  {summary['report']}",
+            "Next    embed-assets ui, with the same --pdfs and --home",
+        ]
+    )
+
+
+def _unchanged(summary: Mapping[str, Any], said: str) -> list[str]:
+    return [] if summary["changed"] else [said]
+
+
+def _champion(summary: Mapping[str, Any]) -> str:
+    """What search uses, in words."""
+    champion, model = summary["champion"], summary["model"]
+    if champion is None:
+        return f"the base model, {model['base']}: there is no champion yet"
+    other = "" if champion == model["version"] else f"; the newest is version {model['version']}"
+    return f"version {champion}, the champion{other}"
+
+
+def _documents_lines(summary: Mapping[str, Any]) -> list[str]:
+    documents = summary["documents"]
+    return [
+        f"{counted(sum(documents.values()), 'document')}, "
+        f"{documents['SUCCESS']:,} of them with text; {counted(summary['pages'], 'page')}, "
+        f"{counted(summary['chunks'], 'chunk')}, {counted(summary['questions'], 'question')}."
     ]
-    lines += listing(f"{len(labelled)} labelled questions found no evidence", without)
+
+
+def _took(summary: Mapping[str, Any]) -> list[str]:
     took = [f"{stage} {s:.0f} s" for stage, s in summary["seconds"].items() if s >= 0.5]
-    lines += [f"Took: {', '.join(took)}."] if took else []
-    return "\n".join(lines)
+    return [f"Took: {', '.join(took)}."] if took else []
 
 
-def run_text(summary: Mapping[str, Any]) -> str:
-    """The comparison for a person: NDCG@10 by split and dimension, and where to look next."""
-    lines: list[str] = []
-    if not summary["changed"]:
-        lines = ["Nothing has changed since the last time: nothing was trained."]
-    elif not summary["trained"]:
-        lines = ["The training pairs are the same as before: nothing was trained."]
-    lines += [
-        ingest_text({**summary, "changed": True}),
-        "",
-        f"{'split':<22} {'dimension':>9} {'base':>7} {'tuned':>7} {'change':>8}   NDCG@10",
+def unused_text(summary: Mapping[str, Any], details: bool) -> list[str]:
+    """What could not be used and what waits: a line each, counted; with `details`, row by row."""
+    labelled, failed_models = summary["unmatched_labelled"], summary.get("baselines_failed", [])
+    asked, failed = summary["questions_not_asked"], summary["questions_failed"]
+    groups = [
+        (
+            counted(len(summary["failed"]), "document") + " could not be read",
+            [_failure_line(row) for row in summary["failed"]],
+        ),
+        (
+            counted(len(summary["empty"]), "document") + " without text",
+            [f"{row['path']}: {row['error']}" for row in summary["empty"]],
+        ),
+        (
+            f"{counted(len(labelled), 'question')} of people not used",
+            [
+                f"{row['file_name'] or row['source']}: {row['question']} "
+                f"({REASONS.get(row['reason'], row['reason'])})"
+                for row in labelled
+            ],
+        ),
+        (
+            f"{counted(sum(summary['dropped'].values()), 'question')} dropped",
+            [f"{REASONS.get(status, status)}: {n:,}" for status, n in summary["dropped"].items()],
+        ),
+        (
+            f"{counted(failed, 'chunk')} without an answer of the language model",
+            ["`embed-assets ui` shows why, chunk by chunk"] * bool(failed),
+        ),
+        (
+            f"{counted(asked, 'chunk')} not asked about, since the budget was spent",
+            ["run it again to go on"] * bool(asked),
+        ),
+        (
+            f"{counted(len(failed_models), 'baseline')} could not be scored",
+            [f"{row['model']}: {row['error']}" for row in failed_models],
+        ),
+        (
+            f"{len(summary['waiting']):,} waiting",
+            [f"{row['what']}: {row['reason']}" for row in summary["waiting"]],
+        ),
     ]
-    for row in summary["comparison"]:
-        if row["metric"] != "ndcg":
-            continue
-        base, tuned = row["base"], row["tuned"]
-        change = f"{100 * (tuned - base) / base:+.1f} %" if base else "–"
-        lines.append(
-            f"{row['split']:<22} {row['dimension']:>9} {base:>7.4f} {tuned:>7.4f} {change:>8}"
-        )
-    lines += _baseline_lines(summary["baselines"])
-    notes = [
-        *summary["reservations"],
-        *(f"{r['model']} could not be scored: {r['error']}" for r in summary["baselines_failed"]),
+    there = [(title, rows) for title, rows in groups if rows]
+    if details:
+        return [line for title, rows in there for line in (f"{title}:", *(f"  {r}" for r in rows))]
+    lines = [f"  {title}{_why(rows)}" for title, rows in there]
+    return ["Not used, or not yet (--details lists all):", *lines] if lines else []
+
+
+def _why(rows: Sequence[str]) -> str:
+    """The one row there is, that nobody has to ask for it; nothing where there are several."""
+    return f": {rows[0]}" if len(rows) == 1 else ""
+
+
+def _comparison_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A table of both models by what they were asked, and by dimension."""
+    width = max(map(len, TITLES.values()))
+    lines = [
+        f"{QUESTIONS:<{width}} {'dimensions':>10} {'base':>7} {'tuned':>7} {'change':>8}  NDCG@10"
     ]
-    lines += ["", *notes] if notes else []
-    model, champion = summary["model"], summary["champion"]
-    used = f"version {champion}" if champion else f"none yet: search uses {model['base']}"
-    lines += [
-        "",
-        summary["verdict"],
-        *filter(None, [summary["promotion"]]),
-        f"Champion {used}",
-        f"Model    {model['path']} (version {model['version']}, from {model['base']})",
-        f"Report   {summary['report']}",
-        "Dagster  embed-assets ui (with the same --pdfs and --home)",
-    ]
-    return "\n".join(lines)
+    for row in rows:
+        if row["metric"] == "ndcg":
+            base, tuned, title = row["base"], row["tuned"], TITLES.get(row["split"], row["split"])
+            lines.append(
+                f"{title:<{width}} {row['dimension']:>10} {base:>7.4f} {tuned:>7.4f} "
+                f"{change(base, tuned):>8}"
+            )
+    return lines
 
 
 def _baseline_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """A table of what the fine-tuned model is compared with beside its base."""
     if not rows:
         return []
-    width = max(9, *(len(row["model"]) for row in rows))
+    width = max(map(len, TITLES.values()))
+    names = max(8, *(len(row["model"]) for row in rows))
+    too_few = any(row["verdict"] == Verdict.TOO_FEW for row in rows)
+    needed = f"A verdict needs questions about {FEWEST_DOCUMENTS} documents, and p ≤ "
     return [
         "",
-        f"{'split':<22} {'baseline':<{width}} {'score':>7} {'tuned':>7} {'difference':>10}"
-        "   95 % interval      verdict",
+        f"{QUESTIONS:<{width}} {'baseline':<{names}} {'score':>7} {'tuned':>7} {'difference':>10}"
+        "  95 % interval     verdict",
         *(
-            f"{row['split']:<22} {row['model']:<{width}} {row['score']:>7.4f} {row['tuned']:>7.4f} "
-            f"{row['difference']:>+10.4f}   {row['low']:+.3f} to {row['high']:+.3f}   "
-            f"{row['verdict']}"
+            f"{TITLES.get(row['split'], row['split']):<{width}} {row['model']:<{names}} "
+            f"{row['score']:>7.4f} {row['tuned']:>7.4f} {row['difference']:>+10.4f}  "
+            f"{row['low']:+.3f} to {row['high']:+.3f}  {row['verdict']}"
             for row in rows
         ),
-        *(
-            [
-                f"A verdict needs questions about {FEWEST_DOCUMENTS} documents, "
-                f"and p ≤ {LARGEST_P_VALUE}."
-            ]
-            if any(row["verdict"] == Verdict.TOO_FEW for row in rows)
-            else []
-        ),
+        *([f"{needed}{LARGEST_P_VALUE}."] if too_few else []),
     ]
 
 
@@ -242,13 +330,6 @@ def _rounded(seconds: Mapping[str, float]) -> dict[str, float]:
 
 
 def _failure_line(row: Mapping[str, Any]) -> str:
-    again = "" if row["final"] else f" (tried {row['attempts']} times; will be again)"
+    times = counted(row["attempts"], "time")
+    again = "" if row["final"] else f" (tried {times}; will be again)"
     return f"{row['path']}: {row['error']}{again}"
-
-
-def listing(title: str, rows: Sequence[str]) -> list[str]:
-    """A title and the first rows under it; nothing without rows."""
-    if not rows:
-        return []
-    more = [f"  … and {len(rows) - LISTED} more"] if len(rows) > LISTED else []
-    return [f"{title}:", *(f"  {row}" for row in rows[:LISTED]), *more]

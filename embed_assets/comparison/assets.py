@@ -62,6 +62,7 @@ def comparison(
 ) -> dg.MaterializeResult:
     """Whether the fine-tuned model retrieves better than its base and the baselines."""
     with materializing(context, warehouse, tracking, checks=CHECKS) as making:
+        warehouse = making.warehouse
         model = newest_model(warehouse)
         version = model["version"]
         before = champion_before(tracking, version)

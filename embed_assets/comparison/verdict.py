@@ -14,6 +14,7 @@ from embed_assets.evaluation.significance import FEWEST_DOCUMENTS, Verdict, comp
 from embed_assets.pairs.splits import LABELLED, TEST_SPLITS, VALIDATION
 from embed_assets.resources.warehouse import Transaction, Warehouse
 from embed_assets.tables import TABLES
+from embed_assets.wording import change, counted
 
 SPLIT_TITLES = {
     "test_labelled": "questions that people wrote",
@@ -167,11 +168,11 @@ def best_evidence(rows: pl.DataFrame) -> str:
 def verdict_sentence(row: Mapping[str, Any]) -> str:
     """The outcome with the headline number and its interval. row: `headline_row`."""
     base, tuned = row["score"], row["tuned"]
-    change = f"NDCG@10 {base:.3f} → {tuned:.3f}"
+    said = f"NDCG@10 {base:.3f} → {tuned:.3f}"
     if base > 0:
-        change += f" ({100 * (tuned - base) / base:+.1f} %)"
+        said += f" ({change(base, tuned)})"
     return (
-        f"{outcome(row)}: {change}, 95 % interval of the difference "
+        f"{outcome(row)}: {said}, 95 % interval of the difference "
         f"{row['low']:+.3f} to {row['high']:+.3f}."
     )
 
@@ -229,4 +230,4 @@ def outcome(row: Mapping[str, Any]) -> str:
 
 def counted_documents(row: Mapping[str, Any]) -> str:
     """Of a row of `significance`, how many documents there are, with a verb: 3 documents are."""
-    return "1 document is" if row["documents"] == 1 else f"{row['documents']} documents are"
+    return f"{counted(row['documents'], 'document')} {'is' if row['documents'] == 1 else 'are'}"

@@ -45,6 +45,7 @@ def base_eval(
     import mlflow
 
     with materializing(context, warehouse, tracking, Path(settings.model).name) as making:
+        warehouse = making.warehouse
         card = model_card(settings)
         dimensions = card.dimensions(settings.dimensions)
         named = {name: name for name in lasting_baselines(settings)}

@@ -1,6 +1,7 @@
 """training_pairs: every question that trains, chooses or tests a model, with its split."""
 
 from collections import Counter
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -24,7 +25,7 @@ from embed_assets.questions.labelled.report import (
     report_matches,
     unmatched,
 )
-from embed_assets.resources.ledger import data_version
+from embed_assets.resources.ledger import LABELLED, data_version
 from embed_assets.resources.materializing import Materializing, materializing
 from embed_assets.resources.warehouse import Warehouse, digest
 from embed_assets.settings import Settings
@@ -42,10 +43,11 @@ def training_pairs(
 ) -> dg.MaterializeResult:
     """(anchor, positive) pairs and test questions, in splits that never move."""
     with materializing(context, warehouse, checks=CHECKS) as making:
+        warehouse = making.warehouse
         since = unpaired_since(warehouse)
         places = warehouse.read("SELECT document_id, chunk_index, chunk_id FROM chunks")
         made = make_pairs(warehouse, corpus_filter(warehouse, settings))
-        _store(making, made, places, since)
+        _store(making, made, places, since, code_version_parts(settings))
     report = report_matches(settings, warehouse)
     for source, file_name, question, reason in unmatched(report).iter_rows():
         context.log.warning(f"{source}: {reason}: '{question}' ({file_name or 'any file'})")
@@ -53,18 +55,23 @@ def training_pairs(
 
 
 def _store(
-    making: Materializing, made: Pairs, places: pl.DataFrame, since: datetime | None
+    making: Materializing,
+    made: Pairs,
+    places: pl.DataFrame,
+    since: datetime | None,
+    made_by: Mapping[str, str],
 ) -> None:
     """Write pairs, splits and what became of each question. ProjectError where they are too few.
 
-    places: of `chunks`. since: when the oldest of what changed them was made.
+    places: of `chunks`. since: when the oldest of what changed them was made. made_by: parts of the
+    code version.
     """
     pairs = made.pairs
     check_enough(pairs["split"], places["document_id"].n_unique(), places.height)
     parts = part_versions(pairs, places)
     others = parts[TRAINING] != last_version(making.warehouse)
     with making.storing(
-        data_version=data_version("training_pairs", pairs), parts=parts
+        data_version=data_version("training_pairs", pairs), parts={**parts, **made_by}
     ) as transaction:
         if others:
             record_change(transaction, parts[TRAINING], since)
@@ -101,6 +108,18 @@ def _funnel(warehouse: Warehouse) -> str:
 
 def code_versions(settings: Settings) -> dict[str, str]:
     """Version of the rules by which splits are made, and of what filters go by."""
+    # The report of people's questions names rows that no document has.
+    labelled = read_labelled(settings.labelled_files, settings.labelled_purpose)
+    return {"training_pairs": f"{PAIRS_VERSION}, {_rules(settings, labelled)}"}
+
+
+def code_version_parts(settings: Settings) -> dict[str, str]:
+    """What the code version consists of, by name."""
+    rows = read_labelled(settings.labelled_files, settings.labelled_purpose)
+    return {"rules": f"{PAIRS_VERSION}, {_rules(settings, None)}", LABELLED: digest(rows)}
+
+
+def _rules(settings: Settings, labelled: object) -> str:
     enabled = enabled_filters(settings.filters) & CORPUS_FILTERS
     embeds = bool(enabled & NEED_EMBEDDINGS)
     card = model_shape(settings) | {"precision": settings.precision}
@@ -108,8 +127,7 @@ def code_versions(settings: Settings) -> dict[str, str]:
         "training_pairs",
         **{name: value if embeds else None for name, value in card.items()},
         filters=sorted(enabled),
-        # The report of people's questions names rows that no document has.
-        labelled=read_labelled(settings.labelled_files, settings.labelled_purpose),
+        labelled=labelled,
         labelled_purpose=None,  # each row says its own
     )
-    return {"training_pairs": f"{PAIRS_VERSION}, {digest(shape)}"}
+    return digest(shape)

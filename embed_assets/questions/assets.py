@@ -15,7 +15,7 @@ from embed_assets.questions.statuses import CORPUS_WIDE, FAILED, KEPT, NOT_ASKED
 from embed_assets.questions.written.openai import cost
 from embed_assets.questions.written.writing import Writing
 from embed_assets.resources.answers import AnswerStore
-from embed_assets.resources.ledger import Cause, Failure, Slices
+from embed_assets.resources.ledger import LABELLED, Cause, Failure, Slices
 from embed_assets.resources.warehouse import Warehouse, digest
 from embed_assets.settings import Settings
 
@@ -40,13 +40,14 @@ def synthetic_questions(
     session = tags.get(BUDGET_TAG) or tags.get("dagster/backfill") or context.run.run_id
     writing = Writing(settings, answers, session, context.log.info)
     questions = generate_questions(chunks, labelled, paths, writing)
-    questions = keep_verdicts(questions, warehouse, context.partition_keys)
+    patient = warehouse.patient(context.log.warning)  # the questions are written
+    questions = keep_verdicts(questions, patient, context.partition_keys)
     for line in _dropped(questions):
         context.log.warning(line)
     for key in context.partition_keys:
         counts = _counts(questions.filter(pl.col("document_id") == key), settings)
         context.add_asset_metadata(counts, partition_key=key)
-    return Slices(questions, incomplete=unanswered(questions))
+    return Slices(questions, incomplete=unanswered(questions), parts=code_version_parts(settings))
 
 
 def unanswered(questions: pl.DataFrame) -> dict[str, Failure]:
@@ -113,8 +114,14 @@ def _counts(questions: pl.DataFrame, settings: Settings) -> dict[str, int | floa
 
 def code_versions(settings: Settings) -> dict[str, str]:
     """Version of the generator and of the files of people's questions."""
-    version = generator_version(settings)
+    parts = code_version_parts(settings)
+    version, labelled = parts["generator"], parts[LABELLED]
+    return {
+        "synthetic_questions": f"{version}, {LABELLED_VERSION} {labelled}" if labelled else version
+    }
+
+
+def code_version_parts(settings: Settings) -> dict[str, str]:
+    """What the code version consists of, by name: a person is told which of it has changed."""
     rows = read_labelled(settings.labelled_files, settings.labelled_purpose)
-    if rows:
-        version += f", {LABELLED_VERSION} {digest(rows)}"
-    return {"synthetic_questions": version}
+    return {"generator": generator_version(settings), LABELLED: digest(rows) if rows else ""}

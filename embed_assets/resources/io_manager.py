@@ -101,11 +101,14 @@ class _DocumentsIOManager(DbIOManager):
         parts = {key: rows.filter(document_id=key) for key in keys if key not in made.not_made}
         code = context.asset_spec.code_version or ""
         records = {
-            key: Materialization(code, self._input_version(asset, key), slice_version(asset, part))
+            key: Materialization(
+                code, self._input_version(asset, key), slice_version(asset, part), made.parts
+            )
             for key, part in parts.items()
         }
-        attempts = self._attempts(asset, made, code)
-        with self._warehouse.transaction() as transaction:
+        warehouse = self._warehouse.patient(context.log.warning)  # the work is done
+        attempts = self._attempts(warehouse, asset, made, code)
+        with warehouse.transaction() as transaction:
             written = rows.filter(pl.col("document_id").is_in(list(parts)))
             transaction.replace(asset, written, where={"document_id": list(parts)})
             write_made(transaction, asset, records, context.run_id)
@@ -124,11 +127,13 @@ class _DocumentsIOManager(DbIOManager):
             files=files,
         )
 
-    def _attempts(self, asset: str, made: Slices, code: str) -> dict[str, Attempt]:
+    def _attempts(
+        self, warehouse: Warehouse, asset: str, made: Slices, code: str
+    ) -> dict[str, Attempt]:
         failures = {**made.incomplete, **made.not_made}
         if not failures:
             return {}
-        before, now = read_records(self._warehouse, asset).tried, datetime.now(UTC)
+        before, now = read_records(warehouse, asset).tried, datetime.now(UTC)
         return {
             key: next_attempt(
                 before.get((asset, key)),

@@ -21,6 +21,8 @@ from embed_assets.tables import TABLES
 UNPARTITIONED = ""
 Slice = tuple[str, str]
 """An asset and a document_id; UNPARTITIONED stands for no document."""
+LABELLED = "labelled"
+"""Part of a code version: the rows of people's files of questions."""
 
 
 class Cause(StrEnum):
@@ -59,7 +61,10 @@ class Failure:
 
 @dataclass(frozen=True)
 class Materialization:
-    """What a slice was made by, made from, and what it holds. parts: versions of parts by name."""
+    """What a slice was made by, made from, and what it holds.
+
+    parts: by name, versions of parts of what it holds, and of its code version.
+    """
 
     code_version: str
     input_version: str
@@ -93,13 +98,14 @@ class Slices:
     rows: of the asset's table. not_made: documents of which nothing can be said for now, and why:
     their slices stay as they are. incomplete: documents that were made, and are to be made again
     though nothing changes, and why. looked_at: version of what was tried in vain, where no asset
-    says it.
+    says it. parts: of the code version, by name.
     """
 
     rows: pl.DataFrame
     not_made: Mapping[str, Failure] = field(default_factory=dict)
     incomplete: Mapping[str, Failure] = field(default_factory=dict)
     looked_at: Mapping[str, str] = field(default_factory=dict)
+    parts: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ from embed_assets.resources.warehouse import Transaction, Warehouse
 class Materializing:
     """An unpartitioned asset that is being made.
 
+    warehouse: waits for others as long as it must, that no work is lost.
     input_version: of what it is made from, read before the work. run_id: its MLflow run; empty
     where it has none.
     """
@@ -112,7 +113,7 @@ def materializing(
     with told.failing(), in_mlflow as run_id:
         made = Materializing(
             context=context,
-            warehouse=warehouse,
+            warehouse=warehouse.patient(context.log.warning),
             tracking=tracking,
             asset=asset,
             code_version=context.assets_def.get_asset_spec().code_version or "",

@@ -8,7 +8,7 @@ interrupted.
 import os
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -131,14 +131,14 @@ class Tracking(dg.ConfigurableResource):
             mlflow.set_tag("dagster/data_version", run_id)
             yield run_id
         except MlflowException as error:
-            mlflow.end_run("FAILED")
+            _end_in_vain("FAILED")
             # Its message may hold the server's address, and so a password.
             raise ProjectError(one_line(hide_password(str(error), self.uri)), "MLflow") from None
         except Exception:
-            mlflow.end_run("FAILED")
+            _end_in_vain("FAILED")
             raise
         except BaseException:  # Ctrl-C, a signal, Dagster's interruption
-            mlflow.end_run("KILLED")
+            _end_in_vain("KILLED")
             raise
         mlflow.end_run()
 
@@ -295,6 +295,24 @@ class Tracking(dg.ConfigurableResource):
             "mlflow_run": dg.MetadataValue.md(f"[{run_id[:8]}]({self.run_url(run_id)})"),
             "mlflow_run_id": dg.MetadataValue.text(run_id),
         }
+
+
+def _end_in_vain(status: str) -> None:
+    """End the run that is open, which failed. Where MLflow is down, the next plan ends it."""
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    with suppress(MlflowException):
+        mlflow.end_run(status)
+
+
+def ask_once() -> None:
+    """From now on this process waits a few seconds for MLflow's server, unless told otherwise.
+
+    MLflow would ask it for minutes: who only looks something up is better told that it is down.
+    """
+    for name, value in (("MAX_RETRIES", "0"), ("TIMEOUT", "3")):
+        os.environ.setdefault(f"MLFLOW_HTTP_REQUEST_{name}", value)
 
 
 def _read_id(home: str) -> str:

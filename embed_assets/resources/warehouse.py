@@ -2,13 +2,16 @@
 
 DuckDB lets either one process write or several read. All take turns through a lock file, with
 connections as short as the statement; a program outside (a shell that holds the file open) is
-waited for until the same deadline. What was made from what is in `ledger.py`.
+waited for until the same deadline. It is said for whom. Work that is done waits without a deadline.
+What was made from what is in `ledger.py`.
 """
 
 import hashlib
+import math
+import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -17,11 +20,17 @@ import dagster as dg
 import duckdb
 import polars as pl
 from filelock import FileLock, Timeout
+from pydantic import PrivateAttr
 
 from embed_assets.errors import BusyError, one_line
+from embed_assets.machine import processes_with
 from embed_assets.tables import TABLES
+from embed_assets.terminal import tell
 
 LOCK_TIMEOUT = 120.0
+PAUSE = 0.05
+FIRST_SAID, SAID_AGAIN = 2.0, 60.0
+"""Seconds of waiting after which it is said for whom, and after which it is said again."""
 
 
 class WarehouseBusyError(BusyError):
@@ -33,16 +42,26 @@ class Warehouse(dg.ConfigurableResource):
 
     path: str
     lock_timeout: float = LOCK_TIMEOUT
+    _log: Callable[[str], object] | None = PrivateAttr(default=None)
+
+    def patient(self, log: Callable[[str], object]) -> "Warehouse":
+        """The same for work that is done: it waits as long as it must.
+
+        log: is told for whom, beside the terminal.
+        """
+        patient = self.model_copy(update={"lock_timeout": math.inf})
+        patient._log = log
+        return patient
 
     def read(self, sql: str, parameters: Sequence[Any] = ()) -> pl.DataFrame:
         """Result of a query. Changes nothing; a table never written is empty, a column null."""
         if not Path(self.path).exists():
             return self._read_as_today(None, sql, parameters)
-        with self._locked() as deadline:
+        with self._locked() as wait:
             # A table is missing where the first write was killed half-way, a column where an older
             # version made the table.
             lacking = suppress(duckdb.CatalogException, duckdb.BinderException)
-            with lacking, _connect(self.path, True, deadline) as connection:
+            with lacking, _connect(self.path, True, wait) as connection:
                 return _query(connection, sql, parameters)
             return self._read_as_today(self.path, sql, parameters)
 
@@ -101,7 +120,7 @@ class Warehouse(dg.ConfigurableResource):
     def transaction(self) -> Iterator["Transaction"]:
         """What is written inside is written together, or not at all. Keep it short: others wait."""
         Path(self.path).parent.mkdir(parents=True, exist_ok=True)
-        with self._locked() as deadline, _connect(self.path, False, deadline) as connection:
+        with self._locked() as wait, _connect(self.path, False, wait) as connection:
             connection.execute("SET TimeZone = 'UTC'")
             connection.begin()
             for table in TABLES.values():
@@ -117,8 +136,8 @@ class Warehouse(dg.ConfigurableResource):
         if not Path(self.path).exists():
             return
         fresh = Path(f"{self.path}.compacting")
-        with self._locked() as deadline:
-            with _connect(self.path, False, deadline) as connection:
+        with self._locked() as wait:
+            with _connect(self.path, False, wait) as connection:
                 connection.execute("CHECKPOINT")
             # Nobody outside has the file open, and no log stands beside it: it may be replaced.
             for left in Path(self.path).parent.glob(f"{fresh.name}*"):  # by a kill
@@ -134,21 +153,65 @@ class Warehouse(dg.ConfigurableResource):
             shutil.rmtree(f"{self.path}.tmp", ignore_errors=True)
 
     @contextmanager
-    def _locked(self) -> Iterator[float]:
-        """Our turn among the project's processes; gives the deadline for those outside it."""
-        deadline = time.monotonic() + self.lock_timeout
+    def _locked(self) -> Iterator["_Wait"]:
+        """Our turn among the project's processes; gives the wait for those outside it."""
+        wait = _Wait(self.path, self.lock_timeout, self._log)
+        lock = FileLock(f"{self.path}.lock", timeout=0)
+        while not _is_taken(lock):
+            if not wait.goes_on(f"{self.path}.lock"):
+                raise WarehouseBusyError(
+                    f"{self.path}: other runs held the warehouse for {self.lock_timeout:.0f} s "
+                    f"({wait.whom}). Wait for them to end, or stop them, and try again."
+                )
         try:
-            turn = FileLock(f"{self.path}.lock", timeout=self.lock_timeout).acquire()
-        except Timeout:
-            raise WarehouseBusyError(
-                f"{self.path}: other runs held the warehouse for {self.lock_timeout:.0f} s. "
-                "Wait for them to end, or stop them, and try again."
-            ) from None
-        with turn:
-            yield deadline
+            yield wait
+        finally:
+            lock.release()
 
 
-def _connect(path: str, read_only: bool, deadline: float) -> duckdb.DuckDBPyConnection:
+class _Wait:
+    """A wait for others that use the warehouse. whom: those that were found."""
+
+    def __init__(self, path: str, limit: float, log: Callable[[str], object] | None) -> None:
+        """limit: in seconds."""
+        self._path, self._limit, self._log = path, limit, log
+        self._began = time.monotonic()
+        self._next_said = self._began + FIRST_SAID
+        self.whom = "another program"
+
+    def goes_on(self, file: str) -> bool:
+        """Wait a moment for those that have a file open; whether the limit is not reached."""
+        now = time.monotonic()
+        if now - self._began > self._limit:
+            self._find(file)
+            return False
+        if now >= self._next_said:
+            self._next_said = now + SAID_AGAIN
+            self._find(file)
+            self._say()
+        time.sleep(PAUSE)
+        return True
+
+    def _find(self, file: str) -> None:
+        self.whom = ", ".join(processes_with(Path(file), but=os.getpid())) or self.whom
+
+    def _say(self) -> None:
+        end = "" if math.isinf(self._limit) else f", for {self._limit:.0f} s at most"
+        said = f"{self._path} is in use by {self.whom}. Waiting until it is closed there{end}."
+        tell(said)
+        if self._log:
+            self._log(said)
+
+
+def _is_taken(lock: FileLock) -> bool:
+    try:
+        lock.acquire()
+    except Timeout:
+        return False
+    return True
+
+
+def _connect(path: str, read_only: bool, wait: _Wait) -> duckdb.DuckDBPyConnection:
     while True:
         try:
             return duckdb.connect(path, read_only=read_only)
@@ -156,12 +219,11 @@ def _connect(path: str, read_only: bool, deadline: float) -> duckdb.DuckDBPyConn
             # DuckDB has no class for it.
             if "Could not set lock on file" not in str(error):
                 raise
-            if time.monotonic() > deadline:
+            if not wait.goes_on(path):
                 raise WarehouseBusyError(
                     f"{path}: another program has the warehouse open. Close it and try again. "
                     f"DuckDB says: {one_line(str(error))}"
                 ) from None
-            time.sleep(0.1)
 
 
 def _quoted(path: str) -> str:

@@ -9,7 +9,8 @@ from embed_assets.errors import ProjectError
 from embed_assets.evaluation.retrieval import top_k
 from embed_assets.models.card import model_card
 from embed_assets.models.embeddings import CachedEncoder
-from embed_assets.models.registry import champion
+from embed_assets.models.registry import champion, newest_model
+from embed_assets.resources.tracking import ask_once
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
 
@@ -22,6 +23,7 @@ def search_chunks(settings: Settings, text: str, k: int) -> dict[str, Any]:
         raise ProjectError(
             f"There is nothing to search in {settings.home}. `embed-assets ingest` reads PDFs."
         )
+    ask_once()
     version = champion(warehouse, settings)
     card = version.card if version else model_card(settings)
     encoder = CachedEncoder(warehouse, card, settings.precision)
@@ -43,13 +45,25 @@ def search_chunks(settings: Settings, text: str, k: int) -> dict[str, Any]:
     return {
         "query": text,
         "model": f"{version.base} fine-tuned, version {version.number}" if version else card.name,
+        "version": version.number if version else None,
+        "newest": newest_model(warehouse)["version"] if warehouse.count("models") else None,
         "results": results.to_dicts(),
     }
 
 
+def _by(result: Mapping[str, Any]) -> str:
+    """Which model searched, and which is the newest where that is another."""
+    version, newest = result["version"], result["newest"]
+    if version is None:
+        why = "no version is champion yet" if newest else "no version was trained yet"
+        return f"With the base model, {result['model']}: {why}"
+    other = f"; the newest is version {newest}" if newest != version else ""
+    return f"With version {version}, the champion ({result['model']}){other}"
+
+
 def search_text(result: Mapping[str, Any]) -> str:
     """The results for a person."""
-    lines = [f"By {result['model']}:"]
+    lines = [f"{_by(result)}:"]
     for row in result["results"]:
         start, end = row["page_start"], row["page_end"]
         pages = f"page {start}" if start == end else f"pages {start}–{end}"

@@ -1,17 +1,18 @@
 """finetuned_model: the base model or the champion, fine-tuned on the pairs in a child process."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import polars as pl
-from dagster._core.errors import DagsterPipesExecutionError  # Dagster doesn't export it
 from pydantic import Field, create_model
 from pydantic.fields import FieldInfo
 
-from embed_assets.errors import ProjectError
+from embed_assets.errors import BusyError, ProjectError, hide_password, one_line
 from embed_assets.machine import this_machine
 from embed_assets.models.card import model_card, version_card
 from embed_assets.models.embeddings import CachedEncoder
@@ -19,6 +20,7 @@ from embed_assets.models.identity import model_identity, model_shape
 from embed_assets.models.registry import check_versions, register
 from embed_assets.partitions import asset
 from embed_assets.resources.materializing import Materializing, materializing
+from embed_assets.resources.processes import ProcessClient, ProcessError
 from embed_assets.resources.tracking import Tracking
 from embed_assets.resources.warehouse import Warehouse, digest
 from embed_assets.settings import Settings, Training
@@ -31,8 +33,6 @@ from embed_assets.training.record import PAIRS, keep_version, record_version, th
 from embed_assets.training.start import Start, learned_pairs, pairs_from, training_start
 
 TRAINING_VERSION = "4"
-KILLED = ("code -9", "code 137")
-"""How Dagster's message ends where the process was killed: the exit status stands nowhere else."""
 
 
 class TrainingError(ProjectError):
@@ -59,11 +59,12 @@ def finetuned_model(
     config: TrainingOptions,
     warehouse: Warehouse,
     tracking: Tracking,
-    pipes: dg.PipesSubprocessClient,
+    pipes: ProcessClient,
     settings: dg.ResourceParam[Settings],
 ) -> dg.MaterializeResult:
     """The fine-tuned embedding model, registered in MLflow and as a plain folder."""
     with materializing(context, warehouse, tracking, Path(settings.model).name) as making:
+        warehouse = making.warehouse
         settings = settings.changed(config.model_dump(exclude_none=True))
         check_versions(warehouse, tracking)
         given = read_training_input(warehouse)
@@ -73,10 +74,11 @@ def finetuned_model(
         with claimed(folder):
             training = _prepare(making, settings, folder, given, pairs, start)
             training = _train(context, pipes, training, tracking.uri)
-            result = _log_result(training)
-            version = register(tracking, training.model, training.mlflow_run_id)
-            learned = learned_pairs(start, pairs)
-            path = _record(making, settings, training, learned, version, result["machine"])
+            with _kept(folder, tracking.uri):
+                result = _log_result(training)
+                version = register(tracking, training.model, training.mlflow_run_id)
+                learned = learned_pairs(start, pairs)
+                path = _record(making, settings, training, learned, version, result["machine"])
             keep_card(settings, version, context.log.warning)
     clear_trainings(settings.models)
     return making.result(
@@ -135,7 +137,7 @@ def _said(start: Start, chosen: int, there: int) -> str:
 
 def _train(
     context: dg.AssetExecutionContext,
-    pipes: dg.PipesSubprocessClient,
+    pipes: ProcessClient,
     config: TrainingConfig,
     tracking_uri: str,
 ) -> TrainingConfig:
@@ -151,16 +153,31 @@ def _train(
             env=training_environment(config.processes, this_machine(), tracking_uri),
             context=context.op_execution_context,
         )
-    except DagsterPipesExecutionError as error:
-        raise TrainingError(_why(config, str(error))) from error
+    except ProcessError as error:
+        raise TrainingError(_why(config, error)) from error
     return config
 
 
-def _why(config: TrainingConfig, error: str) -> str:
+@contextmanager
+def _kept(folder: Path, tracking_uri: str) -> Iterator[None]:
+    """Say of what fails after a training that the model is not lost."""
+    try:
+        yield
+    except BusyError:
+        raise
+    except Exception as error:
+        said = one_line(hide_password(f"{type(error).__name__}: {error}", tracking_uri))
+        raise TrainingError(
+            f"The model is trained, and kept in {folder}; it could not be recorded ({said}). "
+            "The next run takes it up, without training again."
+        ) from error
+
+
+def _why(config: TrainingConfig, error: ProcessError) -> str:
     """Why a training failed, in its own words where it had time for some."""
     if config.failure.is_file():
         return config.failure.read_text(encoding="utf-8")
-    if error.endswith(KILLED):
+    if error.was_killed:
         return (
             f"The training was killed ({error}). If the system did it for lack of memory: a "
             "smaller EMBED_ASSETS_BATCH_SIZE needs less."

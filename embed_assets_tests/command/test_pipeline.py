@@ -94,11 +94,15 @@ def test_of_other_errors_the_first_cause_is_shown_with_its_step(instance):
     assert said == "chunks: ValueError: inner"
 
 
-def test_a_run_that_was_interrupted_is_no_failure(instance):
+@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_was_interrupted_is_no_failure(instance, by):
     with pytest.raises(KeyboardInterrupt):
-        run(instance, lambda: os.kill(os.getpid(), signal.SIGINT))
+        run(instance, lambda: os.kill(os.getpid(), by))
     [interrupted] = instance.get_runs()
-    assert interrupted.status is dg.DagsterRunStatus.FAILURE
+    assert interrupted.status is dg.DagsterRunStatus.CANCELED
+    ended = {dg.DagsterEventType.PIPELINE_FAILURE, dg.DagsterEventType.PIPELINE_CANCELED}
+    said = {e.dagster_event_type for e in instance.all_logs(interrupted.run_id)} & ended
+    assert said == {dg.DagsterEventType.PIPELINE_CANCELED}
 
 
 def test_a_run_says_what_it_made_and_how_long_that_took(instance):

@@ -9,6 +9,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from embed_assets.automation.plan import OTHER_CODE, OTHER_QUESTIONS
 from embed_assets.command.status import status_text
 from embed_assets.errors import SettingsError
 from embed_assets.graph import CORPUS_ASSETS, DOCUMENT_ASSETS
@@ -216,10 +217,33 @@ def test_pairs_that_the_settings_leave_out_are_not_new(project):
     assert new == {2: 0, 3: 1}
 
 
+def test_it_says_that_it_is_people_s_questions_that_changed(project, tmp_path):
+    project.put("a.pdf")
+    file = tmp_path / "people.jsonl"
+    question = '{"question": "When does the valve open?", "file_name": "a.pdf"}'
+    file.write_text(question)
+    project.ingest(labelled=str(file))
+    file.write_text(question.replace("When", "Why"))
+    both = {"labelled": str(file), "filters": "none"}
+    for changed, reason in (({"labelled": str(file)}, OTHER_QUESTIONS), (both, OTHER_CODE)):
+        due = {row["asset"]: row["reason"] for row in project.status(**changed)["due"]}
+        assert due == {"synthetic_questions": reason}
+
+
+def test_of_much_that_failed_the_first_are_listed_and_all_on_demand(project):
+    failed = [
+        {"path": f"{n}.pdf", "error": "no PDF", "attempts": 1, "final": True} for n in range(8)
+    ]
+    summary = {**project.status(), "failed": failed}
+    assert "  … and 3 more: --details lists all" in status_text(summary).splitlines()
+    assert "  7.pdf: no PDF" not in status_text(summary)
+    assert "  7.pdf: no PDF" in status_text(summary, details=True)
+
+
 def test_a_person_reads_the_same(project):
     project.put("a.pdf")
     lines = status_text(project.status()).splitlines()
-    assert lines[0] == ("1 documents in the folder: 1 new, 0 changed, 0 moved, 0 gone, 0 settling.")
-    assert "  raw_pdfs (1 documents): new" in lines
+    assert lines[0] == ("1 document in the folder: 1 new, 0 changed, 0 moved, 0 gone, 0 settling.")
+    assert "  raw_pdfs (1 document): new" in lines
     assert "Models: no champion yet." in lines
     assert lines[-1] == "Training: documents come first."

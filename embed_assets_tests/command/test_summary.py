@@ -1,8 +1,11 @@
-"""What a person reads at the end of a run."""
+"""What a person reads at the end of a run: what came out first, where to look next last."""
 
 from typing import Any
 
-from embed_assets.command.summary import ingest_text, run_text
+import pytest
+
+from embed_assets.command.summary import TITLES, ingest_text, run_text
+from embed_assets.pairs.splits import TEST_SPLITS, VALIDATION
 
 SUMMARY: dict[str, Any] = {
     "changed": True,
@@ -15,6 +18,7 @@ SUMMARY: dict[str, Any] = {
     "empty": [],
     "questions_not_asked": 0,
     "questions_failed": 0,
+    "dropped": {},
     "unmatched_labelled": [],
     "waiting": [],
     "seconds": {},
@@ -44,20 +48,65 @@ BM25 = {
 }
 
 
+NDCG = {"split": "test_labelled", "dimension": 384, "metric": "ndcg", "base": 0.5, "tuned": 0.55}
+
+
+def test_the_verdict_comes_first_then_what_became_of_the_version_then_what_search_uses():
+    assert run_text(SUMMARY).splitlines()[:3] == [
+        "The fine-tuned model is better.",
+        "Version 2 was made the champion.",
+        "Search uses version 2, the champion.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("champion", "used"),
+    [("1", "version 1, the champion; the newest is version 2"), (None, "the base model, mine: ")],
+)
+def test_what_search_uses_is_said_where_it_is_not_the_newest(champion: str | None, used: str):
+    lines = run_text({**SUMMARY, "promotion": None, "champion": champion}).splitlines()
+    assert lines[1].startswith(f"Search uses {used}")
+
+
+def test_where_to_look_next_comes_last_and_what_could_not_be_used_before_it():
+    failed = [{"path": "a.pdf", "error": "no PDF", "attempts": 1, "final": True}]
+    lines = run_text({**SUMMARY, "failed": failed, "comparison": [NDCG]}).splitlines()
+    table = next(place for place, line in enumerate(lines) if "tuned" in line and "base" in line)
+    unused = lines.index("  1 document could not be read: a.pdf: no PDF")
+    assert table < unused < lines.index("Model   /home/v2")
+    assert [line.split()[0] for line in lines[-3:]] == ["Model", "Report", "Next"]
+
+
+@pytest.mark.parametrize("trained", [True, False])
+def test_a_run_that_trained_nothing_says_so_and_shows_all_the_same_what_holds(trained: bool):
+    said = run_text({**SUMMARY, "changed": False, "trained": trained, "comparison": [NDCG]})
+    assert said.startswith("The fine-tuned model is better.\n")
+    assert "+10.0 %" in said
+    assert ("nothing was trained" in said) is not trained
+
+
+def test_splits_are_told_in_words():
+    assert set(TITLES) == {*TEST_SPLITS, VALIDATION}
+    said = run_text({**SUMMARY, "comparison": [NDCG], "baselines": [BM25]})
+    assert said.count("people's questions") == 2
+    assert "test_labelled" not in said
+
+
 def test_baselines_are_a_table_of_their_own_with_the_interval_and_the_verdict():
     lines = run_text({**SUMMARY, "baselines": [BM25]}).splitlines()
     [row] = [line for line in lines if " bm25 " in line]
-    told = ["test_labelled", "bm25", "0.6100", "0.5000", "-0.1100", "-0.200", "to", "-0.020"]
+    told = [
+        "people's",
+        "questions",
+        "bm25",
+        "0.6100",
+        "0.5000",
+        "-0.1100",
+        "-0.200",
+        "to",
+        "-0.020",
+    ]
     assert row.split() == [*told, "worse"]
-
-
-def test_it_ends_with_the_verdict_and_with_what_search_uses():
-    end = (
-        "\nThe fine-tuned model is better.\nVersion 2 was made the champion.\nChampion version 2\n"
-    )
-    assert end in run_text(SUMMARY)
-    assert "better.\nChampion version 2\n" in run_text({**SUMMARY, "promotion": None})
-    assert "\nChampion none yet: search uses mine\n" in run_text({**SUMMARY, "champion": None})
 
 
 def test_where_documents_are_too_few_it_says_how_many_are_needed():
@@ -70,25 +119,65 @@ def test_without_baselines_there_is_no_table_of_them():
     assert "baseline" not in run_text(SUMMARY)
 
 
-def test_what_speaks_against_the_model_and_what_failed_is_said_in_full():
-    failed = [{"model": "openai:m", "error": "no answer"}]
-    said = run_text({**SUMMARY, "reservations": ["bm25 beats it."], "baselines_failed": failed})
-    assert "\nbm25 beats it.\nopenai:m could not be scored: no answer\n" in said
+def test_what_speaks_against_the_model_is_said_in_full():
+    assert "\nbm25 beats it.\n" in run_text({**SUMMARY, "reservations": ["bm25 beats it."]})
 
 
-def test_what_waits_for_another_run_is_said_though_nothing_has_changed():
+UNUSED: dict[str, Any] = {
+    "failed": [
+        {"path": "a.pdf", "error": "needs a password", "attempts": 1, "final": True},
+        {"path": "b.pdf", "error": "its process ended", "attempts": 2, "final": False},
+    ],
+    "empty": [{"path": "c.pdf", "error": "no text"}],
+    "unmatched_labelled": [
+        {"source": "q.jsonl", "file_name": "d.pdf", "question": "Why?", "reason": reason}
+        for reason in ("EVIDENCE_NOT_FOUND", "no such file in the folder")
+    ],
+    "dropped": {"NEAR_DUPLICATE": 1200, "VERBATIM": 3},
+    "questions_not_asked": 1,
+    "questions_failed": 2,
+    "baselines_failed": [{"model": "openai:m", "error": "no answer"}],
+    "waiting": [{"what": "e.pdf", "reason": "still changing"}],
+}
+
+
+def test_what_could_not_be_used_is_counted_and_told_where_it_is_one_thing():
+    said = run_text({**SUMMARY, **UNUSED})
+    for line in (
+        "2 documents could not be read",
+        "1 document without text: c.pdf: no text",
+        "2 questions of people not used",
+        "1,203 questions dropped",
+        "1 chunk not asked about, since the budget was spent: run it again to go on",
+        "1 baseline could not be scored: openai:m: no answer",
+        "1 waiting: e.pdf: still changing",
+    ):
+        assert f"\n  {line}\n" in said
+    assert "--details" in said
+    assert "a.pdf" not in said
+
+
+def test_with_details_each_is_listed_with_its_reason_in_words():
+    said = ingest_text({**SUMMARY, **UNUSED}, details=True)
+    for line in (
+        "a.pdf: needs a password",
+        "b.pdf: its process ended (tried 2 times; will be again)",
+        "d.pdf: Why? (evidence not found)",
+        "d.pdf: Why? (no such file in the folder)",
+        "near-duplicate: 1,200",
+    ):
+        assert f"\n  {line}\n" in f"{said}\n"
+    assert "--details" not in said
+
+
+def test_what_waits_is_said_though_nothing_has_changed():
     waiting = [{"what": "a.pdf", "reason": "gone, and a run may still use it"}]
     said = ingest_text({**SUMMARY, "changed": False, "waiting": waiting})
     assert said.startswith("Nothing has changed since the last time.\n")
-    listed = "Waits:\n  a.pdf: gone, and a run may still use it"
-    assert listed in said
+    assert "  1 waiting: a.pdf: gone, and a run may still use it" in said
 
 
-def test_a_document_that_could_not_be_read_says_whether_it_will_be_tried_again():
-    failed = [
-        {"path": "a.pdf", "error": "needs a password", "attempts": 1, "final": True},
-        {"path": "b.pdf", "error": "its process ended", "attempts": 2, "final": False},
-    ]
-    lines = ingest_text({**SUMMARY, "failed": failed}).splitlines()
-    assert "  a.pdf: needs a password" in lines
-    assert "  b.pdf: its process ended (tried 2 times; will be again)" in lines
+def test_one_of_a_kind_is_no_plural():
+    one = {"documents": {"SUCCESS": 1, "EMPTY": 0, "ERROR": 0}, "pages": 1, "chunks": 1}
+    said = ingest_text({**SUMMARY, **one, "questions": 1})
+    assert said == "1 document, 1 of them with text; 1 page, 1 chunk, 1 question."

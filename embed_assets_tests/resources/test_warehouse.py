@@ -14,6 +14,7 @@ from typing import Any
 
 import duckdb
 import polars as pl
+import psutil
 import pytest
 
 from embed_assets.resources.warehouse import Warehouse, WarehouseBusyError
@@ -298,14 +299,18 @@ HOLD_THE_LOCK = "from filelock import FileLock; lock = FileLock(path + '.lock');
 OPEN_THE_FILE = "import duckdb; connection = duckdb.connect(path)"
 
 
+def name_of(program: "subprocess.Popen[str]") -> str:
+    return f"{psutil.Process(program.pid).name()} (process {program.pid})"
+
+
 def test_a_run_that_holds_the_lock_for_too_long_is_said_to_be_busy(warehouse):
     warehouse.replace("parsed_markdown", pages("a", "one"))
     impatient = Warehouse(path=warehouse.path, lock_timeout=1)
-    with another_program(HOLD_THE_LOCK, warehouse.path):
+    with another_program(HOLD_THE_LOCK, warehouse.path) as program:
         with pytest.raises(WarehouseBusyError) as error:
             impatient.replace("parsed_markdown", pages("a", "two"))
         assert str(error.value) == (
-            f"{warehouse.path}: other runs held the warehouse for 1 s. "
+            f"{warehouse.path}: other runs held the warehouse for 1 s ({name_of(program)}). "
             "Wait for them to end, or stop them, and try again."
         )
     assert texts(warehouse) == [("a", 1, "one")]
@@ -337,6 +342,52 @@ def test_a_program_that_closes_the_file_in_time_is_waited_for(warehouse):
     with another_program(closes_soon, warehouse.path):
         warehouse.replace("parsed_markdown", pages("a", "two"))
     assert texts(warehouse) == [("a", 1, "two")]
+
+
+@pytest.mark.parametrize(("held", "by"), [("", OPEN_THE_FILE), (".lock", HOLD_THE_LOCK)])
+def test_work_that_is_done_waits_as_long_as_it_must_and_says_for_whom(
+    warehouse, monkeypatch, capfd, held, by
+):
+    warehouse.replace("parsed_markdown", pages("a", "one"))
+    monkeypatch.setattr("embed_assets.resources.warehouse.FIRST_SAID", 0.0)
+    monkeypatch.setattr("embed_assets.resources.warehouse.SAID_AGAIN", 0.2)
+    logged: list[str] = []
+
+    def log(said: str) -> None:
+        logged.append(said)
+        if len(logged) == 3:  # it waits on though it said so before
+            program.kill()
+
+    patient = Warehouse(path=warehouse.path, lock_timeout=0.1).patient(log)
+    with another_program(by, warehouse.path) as program:
+        expected = (
+            f"{warehouse.path} is in use by {name_of(program)}. Waiting until it is closed there."
+        )
+        patient.replace("parsed_markdown", pages("a", "two"))
+    assert set(logged) == {expected}
+    assert capfd.readouterr().err.count(expected) == len(logged)
+    assert texts(warehouse) == [("a", 1, "two")]
+
+
+def test_who_waits_with_a_limit_is_told_it(warehouse, monkeypatch, capfd):
+    warehouse.replace("parsed_markdown", pages("a", "one"))
+    monkeypatch.setattr("embed_assets.resources.warehouse.FIRST_SAID", 0.0)
+    impatient = Warehouse(path=warehouse.path, lock_timeout=1)
+    with another_program(OPEN_THE_FILE, warehouse.path), pytest.raises(WarehouseBusyError):
+        texts(impatient)
+    assert capfd.readouterr().err.endswith("closed there, for 1 s at most.\n")
+
+
+def test_a_wait_for_the_warehouse_can_be_ended(warehouse):
+    """By Ctrl-C: what waits may wait for a shell that nobody remembers."""
+    warehouse.replace("parsed_markdown", pages("a", "one"))
+
+    def be_stopped(_: str) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with another_program(OPEN_THE_FILE, warehouse.path), pytest.raises(KeyboardInterrupt):
+        warehouse.patient(be_stopped).replace("parsed_markdown", pages("a", "two"))
+    assert texts(warehouse) == [("a", 1, "one")]
 
 
 def test_a_file_that_is_no_warehouse_is_an_error_at_once_wherever_it_lies(tmp_path):

@@ -11,15 +11,16 @@ import polars as pl
 import pytest
 
 from embed_assets.definitions import build_definitions
-from embed_assets.errors import SettingsError
+from embed_assets.errors import BusyError, SettingsError
 from embed_assets.machine import this_machine
 from embed_assets.models.card import model_card, version_card
 from embed_assets.models.identity import model_identity
 from embed_assets.resources.ledger import read_records
+from embed_assets.resources.processes import ProcessClient
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings, Training
 from embed_assets.training import assets as training
-from embed_assets.training.assets import TrainingError, TrainingOptions, _train
+from embed_assets.training.assets import TrainingError, TrainingOptions, _kept, _train
 from embed_assets.training.claims import training_in
 from embed_assets.training.config import TrainingConfig, training_config
 from embed_assets.training.launch import training_environment
@@ -80,12 +81,30 @@ def test_a_training_that_was_cut_off_is_that_of_the_run_that_ends_it(tmp_path, s
     assert len(pipes.commands) == 2
 
 
+@pytest.mark.parametrize(
+    "error",
+    [OSError(28, "No space left on device"), ConnectionError("http://me:secret@mlflow is down")],
+)
+def test_what_fails_after_a_training_says_that_the_model_is_kept(tmp_path, error):
+    with pytest.raises(TrainingError) as raised, _kept(tmp_path, "http://me:secret@mlflow"):
+        raise error
+    said = str(raised.value)
+    assert said.startswith(f"The model is trained, and kept in {tmp_path}; it could not be")
+    assert ("No space left on device" in said) or ("mlflow is down" in said)
+    assert "secret" not in said
+
+
+def test_a_home_that_is_busy_after_a_training_is_no_failure(tmp_path):
+    with pytest.raises(BusyError), _kept(tmp_path, ""):
+        raise BusyError("others are at work")
+
+
 def failure_of(config: TrainingConfig) -> str:
     """What is said of a training that Dagster starts, and that fails."""
 
     @dg.asset
     def finetuned_model(
-        context: dg.AssetExecutionContext, pipes: dg.PipesSubprocessClient
+        context: dg.AssetExecutionContext, pipes: ProcessClient
     ) -> dg.MaterializeResult:
         with pytest.raises(TrainingError) as raised:
             _train(context, pipes, config, tracking_of(config.folder))
@@ -94,7 +113,7 @@ def failure_of(config: TrainingConfig) -> str:
 
     said: list[str] = []
     config.failure.write_text("what was wrong the last time")
-    dg.materialize([finetuned_model], resources={"pipes": dg.PipesSubprocessClient()})
+    dg.materialize([finetuned_model], resources={"pipes": ProcessClient()})
     assert "\n" not in said[0]
     return said[0]
 
@@ -183,7 +202,7 @@ def test_a_version_is_kept_whole_whatever_was_there(tmp_path, settings):
 PASSWORD = "s3cret-word"
 
 
-class Listening(dg.PipesSubprocessClient):
+class Listening(ProcessClient):
     """Starts processes, and remembers what they are told."""
 
     def __init__(self) -> None:

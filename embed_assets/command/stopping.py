@@ -1,0 +1,95 @@
+"""Ctrl-C, SIGTERM and SIGHUP: whichever comes first, the command's work ends in order.
+
+A terminal sends Ctrl-C to all processes of a command at once, and each would end with a traceback.
+A command that starts processes blocks SIGINT, for itself and them. A thread takes it and passes
+it on to the main thread as SIGTERM, on which Dagster ends a run. Who started a process ends it.
+"""
+
+import signal
+import socket
+import threading
+from multiprocessing import resource_tracker
+from types import FrameType
+
+SAID = "stopped. Run it again to go on from here."
+_CHANGES_MASKS = hasattr(signal, "pthread_sigmask")  # Windows has none
+
+
+class Stopped(KeyboardInterrupt):
+    """Somebody ended the command. by: the signal."""
+
+    def __init__(self, by: int) -> None:
+        super().__init__()
+        self.by = by
+
+
+def exit_status(interruption: KeyboardInterrupt) -> int:
+    """What a command that was stopped exits with, as shells have it."""
+    return 128 + (interruption.by if isinstance(interruption, Stopped) else signal.SIGINT)
+
+
+class _Ear:
+    """Hears which signals this process was sent, whoever handles them.
+
+    Dagster puts its own handlers in place while a run is at work, and drops a signal that comes
+    after the run's last step.
+    """
+
+    def __init__(self) -> None:
+        self._in, self._out = socket.socketpair()
+        for end in (self._in, self._out):
+            end.setblocking(False)
+        signal.set_wakeup_fd(self._in.fileno(), warn_on_full_buffer=False)
+        self.by_terminal = False
+
+    def first(self) -> int | None:
+        """The first signal since it was last asked, if any came."""
+        try:
+            heard = self._out.recv(4096)
+        except BlockingIOError:
+            return None
+        return signal.SIGINT if self.by_terminal else heard[0]
+
+
+_ear: _Ear | None = None
+
+
+def listen() -> None:
+    """From now on these signals raise Stopped in the main thread."""
+    global _ear
+    _ear = _Ear()
+    signal.signal(signal.SIGTERM, _stop)
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+        signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # it is in the background
+        # Dagster gives both signals the handler of SIGINT when a run has ended.
+        signal.signal(signal.SIGINT, _stop)
+
+
+def shield_children() -> None:
+    """From now on no process that is started from here gets a terminal's Ctrl-C."""
+    if _ear is None or signal.getsignal(signal.SIGINT) is not _stop or not _CHANGES_MASKS:
+        return
+    resource_tracker.ensure_running()  # when it starts, it lets SIGINT through again
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    threading.Thread(target=_pass_on, args=[_ear], name="ctrl-c", daemon=True).start()
+
+
+def check() -> None:
+    """Stopped where a signal came that nobody has acted upon."""
+    by = _ear.first() if _ear else None
+    if by is not None:
+        raise Stopped(by)
+
+
+def _stop(by: int, frame: FrameType | None) -> None:
+    check()
+    raise Stopped(by)
+
+
+def _pass_on(ear: _Ear) -> None:
+    main = threading.main_thread().ident
+    while main is not None:
+        signal.sigwait({signal.SIGINT})
+        ear.by_terminal = True
+        signal.pthread_kill(main, signal.SIGTERM)
