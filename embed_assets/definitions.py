@@ -5,7 +5,9 @@ from typing import Any
 
 import dagster as dg
 
+from embed_assets.automation.everything import everything
 from embed_assets.automation.jobs import promote, rollback
+from embed_assets.automation.living import executor
 from embed_assets.automation.runs import INGEST, TRAIN
 from embed_assets.automation.sensors import build_sensors
 from embed_assets.automation.state import code_versions
@@ -23,6 +25,7 @@ from embed_assets.questions import assets as questions_stage
 from embed_assets.resources.answers import AnswerStore
 from embed_assets.resources.io_manager import DocumentsIOManager
 from embed_assets.resources.processes import ProcessClient
+from embed_assets.resources.shown_settings import settings_resource
 from embed_assets.resources.tracking import Tracking
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.resources.workers import WorkerPool
@@ -65,12 +68,12 @@ def build_definitions(
         jobs=[
             dg.define_asset_job(INGEST, [*DOCUMENT_ASSETS], description="PDFs become questions."),
             dg.define_asset_job(TRAIN, [*CORPUS_ASSETS], description="Questions become a model."),
+            everything,
             promote,
             rollback,
         ],
         sensors=build_sensors(settings),
-        # A step in its own process costs four seconds to start; parsing and training have theirs.
-        executor=dg.in_process_executor,
+        executor=executor(settings),
         resources={**build_resources(settings), **(overrides or {})},
     )
     versions = code_versions(settings)
@@ -81,7 +84,7 @@ def build_resources(settings: Settings) -> dict[str, Any]:
     """Resources by name."""
     warehouse = Warehouse(path=str(settings.warehouse))
     return {
-        "settings": settings,
+        "settings": settings_resource(settings),
         "warehouse": warehouse,
         "answers": AnswerStore(path=str(settings.answers)),
         "io_manager": DocumentsIOManager(database=str(settings.warehouse), warehouse=warehouse),

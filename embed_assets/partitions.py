@@ -1,4 +1,4 @@
-"""The documents partition set, the id that names a document, and how an asset is declared."""
+"""The documents partition set, the id that names a document, and what is around every asset."""
 
 import functools
 import hashlib
@@ -10,6 +10,7 @@ import dagster as dg
 from slugify import slugify
 
 from embed_assets.graph import GRAPH
+from embed_assets.resources.explaining import said_in_the_ui
 from embed_assets.resources.openlineage import Making, is_configured
 
 DOCUMENTS = "documents"
@@ -28,9 +29,10 @@ def asset(name: str, kinds: set[str]) -> Callable[[Callable[..., Any]], dg.Asset
     known = GRAPH[name]
     common: dict[str, Any] = {"name": name, "group_name": known.stage, "kinds": kinds}
     if not known.partitioned:
-        return dg.asset(**common, deps=list(known.upstream))
+        make = dg.asset(**common, deps=list(known.upstream))
+        return lambda function: make(said_in_the_ui(function))
     make = dg.asset(**common, partitions_def=documents, backfill_policy=BATCHES)
-    return lambda function: make(_told(name, function))
+    return lambda function: make(said_in_the_ui(_told(name, function)))
 
 
 def _told(name: str, function: Callable[..., Any]) -> Callable[..., Any]:

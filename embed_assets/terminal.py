@@ -3,16 +3,32 @@
 import functools
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, TextIO
 
 from tqdm import tqdm
 
 SECONDS_BETWEEN_LINES = 10.0
+SECONDS_BETWEEN_TOLD = 30.0
+"""A line in Dagster's event log costs a twentieth of a second, and stays for ever."""
 TERMINAL = "EMBED_ASSETS_TERMINAL"
 """Set while bars are to be drawn in a terminal that stderr no longer leads to: its device."""
 LINE = "{desc}: {percentage:.0f}%, {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
+
+
+_say: ContextVar[Callable[[str], None] | None] = ContextVar("say", default=None)
+
+
+@contextmanager
+def progress_told(say: Callable[[str], None]) -> Iterator[None]:
+    """Have the progress of all bars of the block said too: every thirty seconds, and at the end."""
+    token = _say.set(say)
+    try:
+        yield
+    finally:
+        _say.reset(token)
 
 
 def progress_bar(
@@ -31,7 +47,7 @@ def progress_bar(
         # Some terminals say that they have no columns or no lines: nothing would fit.
         has_size = min(os.get_terminal_size(out.fileno())) > 1
         size: dict[str, Any] = {"dynamic_ncols": True} if has_size else {"ncols": 80, "nrows": 24}
-        return tqdm(**shared, file=out, **size)
+        return _Told(**shared, file=out, **size)
     lines = _Lines(out)
     bar = _LineByLine(
         **shared, file=lines, bar_format=LINE, mininterval=SECONDS_BETWEEN_LINES, miniters=1
@@ -72,7 +88,36 @@ def _terminal(device: str | None) -> TextIO | None:
         return None
 
 
-class _LineByLine(tqdm):
+class _Told(tqdm):
+    """Says how far the work is to whoever listens, see `progress_told`."""
+
+    def __init__(self, *given: Any, **options: Any) -> None:
+        self._say, self._told_at = _say.get(), 0.0
+        super().__init__(*given, **options)
+
+    def update(self, n: float | None = 1) -> bool | None:
+        """Move on by so much."""
+        shown = super().update(n)
+        self._tell(SECONDS_BETWEEN_TOLD)
+        return shown
+
+    def close(self) -> None:
+        """End the bar; it may be closed more than once."""
+        self._tell(0.0)
+        super().close()
+
+    def _tell(self, pause: float) -> None:
+        if self._say is None or self.disable:
+            return
+        taken = self.format_dict["elapsed"]
+        if taken - self._told_at < pause:
+            return
+        self._told_at = taken
+        more = f", {self.postfix}" if self.postfix else ""
+        self._say(f"{self.desc}: {self.n} of {self.total} {self.unit}s{more}, {taken:.0f} s")
+
+
+class _LineByLine(_Told):
     """Leaves the last line to `close`: it would be there twice."""
 
     def update(self, n: float | None = 1) -> bool | None:

@@ -16,7 +16,13 @@ from typing import TextIO
 import pytest
 import tqdm.std
 
-from embed_assets.terminal import SECONDS_BETWEEN_LINES, TERMINAL, progress_bar, terminal_kept
+from embed_assets.terminal import (
+    SECONDS_BETWEEN_LINES,
+    TERMINAL,
+    progress_bar,
+    progress_told,
+    terminal_kept,
+)
 
 
 class File(io.StringIO):
@@ -169,3 +175,27 @@ def test_a_program_without_stderr_shows_nothing(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("sys.stderr", None)
     with progress_bar("Training", 3, "batch") as bar:
         bar.update(3)
+
+
+def test_who_listens_is_told_every_thirty_seconds_and_at_the_end(clock):
+    said: list[str] = []
+    with progress_told(said.append):
+        work(File(), clock, seconds=100)
+    assert [line.rpartition(", ")[2] for line in said] == ["30 s", "60 s", "90 s", "100 s"]
+    assert said[-1] == "Parsing PDFs: 1000 of 1000 pages, 999 of something, 100 s"
+    work(File(), clock, seconds=40)
+    assert len(said) == 4, "nobody listens any more"
+
+
+def test_who_listens_is_told_what_a_terminal_shows_too(clock, terminal):
+    said: list[str] = []
+    with progress_told(said.append):
+        work(terminal.stream, clock, seconds=10)
+    assert said == ["Parsing PDFs: 100 of 100 pages, 99 of something, 10 s"]
+
+
+def test_a_bar_without_a_title_tells_nobody(clock):
+    said: list[str] = []
+    with progress_told(said.append), progress_bar(None, 10, "page") as bar:
+        bar.update(10)
+    assert said == []

@@ -17,6 +17,7 @@ from embed_assets.comparison.decisions import (
     roll_back_by_hand,
 )
 from embed_assets.models.registry import Decision
+from embed_assets.resources.explaining import said_in_the_ui
 from embed_assets.resources.tracking import Tracking
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
@@ -39,6 +40,7 @@ class Rollback(dg.Config):
 
 
 @dg.op(description="Makes a version the champion, once no other run is at work.")
+@said_in_the_ui
 def promote_version(
     context: dg.OpExecutionContext,
     config: Promotion,
@@ -53,6 +55,7 @@ def promote_version(
 
 
 @dg.op(description="Goes back to the champion before, once no other run is at work.")
+@said_in_the_ui
 def roll_back(
     context: dg.OpExecutionContext,
     config: Rollback,
@@ -123,8 +126,8 @@ def _at_rest(context: dg.OpExecutionContext, settings: Settings) -> Iterator[Non
         else:
             # A decision takes a moment: what starts meanwhile comes to the champion long after.
             try:
-                end_dead_runs(context.instance, settings.home)
-                others = at_work(context.instance, settings.home)
+                end_dead_runs(context.instance, settings)
+                others = at_work(context.instance, settings)
                 if not others:
                     yield
                     return

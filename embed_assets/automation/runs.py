@@ -1,19 +1,18 @@
 """Dagster runs of the project: which are under way, which are dead, when to ask again."""
 
-import json
-import socket
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from itertools import islice, takewhile
 from pathlib import Path
 
 import dagster as dg
-from dagster._core.storage.tags import GRPC_INFO_TAG  # Dagster doesn't export it
 from filelock import FileLock, Timeout
 
+from embed_assets.automation.living import AT_WORK, clear_locks, lives
 from embed_assets.automation.plan import INGEST, Work
 from embed_assets.graph import CORPUS_ASSETS, DOCUMENT_ASSETS
 from embed_assets.resources.ledger import PAUSES
+from embed_assets.resources.run_tags import BUDGET_TAG
 from embed_assets.resources.tracking import Tracking
 from embed_assets.settings import Settings
 from embed_assets.training.claims import is_training
@@ -22,55 +21,55 @@ TRAIN = "train"
 """The job in which questions become a model."""
 PROMOTE, ROLLBACK = "promote", "rollback"
 """The jobs by which a person decides about the champion."""
+EVERYTHING = "everything"
+"""The job that does all that is due, whatever it is."""
+WAITING_JOBS = (PROMOTE, ROLLBACK, EVERYTHING)
+"""Jobs whose runs work alone in the home: they wait until no others are at work."""
 LOCK = "command.lock"
 BY_COMMAND = "embed_assets/by_command"
 """Tag of the runs that a command executes itself."""
 RANGE_START = "dagster/asset_partition_range_start"
 RANGE_END = "dagster/asset_partition_range_end"
-AT_WORK = [
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-    dg.DagsterRunStatus.CANCELING,
-]
 PAGE = 32
 """Runs that are read at a time."""
 IN_VAIN = [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
 UNFINISHED = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED, *AT_WORK]
 
 
-def work_under_way(instance: dg.DagsterInstance, home: Path) -> Work:
+def work_under_way(instance: dg.DagsterInstance, settings: Settings) -> Work:
     """What is at work: runs whose process is there, and the training of one that was killed."""
-    runs = _living(instance, home, UNFINISHED)
+    runs = _living(instance, settings, UNFINISHED)
     return Work(
         ingesting=any(_makes_documents(run) for run in runs),
-        training=any(_makes_models(run) for run in runs) or is_training(home / "models"),
-        busy=bool(at_work(instance, home)),
+        training=any(_makes_models(run) for run in runs) or is_training(settings.models),
+        busy=bool(at_work(instance, settings)),
         paused_until=pause_until(instance, INGEST),
         training_paused_until=pause_until(instance, TRAIN),
     )
 
 
-def at_work(instance: dg.DagsterInstance, home: Path) -> list[str]:
+def at_work(instance: dg.DagsterInstance, settings: Settings) -> list[str]:
     """What is at work, in words: runs by their ids, and a training that outlived its run.
 
-    A person's decision about the champion is none: it waits for all that is.
+    A person's decision about the champion is none: it waits for all that is. Nor is `everything`,
+    which works through runs of its own, and alone.
     """
-    living = _living(instance, home, AT_WORK)
-    runs = [run for run in living if run.job_name not in (PROMOTE, ROLLBACK)]
+    living = _living(instance, settings, AT_WORK)
+    runs = [run for run in living if run.job_name not in WAITING_JOBS]
     names = [f"run {run.run_id[:8]} ({', '.join(_assets(run)) or run.job_name})" for run in runs]
-    if not names and is_training(home / "models"):
+    if not names and is_training(settings.models):
         return ["the training of a run that was killed"]
     return names
 
 
 def _living(
-    instance: dg.DagsterInstance, home: Path, statuses: list[dg.DagsterRunStatus]
+    instance: dg.DagsterInstance, settings: Settings, statuses: list[dg.DagsterRunStatus]
 ) -> list[dg.DagsterRun]:
     """Runs of these statuses, without those whose process is known to be gone."""
-    runs = instance.get_runs(dg.RunsFilter(statuses=statuses))
-    if runs and not _command_lives(home):
-        runs = [run for run in runs if BY_COMMAND not in run.tags]
-    return [run for run in runs if not _is_lost(run)]
+    records = instance.get_run_records(dg.RunsFilter(statuses=statuses))
+    if records and not _command_lives(settings.home):
+        records = [r for r in records if BY_COMMAND not in r.dagster_run.tags]
+    return [record.dagster_run for record in records if lives(settings, record)]
 
 
 def _makes_documents(run: dg.DagsterRun) -> bool:
@@ -109,55 +108,47 @@ def _command_lives(home: Path) -> bool:
         return True
 
 
-def end_dead_runs(instance: dg.DagsterInstance, home: Path) -> int | None:
-    """Report runs as failed whose command or code server is gone: nobody else would.
+def end_dead_runs(instance: dg.DagsterInstance, settings: Settings) -> int | None:
+    """Report runs as failed that no process is at any more: nobody else would.
 
-    They would hold up others for ever. A command holds its lock as long as it lives. Gives how many
-    there were; null while one is at work.
+    They would hold up others for ever. Gives how many there were; null while a command is at work:
+    what it started is its own.
     """
-    lock = command_lock(home)
+    lock = command_lock(settings.home)
     if lock.is_locked:  # by this very process
-        return _fail_runs(instance)
+        return _fail_runs(instance, settings)
     try:
         with lock:
-            return _fail_runs(instance)
+            return _fail_runs(instance, settings)
     except Timeout:
         return None
 
 
-def _fail_runs(instance: dg.DagsterInstance) -> int:
-    ended = 0
-    for run in instance.get_runs(dg.RunsFilter(statuses=UNFINISHED)):
-        if BY_COMMAND in run.tags:
-            instance.report_run_failed(run, "The command that ran it was killed.")
-        elif _is_lost(run):
-            instance.report_run_failed(run, "The code server that ran it is gone.")
-        else:
-            continue
-        ended += 1
-    return ended
+def _fail_runs(instance: dg.DagsterInstance, settings: Settings) -> int:
+    unfinished = instance.get_run_records(dg.RunsFilter(statuses=UNFINISHED))
+    dead = {
+        record.dagster_run.run_id: _why_dead(record.dagster_run)
+        for record in unfinished
+        if BY_COMMAND in record.dagster_run.tags or not lives(settings, record)
+    }
+    for record in unfinished:
+        if why := dead.get(record.dagster_run.run_id):
+            instance.report_run_failed(record.dagster_run, why)
+    clear_locks(settings, {record.dagster_run.run_id for record in unfinished} - dead.keys())
+    return len(dead)
 
 
-def _is_lost(run: dg.DagsterRun) -> bool:
-    """Whether a run was started on a code server that nobody is at any more.
+def _why_dead(run: dg.DagsterRun) -> str:
+    if run.status is dg.DagsterRunStatus.NOT_STARTED:
+        return "Nobody launched it: what asked for it was killed."
+    what = "command" if BY_COMMAND in run.tags else "process"
+    return f"The {what} that ran it was killed, or the machine was turned off."
 
-    Dagster's own monitoring can't ask how such a run is. One that still waits has no server.
-    """
-    if run.status not in AT_WORK or GRPC_INFO_TAG not in run.tags:
-        return False
-    server = json.loads(run.tags[GRPC_INFO_TAG])
-    try:
-        if path := server.get("socket"):
-            with socket.socket(socket.AF_UNIX) as connection:
-                connection.connect(path)
-        else:
-            address = (server.get("host") or "localhost", server["port"])
-            socket.create_connection(address, timeout=5).close()
-    except (FileNotFoundError, ConnectionRefusedError):
-        return True
-    except OSError:  # nobody can say
-        pass
-    return False
+
+def end_dead(instance: dg.DagsterInstance, settings: Settings) -> None:
+    """End what is left of processes that are gone, in Dagster and in MLflow."""
+    end_dead_runs(instance, settings)
+    end_dead_mlflow_runs(instance, settings)
 
 
 def end_dead_mlflow_runs(instance: dg.DagsterInstance, settings: Settings) -> None:
@@ -170,12 +161,14 @@ def end_dead_mlflow_runs(instance: dg.DagsterInstance, settings: Settings) -> No
 def pause_until(instance: dg.DagsterInstance, job: str) -> datetime | None:
     """When a job may be asked for again, if its latest runs failed: each failure waits longer.
 
-    So does one that a person ended. Runs that made the pairs alone say nothing of a training.
+    So does one that a person ended. Runs that made the pairs alone say nothing of a training, nor
+    does an ingest of documents that a person chose say anything of those that are due.
     """
     telling = (
         run
         for run in _newest_first(instance, job)
         if _assets(run.dagster_run) != [CORPUS_ASSETS[0]]
+        and (job != INGEST or BUDGET_TAG in run.dagster_run.tags)
     )
     in_vain = takewhile(lambda run: run.dagster_run.status in IN_VAIN, telling)
     failed = list(islice(in_vain, len(PAUSES)))

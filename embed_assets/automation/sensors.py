@@ -26,6 +26,7 @@ from embed_assets.automation.runs import (
     end_dead_runs,
 )
 from embed_assets.automation.state import (
+    MOVES_AT_ONCE,
     State,
     check_settings,
     code_versions,
@@ -37,7 +38,7 @@ from embed_assets.documents.folder import first_moves
 from embed_assets.errors import ProjectError
 from embed_assets.graph import CORPUS_ASSETS, GRAPH
 from embed_assets.partitions import DOCUMENTS
-from embed_assets.questions.assets import BUDGET_TAG
+from embed_assets.resources.run_tags import BUDGET_TAG
 from embed_assets.resources.warehouse import Warehouse, digest
 from embed_assets.settings import Settings
 
@@ -48,8 +49,6 @@ DOCUMENTS_PER_TICK = 512
 """Files that a tick waits for: what bounds its cursor."""
 REQUESTS_PER_TICK = 16
 """Runs that a tick asks for. What is left over is still due at a later tick."""
-MOVES_PER_TICK = 128
-"""Moved documents of a tick: Dagster takes .05 s for each asset of each, and a tick has sixty."""
 PATIENCE = 20.0
 """Seconds that a tick waits for the warehouse, of the sixty that it has."""
 LONGEST_WAVE = timedelta(days=1)
@@ -72,15 +71,17 @@ def build_sensors(settings: Settings) -> list[dg.SensorDefinition]:
         job_name=INGEST,
         minimum_interval_seconds=SECONDS,
         default_status=status,
-        description="Ingests what is due: PDFs that are new, changed or gone, once they have "
-        "stopped changing, and what failed for a passing reason.",
+        description=f"Watches {settings.pdfs}. Ingests what is due: PDFs that are new, changed or "
+        "gone, once they have stopped changing, and what failed for a passing reason.",
     )
     trains = dg.sensor(
         job_name=TRAIN,
         minimum_interval_seconds=SECONDS,
         default_status=status,
-        description="Trains again when enough has changed of what trains, and scores anew when "
-        "questions or documents have: EMBED_ASSETS_RETRAIN_SHARE, _WAIT_HOURS, _PAUSE_HOURS.",
+        description=f"Trains again when {100 * settings.retrain_share:g} % of what trains has "
+        f"changed, or {settings.retrain_wait_hours:g} h after any change, and at least "
+        f"{settings.retrain_pause_hours:g} h after the last training; scores anew when questions "
+        "or documents have. EMBED_ASSETS_RETRAIN_SHARE, _WAIT_HOURS and _PAUSE_HOURS set it.",
     )
     return [ingests(pdf_folder), trains(retraining)]
 
@@ -159,7 +160,7 @@ def _state(
     context: dg.SensorEvaluationContext, warehouse: Warehouse, settings: Settings, *, trains: bool
 ) -> State | dg.SkipReason:
     """The state, once dead runs are ended and the settings are known to be right."""
-    dead = end_dead_runs(context.instance, settings.home)
+    dead = end_dead_runs(context.instance, settings)
     if dead is None:
         return BUSY
     if dead:
@@ -198,7 +199,7 @@ def _ingest(
     try:
         # A command may have come while this looked: what it does is no longer as it was seen.
         with command_lock(settings.home):
-            moves = first_moves(plan.moved, MOVES_PER_TICK)
+            moves = first_moves(plan.moved, MOVES_AT_ONCE)
             sync_partitions(instance, warehouse, replace(plan, moved=moves), state)
             order = instance.get_dynamic_partitions(DOCUMENTS)
     except Timeout:
@@ -302,7 +303,7 @@ def _train(
     if plan.refused or step is None:
         why = plan.refused or _why_not(plan, state.untrained)
         return dg.SensorResult(skip_reason=dg.SkipReason(why), cursor=text)
-    if end_dead_runs(context.instance, settings.home) is None:  # it came while this looked
+    if end_dead_runs(context.instance, settings) is None:  # it came while this looked
         return BUSY
     reason = f"{step.assets[0]}: {step.reason}"
     if "finetuned_model" in step.assets and state.untrained.trained_at:

@@ -16,9 +16,11 @@ from embed_assets.automation.untrained import read_untrained
 from embed_assets.comparison import assets as comparison_stage
 from embed_assets.comparison.general import general_task
 from embed_assets.documents import assets as documents_stage
+from embed_assets.documents.checks import evaluations
 from embed_assets.documents.folder import (
     FoundDocument,
     find_moved,
+    first_moves,
     move_documents,
     read_loaded,
     remove_documents,
@@ -40,6 +42,9 @@ from embed_assets.settings import Settings
 from embed_assets.training import assets as training_stage
 from embed_assets.training.config import check_training
 
+MOVES_AT_ONCE = 128
+"""Documents that are moved at a time: Dagster takes .05 s for each asset of each, and a tick of a
+sensor has sixty seconds."""
 STAGES = (
     documents_stage,
     questions_stage,
@@ -140,9 +145,26 @@ def read_state(
         records,
         Folder(found, loaded, (), moved, refused),
         instance.get_dynamic_partitions(DOCUMENTS) if instance else (),
-        work_under_way(instance, settings.home) if instance else Work(),
+        work_under_way(instance, settings) if instance else Work(),
         read_untrained(warehouse, settings, records) if trains else Untrained(),
     )
+
+
+def list_documents(instance: dg.DagsterInstance, warehouse: Warehouse, settings: Settings) -> Plan:
+    """Bring the partitions in line with the folder without ingesting: what a person finds there.
+
+    Gives the plan whose part it carried out: documents that left or moved are those that a sensor
+    would take, and so is what waits for a person. Every PDF has its partition, due or not.
+    """
+    state = read_state(settings, warehouse, instance, trains=False)
+    plan = state.plan(settings, code_versions(settings))
+    if plan.refused:
+        return plan
+    moves = first_moves(plan.moved, MOVES_AT_ONCE)
+    there = tuple(key for key in state.folder.found if key not in state.folder.moved)
+    plan = replace(plan, add=there, moved=moves)
+    sync_partitions(instance, warehouse, plan, state)
+    return plan
 
 
 def sync_partitions(
@@ -167,3 +189,6 @@ def sync_partitions(
                     asset, partition=key, description=f"The file moved; it was {before} before."
                 )
             )
+    if plan.moved or plan.remove:  # those that moved have new names, and fewer may be unreadable
+        for evaluation in evaluations(instance, warehouse, list(plan.moved)):
+            instance.report_runless_asset_event(evaluation)

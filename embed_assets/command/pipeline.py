@@ -20,6 +20,7 @@ from dagster._core.errors import DagsterExecutionInterruptedError  # Dagster doe
 from dagster._utils.interrupts import capture_interrupts
 from filelock import FileLock, Timeout
 
+from embed_assets.automation.everything import ASKED_BY
 from embed_assets.automation.plan import Until, Wait, batches
 from embed_assets.automation.runs import (
     BY_COMMAND,
@@ -29,7 +30,7 @@ from embed_assets.automation.runs import (
     TRAIN,
     at_work,
     command_lock,
-    end_dead_mlflow_runs,
+    end_dead,
     end_dead_runs,
 )
 from embed_assets.automation.state import check_settings, code_versions, read_state, sync_partitions
@@ -41,7 +42,7 @@ from embed_assets.errors import ProjectError, SettingsError, hide_password, one_
 from embed_assets.graph import GRAPH
 from embed_assets.machine import processes_with
 from embed_assets.partitions import DOCUMENTS
-from embed_assets.questions.assets import BUDGET_TAG
+from embed_assets.resources.run_tags import BUDGET_TAG
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import TRACKING_URI, Settings
 from embed_assets.terminal import terminal_kept
@@ -87,19 +88,17 @@ def bring_up_to_date(settings: Settings, *, train: bool, agreed: bool = False) -
     check_settings(settings, warehouse)
     prepare_home(settings)
     versions = code_versions(settings)
-    runs = _Runs(build_definitions(settings), uuid.uuid4().hex)
+    runs = _Runs(build_definitions(settings), os.environ.get(ASKED_BY) or uuid.uuid4().hex)
     asked_at = datetime.now(UTC)
     seconds: dict[str, float] = {}
     moved = 0
     read: set[str] = set()
     with _in_turn(settings), dg.DagsterInstance.get() as instance:
         take_up(warehouse, settings)
-        end_dead_runs(instance, settings.home)
-        if train:
-            end_dead_mlflow_runs(instance, settings)
+        end_dead(instance, settings)
         _let_settle(settings)
         while True:
-            end_dead_runs(instance, settings.home)
+            end_dead_runs(instance, settings)
             state = read_state(settings, warehouse, instance)
             # What changes again while it is ingested is taken by the next command.
             state = state.with_settling(read & state.pending.keys() & state.folder.loaded.keys())
@@ -150,7 +149,7 @@ def _let_settle(settings: Settings) -> None:
 def let_others_end(instance: dg.DagsterInstance, settings: Settings) -> None:
     """Wait while others are at work in the home. Says for whom, whenever that changes."""
     said: list[str] = []
-    while others := at_work(instance, settings.home):
+    while others := at_work(instance, settings):
         if others != said:
             typer.echo(
                 f"At work in this home: {', '.join(others)}. Waiting for that to end. What is dead "
@@ -159,7 +158,7 @@ def let_others_end(instance: dg.DagsterInstance, settings: Settings) -> None:
             )
             said = others
         time.sleep(1)
-        end_dead_runs(instance, settings.home)
+        end_dead_runs(instance, settings)
 
 
 def is_changing(file: FoundDocument, now: datetime) -> bool:
@@ -175,7 +174,7 @@ def at_rest(settings: Settings) -> Iterator[dg.DagsterInstance]:
     """
     prepare_home(settings)
     with _in_turn(settings), dg.DagsterInstance.get() as instance:
-        end_dead_runs(instance, settings.home)
+        end_dead(instance, settings)
         let_others_end(instance, settings)
         yield instance
 
@@ -272,7 +271,7 @@ def explain(error: BaseException, step: str | None) -> str:
     causes = [error]
     while causes[-1].__cause__ is not None:
         causes.append(causes[-1].__cause__)
-    ours = next((cause for cause in causes if isinstance(cause, ProjectError)), None)
+    ours = next((cause for cause in causes if isinstance(cause, ProjectError | dg.Failure)), None)
     if ours is not None:
         return " ".join(str(ours).split())
     said = one_line(f"{type(causes[-1]).__name__}: {causes[-1]}")

@@ -17,15 +17,18 @@ from typing import Any
 
 import dagster as dg
 import typer
+from filelock import Timeout
 
-from embed_assets.automation.runs import AT_WORK, BY_COMMAND
+from embed_assets.automation.runs import AT_WORK, BY_COMMAND, command_lock, end_dead
 from embed_assets.automation.sensors import SENSORS
+from embed_assets.automation.state import list_documents
 from embed_assets.command.news import News
 from embed_assets.command.pipeline import prepare_home
 from embed_assets.errors import ProjectError, SettingsError
 from embed_assets.machine import Machine, processes_with, this_machine
 from embed_assets.resources.pages import UI_VARIABLE as DAGSTER_UI_VARIABLE
 from embed_assets.resources.tracking import UI_VARIABLE, Tracking, without_password
+from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
 
 HOST = "127.0.0.1"
@@ -126,6 +129,7 @@ def _only_daemon(settings: Settings) -> Iterator[int]:
         os.ftruncate(lock, 0)
         if settings.watch:
             _turn_on()
+        _bring_in_line(settings)
         yield lock
     finally:
         os.close(lock)
@@ -141,6 +145,28 @@ def _already(settings: Settings, lock: Path) -> str:
         f"`embed-assets ui` or `watch` is at work on {settings.home} already, or Dagster's daemon "
         f"that it started{named}. {opened or 'End it first.'}"
     )
+
+
+def _bring_in_line(settings: Settings) -> None:
+    """End what is dead, and list the PDFs of the folder: what a person sees is as it is.
+
+    Trouble with it is said, and keeps nobody from the pages.
+    """
+    warehouse = Warehouse(path=str(settings.warehouse))
+    try:
+        with dg.DagsterInstance.get() as instance, command_lock(settings.home):
+            end_dead(instance, settings)
+            plan = list_documents(instance, warehouse, settings)
+    except Timeout:  # a command is at work: it does the same
+        return
+    except ProjectError as error:
+        typer.echo(f"The PDFs can't be listed yet: {error}", err=True)
+        return
+    for keys, what in ((plan.remove, "left"), (plan.moved, "moved in")):
+        if keys:
+            typer.echo(f"{len(keys)} documents {what} the folder.", err=True)
+    if plan.refused:
+        typer.echo(f"The PDFs are not listed: {plan.refused} ({settings.pdfs}).", err=True)
 
 
 def _turn_on() -> None:

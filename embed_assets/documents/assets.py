@@ -8,12 +8,13 @@ import polars as pl
 from embed_assets.documents.chunking import CHUNKER, chunk_documents
 from embed_assets.documents.folder import load_documents
 from embed_assets.documents.forgotten import read_forgotten
-from embed_assets.documents.parsing import PARSER, parse_documents
+from embed_assets.documents.parsing import PARSER, parse_documents, unreadable
 from embed_assets.models.card import model_card
 from embed_assets.models.identity import tokenizer_name
 from embed_assets.partitions import asset
 from embed_assets.resources.io_manager import warn_of_failures
 from embed_assets.resources.ledger import Slices
+from embed_assets.resources.run_tags import BUDGET_TAG
 from embed_assets.resources.warehouse import Warehouse, digest
 from embed_assets.resources.workers import WorkerPool
 from embed_assets.settings import Settings
@@ -27,7 +28,11 @@ def raw_pdfs(
 ) -> dg.Output[Slices]:
     """The bytes of each PDF in the folder, with its sha256."""
     slices = load_documents(
-        settings.pdfs, context.partition_keys, context.run.run_id, read_forgotten(warehouse)
+        settings.pdfs,
+        context.partition_keys,
+        context.run.run_id,
+        read_forgotten(warehouse),
+        chosen=BUDGET_TAG not in context.run.tags,
     )
     warn_of_failures(context, slices)
     rows = slices.rows
@@ -47,6 +52,8 @@ def parsed_markdown(
     """Markdown of every page, or why a document has none."""
     slices = parse_documents(raw_pdfs, context.partition_keys, pool)
     warn_of_failures(context, slices)
+    for key, reason in unreadable(slices.rows).items():
+        context.add_asset_metadata({"unreadable": reason}, partition_key=key)
     return slices
 
 

@@ -1,52 +1,118 @@
-"""Whether each document could be read. A failed one shows here and stops nothing else."""
+"""Whether each document could be read. A failed one shows here and stops nothing else.
+
+Each document has evaluations of its own, which those of others don't change. One over all documents
+on record comes last: it is what the graph shows.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import dagster as dg
+from dagster._core.definitions.asset_checks.asset_check_evaluation import (
+    AssetCheckEvaluationTargetMaterializationData,  # Dagster doesn't export it
+)
 
 from embed_assets.documents.parsing import document_statuses
 from embed_assets.partitions import documents
+from embed_assets.resources.checking import LISTED
 from embed_assets.resources.ledger import read_records
 from embed_assets.resources.warehouse import Warehouse
 
+ASSET = dg.AssetKey("parsed_markdown")
+NAME = "document_is_readable"
 NOT_ON_RECORD = ("", "nothing is on record of it: the document has left", 0)
 
 
 @dg.asset_check(
-    asset="parsed_markdown",
+    asset=ASSET,
     partitions_def=documents,
-    description="The document has text: it could be opened, and a page of it has words.",
+    description="The document has text: it could be opened, and a page of it has words. A document "
+    "stays unreadable here until its file is mended, or leaves the folder.",
 )
 def document_is_readable(
     context: dg.AssetCheckExecutionContext, warehouse: Warehouse
 ) -> dg.AssetCheckResult:
-    """One evaluation per document of the run; a run of many ends with one for them together."""
-    keys = list(context.op_execution_context.partition_keys)
-    statuses = document_statuses(warehouse, keys)
-    tried = read_records(warehouse, "raw_pdfs", "parsed_markdown").tried
-    results = {
-        key: ("", attempt.failure.error, 0) for (_, key), attempt in tried.items() if key in keys
-    } | {
-        row["document_id"]: (row["parser_status"], row["error"], row["pages"])
-        for row in statuses.iter_rows(named=True)
-    }
-    if len(keys) > 1:
-        for key in keys:
-            status, error, pages = results.get(key, NOT_ON_RECORD)
-            context.op_execution_context.log_event(
-                dg.AssetCheckEvaluation(  # pyright: ignore[reportArgumentType]  (Dagster takes it)
-                    asset_key=dg.AssetKey("parsed_markdown"),
-                    check_name="document_is_readable",
-                    passed=status == "SUCCESS",
-                    severity=dg.AssetCheckSeverity.WARN,
-                    description=error,
-                    metadata={"status": status, "pages": pages},
-                    partition=key,
-                )
-            )
-    found = {key: results.get(key, NOT_ON_RECORD) for key in keys}
-    failed = {key: error for key, (status, error, _) in found.items() if status != "SUCCESS"}
+    """One evaluation per document of the run, and one for all that are on record."""
+    run = context.op_execution_context
+    *each, overall = evaluations(context.instance, warehouse, list(run.partition_keys))
+    # Dagster takes the result for that of the run's document where the run has one partition and
+    # no range; else for the overall one.
+    result = each.pop() if run.has_partition_key else overall
+    for evaluation in [overall] if run.has_partition_key else each:
+        run.log_event(evaluation)
     return dg.AssetCheckResult(
-        passed=not failed,
-        severity=dg.AssetCheckSeverity.WARN,
-        description="; ".join(f"{key}: {error}" for key, error in failed.items()) or None,
-        metadata={"documents": len(keys), "unreadable": len(failed)},
+        passed=result.passed,
+        severity=result.severity,
+        description=result.description,
+        metadata=result.metadata,
+    )
+
+
+def evaluations(
+    instance: dg.DagsterInstance, warehouse: Warehouse, keys: Sequence[str]
+) -> list[Any]:
+    """What is to be said of these documents, one by one, and then of all on record."""
+    found = _statuses(warehouse)
+    each = []
+    for key in keys:
+        status, error, pages = found.get(key, NOT_ON_RECORD)
+        metadata = {"status": status, "pages": pages}
+        each.append(_evaluation(status == "SUCCESS", error, metadata, _made(instance, key), key))
+    unreadable = {key: error for key, (status, error, _) in found.items() if status != "SUCCESS"}
+    return [*each, _overall(warehouse, len(found), unreadable)]
+
+
+def _overall(warehouse: Warehouse, count: int, unreadable: Mapping[str, str | None]) -> Any:
+    paths = warehouse.paths()
+    lines = [f"{paths.get(key, key)}: {error}" for key, error in unreadable.items()]
+    more = [f"and {len(lines) - LISTED} more"] if len(lines) > LISTED else []
+    listed = "; ".join([*lines[:LISTED], *more])
+    return _evaluation(
+        not unreadable,
+        f"{len(unreadable)} of {count} documents can't be read. {listed}" if unreadable else None,
+        {"documents": count, "unreadable": len(unreadable)},
+    )
+
+
+def _statuses(warehouse: Warehouse) -> dict[str, tuple[str, str | None, int]]:
+    """Status, error and pages of every document on record, read or tried in vain."""
+    tried = read_records(warehouse, "raw_pdfs", "parsed_markdown").tried
+    rows = document_statuses(warehouse).iter_rows(named=True)
+    found: dict[str, tuple[str, str | None, int]] = {
+        key: ("", attempt.failure.error, 0) for (_, key), attempt in tried.items()
+    }
+    return found | {r["document_id"]: (r["parser_status"], r["error"], r["pages"]) for r in rows}
+
+
+def _made(
+    instance: dg.DagsterInstance, key: str
+) -> AssetCheckEvaluationTargetMaterializationData | None:
+    """The materialization that is judged: without it Dagster thinks of an older one."""
+    wanted = dg.AssetRecordsFilter(ASSET, asset_partitions=[key])
+    records = instance.fetch_materializations(wanted, limit=1).records
+    if not records:
+        return None
+    return AssetCheckEvaluationTargetMaterializationData(
+        storage_id=records[0].storage_id,
+        run_id=records[0].run_id,
+        timestamp=records[0].timestamp,
+    )
+
+
+def _evaluation(
+    passed: bool,
+    description: str | None,
+    metadata: Mapping[str, Any],
+    made: Any = None,
+    key: str | None = None,
+) -> Any:
+    return dg.AssetCheckEvaluation(
+        asset_key=ASSET,
+        check_name=NAME,
+        passed=passed,
+        severity=dg.AssetCheckSeverity.ERROR,  # the check blocks nothing: this is its colour
+        description=description,
+        metadata=metadata,
+        target_materialization_data=made,
+        partition=key,
     )

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 import polars as pl
 
 from embed_assets.documents.forgotten import Forgotten
-from embed_assets.errors import SettingsError
+from embed_assets.errors import ProjectError, SettingsError
 from embed_assets.partitions import document_id
 from embed_assets.places import Place, RemotePath
 from embed_assets.resources.ledger import Cause, Failure, Slices, document_tables
@@ -75,6 +75,16 @@ def _remote_files(folder: RemotePath) -> Iterator[FoundDocument]:
         if _is_pdf(name) and all(part and not part.startswith(".") for part in folders):
             key = document_id(PurePosixPath(file.path))
             yield FoundDocument(key, file.path, file.size_bytes, file.modified_at, file.etag)
+
+
+def _no_file(folder: Place, keys: Sequence[str]) -> str:
+    """That there is no PDF for partitions that a person chose, and what to do."""
+    named = ", ".join(f"'{key}'" for key in keys[:3]) + (", …" if len(keys) > 3 else "")
+    what = f"the partition {named}" if len(keys) == 1 else f"{len(keys)} partitions ({named})"
+    return (
+        f"There is no PDF for {what} in {folder}. Put the file into that folder and press the job "
+        "`everything`: partitions come and go with the files by themselves."
+    )
 
 
 def _local_files(folder: Path) -> Iterator[FoundDocument]:
@@ -249,11 +259,14 @@ def remove_documents(warehouse: Warehouse, document_ids: Sequence[str]) -> None:
     Splits once given stay on record (a document that comes back must land where it was), and so
     does what past models were trained on, how many documents left when, and what they were called.
     """
+    left = 0
     with warehouse.transaction() as transaction:
         _record_departure(transaction, document_ids)
         for table in (*document_tables(), "former_paths"):
-            transaction.delete(table, {"document_id": document_ids})
-        record_removal(transaction, len(document_ids))
+            deleted = transaction.delete(table, {"document_id": document_ids})
+            left += deleted if table == "raw_pdfs" else 0
+        if left:  # a key that a person made up is no document
+            record_removal(transaction, left)
 
 
 def _record_departure(transaction: Transaction, document_ids: Sequence[str]) -> None:
@@ -281,13 +294,19 @@ def load_documents(
     document_ids: Collection[str],
     run_id: str,
     forgotten: Forgotten | None = None,
+    *,
+    chosen: bool = False,
 ) -> Slices:
     """Rows of raw_pdfs for these documents.
 
-    There are none of files that can't be read just now, nor of what was forgotten.
+    There are none of files that can't be read just now, nor of what was forgotten. chosen: whether
+    a person chose the documents: ProjectError where one of them has no file, since nothing would
+    show that.
     """
     forgotten = forgotten or Forgotten()
     found = scan(folder)
+    if chosen and (stray := [key for key in document_ids if key not in found]):
+        raise ProjectError(_no_file(folder, stray))
     now = datetime.now(UTC)
     rows: list[dict[str, object]] = []
     not_made: dict[str, Failure] = {}

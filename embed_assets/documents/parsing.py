@@ -87,7 +87,9 @@ def parse_documents(
                     if failure is not None and failure.cause is Cause.TIME_LIMIT:
                         incomplete[key] = failure
                     ended += 1
-                    bar.set_postfix_str(f"{ended} of {len(ids)} documents", refresh=False)
+                    said = f"{ended} of {len(ids)} documents"
+                    said += f", next {ids[ended]}" if ended < len(ids) else ""
+                    bar.set_postfix_str(said, refresh=False)
                     move_on([0] * len(ids))
     frame = pl.DataFrame(rows, schema=TABLES["parsed_markdown"].schema)
     return Slices(frame, not_made=not_made, incomplete=incomplete)
@@ -242,6 +244,13 @@ def _row(document_id: str, page: Page, status: str | None = None) -> dict[str, A
         "error": page.error,
         "parser": PARSER,
     }
+
+
+def unreadable(parsed: pl.DataFrame) -> dict[str, str]:
+    """Why documents have no text, by document_id. parsed: rows of parsed_markdown."""
+    without = parsed.filter((pl.col("parser_status") != "SUCCESS").all().over("document_id"))
+    reasons = without.filter(pl.col("error").is_not_null()).unique("document_id", keep="first")
+    return dict(reasons.select("document_id", "error").iter_rows())
 
 
 def document_statuses(

@@ -16,13 +16,12 @@ from embed_assets.questions.written.openai import cost
 from embed_assets.questions.written.writing import Writing
 from embed_assets.resources.answers import AnswerStore
 from embed_assets.resources.ledger import LABELLED, Cause, Failure, Slices
+from embed_assets.resources.run_tags import BUDGET_TAG
 from embed_assets.resources.warehouse import Warehouse, digest
 from embed_assets.settings import Settings
 
 LOGGED = 10
 """Questions of a status that are logged one by one."""
-BUDGET_TAG = "embed_assets/command"
-"""Runs with the same value share the budget for language models."""
 
 
 @asset("synthetic_questions", kinds={"python", "duckdb"})

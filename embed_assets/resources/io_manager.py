@@ -17,9 +17,12 @@ from dagster_duckdb import DuckDBIOManager
 from dagster_duckdb.io_manager import DuckDbClient
 from dagster_duckdb_polars import DuckDBPolarsTypeHandler
 
+from embed_assets.errors import ProjectError
+from embed_assets.resources.explaining import explained
 from embed_assets.resources.ledger import (
     Attempt,
     Materialization,
+    Records,
     Slices,
     input_version,
     next_attempt,
@@ -29,6 +32,7 @@ from embed_assets.resources.ledger import (
     write_tried,
 )
 from embed_assets.resources.openlineage import Made, Making, versions_together
+from embed_assets.resources.run_tags import BUDGET_TAG
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.tables import COLUMN_SOURCES, TABLES
 
@@ -63,11 +67,17 @@ class _DocumentsIOManager(DbIOManager):
         self._versions_read: dict[tuple[str, str], dict[str, str]] = {}
 
     def load_input(self, context: dg.InputContext) -> pl.DataFrame:
+        with explained(context.log):
+            return self._load(context)
+
+    def _load(self, context: dg.InputContext) -> pl.DataFrame:
         upstream = context.asset_key.path[-1]
         keys = list(context.asset_partition_keys)
         # Versions are read before the rows: should a run change the rows in between, the slice
         # made from them counts as stale rather than as fresh.
         records = read_records(self._warehouse, upstream)
+        if BUDGET_TAG not in context.step_context.dagster_run.tags:  # a person chose the documents
+            _check_made(records, upstream, keys)
         versions = {key: records.data_version(upstream, key) for key in keys}
         self._versions_read[context.op_def.name, upstream] = versions
         table = TABLES[upstream]
@@ -80,6 +90,10 @@ class _DocumentsIOManager(DbIOManager):
         return table.conform(rows)
 
     def handle_output(self, context: dg.OutputContext, obj: object) -> None:
+        with explained(context.log):
+            self._tell_and_store(context, obj)
+
+    def _tell_and_store(self, context: dg.OutputContext, obj: object) -> None:
         asset, run = context.asset_key.path[-1], context.step_context.dagster_run
         keys = list(context.asset_partition_keys)
         making = Making(asset, run.run_id, run.job_name, context.step_context.log, keys)
@@ -164,10 +178,19 @@ class _DocumentsIOManager(DbIOManager):
         )
 
 
+def _check_made(records: Records, upstream: str, keys: Sequence[str]) -> None:
+    """ProjectError where nothing is on record of a document: nothing made of it would be green."""
+    known = {key for name, key in (*records.made, *records.tried) if name == upstream}
+    if missing := [key for key in keys if key not in known]:
+        named = ", ".join(missing[:3]) + (", …" if len(missing) > 3 else "")
+        raise ProjectError(f"{upstream} of {named} is not made yet. Materialize that first.")
+
+
 def warn_of_failures(context: dg.AssetExecutionContext, slices: Slices) -> None:
-    """A line in Dagster's log for every document that is to be tried again."""
+    """Say why documents are to be tried again: in the log, and on their partitions' pages."""
     for key, failure in {**slices.incomplete, **slices.not_made}.items():
         context.log.warning(f"{key}: {failure.error}")
+        context.add_asset_metadata({"failed": failure.error}, partition_key=key)
 
 
 def column_lineage(table_name: str) -> dict[str, dg.TableColumnLineage]:

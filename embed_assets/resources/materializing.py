@@ -8,7 +8,7 @@ from typing import Any
 
 import dagster as dg
 
-from embed_assets.errors import BusyError, hide_password, one_line
+from embed_assets.errors import BusyError, ProjectError, hide_password, one_line
 from embed_assets.graph import GRAPH
 from embed_assets.resources.io_manager import column_lineage
 from embed_assets.resources.ledger import (
@@ -107,6 +107,11 @@ def materializing(
     """
     asset = context.asset_key.path[-1]
     records = read_records(warehouse)
+    try:
+        _check_ingested(warehouse)
+    except ProjectError as error:
+        _tell_checks(context, checks, error)
+        raise
     in_mlflow = tracking.run(context, f"{asset} {label}".strip()) if tracking else nullcontext("")
     told = Making(asset, context.run.run_id, context.run.job_name, context.log)
     told.start()
@@ -127,8 +132,7 @@ def materializing(
             raise
         except Exception as error:
             made.record_failure(error)
-            for name in checks:
-                context.log_event(_not_checked(context.asset_key, name, error))
+            _tell_checks(context, checks, error)
             raise
     told.complete(lambda: _made(made, records))
 
@@ -150,12 +154,33 @@ def _made(making: Materializing, records: Records) -> Made:
     )
 
 
-def _not_checked(asset: dg.AssetKey, check: str, error: Exception) -> Any:
-    """The result of a check of an asset that could not be made."""
-    return dg.AssetCheckEvaluation(
-        asset_key=asset,
-        check_name=check,
-        passed=False,
-        severity=dg.AssetCheckSeverity.WARN,
-        description=f"{asset.path[-1]} could not be made: {one_line(str(error))}",
+def _check_ingested(warehouse: Warehouse) -> None:
+    """ProjectError where there is no text to make anything of."""
+    if warehouse.count("chunks"):
+        return
+    documents = warehouse.count("raw_pdfs")
+    if documents:
+        raise ProjectError(
+            f"None of the {documents} documents on record has any text: there is nothing to learn "
+            "from. The check document_is_readable says why, document by document."
+        )
+    raise ProjectError(
+        "Nothing is ingested yet: launch the job `everything` (Jobs, everything, Materialize), or "
+        "run `embed-assets run`."
     )
+
+
+def _tell_checks(
+    context: dg.AssetExecutionContext, checks: Sequence[str], error: Exception
+) -> None:
+    """Give the results of the checks of an asset that could not be made."""
+    asset = context.asset_key
+    for name in checks:
+        evaluation: Any = dg.AssetCheckEvaluation(  # Dagster takes it, though its types don't
+            asset_key=asset,
+            check_name=name,
+            passed=False,
+            severity=dg.AssetCheckSeverity.WARN,
+            description=f"{asset.path[-1]} could not be made: {one_line(str(error))}",
+        )
+        context.log_event(evaluation)

@@ -30,8 +30,8 @@ from embed_assets.definitions import build_resources
 from embed_assets.documents.folder import load_documents, scan
 from embed_assets.graph import DOCUMENT_ASSETS
 from embed_assets.partitions import DOCUMENTS, DOCUMENTS_PER_RUN
-from embed_assets.questions.assets import BUDGET_TAG
 from embed_assets.resources.ledger import Cause, Failure, read_records
+from embed_assets.resources.run_tags import BUDGET_TAG
 from embed_assets.resources.tracking import DAGSTER_RUN
 from embed_assets_tests.automation.watched import Project, assets_of
 from embed_assets_tests.documents.folders import folder_in_memory
@@ -261,7 +261,7 @@ def test_a_pdf_that_moved_keeps_its_rows_and_shows_as_made_under_its_new_name(pr
 
 
 def test_so_many_moved_pdfs_that_a_tick_would_not_end_in_time_take_several(project, monkeypatch):
-    monkeypatch.setattr("embed_assets.automation.sensors.MOVES_PER_TICK", 2)
+    monkeypatch.setattr("embed_assets.automation.sensors.MOVES_AT_ONCE", 2)
     names = ("a.pdf", "b.pdf", "c.pdf")
     project.put(*names)
     project.ingest()

@@ -22,6 +22,7 @@ from embed_assets.resources.ledger import (
     write_made,
     write_tried,
 )
+from embed_assets.resources.run_tags import BUDGET_TAG
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
 
@@ -83,8 +84,9 @@ class Project:
             write_tried(transaction, asset, {key: attempt}, "run")
 
     def run(self, job: str, status: dg.DagsterRunStatus, **tags: str) -> dg.DagsterRun:
-        """A run of a job that is on record."""
-        return create_run_for_test(self.instance, job_name=job, status=status, tags=tags)
+        """A run of a job that is on record; the plan asked for it."""
+        asked = {BUDGET_TAG: "wave", **tags}
+        return create_run_for_test(self.instance, job_name=job, status=status, tags=asked)
 
     def tick(self, sensor: str = "pdf_folder") -> list[dg.RunRequest]:
         """What a sensor asks for; `said`: why it asks for nothing."""

@@ -254,7 +254,7 @@ def test_two_jobs_that_wait_do_not_wait_for_each_other_nor_does_a_command_for_th
     with instance_of(home) as instance:
         for job in (PROMOTE, ROLLBACK):
             create_run_for_test(instance, job_name=job, status=dg.DagsterRunStatus.STARTED)
-        assert at_work(instance, home.settings.home) == []
+        assert at_work(instance, home.settings) == []
         assert execute(home, instance, PROMOTE, version="1").success
 
 

@@ -1,0 +1,38 @@
+"""How what is written for a person reaches the UI: errors as what they say, progress in the log."""
+
+import functools
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import dagster as dg
+
+from embed_assets.errors import ProjectError, one_line
+from embed_assets.terminal import progress_told
+
+LONGEST_MESSAGE = 1000
+
+
+def said_in_the_ui(work: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorator of an asset's or an op's function: `explained`, and its progress in the log."""
+
+    @functools.wraps(work)
+    def worked(context: Any, *args: Any, **inputs: Any) -> Any:
+        with explained(context.log), progress_told(context.log.info):
+            return work(context, *args, **inputs)
+
+    return worked
+
+
+@contextmanager
+def explained(log: dg.DagsterLogManager) -> Iterator[None]:
+    """Where an error that is written for a person is shown in the UI as what it says, no stack.
+
+    At level debug the log says where it was raised.
+    """
+    try:
+        yield
+    except ProjectError as error:
+        log.debug("".join(traceback.format_exception(error)))
+        raise dg.Failure(one_line(str(error), LONGEST_MESSAGE), allow_retries=False) from None
