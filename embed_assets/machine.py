@@ -12,7 +12,7 @@ import math
 import os
 import platform
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,15 +30,35 @@ CPU_LIMITS = (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us"))
 """Likewise: microseconds of all cores together in each period, and the period."""
 UNLIMITED = ("max", "-1", "")
 """What stands there without a limit; nothing where the file is missing."""
+POWER = Path("/sys/class/powercap")
+PACKAGES = "intel-rapl:*"
+"""Folders of Intel's and AMD's processors; `intel-rapl-mmio:*` counts the same energy again."""
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """A GPU that torch can use. computes_bf16: in its own units, not emulated."""
+    """A GPU that torch can use. computes_bf16: in its own units, not emulated.
+
+    uuid: NVIDIA's name of this very card; empty of others.
+    """
 
     name: str
     memory_bytes: int
     computes_bf16: bool
+    uuid: str = ""
+
+
+@dataclass(frozen=True)
+class EnergyCounter:
+    """Counts the energy that a part of the machine takes, whoever has it at work.
+
+    read: joules so far, or OSError where nothing can be said. wraps_at: joules at which it begins
+    again with 0, if it does.
+    """
+
+    name: str
+    read: Callable[[], float]
+    wraps_at: float | None = None
 
 
 @dataclass(frozen=True)
@@ -48,6 +68,7 @@ class Machine:
     platform: as `sys.platform` has it. cores: those that this process may use. host_cores: all of
     them, which libraries count that know nothing of limits. memory_bytes: of the machine, or of the
     container around this process. find_gpus: looks for them, which loads torch.
+    find_energy_counters: those of the processor and of these GPUs that can be read.
     """
 
     platform: str
@@ -57,6 +78,7 @@ class Machine:
     host_cores: int
     memory_bytes: int
     find_gpus: Callable[[], tuple[Gpu, ...]] = tuple
+    find_energy_counters: Callable[[Sequence[Gpu]], tuple[EnergyCounter, ...]] = lambda _: ()
 
     @functools.cached_property
     def gpus(self) -> tuple[Gpu, ...]:
@@ -104,6 +126,10 @@ def this_machine() -> Machine:
         host_cores=os.cpu_count() or 1,
         memory_bytes=min(physical_memory(), container_memory(limits)),
         find_gpus=_gpus,
+        find_energy_counters=lambda gpus: (
+            *package_counters(POWER),
+            *(counter for gpu in gpus if (counter := gpu_counter(gpu))),
+        ),
     )
 
 
@@ -160,6 +186,52 @@ def physical_memory() -> int:
     return psutil.virtual_memory().total
 
 
+def package_counters(folder: Path) -> list[EnergyCounter]:
+    """RAPL's counters of whole processors, of those that may be read: often by root alone.
+
+    folder: Linux's, with a folder for each domain: its `name`, `energy_uj` and
+    `max_energy_range_uj` in microjoules. What lies inside of a package is in its count.
+    """
+    found = []
+    for domain in sorted(folder.glob(PACKAGES)):
+        name, most = _text(domain / "name").strip(), _text(domain / "max_energy_range_uj").strip()
+        counter = EnergyCounter(
+            name,
+            lambda file=domain / "energy_uj": int(file.read_text(encoding="ascii")) / 1e6,
+            int(most) / 1e6 if most else None,
+        )
+        if name.startswith("package") and _can_be_read(counter):
+            found.append(counter)
+    return found
+
+
+def gpu_counter(gpu: Gpu) -> EnergyCounter | None:
+    """The counter of an NVIDIA GPU (Volta or later), from its driver; none where it has none."""
+    try:
+        import pynvml
+    except ImportError:
+        return None
+
+    def read() -> float:
+        try:
+            pynvml.nvmlInit()  # counts how often: the library stays loaded
+            handle = pynvml.nvmlDeviceGetHandleByUUID(gpu.uuid)
+            return pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1e3
+        except pynvml.NVMLError as error:
+            raise OSError(f"{gpu.name}: {error}") from error
+
+    counter = EnergyCounter(gpu.name, read)
+    return counter if gpu.uuid and _can_be_read(counter) else None
+
+
+def _can_be_read(counter: EnergyCounter) -> bool:
+    try:
+        counter.read()
+    except (OSError, ValueError):
+        return False
+    return True
+
+
 def _text(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8", errors="replace")
@@ -195,7 +267,10 @@ def _gpus() -> tuple[Gpu, ...]:
     # torch counts cards that are too old for its build, and calls bf16 supported where it is
     # emulated, which is slow. It has the fastest first: what comes after one too old isn't used.
     usable = itertools.takewhile(lambda card: 10 * card.major + card.minor >= oldest, cards)
-    return tuple(Gpu(c.name, c.total_memory, is_amd or c.major >= AMPERE) for c in usable)
+    return tuple(
+        Gpu(c.name, c.total_memory, is_amd or c.major >= AMPERE, "" if is_amd else f"GPU-{c.uuid}")
+        for c in usable
+    )
 
 
 def main() -> None:

@@ -406,6 +406,7 @@ _TABLES = (
             "energy_wh": _number(
                 "Watt-hours that the machine took for it, where it can be read", nullable=True
             ),
+            "energy_of": _text("Parts of the machine whose energy was read", nullable=True),
         },
     ),
     Table(

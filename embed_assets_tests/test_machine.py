@@ -5,7 +5,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Literal
 
 import pytest
@@ -15,9 +15,12 @@ from embed_assets.definitions import LEAST_WORKER_MEMORY, MOST_WORKERS, THREAD_M
 from embed_assets.errors import SettingsError
 from embed_assets.machine import (
     GIB,
+    Gpu,
     Machine,
     cgroup_folders,
     container_memory,
+    gpu_counter,
+    package_counters,
     peak_memory_bytes,
     physical_memory,
     processor_of,
@@ -199,7 +202,7 @@ def test_gpus_are_those_that_torch_is_built_for_and_some_only_emulate_bf16(
     import torch
 
     cards = [
-        SimpleNamespace(name="a card", total_memory=15 * GIB, major=major, minor=minor)
+        SimpleNamespace(name="a card", total_memory=15 * GIB, major=major, minor=minor, uuid="7")
         for major, minor in capabilities
     ]
     built_for = ["gfx942"] if hip else ["sm_75", "sm_80", "sm_90a", "compute_120"]
@@ -210,6 +213,7 @@ def test_gpus_are_those_that_torch_is_built_for_and_some_only_emulate_bf16(
     monkeypatch.setattr(torch.version, "hip", hip)
     machine = replace(this_machine(), processor_flags=frozenset())  # looks for its GPUs anew
     assert [gpu.name for gpu in machine.gpus] == ["a card"] * gpus
+    assert {gpu.uuid for gpu in machine.gpus} <= {"" if hip else "GPU-7"}
     assert machine.computes_bf16 == bf16
 
 
@@ -362,3 +366,89 @@ def test_the_peak_of_memory_is_told_in_each_system_s_unit(monkeypatch: pytest.Mo
     assert peak_memory_bytes(with_gpus(H100)) == 7
     monkeypatch.setitem(sys.modules, "resource", None)  # Windows
     assert peak_memory_bytes(WINDOWS) == 0
+
+
+# Energy.
+
+
+def rapl(folder: Path, domain: str, name: str, **files: str) -> None:
+    """A domain as Linux shows it: its name, and files of microjoules."""
+    (folder / domain).mkdir(parents=True)
+    for file, text in {"name": name, **files}.items():
+        (folder / domain / file).write_text(f"{text}\n")
+
+
+def test_the_energy_of_each_processor_is_counted_once(tmp_path: Path):
+    for package in ("0", "1"):
+        counted = {"energy_uj": f"{package}500000", "max_energy_range_uj": "262143328850"}
+        rapl(tmp_path, f"intel-rapl:{package}", f"package-{package}", **counted)
+    rapl(tmp_path, "intel-rapl:0:0", "core", energy_uj="1")
+    rapl(tmp_path, "intel-rapl:2", "psys", energy_uj="1")
+    rapl(tmp_path, "intel-rapl-mmio:0", "package-0", energy_uj="1")
+    counters = package_counters(tmp_path)
+    assert [counter.name for counter in counters] == ["package-0", "package-1"]
+    assert [counter.read() for counter in counters] == [0.5, 1.5]
+    assert [counter.wraps_at for counter in counters] == [262143.32885] * 2
+    (tmp_path / "intel-rapl:0" / "energy_uj").write_text("700000\n")
+    assert counters[0].read() == 0.7, "read anew each time"
+
+
+def test_a_processor_whose_energy_may_not_be_read_has_no_counter(tmp_path: Path):
+    rapl(tmp_path, "intel-rapl:0", "package-0")  # as to others than root
+    rapl(tmp_path, "intel-rapl:1", "package-1", energy_uj="none")
+    assert package_counters(tmp_path) == []
+    assert package_counters(tmp_path / "missing") == []
+
+
+class Nvml(ModuleType):
+    """NVIDIA's library, of a machine with one card that counts: `GPU-7`."""
+
+    class NVMLError(Exception):
+        """What all its errors are."""
+
+    def __init__(self, *, loads: bool = True) -> None:
+        super().__init__("pynvml")
+        self.loads, self.millijoules = loads, 2500
+
+    def nvmlInit(self) -> None:
+        if not self.loads:
+            raise self.NVMLError("NVML Shared Library Not Found")
+
+    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> str:
+        if uuid != "GPU-7":
+            raise self.NVMLError("Not Found")
+        return uuid
+
+    def nvmlDeviceGetTotalEnergyConsumption(self, handle: str) -> int:
+        return self.millijoules
+
+
+CARD = Gpu("a card", GIB, computes_bf16=True, uuid="GPU-7")
+
+
+def test_the_energy_of_the_very_card_that_is_used_is_counted(monkeypatch: pytest.MonkeyPatch):
+    nvml = Nvml()
+    monkeypatch.setitem(sys.modules, "pynvml", nvml)
+    counter = gpu_counter(CARD)
+    assert counter is not None
+    assert (counter.name, counter.read(), counter.wraps_at) == ("a card", 2.5, None)
+    nvml.loads = False
+    with pytest.raises(OSError, match="a card: NVML Shared Library Not Found"):
+        counter.read()
+
+
+@pytest.mark.parametrize(
+    ("library", "card"),
+    [
+        (None, CARD),
+        (Nvml(loads=False), CARD),
+        (Nvml(), replace(CARD, uuid="GPU-8")),
+        (Nvml(), replace(CARD, uuid="")),
+    ],
+    ids=["not installed", "no driver", "a part of a card", "AMD's"],
+)
+def test_a_card_whose_energy_cannot_be_read_has_no_counter(
+    monkeypatch: pytest.MonkeyPatch, library: ModuleType | None, card: Gpu
+):
+    monkeypatch.setitem(sys.modules, "pynvml", library)
+    assert gpu_counter(card) is None

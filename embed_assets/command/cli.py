@@ -141,6 +141,14 @@ def search(
 @app.command()
 def lineage(
     version: Annotated[str | None, typer.Argument(help="Version; the newest without.")] = None,
+    document: Annotated[
+        str | None,
+        typer.Option(
+            "--document",
+            help="A PDF instead, by its path in the PDF folder: which versions learned from it.",
+            metavar="PATH",
+        ),
+    ] = None,
     bundle: Annotated[
         Path | None,
         typer.Option("--bundle", help="Hand the version on, with its proof.", metavar="DIR"),
@@ -157,18 +165,22 @@ def lineage(
     home: Home = None,
     as_json: Json = False,
 ) -> None:
-    """List the PDFs and questions that made a model."""
+    """Say what made a version, or which versions a PDF has made."""
     with _session(pdfs, home, as_json) as (settings, emit):
-        from embed_assets.command.lineage import lineage_text
+        from embed_assets.command import lineage as found
         from embed_assets.training.bundle.verifying import verification_text, verify_bundle
         from embed_assets.training.bundle.writing import bundle_text, write_bundle
-        from embed_assets.training.lineage import version_lineage
 
+        if document and (version or bundle or verify or key):
+            raise SettingsError("lineage: --document goes with no version and no other option.")
+        if verify and (version or bundle):
+            raise SettingsError("lineage: --verify goes with --key alone.")
         if key and not verify:
-            raise SettingsError("--key goes with --verify.")
-        if verify:
-            if bundle or version:
-                raise SettingsError("--verify goes with --key alone.")
+            raise SettingsError("lineage: --key goes with --verify.")
+        if document:
+            summary = found.document_summary(settings, document)
+            emit(summary, found.document_text(summary))
+        elif verify:
             summary = verify_bundle(verify, key)
             emit(summary, verification_text(summary))
             if not summary["valid"]:
@@ -177,8 +189,8 @@ def lineage(
             summary = write_bundle(settings, version, bundle)
             emit(summary, bundle_text(summary))
         else:
-            summary = version_lineage(settings, version)
-            emit(summary, lineage_text(summary))
+            summary = found.lineage_summary(settings, version)
+            emit(summary, found.lineage_text(summary))
 
 
 Why = Annotated[str | None, typer.Option("--why", help="The reason, for the record.")]

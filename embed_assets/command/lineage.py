@@ -1,22 +1,164 @@
-"""What `lineage` prints, as text."""
+"""What `lineage` prints: of a version what made it, of a document what became of it."""
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from embed_assets.command.summary import listing
+from embed_assets.comparison.tracked import stored_promotion
+from embed_assets.comparison.verdict import (
+    compared_in,
+    headline_row,
+    stored_comparison,
+    verdict_sentence,
+)
+from embed_assets.errors import ProjectError
+from embed_assets.models.registry import newest_model
+from embed_assets.questions.statuses import KEPT
+from embed_assets.resources.tracking import answer_at_once
+from embed_assets.resources.warehouse import Warehouse
+from embed_assets.settings import Settings
+from embed_assets.training.document_lineage import document_lineage
+from embed_assets.training.lineage import version_lineage
+
+
+def lineage_summary(settings: Settings, version: str | None) -> dict[str, Any]:
+    """What `lineage --json` prints: the record of a version, and what it was found to be worth."""
+    answer_at_once()
+    record = version_lineage(settings, version)
+    return {**record, "comparison": _comparison(settings, record)}
+
+
+def _comparison(settings: Settings, record: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What the newest comparison of a version came to, if there is one.
+
+    promotion: null where MLflow doesn't answer, or people deleted the run.
+    """
+    warehouse = Warehouse(path=str(settings.warehouse))
+    run_id = compared_in(warehouse, newest_model(warehouse, record["version"]))
+    if run_id is None:
+        return None
+    report = settings.reports / f"comparison-v{record['version']}.html"
+    promotion = None
+    if record["mlflow_error"] is None:
+        try:
+            promotion = stored_promotion(settings, run_id)
+        except ProjectError:  # it answered a moment ago
+            promotion = None
+    return {
+        "mlflow_run_id": run_id,
+        "verdict": verdict_sentence(headline_row(stored_comparison(warehouse, run_id))),
+        "promotion": promotion,
+        "report": str(report) if report.is_file() else None,
+    }
+
 
 def lineage_text(summary: Mapping[str, Any]) -> str:
-    """The lineage for a person."""
-    lines = [
-        f"Version {summary['version']}, fine-tuned from {summary['base']} on "
-        f"{summary['questions']} questions about {len(summary['documents'])} documents",
-        f"Dagster run {summary['dagster_run_id']}, MLflow run {summary['mlflow_run_id']}",
-    ]
-    if summary["trained_from"]:
-        lines[0] += f", going on from version {summary['trained_from']}"
-    if summary["champion"]:
-        lines[0] += "; the champion"
-    made_by = (("Trained by", "code"), ("Machine", "machine"), ("Pairs", "pairs"))
-    lines += [f"{title} {summary[name]}" for title, name in made_by if summary[name]]
+    """The lineage of a version for a person."""
+    documents, compared = summary["documents"], summary["comparison"] or {}
+    revision = f" ({summary['base_revision']})" if summary["base_revision"] else ""
+    start = f", going on from version {summary['trained_from']}" if summary["trained_from"] else ""
     chosen = ", ".join(f"{name}={value}" for name, value in (summary["settings_set"] or {}).items())
-    lines += [f"Settings other than the defaults: {chosen}"] if chosen else []
-    return "\n".join([*lines, *(f"{d['sha256'][:12]}  {d['path']}" for d in summary["documents"])])
+    facts = {
+        "Verdict": compared.get("verdict"),
+        "Promotion": compared.get("promotion"),
+        "Report": compared.get("report"),
+        "Trained": f"{summary['trained_at'][:16].replace('T', ' ')} UTC{_costs(summary)}",
+        "Questions": ", ".join(f"{n} {split}" for split, n in (summary["splits"] or {}).items()),
+        "Chunks": summary["chunks"] and len(summary["chunks"]),
+        "Settings": f"other than the defaults: {chosen}" if chosen else None,
+        "Code": summary["code"],
+        "Machine": summary["machine"],
+        "Model": summary["model"],
+        "Pairs": summary["pairs"],
+        "Dagster run": f"{summary['dagster_run_id']}  {summary['dagster_run']}",
+        "MLflow run": "  ".join(filter(None, [summary["mlflow_run_id"], summary["mlflow_run"]])),
+    }
+    return "\n".join(
+        [
+            f"Version {summary['version']}, fine-tuned from {summary['base']}{revision} on "
+            f"{summary['questions']} questions about {len(documents)} documents{start}",
+            _standing(summary),
+            "",
+            *(f"{name:<12} {said}" for name, said in facts.items() if said),
+            "",
+            "Questions, sha256 and path of the documents:",
+            *(f"{d['questions']:>6}  {d['sha256'][:12]}  {d['path']}" for d in documents),
+        ]
+    )
+
+
+def _standing(summary: Mapping[str, Any]) -> str:
+    """Which aliases a version has, and who is the champion if another one is."""
+    if summary["mlflow_error"]:
+        return summary["mlflow_error"]
+    champion = summary["champion_version"]
+    names = " and ".join(f"the {name}" for name in summary["aliases"])
+    held = f"It is {names}. " if names else ""
+    if summary["champion"]:
+        return held.rstrip()
+    other = f"The champion is version {champion}." if champion else "There is no champion."
+    return held + other
+
+
+def _costs(summary: Mapping[str, Any]) -> str:
+    """How long a training took, and how much energy, as far as that is known."""
+    seconds, energy = summary["seconds"], summary["energy_wh"]
+    took = f", {seconds:,.0f} s" if seconds is not None else ""
+    return took + (f", {energy:.2f} Wh ({summary['energy_of']})" if energy is not None else "")
+
+
+def document_summary(settings: Settings, named: str) -> dict[str, Any]:
+    """What `lineage --document --json` prints."""
+    answer_at_once()
+    return document_lineage(settings, named)
+
+
+def document_text(summary: Mapping[str, Any]) -> str:
+    """What became of a document, for a person."""
+    questions, figures = summary["questions"], summary["figures"]
+    splits = Counter(map(_use, questions))
+    counts = ", ".join(f"{count} {split}" for split, count in splits.most_common())
+    lines = [
+        f"{summary['path']} ({summary['document_id']}): {summary['chunks']} chunks, "
+        f"{len(questions)} questions"
+    ]
+    if summary["forgotten"]:
+        lines.append(f"Forgotten on {summary['forgotten_at'][:10]}.")
+    elif not summary["on_record"]:
+        when = f" on {summary['departed_at'][:10]}" if summary["departed_at"] else ""
+        lines.append(f"It left the folder{when}.")
+    if summary["held_out"]:
+        lines.append("It is held out: its questions test, and no version learns from it.")
+    learned = [_learned_line(row) for row in summary["versions"]]
+    lines += ["", *(listing("Learned by", learned) or ["No version has learned from it."])]
+    if summary["mlflow_error"]:
+        lines.append(summary["mlflow_error"])
+    if figures:
+        scores = ", ".join(f"{row['model']} {row['ndcg_at_10']:.3f}" for row in figures)
+        asked = figures[0]["questions"]
+        lines += ["", f"NDCG@10 over the {asked} test questions about it: {scores}"]
+    if questions:
+        lines += ["", *listing(f"Questions ({counts})", list(map(_question_line, questions)))]
+    return "\n".join(lines)
+
+
+def _use(question: Mapping[str, Any]) -> str:
+    """What a question is for, or why it is for nothing."""
+    status = "unused" if question["status"] == KEPT else question["status"]
+    return question["split"] or status
+
+
+def _question_line(question: Mapping[str, Any]) -> str:
+    """Where a question stands, what it is for, who learned it, and what it asks."""
+    first, last = question["pages"] or (None, None)
+    pages = "" if first is None else f"p. {first}, " if first == last else f"p. {first}–{last}, "
+    versions = ", ".join(f"v{version}" for version in question["versions"])
+    learned = f" ({versions})" if versions else ""
+    return f"{pages}{_use(question)}{learned}: {question['question']}"
+
+
+def _learned_line(row: Mapping[str, Any]) -> str:
+    held = f" ({', '.join(row['aliases'])})" if row["aliases"] else ""
+    earlier = "" if row["same_content"] else ", of another content than it has now"
+    return f"version {row['version']}{held}: {row['questions']} questions{earlier}"

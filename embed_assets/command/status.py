@@ -20,7 +20,7 @@ from embed_assets.command.pipeline import is_changing
 from embed_assets.command.summary import failed_documents
 from embed_assets.errors import ProjectError, SettingsError
 from embed_assets.models.registry import ALIASES, aliases
-from embed_assets.resources.tracking import ask_once
+from embed_assets.resources.tracking import answer_at_once
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
 from embed_assets.wording import counted
@@ -81,7 +81,7 @@ def _models(
     settings: Settings, warehouse: Warehouse
 ) -> tuple[dict[str, str | None], tuple[Wait, ...]]:
     """Versions by alias; where MLflow doesn't answer at once, none of them, and what it said."""
-    ask_once()
+    answer_at_once()
     try:
         return aliases(warehouse, settings), ()
     except ProjectError as error:

@@ -134,6 +134,21 @@ def stored_comparison(warehouse: Warehouse, run_id: str) -> pl.DataFrame:
     return _in_order(warehouse.read("SELECT * FROM model_comparisons WHERE run_id = ?", [run_id]))
 
 
+def compared_in(warehouse: Warehouse, model: Mapping[str, Any]) -> str | None:
+    """MLflow run of the newest comparison that judged a version, if any did. model: of `models`.
+
+    A comparison measures the base, and then the version, on the same questions and corpus.
+    """
+    rows = warehouse.read(
+        "SELECT b.run_id FROM evaluations t JOIN evaluations b USING (questions_version, "
+        "corpus_version) WHERE t.run_id = ? AND t.model = 'tuned' AND b.model = 'base' "
+        "AND b.run_id IN (SELECT run_id FROM model_comparisons) "
+        "AND b.measured_at BETWEEN ? AND t.measured_at ORDER BY b.measured_at DESC LIMIT 1",
+        [model["mlflow_run_id"], model["trained_at"]],
+    )
+    return rows["run_id"][0] if rows.height else None
+
+
 def _in_order(against: pl.DataFrame) -> pl.DataFrame:
     """The best evidence first; on each split the base model first, at its largest dimension."""
     return against.sort(_SPLIT_ORDER, pl.col("model") != "base", "model", -pl.col("dimension"))

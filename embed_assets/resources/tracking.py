@@ -306,10 +306,10 @@ def _end_in_vain(status: str) -> None:
         mlflow.end_run(status)
 
 
-def ask_once() -> None:
-    """From now on this process waits a few seconds for MLflow's server, unless told otherwise.
+def answer_at_once() -> None:
+    """Have this process ask an MLflow server once, and wait three seconds for it.
 
-    MLflow would ask it for minutes: who only looks something up is better told that it is down.
+    MLflow's client tries for minutes. For commands that can do without an answer.
     """
     for name, value in (("MAX_RETRIES", "0"), ("TIMEOUT", "3")):
         os.environ.setdefault(f"MLFLOW_HTTP_REQUEST_{name}", value)

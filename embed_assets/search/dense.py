@@ -10,7 +10,7 @@ from embed_assets.evaluation.retrieval import top_k
 from embed_assets.models.card import model_card
 from embed_assets.models.embeddings import CachedEncoder
 from embed_assets.models.registry import champion, newest_model
-from embed_assets.resources.tracking import ask_once
+from embed_assets.resources.tracking import answer_at_once
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
 
@@ -23,7 +23,7 @@ def search_chunks(settings: Settings, text: str, k: int) -> dict[str, Any]:
         raise ProjectError(
             f"There is nothing to search in {settings.home}. `embed-assets ingest` reads PDFs."
         )
-    ask_once()
+    answer_at_once()
     version = champion(warehouse, settings)
     card = version.card if version else model_card(settings)
     encoder = CachedEncoder(warehouse, card, settings.precision)

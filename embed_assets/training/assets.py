@@ -1,7 +1,7 @@
 """finetuned_model: the base model or the champion, fine-tuned on the pairs in a child process."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,12 +14,13 @@ from pydantic.fields import FieldInfo
 
 from embed_assets.errors import BusyError, ProjectError, hide_password, one_line
 from embed_assets.machine import this_machine
-from embed_assets.models.card import model_card, version_card
+from embed_assets.models.card import model_card, model_revision, version_card
 from embed_assets.models.embeddings import CachedEncoder
 from embed_assets.models.identity import model_identity, model_shape
 from embed_assets.models.registry import check_versions, register
-from embed_assets.partitions import asset
+from embed_assets.partitions import DOCUMENTS, asset
 from embed_assets.resources.materializing import Materializing, materializing
+from embed_assets.resources.pages import run_path
 from embed_assets.resources.processes import ProcessClient, ProcessError
 from embed_assets.resources.tracking import Tracking
 from embed_assets.resources.warehouse import Warehouse, digest
@@ -28,11 +29,24 @@ from embed_assets.training.claims import claimed, clear_trainings
 from embed_assets.training.config import TrainingConfig, as_meant, training_config
 from embed_assets.training.hub_card import keep_card
 from embed_assets.training.launch import training_command, training_environment
+from embed_assets.training.lineage import version_lineage
 from embed_assets.training.preparation import TrainingInput, prepare, read_training_input
-from embed_assets.training.record import PAIRS, keep_version, record_version, this_code
+from embed_assets.training.record import (
+    PAIRS,
+    count_splits,
+    keep_version,
+    record_version,
+    this_code,
+)
 from embed_assets.training.start import Start, learned_pairs, pairs_from, training_start
+from embed_assets.training.tables import documents_table, first_documents
 
 TRAINING_VERSION = "4"
+
+
+TOLD = 1000
+"""Documents on whose pages it is said that a version learned from them: an event of 5 to 50 ms for
+each, those with the most pairs first."""
 
 
 class TrainingError(ProjectError):
@@ -67,7 +81,7 @@ def finetuned_model(
         warehouse = making.warehouse
         settings = settings.changed(config.model_dump(exclude_none=True))
         check_versions(warehouse, tracking)
-        given = read_training_input(warehouse)
+        given, splits = read_training_input(warehouse), count_splits(warehouse)
         start = training_start(warehouse, settings, given.pairs)
         pairs = pairs_from(start, given.pairs, settings)
         folder = training_folder(settings, making.input_version, pairs, start.number)
@@ -78,11 +92,13 @@ def finetuned_model(
                 result = _log_result(training)
                 version = register(tracking, training.model, training.mlflow_run_id)
                 learned = learned_pairs(start, pairs)
-                path = _record(making, settings, training, learned, version, result["machine"])
+                path = _record(making, settings, training, learned, version, splits, result)
             keep_card(settings, version, context.log.warning)
     clear_trainings(settings.models)
+    record = version_lineage(settings, version)
+    _tell_documents(context, record)
     return making.result(
-        version=version,
+        **_metadata(record),
         path=dg.MetadataValue.path(path),
         **{"dagster/row_count": warehouse.count("models")},
         **result,
@@ -200,11 +216,12 @@ def _record(
     config: TrainingConfig,
     pairs: pl.DataFrame,
     version: str,
-    machine: str,
+    splits: Mapping[str, int],
+    result: Mapping[str, Any],
 ) -> Path:
     """Keep a version, and all that made it; gives its folder.
 
-    pairs: all that it has learned from. machine: that it was trained on.
+    pairs: all that it has learned from. splits: questions of each split. result: of the training.
     """
     path = keep_version(config, pairs, settings.models / f"v{version}")
     encoder = CachedEncoder(making.warehouse, version_card("tuned", path), settings.precision)
@@ -223,14 +240,65 @@ def _record(
             ensure_ascii=False,
         ),
         "code": this_code(),
-        "machine": machine,
+        "machine": result["machine"],
         "identity": model_identity(version_card("tuned", path)),
         "base_identity": model_identity(model_card(settings)),
         "pairs": (path / PAIRS).relative_to(settings.home).as_posix(),
+        "base_revision": model_revision(settings.model),
+        "splits": json.dumps(splits),
+        **{name: result.get(name) for name in ("seconds", "energy_wh", "energy_of")},
     }
     with making.storing() as transaction:
         record_version(transaction, row, pairs)
     return path
+
+
+def _metadata(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What the UI shows of a version: its record, counts as numbers, which the UI plots."""
+    chosen = ", ".join(f"{name}={value}" for name, value in record["settings_set"].items())
+    documents = record["documents"]
+    first, every = first_documents(documents), documents_table(documents)
+    return {
+        "version": record["version"],
+        "base": record["base"],
+        "base_revision": record["base_revision"] or "not known; base_identity says what it was",
+        "base_identity": record["base_identity"],
+        **({"trained_from": record["trained_from"]} if record["trained_from"] else {}),
+        "documents": len(documents),
+        "chunks": len(record["chunks"]),
+        "learned_from": dg.MetadataValue.md(first),
+        **({"learned_from_all": dg.MetadataValue.md(every)} if every != first else {}),
+        "splits": ", ".join(f"{count} {split}" for split, count in record["splits"].items()),
+        "settings": chosen or "as by default",
+        "code": record["code"],
+        "pairs_file": dg.MetadataValue.path(record["pairs"]),
+    }
+
+
+def _tell_documents(context: dg.AssetExecutionContext, record: Mapping[str, Any]) -> None:
+    """Say on the page of each document which version has learned from it."""
+    version = record["version"]
+    known = set(context.instance.get_dynamic_partitions(DOCUMENTS))
+    documents = [row for row in record["documents"] if row["document_id"] in known]
+    documents.sort(key=lambda row: -row["questions"])
+    if len(documents) > TOLD:
+        context.log.info(
+            f"{len(documents) - TOLD} documents are not told on their pages that version {version} "
+            "learned from them: `embed-assets lineage --document` knows it of each."
+        )
+    page = run_path(record["dagster_run_id"])
+    for row in documents[:TOLD]:
+        pairs = f"{row['questions']} pairs"
+        linked = dg.MetadataValue.md(f"{pairs} trained [version {version}]({page})")
+        context.log_event(
+            dg.AssetObservation(
+                "raw_pdfs",
+                partition=row["document_id"],
+                description=f"Version {version} learned from it: {pairs}",
+                # Dagster shows the newest of each name: one name for each version shows them all.
+                metadata={f"learned_by_v{version}": linked},
+            )
+        )
 
 
 def code_versions(settings: Settings) -> dict[str, str]:

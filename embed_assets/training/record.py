@@ -9,7 +9,8 @@ from typing import Any
 
 import polars as pl
 
-from embed_assets.resources.warehouse import Transaction
+from embed_assets.pairs.splits import SPLITS
+from embed_assets.resources.warehouse import Transaction, Warehouse
 from embed_assets.tables import TABLES
 from embed_assets.training.config import TrainingConfig
 from embed_assets.training.kept import keep_training
@@ -69,6 +70,13 @@ def record_version(transaction: Transaction, row: Mapping[str, Any], pairs: pl.D
     models = pl.DataFrame([row], schema=TABLES["models"].schema)
     transaction.replace("models", models, {"version": [version]})
     transaction.replace("model_documents", documents, {"version": [version]})
+
+
+def count_splits(warehouse: Warehouse) -> dict[str, int]:
+    """Questions of each split that has any."""
+    rows = warehouse.read("SELECT split, count(*) FROM training_pairs GROUP BY split")
+    counts = dict(rows.iter_rows())
+    return {split: counts[split] for split in SPLITS if split in counts}
 
 
 def redact_pairs(file: Path, names: Mapping[str, str], contents: Collection[str], text: str) -> int:

@@ -24,6 +24,7 @@ from embed_assets.settings import TRACKING_URI
 from embed_assets.training.adapter import fit_adapter
 from embed_assets.training.claims import training_in
 from embed_assets.training.config import TrainingConfig
+from embed_assets.training.energy import counted_energy
 from embed_assets.training.forward import forward_once
 from embed_assets.training.kept import surroundings
 from embed_assets.training.losses import cached_texts, make_loss
@@ -213,8 +214,12 @@ def main() -> None:
 
 def _train_and_report(config: TrainingConfig) -> None:
     run = fit_adapter if config.method == "adapter" else train
+    machine = this_machine()
+    used = machine.gpus[: config.processes]
     with training_in(config.folder), _progress(config) as progress:
-        result = run(config, progress)
+        with counted_energy(machine.find_energy_counters(used)) as energy:
+            result = run(config, progress)
+        result |= {"energy_wh": energy.watt_hours, "energy_of": energy.parts}
         unfinished = config.result.with_suffix(".unfinished")
         unfinished.write_text(json.dumps(result), encoding="utf-8")
         unfinished.replace(config.result)

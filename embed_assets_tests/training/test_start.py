@@ -12,7 +12,7 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from embed_assets.command.lineage import lineage_text
+from embed_assets.command.lineage import lineage_summary, lineage_text
 from embed_assets.definitions import build_definitions
 from embed_assets.models.card import model_card
 from embed_assets.models.encoder import load_model
@@ -24,7 +24,6 @@ from embed_assets.settings import Settings
 from embed_assets.tables import TABLES
 from embed_assets.training import start as training_starts
 from embed_assets.training.assets import training_folder
-from embed_assets.training.lineage import version_lineage
 from embed_assets.training.preparation import pairs_to_train, read_training_input
 from embed_assets.training.record import PAIR_COLUMNS, PAIRS, read_version_pairs
 from embed_assets.training.start import (
@@ -452,11 +451,11 @@ def test_mlflow_says_which_version_a_training_went_on_from(life: Life) -> None:
 
 
 def test_lineage_says_which_version_a_model_went_on_from(life: Life) -> None:
-    second = version_lineage(life.home.settings, "2")
+    second = lineage_summary(life.home.settings, "2")
     assert second["trained_from"] == "1"
     assert second["questions"] == len(second["chunks"]) == 14
     assert second["settings"]["trained_from"] == "1"
     assert ", going on from version 1" in lineage_text(second)
-    first = version_lineage(life.home.settings, "1")
+    first = lineage_summary(life.home.settings, "1")
     assert first["trained_from"] is None
     assert "going on" not in lineage_text(first)

@@ -1,0 +1,113 @@
+"""The energy of a training, by counters made up for it."""
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+from threading import Event
+
+import pytest
+
+from embed_assets.machine import EnergyCounter, Machine, this_machine
+from embed_assets.training import trainer
+from embed_assets.training.config import TrainingConfig
+from embed_assets.training.energy import Energy, counted_energy
+from embed_assets_tests.tiny_model import make_tiny_model
+from embed_assets_tests.training.trainings import make_config, tracking_of
+
+
+def counting(
+    *joules: float, wraps_at: float | None = None, name: str = "package-0"
+) -> EnergyCounter:
+    """A counter that shows these, one after another, and can't be read after the last."""
+    shown = iter(joules)
+
+    def read() -> float:
+        try:
+            return next(shown)
+        except StopIteration:
+            raise OSError("gone") from None
+
+    return EnergyCounter(name, read, wraps_at)
+
+
+@pytest.mark.parametrize(
+    ("counters", "watt_hours"),
+    [
+        ([counting(3600, 5400, 7200)], 1.0),
+        ([counting(0, 1800, 3600), counting(100, 3600, 3700)], 2.0),
+        ([counting(3000, 600, 3000, wraps_at=3600)], 1.0),
+        ([counting(9000, 1800, 3600)], 1.0),
+    ],
+    ids=["one", "two", "begins again at its end", "set back by its driver"],
+)
+def test_what_counters_count_is_told_in_watt_hours(
+    counters: list[EnergyCounter], watt_hours: float
+) -> None:
+    energy = Energy(counters)
+    energy.read()
+    energy.read()
+    assert energy.watt_hours == watt_hours
+    assert energy.parts == ", ".join(["package-0"] * len(counters))
+
+
+@pytest.mark.parametrize(
+    "counters",
+    [[], [counting()], [counting(1)], [counting(1, 2), counting(1)]],
+    ids=["no counter", "never read", "read no more", "one of two read no more"],
+)
+def test_energy_that_is_known_in_part_alone_is_not_told(counters: list[EnergyCounter]) -> None:
+    energy = Energy(counters)
+    energy.read()
+    assert energy.watt_hours is None
+    assert energy.parts is None
+
+
+def test_a_counter_that_begins_again_many_times_is_read_in_between() -> None:
+    read_often, turns = Event(), count()
+
+    def read() -> float:
+        turn = next(turns)
+        if turn == 9:
+            read_often.set()
+        return turn * 60 % 100
+
+    with counted_energy([EnergyCounter("package-0", read, 100.0)], pause=0.0) as energy:
+        assert read_often.wait(60)
+    readings = next(turns) - 1
+    assert energy.watt_hours == pytest.approx(readings * 60 / 3600, abs=1e-6)
+
+
+@pytest.fixture
+def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Machine], dict]:
+    """Runs the entry point of a training process on a machine; gives what it returned."""
+    path = make_config(tmp_path, make_tiny_model(tmp_path / "model"), epochs=1)
+    config = TrainingConfig.model_validate_json(path.read_text(encoding="utf-8"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking_of(tmp_path))
+    monkeypatch.setattr(sys, "argv", ["trainer", str(path)])
+
+    def train_on(machine: Machine) -> dict:
+        monkeypatch.setattr(trainer, "this_machine", lambda: machine)
+        trainer.main()
+        return json.loads(config.result.read_text(encoding="utf-8"))
+
+    return train_on
+
+
+def test_a_training_says_what_it_took_of_the_parts_that_can_be_read(trained) -> None:
+    joules = count(0, 36)
+    counter = EnergyCounter("package-0", lambda: float(next(joules)))
+    machine = replace(this_machine(), find_energy_counters=lambda _: (counter,))
+    result = trained(machine)
+    assert result["energy_wh"] == pytest.approx((next(joules) - 36) / 3600, abs=1e-6)
+    assert result["energy_wh"] > 0
+    assert result["energy_of"] == "package-0"
+
+
+def test_a_training_says_nothing_of_energy_where_nothing_can_be_read(trained) -> None:
+    result = trained(replace(this_machine(), find_energy_counters=lambda _: ()))
+    assert result["energy_wh"] is None
+    assert result["energy_of"] is None
+    assert result["seconds"] > 0
