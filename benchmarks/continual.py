@@ -87,8 +87,8 @@ class Project:
         return {
             "version": model["version"],
             "trained_from": model["trained_from"],
-            "pairs": int(metrics["pairs"]),
-            "seconds": metrics["seconds"],
+            "pairs": int(metrics["result/pairs"]),
+            "seconds": metrics["result/seconds"],
             "processor_seconds": round(taken, 1),
         }
 

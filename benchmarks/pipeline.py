@@ -352,11 +352,13 @@ def read_training(home: Path) -> dict[str, float]:
 
     from embed_assets.command.summary import newest_model
     from embed_assets.resources.warehouse import Warehouse
+    from embed_assets.training.tracked import RESULT
 
     logging.getLogger("alembic").setLevel(logging.WARNING)
     model = newest_model(Warehouse(path=str(home / "warehouse.duckdb")))
     client = MlflowClient(f"sqlite:///{home / 'mlflow.db'}")
-    return client.get_run(model["mlflow_run_id"]).data.metrics
+    metrics = client.get_run(model["mlflow_run_id"]).data.metrics
+    return {name.removeprefix(f"{RESULT}/"): value for name, value in metrics.items()}
 
 
 def report(setting: Setting, figures: Mapping[str, dict[str, Any] | None]) -> None:

@@ -19,7 +19,6 @@ from embed_assets.comparison.decisions import (
 from embed_assets.models.registry import Decision
 from embed_assets.resources.explaining import said_in_the_ui
 from embed_assets.resources.tracking import Tracking
-from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
 
 PAUSE = 1.0
@@ -44,14 +43,13 @@ class Rollback(dg.Config):
 def promote_version(
     context: dg.OpExecutionContext,
     config: Promotion,
-    warehouse: Warehouse,
     tracking: Tracking,
     settings: dg.ResourceParam[Settings],
 ) -> None:
     """Make a version the champion."""
     with _at_rest(context, settings):
         decision = Decision(_who(context), config.why)
-        _tell(context, promote_by_hand(warehouse, tracking, config.version, decision))
+        _tell(context, promote_by_hand(settings, tracking, config.version, decision))
 
 
 @dg.op(description="Goes back to the champion before, once no other run is at work.")
@@ -59,14 +57,13 @@ def promote_version(
 def roll_back(
     context: dg.OpExecutionContext,
     config: Rollback,
-    warehouse: Warehouse,
     tracking: Tracking,
     settings: dg.ResourceParam[Settings],
 ) -> None:
     """Go back to the champion before, or to the base model where there was none."""
     with _at_rest(context, settings):
         decision = Decision(_who(context), config.why)
-        _tell(context, roll_back_by_hand(warehouse, tracking, decision))
+        _tell(context, roll_back_by_hand(settings, tracking, decision))
 
 
 @dg.job(

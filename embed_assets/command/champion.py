@@ -15,7 +15,6 @@ from embed_assets.comparison.decisions import (
 )
 from embed_assets.models.registry import Decision
 from embed_assets.resources.tracking import Tracking
-from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
 
 
@@ -25,8 +24,8 @@ def promote_version(
     """Make a version the champion; what `promote` prints, as JSON and as text."""
     decision = Decision(this_person(), why or CHOSEN)
 
-    def decide(warehouse: Warehouse, tracking: Tracking) -> Change:
-        return promote_by_hand(warehouse, tracking, version, decision)
+    def decide(tracking: Tracking) -> Change:
+        return promote_by_hand(settings, tracking, version, decision)
 
     return _carry_out(settings, decide)
 
@@ -35,19 +34,18 @@ def roll_back(settings: Settings, why: str | None) -> tuple[dict[str, Any], str]
     """Go back to the champion before; what `rollback` prints, as JSON and as text."""
     decision = Decision(this_person(), why or WENT_BACK)
 
-    def decide(warehouse: Warehouse, tracking: Tracking) -> Change:
-        return roll_back_by_hand(warehouse, tracking, decision)
+    def decide(tracking: Tracking) -> Change:
+        return roll_back_by_hand(settings, tracking, decision)
 
     return _carry_out(settings, decide)
 
 
 def _carry_out(
-    settings: Settings, decide: Callable[[Warehouse, Tracking], Change]
+    settings: Settings, decide: Callable[[Tracking], Change]
 ) -> tuple[dict[str, Any], str]:
-    warehouse = Warehouse(path=str(settings.warehouse))
     tracking = Tracking(home=str(settings.home), project=settings.project)
     with at_rest(settings) as instance:
-        change = decide(warehouse, tracking)
+        change = decide(tracking)
         instance.report_runless_asset_event(observation(change))
     previous = f"\nA rollback returns to version {change.previous}." if change.previous else ""
     return {"champion": change.champion, "previous": change.previous}, change.said + previous

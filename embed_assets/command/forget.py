@@ -23,7 +23,7 @@ from embed_assets.comparison.decisions import withdraw_versions
 from embed_assets.documents.folder import Loaded, load_documents, read_loaded, record_removal, scan
 from embed_assets.documents.forgotten import remember
 from embed_assets.errors import ProjectError, SettingsError
-from embed_assets.models.registry import Decision
+from embed_assets.models.registry import Decision, redact_descriptions
 from embed_assets.partitions import DOCUMENTS, document_id
 from embed_assets.questions.labelled.evidence import documents_by_name
 from embed_assets.questions.labelled.moves import read_moved
@@ -39,6 +39,7 @@ from embed_assets.training.again import folders_again
 from embed_assets.training.claims import clear_trainings, delete_training
 from embed_assets.training.kept import redact_training, texts_of
 from embed_assets.training.record import PAIRS, redact_pairs
+from embed_assets.training.tracked import LINEAGE
 
 DOCUMENTS_AT_ONCE = 100
 """Whose texts are read together."""
@@ -123,7 +124,7 @@ def forget_documents(settings: Settings, paths: Sequence[str]) -> dict[str, Any]
             begun = datetime.now(UTC)
             subject = find_subject(settings, warehouse, paths)
             said |= _texts(settings, warehouse, subject)
-            taken, change = withdraw_versions(warehouse, tracking, subject.versions, decision)
+            taken, change = withdraw_versions(settings, tracking, subject.versions, decision)
             withdrawn += taken
             if change is not None:
                 instance.report_runless_asset_event(observation(change))
@@ -391,9 +392,12 @@ def _forget(
     """Take everything out of the home; gives how many rows were removed, by table."""
     warehouse = Warehouse(path=str(settings.warehouse))
     removed = AnswerStore(path=str(settings.answers)).forget(subject.ids, traces.quotes)
-    for file in settings.models.glob(f"v*/{PAIRS}"):
+    in_mlflow = (folder / LINEAGE / PAIRS for folder in _local_artifacts(tracking))
+    copies = filter(Path.is_file, in_mlflow)
+    for file in (*settings.models.glob(f"v*/{PAIRS}"), *copies):
         redact_pairs(file, subject.places, subject.contents, FORGOTTEN)
         redact_training(file.parent, subject.places, subject.contents, FORGOTTEN)
+    redact_descriptions(tracking, traces.redact)
     clear_trainings(settings.models)
     _redact_files(settings, tracking, traces)
     rows = {"answers": removed, **_forget_rows(warehouse, subject, traces, paths)}

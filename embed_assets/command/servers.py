@@ -49,7 +49,7 @@ def serve(
     prepare_home(settings)
     with _only_daemon(settings) as lock:
         commands = {"Dagster": (_dagster_command(settings, port), f"http://{HOST}:{port}")}
-        tracking = Tracking(home=str(settings.home))
+        tracking = Tracking(home=str(settings.home), project=settings.project)
         tracking.make_database()
         if tracking.uri.startswith("http"):
             mlflow_url = without_password(tracking.uri)
@@ -72,15 +72,31 @@ def serve(
         ) as processes:
             for name, (_, url) in commands.items():
                 _wait(name, url, processes[name], settings)
-            dagster_url = commands["Dagster"][1]
+            dagster_url, runs_url = commands["Dagster"][1], f"{mlflow_url}/{_runs_link(tracking)}"
             os.pwrite(lock, dagster_url.encode(), 0)
             on = f"\nSensors  {', '.join(SENSORS)} watch {settings.pdfs}" if settings.watch else ""
             emit(
-                {"dagster": dagster_url, "mlflow": mlflow_url, "watching": settings.watch},
-                f"Dagster  {dagster_url}\nMLflow   {mlflow_url}\nState    {settings.home}{on}\n"
+                {
+                    "dagster": dagster_url,
+                    "mlflow": mlflow_url,
+                    "mlflow_runs": runs_url,
+                    "watching": settings.watch,
+                },
+                f"Dagster  {dagster_url}\nMLflow   {runs_url}\nState    {settings.home}{on}\n"
                 "Ctrl-C stops both.",
             )
             _stay(settings, processes)
+
+
+def _runs_link(tracking: Tracking) -> str:
+    """Page of MLflow that shows the runs with their headline figures.
+
+    Its first page, where another server would have to be asked.
+    """
+    if tracking.database is None:
+        return ""
+    tracking.connect()  # the first `ui` of a home makes the experiment
+    return tracking.runs_link
 
 
 def watch(settings: Settings, emit: Emit, machine: Machine | None = None) -> None:

@@ -9,6 +9,7 @@ import dagster as dg
 from embed_assets.charts import to_markdown
 from embed_assets.comparison.card import rewrite_card
 from embed_assets.comparison.contents import write_report
+from embed_assets.comparison.described import describe_judged
 from embed_assets.comparison.general import general_version
 from embed_assets.comparison.measuring import measure_models
 from embed_assets.comparison.promotion import Evidence, Promotion, promote
@@ -31,6 +32,7 @@ from embed_assets.comparison.verdict import (
     store_comparison,
     verdict_sentence,
 )
+from embed_assets.errors import ProjectError
 from embed_assets.evaluation.baselines import compares_champion, lasting_baselines, unscored
 from embed_assets.models.card import model_card
 from embed_assets.models.embeddings import CachedEncoder, forget_embeddings
@@ -70,8 +72,8 @@ def comparison(
         result, failed = figures.result, figures.failed
         report = write_report(warehouse, settings, result, model, failed, tracking.name)
         drawn = charts(result)
-        log_comparison(version, result, report, drawn)
-        log_to_training(model, result, context.log.warning)
+        log_comparison(making.run_id, model, figures, before, report, drawn)
+        log_to_training(model, figures, before, context.log.warning)
         evidence = Evidence(
             result,
             champion=before,
@@ -84,13 +86,26 @@ def comparison(
         )
         promotion = promote(tracking, evidence, version, settings)
         log_promotion(promotion)
-        said = log_sentences(result, promotion.said)
+        said = log_sentences(tracking, making.run_id, result, promotion)
         with making.storing(incomplete=unscored(failed)) as transaction:
             store_comparison(transaction, result, making.run_id)
         rewrite_card(settings, version, result, context.log.warning)
+        _describe(context, settings, tracking, version)
     _tell(context, before, failed, said)
     _forget_replaced(warehouse, settings, {version, before, champion_version(tracking)})
     return making.result(**_metadata(result, failed, promotion, report, drawn))
+
+
+def _describe(
+    context: dg.AssetExecutionContext, settings: Settings, tracking: Tracking, version: str
+) -> None:
+    """Describe the version in the registry. Its verdict is on record by then: a server that is down
+    costs the description.
+    """
+    try:
+        describe_judged(settings, tracking, version)
+    except ProjectError as error:
+        context.log.warning(str(error))
 
 
 def _tell(

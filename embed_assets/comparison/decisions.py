@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
+from embed_assets.comparison.described import describe_judged
 from embed_assets.errors import ProjectError
 from embed_assets.models.registry import (
     Decision,
@@ -18,6 +19,7 @@ from embed_assets.models.registry import (
 )
 from embed_assets.resources.tracking import Tracking
 from embed_assets.resources.warehouse import Warehouse
+from embed_assets.settings import Settings
 
 CHOSEN, WENT_BACK = "a person chose this version", "a person went back to the version before"
 """Reasons, where a person gives none."""
@@ -48,13 +50,14 @@ class Change:
 
 
 def promote_by_hand(
-    warehouse: Warehouse, tracking: Tracking, version: str, decision: Decision
+    settings: Settings, tracking: Tracking, version: str, decision: Decision
 ) -> Change:
     """Make a version the champion.
 
     ProjectError where the home has no such version, its folder is gone, or it was trained on a
     document that was forgotten.
     """
+    warehouse = Warehouse(path=str(settings.warehouse))
     known = trained_version(newest_model(warehouse, version))
     forgotten = forgotten_by(warehouse, known.number)
     if forgotten:
@@ -70,38 +73,57 @@ def promote_by_hand(
     if before == known.number:
         was = "as it was before"
     said = f"Version {known.number} is the champion, {was}."
+    said += _describe(settings, tracking, {known.number})
     return _change(warehouse, tracking, before, said, decision)
 
 
-def roll_back_by_hand(warehouse: Warehouse, tracking: Tracking, decision: Decision) -> Change:
+def roll_back_by_hand(settings: Settings, tracking: Tracking, decision: Decision) -> Change:
     """Go back to the version that the champion replaced, or to the base model.
 
     ProjectError where there is no champion.
     """
+    warehouse = Warehouse(path=str(settings.warehouse))
     before = champion_version(tracking)
     with tracking.explained(REFUSED):
         now = roll_back(tracking, decision, serving_versions(warehouse))
     serves = f"version {now} is the champion again" if now else "no version was before it"
     said = f"Version {before} was withdrawn: {serves}{'' if now else ', the base model serves'}."
+    said += _describe(settings, tracking, {before, now})
     return _change(warehouse, tracking, before, said, decision)
 
 
 def withdraw_versions(
-    warehouse: Warehouse, tracking: Tracking, versions: Collection[str], decision: Decision
+    settings: Settings, tracking: Tracking, versions: Collection[str], decision: Decision
 ) -> tuple[list[str], Change | None]:
     """Withdraw versions; gives those that had an alias, and what became of the champion if it was
     one of them.
     """
     if not versions or tracking.is_empty:
         return [], None
+    warehouse = Warehouse(path=str(settings.warehouse))
     before = champion_version(tracking)
     taken = withdraw(tracking, versions, decision, serving_versions(warehouse))
+    now = champion_version(tracking)
+    trouble = _describe(settings, tracking, {*versions, now})
     if before not in versions:
         return taken, None
-    now = champion_version(tracking)
     serves = f"version {now} is the champion again" if now else "the base model serves"
-    said = f"Version {before} was withdrawn: {serves}."
+    said = f"Version {before} was withdrawn: {serves}.{trouble}"
     return taken, _change(warehouse, tracking, before, said, decision)
+
+
+def _describe(settings: Settings, tracking: Tracking, versions: Collection[str | None]) -> str:
+    """Describe versions anew in the registry; what MLflow did not take, as more to say.
+
+    The change of the champion stands all the same.
+    """
+    known = Warehouse(path=str(settings.warehouse)).read("SELECT version FROM models")["version"]
+    try:
+        for version in sorted({*known} & {*versions}):
+            describe_judged(settings, tracking, version)
+    except ProjectError as error:
+        return f" {error}"
+    return ""
 
 
 def _change(

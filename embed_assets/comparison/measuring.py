@@ -18,7 +18,7 @@ from embed_assets.evaluation.baselines import (
     settings_of,
 )
 from embed_assets.evaluation.retrieval import Evaluation
-from embed_assets.evaluation.scoring import measured, retrieval_task
+from embed_assets.evaluation.scoring import RetrievalTask, measured, retrieval_task
 from embed_assets.models.card import model_card
 from embed_assets.models.encoder import Encoder
 from embed_assets.models.files import NoModelError
@@ -31,10 +31,12 @@ from embed_assets.settings import Settings
 class Measured:
     """The figures of a comparison, and those by which alone a model is promoted or not.
 
-    failed: why baselines could not be scored, by what they are called. losses: as `losses` gives
-    them. general: the figures on general questions, if these are wanted.
+    task: what they were measured on. failed: why baselines could not be scored, by what they are
+    called. losses: as `losses` gives them. general: the figures on general questions, if these are
+    wanted.
     """
 
+    task: RetrievalTask
     result: Comparison
     failed: Mapping[str, str]
     losses: pl.DataFrame
@@ -75,9 +77,8 @@ def measure_models(
     )
     result = compare(task, base, tuned, beside)
     general = measure_general(warehouse, settings, base_encoder, tuned_encoder, run_id)
-    return Measured(
-        result, failed, losses(result, beside.get(champion), settings.promotion_margin), general
-    )
+    lost = losses(result, beside.get(champion), settings.promotion_margin)
+    return Measured(task, result, failed, lost, general)
 
 
 def _base_of(model: Mapping[str, Any], settings: Settings) -> str:

@@ -6,7 +6,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from embed_assets.comparison.promotion import Promotion
+from embed_assets.comparison.measuring import Measured
+from embed_assets.comparison.promotion import Promotion, champion_name
+from embed_assets.comparison.tables import conditions_table
 from embed_assets.comparison.verdict import (
     Comparison,
     headline_row,
@@ -14,9 +16,12 @@ from embed_assets.comparison.verdict import (
     verdict_sentence,
 )
 from embed_assets.errors import hide_password, one_line
+from embed_assets.evaluation.headline import headline_figures
 from embed_assets.evaluation.retrieval import metric_name
 from embed_assets.evaluation.scoring import mlflow_metrics
-from embed_assets.resources.tracking import Tracking
+from embed_assets.evaluation.tracked import log_task_data
+from embed_assets.resources.headline import headline_metrics
+from embed_assets.resources.tracking import COMPARED_IN, Tracking
 from embed_assets.settings import Settings
 
 PROMOTION = "promotion"
@@ -24,20 +29,51 @@ PROMOTION = "promotion"
 
 
 def log_comparison(
-    version: str, result: Comparison, report: Path, drawn: Mapping[str, bytes]
+    run_id: str,
+    model: Mapping[str, Any],
+    figures: Measured,
+    before: str | None,
+    report: Path,
+    drawn: Mapping[str, bytes],
 ) -> None:
-    """Name the MLflow run after the version, and add differences, report and charts to it."""
+    """Add data, figures, differences, report and charts to the MLflow run.
+
+    model: row of `models`. before: version that was champion before it.
+    """
     import mlflow
 
-    mlflow.set_tag("mlflow.runName", f"comparison v{version}")
+    result = figures.result
+    log_task_data(figures.task, run_id)
     mlflow.log_artifact(str(report))
     with tempfile.TemporaryDirectory() as folder:
         for name, png in drawn.items():
             path = Path(folder) / f"{name}.png"
             path.write_bytes(png)
             mlflow.log_artifact(str(path), artifact_path="charts")
-    mlflow.log_metrics(_differences(result))
+    mlflow.log_metrics(_headline(model, figures, before) | _differences(result))
     mlflow.log_table(result.against.to_dict(as_series=False), "model_comparisons.json")
+
+
+def _headline(model: Mapping[str, Any], figures: Measured, before: str | None) -> dict[str, float]:
+    """The headline figures of a version, by their names in MLflow."""
+    result, general = figures.result, figures.general
+    row = result.headline
+    champion = result.headline_against(champion_name(before)) if before else None
+    tuned = result.scores.rename({"tuned": "score"})
+    return headline_metrics(
+        {
+            **headline_figures(tuned, result.headline_split),
+            "ndcg_at_10_base": row["base"],
+            "ndcg_at_10_champion": champion["score"] if champion else None,
+            "ndcg_at_10_difference": row["difference"],
+            "ndcg_at_10_difference_low": row["low"],
+            "ndcg_at_10_difference_high": row["high"],
+            "ndcg_at_10_general_difference": general.tuned - general.base if general else None,
+            "test_questions": row["questions"],
+            "test_documents": row["documents"],
+            "training_seconds": model["seconds"],
+        }
+    )
 
 
 def log_promotion(promotion: Promotion) -> None:
@@ -47,14 +83,30 @@ def log_promotion(promotion: Promotion) -> None:
     mlflow.log_dict(asdict(promotion), "promotion.json")
 
 
-def log_sentences(result: Comparison, promotion: str) -> list[str]:
-    """Verdict, reservations and what was done about the champion: tags of the MLflow run."""
+def log_sentences(
+    tracking: Tracking, run_id: str, result: Comparison, promotion: Promotion
+) -> list[str]:
+    """Verdict, reservations and what was done about the champion: tags, name and description of the
+    MLflow run, which the version is told.
+    """
     import mlflow
 
-    verdict = verdict_sentence(headline_row(result.against))
-    against = reservations(result.against)
-    mlflow.set_tags({"verdict": verdict, "reservations": " ".join(against), PROMOTION: promotion})
-    return [verdict, *against, promotion]
+    row, version = headline_row(result.against), promotion.version
+    said, against = verdict_sentence(row), reservations(result.against)
+    tags = {"verdict": said, "reservations": " ".join(against), PROMOTION: promotion.said}
+    change = f" {(row['tuned'] - row['score']) / row['score']:+.1%}" if row["score"] else ""
+    became = "promoted" if promotion.promoted else "not promoted"
+    mlflow.set_tags({**tags, "mlflow.runName": f"comparison v{version}{change}, {became}"})
+    tracking.client().set_model_version_tag(tracking.name, version, COMPARED_IN, run_id)
+    links = (
+        f"[Report]({tracking.run_link(run_id, f'comparison-v{version}.html')}) · "
+        f"[Version {version}]({tracking.version_link(version)}) · "
+        f"[All runs]({tracking.runs_link})"
+    )
+    reasons = [f"- {sentence}" for sentence in against]
+    text = [said, promotion.said, "\n".join(reasons), links, conditions_table(promotion.conditions)]
+    tracking.describe_run(run_id, "\n\n".join(filter(None, text)))
+    return [said, *against, promotion.said]
 
 
 def stored_promotion(settings: Settings, run_id: str) -> str | None:
@@ -88,18 +140,19 @@ def _differences(result: Comparison) -> dict[str, float]:
 
 
 def log_to_training(
-    model: Mapping[str, Any], result: Comparison, warn: Callable[[str], None]
+    model: Mapping[str, Any], figures: Measured, before: str | None, warn: Callable[[str], None]
 ) -> None:
     """Add the tuned model's figures to the MLflow run that trained it.
 
     People delete runs: then the comparison warns, and does not fail. model: row of `models`.
+    before: version that was champion before it.
     """
     import mlflow
     from mlflow.exceptions import MlflowException
 
-    figures = mlflow_metrics(result.scores.with_columns(score="tuned"))
+    tuned = mlflow_metrics(figures.result.scores.with_columns(score="tuned"))
     try:
-        mlflow.log_metrics(figures, run_id=model["mlflow_run_id"])
+        mlflow.log_metrics(_headline(model, figures, before) | tuned, run_id=model["mlflow_run_id"])
     except MlflowException as error:
         reason = one_line(hide_password(str(error), mlflow.get_tracking_uri()))
         warn(f"The MLflow run of the training takes no figures: {reason}")

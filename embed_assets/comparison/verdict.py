@@ -8,9 +8,10 @@ import polars as pl
 
 from embed_assets.errors import ProjectError
 from embed_assets.evaluation.bm25 import BM25
+from embed_assets.evaluation.headline import best_evidence
 from embed_assets.evaluation.retrieval import LISTED, Evaluation, quality_kept
 from embed_assets.evaluation.scoring import RetrievalTask
-from embed_assets.evaluation.significance import FEWEST_DOCUMENTS, Verdict, compare_models
+from embed_assets.evaluation.significance import Verdict, compare_models
 from embed_assets.pairs.splits import LABELLED, TEST_SPLITS, VALIDATION
 from embed_assets.resources.warehouse import Transaction, Warehouse
 from embed_assets.tables import TABLES
@@ -166,18 +167,6 @@ def _against(model: str, significance: pl.DataFrame) -> pl.DataFrame:
 def full_size(against: pl.DataFrame) -> pl.DataFrame:
     """Of rows of model_comparisons, those of each model at its largest dimension."""
     return against.filter(pl.col("dimension") == pl.col("dimension").max().over("model", "split"))
-
-
-def best_evidence(rows: pl.DataFrame) -> str:
-    """The split that is the headline. rows: split, documents.
-
-    People's questions, else those on held-out documents, else the rest: the first with documents
-    enough to tell, or where none has, the first there is.
-    """
-    documents = dict(rows.select("split", "documents").iter_rows())
-    tests = [split for split in TEST_SPLITS if split in documents]
-    enough = [split for split in tests if documents[split] >= FEWEST_DOCUMENTS]
-    return (enough or tests)[0]
 
 
 def verdict_sentence(row: Mapping[str, Any]) -> str:

@@ -1,6 +1,6 @@
 """base_eval: how well the base model and the baselines retrieve, before any training."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +17,13 @@ from embed_assets.evaluation.retrieval import Evaluation
 from embed_assets.evaluation.scoring import (
     EVALUATION_VERSION,
     RetrievalTask,
-    baseline_metrics,
     measured,
-    mlflow_metrics,
     ndcg_by_model,
     ndcg_table,
     retrieval_task,
 )
-from embed_assets.models.card import ModelCard, model_card
+from embed_assets.evaluation.tracked import log_evaluation, log_task, log_task_data
+from embed_assets.models.card import model_card
 from embed_assets.models.embeddings import CachedEncoder
 from embed_assets.models.identity import model_shape
 from embed_assets.partitions import asset
@@ -50,11 +49,12 @@ def base_eval(
         dimensions = card.dimensions(settings.dimensions)
         named = {name: name for name in lasting_baselines(settings)}
         task = retrieval_task(warehouse)
-        mlflow.log_params(_params(task, card, dimensions, tuple(named)))
+        log_task(task, card, dimensions, tuple(named))
+        log_task_data(task, making.run_id)
         encoder = CachedEncoder(warehouse, card, settings.precision)
         base = measured(warehouse, task, encoder, dimensions, run_id=making.run_id, model="base")
         beside, failed = measure_baselines(warehouse, settings, task, named, making.run_id)
-        mlflow.log_metrics({**mlflow_metrics(base.scores), **baseline_metrics(beside)})
+        log_evaluation(task, base, beside)
         mlflow.set_tags(_failed(failed))
         with making.storing(incomplete=unscored(failed)):
             pass
@@ -73,23 +73,6 @@ def _metadata(
         "corpus": task.corpus.height,
         "ndcg_at_10": dg.MetadataValue.md(ndcg_table(base.scores)),
         "ndcg_at_10_by_model": dg.MetadataValue.md(ndcg_by_model({"base": base, **beside})),
-    }
-
-
-def _params(
-    task: RetrievalTask, card: ModelCard, dimensions: Sequence[int], baselines: Sequence[str]
-) -> dict[str, object]:
-    """What an evaluation was made with, for MLflow."""
-    return {
-        "model": card.name,
-        "query_prompt": card.query_prompt,
-        "document_prompt": card.document_prompt,
-        "dimensions": dimensions,
-        "baselines": ", ".join(baselines),
-        "questions": task.questions.height,
-        "questions_version": task.questions_version,
-        "corpus": task.corpus.height,
-        "corpus_version": task.corpus_version,
     }
 
 

@@ -1,6 +1,7 @@
 """What a model's name means, whoever names it: an option or a setting."""
 
 import re
+from pathlib import PurePath
 
 from embed_assets.errors import ProjectError, SettingsError, one_line
 from embed_assets.models.card import ModelCard, model_card
@@ -46,6 +47,12 @@ def hosted_name(model: str, named_by: str) -> str:
 def is_version(model: str) -> bool:
     """Whether this names a version that the project has trained: v3 or 3."""
     return _VERSION.fullmatch(model) is not None
+
+
+def told_name(model: str) -> str:
+    """What a model is called where others read it: a folder by its own name, not by its path."""
+    is_path = model.startswith((".", "/", "~")) or PurePath(model).is_absolute()
+    return PurePath(model).name if is_path else model
 
 
 def reason_of(error: Exception) -> str:

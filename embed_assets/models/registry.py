@@ -1,6 +1,6 @@
 """The versions that this project has trained: where each is, and which one is the champion."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -15,14 +15,16 @@ from embed_assets.models.encoder import load_model
 from embed_assets.resources.tracking import (
     CHALLENGER,
     CHAMPION,
+    DESCRIBED,
     MADE_CHAMPION,
     PREVIOUS,
     REPLACED,
+    SOURCE,
     TRAINED_IN,
     WITHDRAWN,
     Tracking,
 )
-from embed_assets.resources.warehouse import Warehouse
+from embed_assets.resources.warehouse import Warehouse, digest
 from embed_assets.settings import TRACKING_URI, Settings
 from embed_assets.tables import TABLES
 
@@ -175,11 +177,11 @@ def check_versions(warehouse: Warehouse, tracking: Tracking) -> None:
         )
 
 
-def register(tracking: Tracking, model: Path, trained_in: str) -> str:
+def register(tracking: Tracking, model: Path, trained_in: str, called: str = "model") -> str:
     """Log a model and register it; gives its version.
 
     One that was registered before, by a run that was killed before it recorded that, is not
-    registered again. trained_in: MLflow run that trained it.
+    registered again. trained_in: MLflow run that trained it. called: name of the logged model.
     """
     import mlflow
     from mlflow.sentence_transformers import log_model
@@ -191,7 +193,8 @@ def register(tracking: Tracking, model: Path, trained_in: str) -> str:
             return str(known.version)
     logged = log_model(
         load_model(str(model)),
-        name="model",
+        name=called,
+        tags={SOURCE: "embed-assets finetuned_model"},
         task="llm/v1/embeddings",
         # A local build (torch 2.13.0+cpu) is served by the public version of the same number.
         pip_requirements=[
@@ -201,6 +204,52 @@ def register(tracking: Tracking, model: Path, trained_in: str) -> str:
     registered = mlflow.register_model(logged.model_uri, name, tags={TRAINED_IN: trained_in})
     tracking.connect()  # marks the registered model that this may have made
     return str(registered.version)
+
+
+def write_description(tracking: Tracking, version: str, text: str, tags: Mapping[str, str]) -> None:
+    """Describe a version in markdown, and tag it. A description that a person wrote stays."""
+    client, name = tracking.client(), tracking.name
+    known = client.get_model_version(name, version)
+    for key, value in tags.items():
+        if known.tags.get(key) != value:
+            client.set_model_version_tag(name, version, key, value)
+    if _is_ours(known.description, known.tags) and known.description != text:
+        client.set_model_version_tag(name, version, DESCRIBED, _marks(known.description, text))
+        client.update_model_version(name, version, text)
+
+
+def write_model_description(tracking: Tracking, text: str) -> None:
+    """Describe the registered model in markdown. A description that a person wrote stays."""
+    client, name = tracking.client(), tracking.name
+    known = client.get_registered_model(name)
+    if _is_ours(known.description, known.tags) and known.description != text:
+        client.set_registered_model_tag(name, DESCRIBED, _marks(known.description, text))
+        client.update_registered_model(name, text)
+
+
+def redact_descriptions(tracking: Tracking, redact: Callable[[str], str]) -> None:
+    """Take out of the descriptions of all versions what a function takes out of texts."""
+    if tracking.is_empty:
+        return
+    client, name = tracking.client(), tracking.name
+    for known in client.search_model_versions(f"name = '{name}'"):
+        before = known.description or ""
+        text = redact(before)
+        if text != before:
+            if _is_ours(before, known.tags):
+                marks = _marks(before, text)
+                client.set_model_version_tag(name, known.version, DESCRIBED, marks)
+            client.update_model_version(name, known.version, text)
+
+
+def _is_ours(description: str | None, tags: Mapping[str, str]) -> bool:
+    """Whether a description is as it was written here, or there is none."""
+    return not description or digest(description) in tags.get(DESCRIBED, "").split()
+
+
+def _marks(before: str | None, text: str) -> str:
+    """Of the description now and the next one: killed between mark and text, it is still ours."""
+    return f"{digest(before or '')} {digest(text)}"
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import dagster as dg
 from filelock import FileLock
 
 from embed_assets.errors import ProjectError, hide_password, one_line
+from embed_assets.resources import headline
+from embed_assets.resources.pages import asset_page, run_page
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import DEFAULT_PROJECT, TRACKING_URI
 
@@ -38,12 +40,31 @@ WITHDRAWN = "withdrawn"
 """Tag of a model version that may not become champion by itself again: when, by whom, and why."""
 TRAINED_IN = "trained_in"
 """Tag of a model version: the MLflow run that trained it."""
+COMPARED_IN = "compared_in"
+"""Tag of a model version: the MLflow run of the comparison that judged it last."""
+DESCRIBED = "embed_assets/description"
+"""Tag of a model version and of a registered model: digests of the descriptions written here last,
+which tell them from one that a person wrote.
+"""
 HOME = "embed_assets/home"
 """Tag of an experiment and of a registered model: the id of the home that they belong to."""
 DAGSTER_RUN = "dagster/run_id"
 """Tag of an MLflow run: the Dagster run that it belongs to."""
-MODEL_TRAINING = {"mlflow.experimentKind": "custom_model_development"}
-"""Tag of the experiment: what it is for, which MLflow's UI would guess or ask without it."""
+DAGSTER_ASSET = "dagster/asset_key"
+"""Tag of an MLflow run: the asset that it made."""
+NOTE = "mlflow.note.content"
+"""Tag of a run and of an experiment: the description that MLflow shows, as markdown."""
+SOURCE = "mlflow.source.name"
+"""Tag of a run and of a logged model: the program. MLflow would note a path of this machine."""
+EXPERIMENT_TAGS = {
+    "mlflow.experimentKind": "custom_model_development",
+    headline.VIEW_TAG: headline.runs_view(),
+    NOTE: headline.ABOUT,
+}
+"""Tags of an experiment: what it is for, which MLflow's UI would guess or ask, and how it is shown.
+"""
+IN_TRAINING_MODE = "workflowType=machine_learning"
+"""Part of an address: MLflow opens on other pages without it."""
 HOME_ID = "home-id"
 """File of a home: its id, made once. A copy of the home is the same project."""
 DEFAULT_UI = "http://127.0.0.1:5000"
@@ -121,9 +142,12 @@ class Tracking(dg.ConfigurableResource):
                 f"'{self.project}' in MLflow belongs to another home: this one's experiment and "
                 f"registered model are '{called}'. EMBED_ASSETS_PROJECT gives them another name."
             )
+        asset = context.asset_key.to_user_string()
         tags = {
             DAGSTER_RUN: context.run.run_id,
-            "dagster/asset_key": context.asset_key.to_user_string(),
+            DAGSTER_ASSET: asset,
+            SOURCE: f"embed-assets {asset}",
+            NOTE: _made_by(context.run.run_id, asset),
         }
         run_id = mlflow.start_run(run_name=name, tags=tags).info.run_id
         try:
@@ -189,15 +213,17 @@ class Tracking(dg.ConfigurableResource):
         experiment = client.get_experiment_by_name(name)
         if experiment is None:
             location = self._artifacts if self.uri.startswith("sqlite:") else None
-            tags = {**MODEL_TRAINING, HOME: mark}
+            tags = {**EXPERIMENT_TAGS, HOME: mark}
             try:
                 mlflow.create_experiment(name, artifact_location=location, tags=tags)
             except MlflowException as error:
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":
                     raise
                 return self.connect()  # another home was quicker
-        elif HOME not in experiment.tags:
-            client.set_experiment_tag(experiment.experiment_id, HOME, mark)
+        else:
+            for key, value in {**EXPERIMENT_TAGS, HOME: mark}.items():
+                if key not in experiment.tags:  # of a person, or of ours
+                    client.set_experiment_tag(experiment.experiment_id, key, value)
         model = self._registered(name)
         if model is not None and HOME not in model.tags:
             client.set_registered_model_tag(name, HOME, mark)
@@ -281,12 +307,44 @@ class Tracking(dg.ConfigurableResource):
 
     def run_url(self, run_id: str) -> str:
         """Page of a run. With SQLite it is served by `embed-assets ui`."""
-        experiment = self._experiment(self.name)
-        server = os.environ.get(UI_VARIABLE, DEFAULT_UI)
+        return f"{self._pages}/{self.run_link(run_id)}"
+
+    def run_link(self, run_id: str, artifact: str = "") -> str:
+        """Page of a run, or of an artifact of it, as MLflow's own pages link to it."""
+        place = f"/artifacts/{artifact}" if artifact else ""
+        return f"#/experiments/{self._key}/runs/{run_id}{place}?{IN_TRAINING_MODE}"
+
+    @property
+    def runs_link(self) -> str:
+        """Page of all runs with their headline figures, as MLflow's own pages link to it."""
+        view = f"viewStateShareKey={headline.VIEW}"
+        return f"#/experiments/{self._key}/runs?{IN_TRAINING_MODE}&{view}"
+
+    def version_link(self, version: str) -> str:
+        """Page of a version of the registered model, as MLflow's own pages link to it."""
+        name = quote(self.name, safe="")
+        return f"#/models/{name}/versions/{version}?{IN_TRAINING_MODE}"
+
+    @property
+    def _pages(self) -> str:
+        """Where MLflow's pages are served."""
         if self.uri.startswith("http"):
-            server = without_password(self.uri).rstrip("/")
-        key = experiment.experiment_id if experiment else "0"
-        return f"{server}/#/experiments/{key}/runs/{run_id}?workflowType=machine_learning"
+            return without_password(self.uri).rstrip("/")
+        return os.environ.get(UI_VARIABLE, DEFAULT_UI).rstrip("/")
+
+    @property
+    def _key(self) -> str:
+        """Id of the experiment; that of MLflow's own where there is none yet."""
+        experiment = self._experiment(self.name)
+        return experiment.experiment_id if experiment else "0"
+
+    def describe_run(self, run_id: str, text: str) -> None:
+        """Write the description of a run: a text in markdown, and what made the run."""
+        client = self.client()
+        tags = client.get_run(run_id).data.tags
+        if {DAGSTER_RUN, DAGSTER_ASSET} <= tags.keys():
+            text += f"\n\n{_made_by(tags[DAGSTER_RUN], tags[DAGSTER_ASSET])}"
+        client.set_tag(run_id, NOTE, text)
 
     def metadata(self, run_id: str) -> dict[str, dg.MetadataValue]:
         """Metadata that links a Dagster materialization to its MLflow run."""
@@ -313,6 +371,14 @@ def answer_at_once() -> None:
     """
     for name, value in (("MAX_RETRIES", "0"), ("TIMEOUT", "3")):
         os.environ.setdefault(f"MLFLOW_HTTP_REQUEST_{name}", value)
+
+
+def _made_by(run_id: str, asset: str) -> str:
+    """Links from an MLflow run to the Dagster run and the asset, in markdown."""
+    return (
+        f"Made by the [Dagster run {run_id[:8]}]({run_page(run_id)}) "
+        f"of the asset [{asset}]({asset_page(asset)})."
+    )
 
 
 def _read_id(home: str) -> str:

@@ -27,6 +27,7 @@ from embed_assets.resources.warehouse import Warehouse, digest
 from embed_assets.settings import Settings, Training
 from embed_assets.training.claims import claimed, clear_trainings
 from embed_assets.training.config import TrainingConfig, as_meant, training_config
+from embed_assets.training.described import describe_version
 from embed_assets.training.hub_card import keep_card
 from embed_assets.training.launch import training_command, training_environment
 from embed_assets.training.lineage import version_lineage
@@ -40,6 +41,7 @@ from embed_assets.training.record import (
 )
 from embed_assets.training.start import Start, learned_pairs, pairs_from, training_start
 from embed_assets.training.tables import documents_table, first_documents
+from embed_assets.training.tracked import log_result, log_settings, log_version, model_name
 
 TRAINING_VERSION = "4"
 
@@ -89,11 +91,13 @@ def finetuned_model(
             training = _prepare(making, settings, folder, given, pairs, start)
             training = _train(context, pipes, training, tracking.uri)
             with _kept(folder, tracking.uri):
-                result = _log_result(training)
-                version = register(tracking, training.model, training.mlflow_run_id)
+                result = log_result(training)
                 learned = learned_pairs(start, pairs)
+                called = model_name(settings.model, learned)
+                version = register(tracking, training.model, training.mlflow_run_id, called)
                 path = _record(making, settings, training, learned, version, splits, result)
             keep_card(settings, version, context.log.warning)
+            _describe(making, settings, tracking, training, version)
     clear_trainings(settings.models)
     record = version_lineage(settings, version)
     _tell_documents(context, record)
@@ -127,17 +131,13 @@ def _prepare(
     start: Start,
 ) -> TrainingConfig:
     """Write what the training reads, and say what is trained on and how."""
-    import mlflow
-    from mlflow.data.polars_dataset import from_polars
-
     card = model_card(settings)
     encoder = CachedEncoder(making.warehouse, card, settings.precision)
     config = training_config(folder, settings, card, making.run_id)
     config = config.model_copy(update={"trained_from": start.number, "start": start.folder})
     config = prepare(config, settings, encoder, given, pairs)
     making.context.log.info(_said(start, pairs.height, given.pairs.height))
-    mlflow.log_params(config.told)
-    mlflow.log_input(from_polars(pairs, name="training_pairs"), context="training")
+    log_settings(config, card)
     return config
 
 
@@ -199,15 +199,6 @@ def _why(config: TrainingConfig, error: ProcessError) -> str:
             "smaller EMBED_ASSETS_BATCH_SIZE needs less."
         )
     return f"The training ended without saying why ({error}). Its output is in the run's logs."
-
-
-def _log_result(config: TrainingConfig) -> dict[str, Any]:
-    """What the training returned, without what it could not say."""
-    import mlflow
-
-    result = json.loads(config.result.read_text(encoding="utf-8"))
-    mlflow.log_metrics({k: v for k, v in result.items() if isinstance(v, int | float)})
-    return {name: value for name, value in result.items() if value is not None}
 
 
 def _record(
@@ -299,6 +290,27 @@ def _tell_documents(context: dg.AssetExecutionContext, record: Mapping[str, Any]
                 metadata={f"learned_by_v{version}": linked},
             )
         )
+
+
+def _describe(
+    making: Materializing,
+    settings: Settings,
+    tracking: Tracking,
+    config: TrainingConfig,
+    version: str,
+) -> None:
+    """Tell MLflow what the version is. It is on record by then: a server that is down costs that.
+
+    The next comparison describes it again.
+    """
+    try:
+        with tracking.explained(f"MLflow takes no pairs of version {version}"):
+            log_version(
+                config.mlflow_run_id, version, settings.model, settings.models / f"v{version}"
+            )
+        describe_version(settings, tracking, version)
+    except ProjectError as error:
+        making.context.log.warning(str(error))
 
 
 def code_versions(settings: Settings) -> dict[str, str]:

@@ -13,6 +13,8 @@ from embed_assets.training.config import TrainingConfig
 SECONDS_BETWEEN_REPORTS = 10.0
 METRICS_AT_ONCE = 1000
 """That MLflow takes in one call."""
+PREFIX = "progress"
+"""What stands before the names of what is measured at the steps of a training, in MLflow."""
 
 
 class Progress(Protocol):
@@ -48,7 +50,7 @@ class PipesAndMlflow:
 
         now = int(time.time() * 1000)
         rows = [
-            Metric(name, float(value), now, step)
+            Metric(f"{PREFIX}/{name}", float(value), now, step)
             for step, measured in metrics.items()
             for name, value in measured.items()
         ]

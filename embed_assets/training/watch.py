@@ -118,9 +118,9 @@ def _measured(log_history: Sequence[Mapping[str, Any]]) -> dict[int, dict[str, f
 
 
 def _validation_figures(measured: Mapping[str, Any]) -> dict[str, float]:
-    # Not `validation`: that is of the model as it is kept, and of all chunks.
+    # MLflow has them under `progress`: `validation` is of the model as it is kept, and all chunks.
     figures = {
-        metric_name("validation_in_training", name.removeprefix("eval_")): value
+        metric_name("validation", name.removeprefix("eval_")): value
         for name, value in measured.items()
         if name.startswith("eval_dim_")
     }

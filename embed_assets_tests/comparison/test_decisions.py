@@ -114,6 +114,10 @@ def test_a_person_promotes_and_rolls_back_from_a_terminal_and_both_are_on_record
     printed, said = roll_back(home.settings, "neither")
     assert printed == {"champion": None, "previous": None}
     assert "the base model serves" in said
+    said = home.tracking.client().get_model_version(home.tracking.name, "2").description
+    assert said is not None
+    assert ": it reads better" in said, "the registry says who decided, and why"
+    assert "- Withdrawn: " in said
     promoted, back, base = observed(home)
     assert (promoted["champion"], promoted["previous"], promoted["why"]) == (
         "2",
@@ -168,11 +172,11 @@ def test_figures_of_both_stand_side_by_side_on_the_same_questions_and_corpus_alo
     measured("1", "today", 0.5)
     measured("2", "today", 0.6)
     measured("3", "another", 0.9)
-    promote_by_hand(home.warehouse, home.tracking, "1", BY_TEST)
-    second = promote_by_hand(home.warehouse, home.tracking, "2", BY_TEST)
+    promote_by_hand(home.settings, home.tracking, "1", BY_TEST)
+    second = promote_by_hand(home.settings, home.tracking, "2", BY_TEST)
     assert second.scores == {"s": (0.6, 0.5)}
     assert "| s | 0.6000 | 0.5000 |" in second.table
-    third = promote_by_hand(home.warehouse, home.tracking, "3", BY_TEST)
+    third = promote_by_hand(home.settings, home.tracking, "3", BY_TEST)
     assert third.scores == {"s": (0.9, None)}
 
 
@@ -188,12 +192,12 @@ def test_a_withdrawn_champion_gives_way_to_the_newest_that_can_serve_and_its_mar
     for version in "123":
         promote_version(home.settings, version, None)
     shutil.rmtree(home.settings.models / "v2")
-    taken, change = withdraw_versions(home.warehouse, home.tracking, ["3"], BY_TEST)
+    taken, change = withdraw_versions(home.settings, home.tracking, ["3"], BY_TEST)
     assert taken == ["3"]
     assert change
     assert (change.champion, change.previous) == ("1", None)
     assert home.tags("1")[MADE_CHAMPION].endswith(f"{BY_TEST.who}: {BY_TEST.why}")
-    assert withdraw_versions(home.warehouse, home.tracking, ["3"], BY_TEST) == ([], None)
+    assert withdraw_versions(home.settings, home.tracking, ["3"], BY_TEST) == ([], None)
 
 
 # The jobs of the UI.

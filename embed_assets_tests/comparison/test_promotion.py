@@ -12,6 +12,7 @@ import dagster as dg
 import numpy as np
 import polars as pl
 import pytest
+from mlflow.exceptions import MlflowException
 
 from embed_assets.comparison.assets import comparison
 from embed_assets.comparison.general import BASE, TUNED, GeneralFigures
@@ -37,6 +38,7 @@ from embed_assets.models.registry import (
     newest_model,
     roll_back,
 )
+from embed_assets.resources.headline import FIGURES
 from embed_assets.resources.tracking import Tracking
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
@@ -338,6 +340,74 @@ def test_the_figures_of_the_model_are_found_at_the_run_that_trained_it(project):
     project.compare()
     run = project.tracking.client().get_run(project.trained_in("2"))
     assert run.data.metrics["test_labelled/dim_32_cosine_ndcg_at_10"] == 1
+
+
+def test_the_first_charts_of_a_comparison_are_a_dozen_headline_figures(project):
+    make_champion(project.tracking, "1", BY_TEST)
+    project.measure("v2", rank=1)
+    metadata, _ = project.compare()
+    client = project.tracking.client()
+    for run_id in (metadata["mlflow_run_id"], project.trained_in("2")):
+        metrics = client.get_run(run_id).data.metrics
+        sections = {name.rpartition("/")[0] for name in metrics}
+        assert min(sections) == "headline", "MLflow sorts its charts by this"
+        figures = {k.removeprefix("headline/"): v for k, v in metrics.items() if "headline" in k}
+        assert figures.keys() == FIGURES.keys() - {"training_seconds"}, "it was never trained"
+        assert min(figures) == "ndcg_at_10"
+        assert (figures["ndcg_at_10"], figures["ndcg_at_10_champion"]) == (1, 1)
+        assert figures["ndcg_at_10_base"] == pytest.approx(0.2891, abs=1e-4)
+        assert figures["ndcg_at_10_difference"] == pytest.approx(0.7109, abs=1e-4)
+        assert figures["ndcg_at_10_difference_low"] <= figures["ndcg_at_10_difference"]
+        assert (figures["test_questions"], figures["test_documents"]) == (DOCUMENTS, DOCUMENTS)
+
+
+def test_mlflow_says_of_a_version_how_it_was_judged_and_of_what_it_was_made(project):
+    trained_on = {"version": "2", "document_id": "d", "path": "valves/a b.pdf", "sha256": "ab" * 32}
+    write(project.warehouse, "model_documents", [{**trained_on, "questions": 7}])
+    project.measure("v2", rank=1)
+    metadata, _ = project.compare()
+    client, name = project.tracking.client(), project.tracking.name
+    run_id = metadata["mlflow_run_id"]
+    run, version = client.get_run(run_id), client.get_model_version(name, "2")
+    assert run.info.run_name == "comparison v2 +245.9%, promoted"
+    assert version.description is not None
+    said, promotion, *_ = version.description.split("\n\n")
+    assert (said, promotion) == (metadata["verdict"], metadata["promotion"])
+    assert f"UTC, comparison: {promotion}" in version.description
+    report = f"(#/experiments/1/runs/{run_id}/artifacts/comparison-v2.html?"
+    for text in (version.description, run.data.tags["mlflow.note.content"]):
+        assert report in text
+    assert "- 12 questions that people wrote: 0.289 → 1.000, 95 % interval" in version.description
+    assert "- valves/a b.pdf (sha256 abababab, 7 pairs)" in version.description
+    assert "`embed-assets lineage 2`" in version.description
+    assert (version.tags["compared_in"], version.tags["documents"]) == (run_id, "1")
+    assert "valves" not in client.get_run(project.trained_in("2")).data.tags["mlflow.note.content"]
+    registered = client.get_registered_model(name)
+    assert f"models:/{name}@champion" in registered.description
+
+
+def test_a_comparison_names_the_questions_and_the_corpus_by_their_versions(project):
+    project.measure("v2", rank=1)
+    metadata, _ = project.compare()
+    task = retrieval_task(project.warehouse)
+    run = project.tracking.client().get_run(metadata["mlflow_run_id"])
+    assert run.inputs is not None
+    found = {i.dataset.name: (i.dataset.digest, i.tags[0].value) for i in run.inputs.dataset_inputs}
+    assert found == {
+        "evaluation_questions": (task.questions_version, "evaluation"),
+        "corpus": (task.corpus_version, "evaluation"),
+    }
+
+
+def test_a_description_that_mlflow_does_not_take_costs_no_comparison(project, monkeypatch):
+    project.measure("v2", rank=1)
+
+    def refuse(*_: Any) -> None:
+        raise MlflowException("no room")
+
+    monkeypatch.setattr("embed_assets.training.described.write_description", refuse)
+    project.compare()
+    assert champion(project) == "2"
 
 
 def test_a_training_whose_mlflow_run_was_deleted_is_compared_all_the_same(project):

@@ -82,8 +82,11 @@ def test_each_materialization_has_one_finished_mlflow_run_of_its_own(
     by_asset = {run.data.tags["dagster/asset_key"]: run for run in runs}
     training = by_asset["finetuned_model"]
     assert training.inputs is not None
-    assert training.inputs.dataset_inputs[0].dataset.name == "training_pairs"
-    assert len(client.get_metric_history(training.info.run_id, "loss")) > 1
+    assert training.inputs.dataset_inputs[0].dataset.name == "training_pairs v1"
+    names = {asset: str(run.info.run_name) for asset, run in by_asset.items()}
+    assert names["finetuned_model"].startswith("finetuned_model v1 ")
+    assert names["comparison"].startswith("comparison v1 ")
+    assert len(client.get_metric_history(training.info.run_id, "progress/loss")) > 1
     files = {f.path for f in client.list_artifacts(by_asset["comparison"].info.run_id, "charts")}
     assert files == {f"charts/{n}.png" for n in ("composition", "ranking", "quality_kept")}
 

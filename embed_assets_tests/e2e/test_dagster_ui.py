@@ -268,5 +268,5 @@ def find_the_experiment(screen: Screen, mlflow: str, run_id: str) -> None:
     screen.open(f"{mlflow}/#/experiments")
     link = screen.find("//a[normalize-space()='embed-assets']").get_attribute("href")
     screen.open(f"{link}/runs/{run_id}")
-    screen.see("comparison v1")
+    screen.find("//*[not(*)][starts-with(normalize-space(), 'comparison v1 ')]")
     screen.see("Finished")

@@ -92,6 +92,7 @@ def test_marks_stand_everywhere_before(told):
     for expected in (
         *("answers.sqlite", "mlartifacts", "reports", "pairs.parquet", "history/runs/index.db"),
         *("event_logs.event", "dynamic_partitions", "raw_pdfs", "synthetic_questions.answer"),
+        *("artifacts/lineage/pairs.parquet", "model_versions.description"),
     ):
         assert expected in places
     assert {mark for _, mark in found} == {*IN_NAME, *IN_TEXTS}

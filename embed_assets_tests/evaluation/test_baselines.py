@@ -223,6 +223,12 @@ def test_a_server_that_fails_does_not_lose_base_eval_and_is_not_forgotten(
         run = mlflow.MlflowClient(f"sqlite:///{settings.home / 'mlflow.db'}").get_run(run_id)
         assert run.info.status == "FINISHED"
         assert run.data.metrics["test_labelled/bm25_ndcg_at_10"] == 1
+        assert run.data.metrics["headline/test_questions"] == len(QUESTIONS)
+        full = run.data.metrics["test_labelled/dim_32_cosine_ndcg_at_10"]
+        assert run.data.metrics["headline/ndcg_at_10"] == pytest.approx(full, abs=1e-4)
+        asked = f"{len(QUESTIONS)} questions, {len(CHUNKS)} chunks"
+        assert run.info.run_name == f"base_eval {Path(settings.model).name}, {asked}"
+        assert run.data.params["model"] == Path(settings.model).name
         assert "openai:broken" in run.data.tags["failed_baselines"]
 
         server.reply = EmbeddingsServer().reply

@@ -2,15 +2,20 @@
 
 from pathlib import Path
 
+import polars as pl
 import pytest
+from mlflow import MlflowClient
 
 from embed_assets.errors import ProjectError
 from embed_assets.models.registry import (
     champion_before,
     champion_version,
     make_champion,
+    redact_descriptions,
     register,
     withdraw,
+    write_description,
+    write_model_description,
 )
 from embed_assets.resources.tracking import (
     CHAMPION,
@@ -19,6 +24,7 @@ from embed_assets.resources.tracking import (
     WITHDRAWN,
     Tracking,
 )
+from embed_assets.training.tracked import model_name
 from embed_assets_tests.decisions import BY_TEST
 from embed_assets_tests.tiny_model import make_tiny_model
 
@@ -93,6 +99,79 @@ def test_a_model_is_registered_once_for_each_training(tmp_path):
     assert register(tracking, model, "run-1") == first  # the run was killed, and its work taken up
     assert register(tracking, model, "run-2") != first
     assert tracking.client().get_model_version(tracking.name, first).tags == {TRAINED_IN: "run-1"}
+
+
+def test_a_logged_model_has_a_telling_name_and_names_no_path_of_this_machine(tmp_path):
+    tracking = Tracking(home=str(tmp_path))
+    pairs = pl.DataFrame({"document_id": ["a", "a", "b"]})
+    called = model_name("org/tiny-1.5", pairs)
+    version = register(tracking, make_tiny_model(tmp_path / "model"), "run-1", called)
+    client = tracking.client()
+    registered = client.get_model_version(tracking.name, version)
+    assert registered.source is not None
+    logged = client.get_logged_model(registered.source.removeprefix("models:/"))
+    assert logged.name == "tiny-1-5 on 3 pairs of 2 documents"
+    assert logged.tags["mlflow.source.name"] == "embed-assets finetuned_model"
+
+
+# What the registry says of a version.
+
+
+def description(tracking: Tracking, version: str = "1") -> str | None:
+    return tracking.client().get_model_version(tracking.name, version).description
+
+
+def test_a_description_is_written_anew_and_one_of_a_person_stays(tracking):
+    client, name = tracking.client(), tracking.name
+    for text in ("first", "second", "second"):
+        write_description(tracking, "1", text, {"documents": "3"})
+        assert description(tracking) == text
+    assert client.get_model_version(name, "1").tags["documents"] == "3"
+    client.update_model_version(name, "1", "what a person wrote")
+    write_description(tracking, "1", "third", {"documents": "4"})
+    assert description(tracking) == "what a person wrote"
+    assert client.get_model_version(name, "1").tags["documents"] == "4"
+
+
+def test_the_registered_model_is_described_unless_a_person_did(tracking):
+    client, name = tracking.client(), tracking.name
+    for text in ("first", "second"):
+        write_model_description(tracking, text)
+        assert client.get_registered_model(name).description == text
+    client.update_registered_model(name, "what a person wrote")
+    write_model_description(tracking, "third")
+    assert client.get_registered_model(name).description == "what a person wrote"
+
+
+def test_a_command_killed_between_mark_and_description_leaves_ours_ours(tracking, monkeypatch):
+    write_description(tracking, "1", "first", {})
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as broken:
+        broken.setattr(MlflowClient, "update_model_version", killed)
+        with pytest.raises(KeyboardInterrupt):
+            write_description(tracking, "1", "second", {})
+    assert description(tracking) == "first"
+    write_description(tracking, "1", "third", {})
+    assert description(tracking) == "third"
+
+
+def test_descriptions_are_redacted_and_stay_whose_they_were(tracking):
+    write_description(tracking, "1", "of a.pdf", {})
+    tracking.client().update_model_version(tracking.name, "2", "a person on a.pdf")
+    redact_descriptions(tracking, lambda text: text.replace("a.pdf", "forgotten-1"))
+    assert (description(tracking), description(tracking, "2")) == (
+        "of forgotten-1",
+        "a person on forgotten-1",
+    )
+    write_description(tracking, "1", "anew", {})
+    write_description(tracking, "2", "anew", {})
+    assert (description(tracking), description(tracking, "2")) == (
+        "anew",
+        "a person on forgotten-1",
+    )
 
 
 def aliases_of(tracking: Tracking) -> dict[str, str]:

@@ -20,7 +20,8 @@ from sqlalchemy import Engine, event
 from embed_assets.definitions import build_definitions
 from embed_assets.errors import hide_password
 from embed_assets.models.registry import aliases, champion_version, make_champion
-from embed_assets.resources.tracking import DAGSTER_RUN, HOME, TRAINED_IN, Tracking
+from embed_assets.resources.headline import VIEW_TAG, runs_view
+from embed_assets.resources.tracking import DAGSTER_RUN, HOME, NOTE, TRAINED_IN, Tracking
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
 from embed_assets_tests.decisions import BY_TEST
@@ -149,6 +150,44 @@ def test_a_home_that_is_used_after_another_has_its_own_database(tmp_path: Path):
     for name in ("first", "second"):
         home(tmp_path, name).connect()
         assert (tmp_path / name / "mlflow.db").is_file()
+
+
+# What its pages show.
+
+
+def test_an_experiment_gets_the_view_of_its_runs_and_what_a_person_wrote_there_stays(
+    tmp_path: Path,
+):
+    tracking = home(tmp_path, "first")
+    tracking.make_database()
+    client = tracking.client()
+    experiment = client.create_experiment(tracking.name, tags={NOTE: "a person's"})
+    tracking.connect()
+    tags = client.get_experiment(experiment).tags
+    assert (tags[VIEW_TAG], tags[NOTE]) == (runs_view(), "a person's")
+    client.set_experiment_tag(experiment, VIEW_TAG, "a person's too")
+    tracking.connect()
+    assert client.get_experiment(experiment).tags[VIEW_TAG] == "a person's too"
+    shows = f"experiments/{experiment}/runs?workflowType=machine_learning&viewStateShareKey="
+    assert shows in tracking.runs_link
+
+
+def test_a_run_links_to_dagster_and_names_no_path_of_this_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("EMBED_ASSETS_DAGSTER_UI", "http://127.0.0.1:3456")
+    tracking = home(tmp_path, "first")
+    materialize(tracking, lambda: None)
+    experiment = tracking.client().get_experiment_by_name(tracking.name)
+    assert experiment is not None
+    [run] = tracking.client().search_runs([experiment.experiment_id])
+    tags = run.data.tags
+    assert tags["mlflow.source.name"] == "embed-assets an_asset"
+    for page in (f"runs/{tags[DAGSTER_RUN]}", "assets/an_asset"):
+        assert f"(http://127.0.0.1:3456/{page})" in tags[NOTE]
+    tracking.describe_run(run.info.run_id, "**Better.**")
+    said = tracking.client().get_run(run.info.run_id).data.tags[NOTE]
+    assert said == f"**Better.**\n\n{tags[NOTE]}"
 
 
 # How runs end.

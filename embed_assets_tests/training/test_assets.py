@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 import pytest
+from mlflow import MlflowClient
 
 from embed_assets.definitions import build_definitions
 from embed_assets.errors import BusyError, SettingsError
@@ -25,6 +27,7 @@ from embed_assets.training.claims import training_in
 from embed_assets.training.config import TrainingConfig, training_config
 from embed_assets.training.launch import training_environment
 from embed_assets.training.record import PAIR_COLUMNS, keep_version
+from embed_assets.training.tracked import pairs_version
 from embed_assets_tests.tiny_model import make_static_model, make_tiny_model
 from embed_assets_tests.training.trainings import fill, tracking_of
 
@@ -286,6 +289,43 @@ def test_a_version_has_a_card_before_it_is_compared_and_loads_beside_it(trained:
     assert "Not yet compared" in card
     assert "Pairs of questions by `openai:any`: 14" in card
     assert SentenceTransformer(str(folder)).get_embedding_dimension() == 32
+
+
+def test_mlflow_names_the_version_and_has_its_very_pairs(trained: Trained, tmp_path: Path) -> None:
+    client = MlflowClient(f"sqlite:///{trained.settings.home / 'mlflow.db'}")
+    run = client.get_run(trained.model["mlflow_run_id"])
+    base = Path(trained.settings.model).name
+    assert run.info.run_name == f"finetuned_model v1 {base}"
+    kept = trained.settings.home / trained.model["pairs"]
+    copy = client.download_artifacts(run.info.run_id, "lineage/pairs.parquet", str(tmp_path))
+    assert Path(copy).read_bytes() == kept.read_bytes()
+    assert run.inputs is not None
+    [data] = [given.dataset for given in run.inputs.dataset_inputs]
+    assert (data.name, data.source_type) == ("training_pairs v1", "file")
+    assert json.loads(data.source) == {"file": "models/v1/pairs.parquet"}
+    assert data.digest == pairs_version(pl.read_parquet(kept).reverse()), "in whatever order"
+    [version] = client.search_model_versions("name = 'embed-assets'")
+    for tags in (version.tags, run.data.tags):
+        assert (tags["base"], tags["pairs"], tags["documents"]) == (base, "14", "2")
+        assert tags["code"] == trained.model["code"]
+    assert version.description is not None
+    assert version.description.startswith("Not judged yet")
+    for told in (
+        "- one.pdf (sha256 sha256 o, 7 pairs)",
+        f"/runs/{trained.model['dagster_run_id']}",
+    ):
+        assert told in version.description
+
+
+def test_no_parameter_tag_or_dataset_in_mlflow_is_a_path_of_this_machine(trained: Trained) -> None:
+    client = MlflowClient(f"sqlite:///{trained.settings.home / 'mlflow.db'}")
+    run = client.get_run(trained.model["mlflow_run_id"])
+    [version] = client.search_model_versions("name = 'embed-assets'")
+    assert run.inputs is not None
+    told = {**run.data.params, **run.data.tags, **version.tags, "text": version.description}
+    told |= {given.dataset.name: str(given.dataset) for given in run.inputs.dataset_inputs}
+    places = [str(trained.settings.home), str(Path(trained.settings.model).parent), sys.prefix]
+    assert [(k, v) for k, v in told.items() if any(place in str(v) for place in places)] == []
 
 
 def test_settings_of_one_run_leave_a_model_that_is_not_stale(trained: Trained) -> None:

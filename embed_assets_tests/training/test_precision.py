@@ -174,7 +174,7 @@ def test_two_processes_train_in_bf16_as_one_does_in_fp32(tmp_path: Path, base: P
     assert (result["precision"], result["steps"]) == ("bf16", full["steps"])
     assert result[NDCG] == pytest.approx(full[NDCG], abs=0.01)
     client = mlflow.MlflowClient(tracking_of(config.folder))
-    losses = client.get_metric_history(config.mlflow_run_id, "loss")
+    losses = client.get_metric_history(config.mlflow_run_id, "progress/loss")
     assert len(losses) == result["steps"]
     assert all(math.isfinite(loss.value) for loss in losses)
 

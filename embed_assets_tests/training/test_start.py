@@ -447,7 +447,7 @@ def test_mlflow_says_which_version_a_training_went_on_from(life: Life) -> None:
     client = Tracking(home=str(life.home.settings.home)).client()
     runs = [client.get_run(life.model(version)["mlflow_run_id"]) for version in "12"]
     assert [run.data.params["trained_from"] for run in runs] == ["None", "1"]
-    assert [run.data.metrics["pairs"] for run in runs] == [7, 11]
+    assert [run.data.metrics["result/pairs"] for run in runs] == [7, 11]
 
 
 def test_lineage_says_which_version_a_model_went_on_from(life: Life) -> None:

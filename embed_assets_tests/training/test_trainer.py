@@ -61,9 +61,9 @@ def test_the_process_leaves_a_plain_model_and_says_what_it_measured(
     assert modes == {path.stat().st_mode}, "those of any file that is written here"
     assert SentenceTransformer(str(config.model)).prompts["query"] == "query: "
     client = mlflow.MlflowClient(tracking_of(config.folder))
-    losses = client.get_metric_history(config.mlflow_run_id, "loss")
+    losses = client.get_metric_history(config.mlflow_run_id, "progress/loss")
     assert [metric.step for metric in losses] == list(range(1, 17))
-    ndcg = "validation_in_training/dim_16_cosine_ndcg_at_10"
+    ndcg = "progress/validation/dim_16_cosine_ndcg_at_10"
     assert len(client.get_metric_history(config.mlflow_run_id, ndcg)) == 2
     assert not config.checkpoints.exists()
 

@@ -1,0 +1,81 @@
+"""What MLflow's registry says of a version once it was judged, by a comparison or by a person."""
+
+from collections.abc import Mapping
+
+import polars as pl
+
+from embed_assets.comparison.tracked import stored_promotion
+from embed_assets.comparison.verdict import (
+    SPLIT_TITLES,
+    full_size,
+    headline_row,
+    reservations,
+    stored_comparison,
+    verdict_sentence,
+)
+from embed_assets.resources.tracking import (
+    COMPARED_IN,
+    MADE_CHAMPION,
+    REPLACED,
+    WITHDRAWN,
+    Tracking,
+)
+from embed_assets.resources.warehouse import Warehouse
+from embed_assets.settings import Settings
+from embed_assets.training.described import describe_version
+
+
+def describe_judged(settings: Settings, tracking: Tracking, version: str) -> None:
+    """Write in the registry how a version was judged, and what it was made from.
+
+    People delete versions: of one that is gone nothing is written. ProjectError where MLflow
+    doesn't take it.
+    """
+    with tracking.explained(f"MLflow takes no description of version {version}"):
+        known = tracking.client().search_model_versions(f"name = '{tracking.name}'")
+    found = [row.tags for row in known if str(row.version) == version]
+    if not found:
+        return
+    [tags] = found
+    judged = [*_judged(settings, tracking, version, tags), *_decided(tracking, tags)]
+    describe_version(settings, tracking, version, judged)
+
+
+def _judged(
+    settings: Settings, tracking: Tracking, version: str, tags: Mapping[str, str]
+) -> list[str]:
+    """What the last comparison says of a version, a paragraph each; nothing where there is none."""
+    run_id = tags.get(COMPARED_IN)
+    if run_id is None:
+        return []
+    against = stored_comparison(Warehouse(path=str(settings.warehouse)), run_id)
+    if against.is_empty():
+        return []
+    report = tracking.run_link(run_id, f"comparison-v{version}.html")
+    return [
+        verdict_sentence(headline_row(against)),
+        *filter(None, [stored_promotion(settings, run_id), " ".join(reservations(against))]),
+        f"[Report]({report}) · [MLflow run of the comparison]({tracking.run_link(run_id)})",
+        _figures(against),
+    ]
+
+
+def _decided(tracking: Tracking, tags: Mapping[str, str]) -> list[str]:
+    """When, by whom and why a version was made champion or withdrawn, as a list."""
+    marks = {"Withdrawn": tags.get(WITHDRAWN), "Made champion": tags.get(MADE_CHAMPION)}
+    if before := tags.get(REPLACED):
+        marks["In place of"] = f"[version {before}]({tracking.version_link(before)})"
+    lines = [f"- {what}: {mark}" for what, mark in marks.items() if mark]
+    return ["\n".join(["**What was decided**", "", *lines])] if lines else []
+
+
+def _figures(against: pl.DataFrame) -> str:
+    """NDCG@10 beside the base model on each test split, as a list. against: model_comparisons."""
+    rows = full_size(against).filter(pl.col("split").is_in(SPLIT_TITLES.keys()), model="base")
+    lines = [
+        f"- {row['questions']} {SPLIT_TITLES[row['split']]}: {row['score']:.3f} → "
+        f"{row['tuned']:.3f}, 95 % interval of the difference {row['low']:+.3f} to "
+        f"{row['high']:+.3f}, {row['verdict']}"
+        for row in rows.iter_rows(named=True)
+    ]
+    return "\n".join(["**NDCG@10 beside the base model**", "", *lines])
