@@ -8,7 +8,7 @@ def counted(count: int, noun: str, plural: str | None = None) -> str:
 
 def signed_percent(percent: float | None) -> str:
     """A change in percent: `+17.3 %`; a dash where there is none."""
-    return "–" if percent is None else f"{percent:+.1f} %"
+    return "–" if percent is None else f"{percent:+.1f} %".replace("-", "\N{MINUS SIGN}")
 
 
 def change(before: float, after: float) -> str:

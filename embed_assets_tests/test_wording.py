@@ -20,7 +20,7 @@ def test_a_noun_may_have_a_plural_of_its_own() -> None:
 
 def test_a_change_has_its_sign() -> None:
     assert signed_percent(17.26) == "+17.3 %"
-    assert change(0.5, 0.4) == "-20.0 %"
+    assert change(0.5, 0.4) == "\N{MINUS SIGN}20.0 %"
 
 
 def test_what_there_was_none_of_has_not_changed_by_percents() -> None:

@@ -8,7 +8,7 @@ import dagster as dg
 
 from embed_assets.charts import to_markdown
 from embed_assets.comparison.card import rewrite_card
-from embed_assets.comparison.contents import write_report
+from embed_assets.comparison.contents import ComparedIn, write_report
 from embed_assets.comparison.described import describe_judged
 from embed_assets.comparison.general import general_version
 from embed_assets.comparison.measuring import measure_models
@@ -70,9 +70,6 @@ def comparison(
         before = champion_before(tracking, version)
         figures = measure_models(warehouse, settings, model, before, making.run_id)
         result, failed = figures.result, figures.failed
-        report = write_report(warehouse, settings, result, model, failed, tracking.name)
-        drawn = charts(result)
-        log_comparison(making.run_id, model, figures, before, report, drawn)
         log_to_training(model, figures, before, context.log.warning)
         evidence = Evidence(
             result,
@@ -86,6 +83,12 @@ def comparison(
         )
         promotion = promote(tracking, evidence, version, settings)
         log_promotion(promotion)
+        # Afterwards, since the report says what became of the version. Killed in between, the
+        # comparison is made again, and promotes as it did.
+        compared_in = ComparedIn(making.run_id, context.run.run_id)
+        report = write_report(warehouse, settings, tracking, figures, promotion, compared_in)
+        drawn = charts(result)
+        log_comparison(making.run_id, model, figures, before, report, drawn)
         said = log_sentences(tracking, making.run_id, result, promotion)
         with making.storing(incomplete=unscored(failed)) as transaction:
             store_comparison(transaction, result, making.run_id)

@@ -1,12 +1,16 @@
 """What the report of a comparison holds."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from embed_assets.comparison.examples import most_changed
-from embed_assets.comparison.report import Report, render_report
+from embed_assets.comparison.measuring import Measured
+from embed_assets.comparison.promotion import Promotion
+from embed_assets.comparison.report import SPLITS, Fact, Report, render_report
+from embed_assets.comparison.sources import find_sources
 from embed_assets.comparison.verdict import (
     Comparison,
     full_size,
@@ -14,70 +18,164 @@ from embed_assets.comparison.verdict import (
     outcome,
     reservations,
 )
-from embed_assets.models.card import model_card
 from embed_assets.pairs.splits import LABELLED
+from embed_assets.resources.pages import asset_page, run_page
+from embed_assets.resources.tracking import Tracking
 from embed_assets.resources.warehouse import Warehouse
-from embed_assets.settings import Settings
+from embed_assets.settings import PREFIX, Settings
+from embed_assets.training.lineage import version_lineage
+
+WRITERS = {"extractive": "rules, without a language model (extractive)"}
+"""Who writes questions, where a setting's value alone says little."""
+
+
+@dataclass(frozen=True)
+class ComparedIn:
+    """The runs of MLflow and Dagster in which a comparison was made."""
+
+    mlflow_run_id: str
+    dagster_run_id: str
 
 
 def write_report(
     warehouse: Warehouse,
     settings: Settings,
-    result: Comparison,
-    model: Mapping[str, Any],
-    failed: Mapping[str, str],
-    registered_as: str,
+    tracking: Tracking,
+    figures: Measured,
+    promotion: Promotion,
+    compared_in: ComparedIn,
 ) -> Path:
-    """The HTML report, written; its path.
+    """The HTML report, written whole or not at all; its path.
 
-    failed: why baselines could not be scored. registered_as: name of the registered model.
+    promotion: what became of the version that was compared.
     """
+    version, result = promotion.version, figures.result
+    record = version_lineage(settings, version)
+    base = _without_folders(record["base"], settings)
     won, lost = most_changed(warehouse, result)
+    sources = find_sources(
+        warehouse, record, result, [example.question_id for example in (*won, *lost)]
+    )
     report = Report(
-        title=f"{model_card(settings).name}, fine-tuned on {settings.pdfs.name}",
+        title=f"{base}, fine-tuned on {settings.pdfs.name}: version {version}",
         created_at=datetime.now(UTC),
         headline_split=result.headline_split,
         verdict=f"{outcome(headline_row(result.against))}.",
+        promotion=promotion,
         reservations=reservations(result.against),
-        facts={
-            "Base model": str(model["base"]),
-            "Fine-tuned model": f"{registered_as} version {model['version']}",
-            "Model folder": str(model["path"]),
-            **_counts(warehouse, model["version"]),
-            "Written by": settings.questions,
-            "MLflow run of the training": str(model["mlflow_run_id"]),
-            "Dagster run of the training": str(model["dagster_run_id"]),
-        },
-        notes=_notes(result, failed),
+        facts=_facts(warehouse, settings, tracking, record, compared_in),
+        notes=_notes(result, figures.failed),
         scores=result.scores,
         quality_kept=result.kept,
         significance=result.significance,
         against=full_size(result.against),
         won=won,
         lost=lost,
+        lineage=_lineage(record, settings),
+        settings={
+            name: _without_folders(value, settings)
+            for name, value in (record["settings"] or {}).items()
+        },
+        sources=sources,
+        document_pages={
+            source.document_id: asset_page("synthetic_questions", source.document_id)
+            for source in sources.documents
+        },
     )
-    path = settings.report(model["version"])
+    path = settings.report(version)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(render_report(report), encoding="utf-8")
-    return path
+    unfinished = path.with_name(f"{path.stem}.unfinished{path.suffix}")
+    unfinished.write_text(render_report(report), encoding="utf-8")
+    return unfinished.replace(path)
 
 
-def _counts(warehouse: Warehouse, version: str) -> dict[str, str]:
-    """How many documents, chunks, pairs and questions there are, for the report."""
-    trained_on = warehouse.read(
-        "SELECT coalesce(sum(questions), 0)::BIGINT FROM model_documents WHERE version = ?",
-        [version],
-    ).item()
-    pairs = warehouse.read(
-        "SELECT split, count(*) FROM training_pairs GROUP BY split ORDER BY split"
-    )
+def _facts(
+    warehouse: Warehouse,
+    settings: Settings,
+    tracking: Tracking,
+    record: Mapping[str, Any],
+    compared_in: ComparedIn,
+) -> list[Fact]:
+    """What there is, and where to look further."""
+    pairs = warehouse.read("SELECT split, count(*) FROM training_pairs GROUP BY split")
     counts = dict(pairs.iter_rows())
-    return {
-        "Documents": str(warehouse.count("raw_pdfs")),
-        "Chunks": str(warehouse.count("chunks")),
-        "Training pairs": f"{trained_on} of {counts.get('train', 0)}",
-        "Questions": ", ".join(f"{n} {split}" for split, n in counts.items()),
+    return [
+        Fact("Documents", f"{warehouse.count('raw_pdfs'):,} in the folder {settings.pdfs.name}"),
+        Fact("Chunks", f"{warehouse.count('chunks'):,}, all of which every search looks through"),
+        Fact("Questions", _counted(counts)),
+        Fact("Questions written by", WRITERS.get(settings.questions, settings.questions)),
+        Fact("Registered as", f"{tracking.name}, version {record['version']}"),
+        Fact("Model folder", f"{_without_folders(record['model'], settings)}, in the home folder"),
+        Fact(
+            "Training",
+            links={
+                "Dagster run": record["dagster_run"],
+                "MLflow run": record["mlflow_run"],
+                "finetuned_model in Dagster": asset_page("finetuned_model"),
+            },
+        ),
+        Fact(
+            "Comparison",
+            links={
+                "Dagster run": run_page(compared_in.dagster_run_id),
+                "MLflow run": tracking.run_url(compared_in.mlflow_run_id),
+                "comparison in Dagster": asset_page("comparison"),
+            },
+        ),
+    ]
+
+
+def _lineage(record: Mapping[str, Any], settings: Settings) -> list[Fact]:
+    """How a version was made. What its record doesn't know is left out."""
+    base = _without_folders(record["base"], settings)
+    settings_set = record["settings_set"]
+    known = {
+        "Base model": _joined(base, record["base_revision"], "revision {}"),
+        "Trained from": record["trained_from"] and f"version {record['trained_from']}",
+        "Learned from": (
+            f"{record['questions']:,} questions on {len(record['documents']):,} documents"
+        ),
+        "Questions at the time": _counted(record["splits"] or {}),
+        "Settings that differ": ", ".join(
+            f"{PREFIX}{name.upper()}={_without_folders(value, settings)}"
+            for name, value in (settings_set or {}).items()
+        )
+        or ("none from the defaults" if settings_set is not None else ""),
+        "Code": record["code"],
+        "Machine": record["machine"],
+        "Trained": f"{datetime.fromisoformat(record['trained_at']):%d %B %Y, %H:%M %Z}",
+        "Took": _joined(
+            record["seconds"] and f"{record['seconds']:,.0f} seconds",
+            record["energy_wh"] and f"{record['energy_wh']:,.1f}",
+            "{} Wh",
+        ),
+        "Identity of the base": record["base_identity"],
+        "Identity of the model": record["identity"],
     }
+    return [Fact(name, value) for name, value in known.items() if value]
+
+
+def _joined(first: str | None, second: str | None, form: str) -> str:
+    """What is known of two things."""
+    return ", ".join(filter(None, [first, form.format(second) if second else None]))
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    """Questions by split, in words."""
+    return ", ".join(
+        f"{counts[split]:,} {known.counted}"
+        for split, known in reversed(SPLITS.items())
+        if split in counts
+    )
+
+
+def _without_folders(value: Any, settings: Settings) -> str:
+    """A setting's value as text; a path without the folders that are this machine's own."""
+    text = str(value)
+    path = Path(text)
+    if not path.is_absolute():
+        return text
+    return str(path.relative_to(settings.home) if path.is_relative_to(settings.home) else path.name)
 
 
 def _notes(result: Comparison, failed: Mapping[str, str]) -> list[str]:

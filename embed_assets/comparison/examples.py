@@ -44,6 +44,7 @@ def _chunks(warehouse: Warehouse, rows: pl.DataFrame) -> dict[str, dict[str, Any
 def _example(row: dict[str, Any], chunks: dict[str, dict[str, Any]]) -> Example:
     relevant = set(row["relevant_chunk_ids"])
     return Example(
+        question_id=row["question_id"],
         question=row["anchor"],
         split=row["split"],
         base_rank=row["base_rank"],
@@ -58,6 +59,7 @@ def _retrieved(
 ) -> tuple[Retrieved, ...]:
     return tuple(
         Retrieved(
+            chunk_id=chunk_id,
             file_name=chunk["file_name"],
             page_start=chunk["page_start"],
             page_end=chunk["page_end"],

@@ -1,6 +1,7 @@
 """The charts of a comparison: one definition each, for the interactive report and for PNG files.
 
 They draw what they are given; computing figures, and the page around the charts, belong elsewhere.
+Each is made for a width: WIDE for a sheet of paper or a screen, NARROW for a phone.
 """
 
 from __future__ import annotations
@@ -10,18 +11,93 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from embed_assets.charts import BLUE, GREY, INK, dress
+from embed_assets.comparison.verdict import SPLIT_TITLES
+from embed_assets.wording import signed_percent
 
 if TYPE_CHECKING:
     import altair as alt
 
-_STORAGE_SAND = "#ece5d6"
+WIDE, NARROW = 720, 330
+"""Widths of a chart in pixels, about."""
+_STORAGE_SAND, _OTHERS_SAND = "#ece5d6", "#c7ae73"
 
 _MODELS = ["base", "tuned"]
 _SET_METRICS = {"accuracy": "Accuracy", "precision": "Precision", "recall": "Recall", "f1": "F1"}
 _RANKING_METRICS = {"mrr": "MRR@10", "ndcg": "NDCG@10", "map": "MAP@100"}
 
 
-def composition_chart(scores: pl.DataFrame, split: str, questions: int) -> alt.VConcatChart:
+def models_chart(
+    against: pl.DataFrame, split: str, questions: int, width: int = WIDE
+) -> alt.HConcatChart | alt.VConcatChart:
+    """NDCG@10 of every model at its full size, and how far the fine-tuned model is from each.
+
+    against: rows of model_comparisons, each model once per split. Their intervals are those of the
+    differences; how sure a score is by itself is not known.
+    """
+    import altair as alt
+
+    rows = _rows_of(against, split)
+    scores = pl.concat(
+        [
+            rows.select("model", "score"),
+            rows.select(model=pl.lit("tuned"), score=pl.col("tuned")).head(1),
+        ]
+    ).sort("score", "model", descending=[True, False])
+    models = scores["model"].to_list()
+    height, beside = alt.Step(26), width >= WIDE
+    y = alt.Y("model:N", sort=models, title=None, axis=alt.Axis(labelLimit=150, ticks=False))
+    bars = (
+        alt.Chart(scores)
+        .mark_bar(height={"band": 0.7})
+        .encode(
+            x=alt.X("score:Q", title="NDCG@10 (1 is perfect)", axis=alt.Axis(tickCount=5)),
+            y=y,
+            color=alt.Color(
+                "model:N",
+                scale=alt.Scale(domain=models, range=[_colour_of(model) for model in models]),
+                legend=None,
+            ),
+            tooltip=[alt.Tooltip("model:N"), alt.Tooltip("score:Q", format=".4f")],
+        )
+    )
+    figures = bars.mark_text(align="left", dx=4, fontSize=11).encode(
+        text=alt.Text("score:Q", format=".3f"), color=alt.value(INK)
+    )
+    half = width // 2 - 80 if beside else width - 90
+    left = alt.layer(bars, figures).properties(width=half, height=height)
+    differences = alt.Chart(rows).encode(
+        y=alt.Y(
+            "model:N",
+            sort=models,
+            scale=alt.Scale(domain=models),
+            title=None,
+            axis=alt.Axis(labels=not beside, labelLimit=150, ticks=False),
+        ),
+        tooltip=[
+            alt.Tooltip("model:N", title="tuned against"),
+            *(alt.Tooltip(f"{name}:Q", format="+.4f") for name in ("difference", "low", "high")),
+            alt.Tooltip("verdict:N"),
+        ],
+    )
+    interval = differences.mark_rule(strokeWidth=2, color=INK).encode(
+        x=alt.X("low:Q", title="tuned minus the other model, with its 95 % interval"), x2="high:Q"
+    )
+    point = differences.mark_point(filled=True, size=70, color=BLUE, opacity=1).encode(
+        x="difference:Q"
+    )
+    none = alt.Chart(pl.DataFrame({"zero": [0]})).mark_rule(strokeDash=[4, 3]).encode(x="zero:Q")
+    right = alt.layer(none, interval, point).properties(width=half, height=height)
+    chart = alt.hconcat(left, right, spacing=24) if beside else alt.vconcat(left, right, spacing=16)
+    return _dress(chart, "Every model at its full size", split, questions, width)
+
+
+def _colour_of(model: str) -> str:
+    return {"tuned": BLUE, "base": GREY}.get(model, _OTHERS_SAND)
+
+
+def composition_chart(
+    scores: pl.DataFrame, split: str, questions: int, width: int = WIDE
+) -> alt.VConcatChart:
     """Accuracy, precision, recall and F1 among the first k chunks: base beside tuned.
 
     A row per metric, with its own scale, and a column per dimension, the largest first.
@@ -30,7 +106,8 @@ def composition_chart(scores: pl.DataFrame, split: str, questions: int) -> alt.V
 
     shown = _by_model(scores, split, _SET_METRICS)
     dimensions = _largest_first(shown["dimension"])
-    panel_width = max(110, 940 // len(dimensions) - 20)
+    spacing, counted = (16, "chunks retrieved (k)") if width >= WIDE else (6, "k")
+    panel_width = max(44, (width - 50) // len(dimensions) - spacing)
     rows = []
     for metric, title in _SET_METRICS.items():
         first, last = not rows, len(rows) == len(_SET_METRICS) - 1
@@ -40,7 +117,7 @@ def composition_chart(scores: pl.DataFrame, split: str, questions: int) -> alt.V
             .encode(
                 x=alt.X(
                     "k:O",
-                    title="chunks retrieved (k)" if last else None,
+                    title=counted if last else None,
                     axis=alt.Axis(labels=last, labelAngle=0),
                 ),
                 xOffset=alt.XOffset("model:N", sort=_MODELS),
@@ -56,20 +133,24 @@ def composition_chart(scores: pl.DataFrame, split: str, questions: int) -> alt.V
                     title="dimensions of the vectors" if first else None,
                     header=alt.Header(labels=first, titlePadding=0, labelPadding=6),
                 ),
-                spacing=16,
+                spacing=spacing,
             )
         )
         rows.append(bars)
     chart = alt.vconcat(*rows, spacing=10).resolve_scale(color="shared")
-    return _dress(chart, "Accuracy, precision, recall and F1 by k", split, questions)
+    return _dress(chart, "Accuracy, precision, recall and F1 by k", split, questions, width)
 
 
-def ranking_chart(scores: pl.DataFrame, split: str, questions: int) -> alt.FacetChart:
+def ranking_chart(
+    scores: pl.DataFrame, split: str, questions: int, width: int = WIDE
+) -> alt.FacetChart:
     """MRR@10, NDCG@10 and MAP@100 by dimension: base beside tuned, a panel per metric."""
     import altair as alt
 
     shown = _by_model(scores, split, _RANKING_METRICS)
     dimensions = _largest_first(shown["dimension"])
+    columns = len(_RANKING_METRICS) if width >= WIDE else 1
+    highest = float(str(shown["score"].max()))
     bars = (
         alt.Chart()
         .mark_bar()
@@ -81,7 +162,11 @@ def ranking_chart(scores: pl.DataFrame, split: str, questions: int) -> alt.Facet
                 axis=alt.Axis(labelAngle=0),
             ),
             xOffset=alt.XOffset("model:N", sort=_MODELS),
-            y=alt.Y("score:Q", title="score (1 is perfect)"),
+            y=alt.Y(
+                "score:Q",
+                title="score (1 is perfect)",
+                scale=alt.Scale(domain=[0, highest + 0.08 * (highest or 1)]),  # for the figures
+            ),
             color=_model_colour(),
             tooltip=_score_tooltip(),
         )
@@ -91,16 +176,19 @@ def ranking_chart(scores: pl.DataFrame, split: str, questions: int) -> alt.Facet
     )
     chart = (
         alt.layer(bars, figures, data=shown)
-        .properties(width=300, height=220)
+        .properties(width=(width - 60) // columns - 16, height=200)
         .facet(
-            column=alt.Column("metric_title:N", sort=list(_RANKING_METRICS.values()), title=None),
+            facet=alt.Facet("metric_title:N", sort=list(_RANKING_METRICS.values()), title=None),
+            columns=columns,
             spacing=16,
         )
     )
-    return _dress(chart, "MRR@10, NDCG@10 and MAP@100 by dimension", split, questions)
+    return _dress(chart, "MRR@10, NDCG@10 and MAP@100 by dimension", split, questions, width)
 
 
-def quality_kept_chart(quality_kept: pl.DataFrame, split: str, questions: int) -> alt.LayerChart:
+def quality_kept_chart(
+    quality_kept: pl.DataFrame, split: str, questions: int, width: int = WIDE
+) -> alt.LayerChart:
     """NDCG@10 kept by shorter vectors (lines), above the storage that they need (bars).
 
     Both are shares of the largest dimension, so one axis serves, and the gap between a line and its
@@ -112,6 +200,7 @@ def quality_kept_chart(quality_kept: pl.DataFrame, split: str, questions: int) -
         storage=1 - pl.col("storage_saved"),
         # Two figures per dimension: the higher goes above its point, the lower, if lower, below it.
         is_higher=pl.col("kept") == pl.col("kept").max().over("dimension"),
+        **{f"{name}_said": _percent(name) for name in ("kept", "storage_saved")},
     )
     kinds = [*_MODELS, "storage"]
     colours = alt.Scale(domain=kinds, range=[GREY, BLUE, _STORAGE_SAND])
@@ -126,11 +215,15 @@ def quality_kept_chart(quality_kept: pl.DataFrame, split: str, questions: int) -
         alt.Tooltip("model:N"),
         alt.Tooltip("dimension:O"),
         alt.Tooltip("ndcg_at_10:Q", title="NDCG@10", format=".4f"),
-        alt.Tooltip("kept:Q", title="quality kept", format=".2%"),
+        alt.Tooltip("kept_said:N", title="quality kept"),
         alt.Tooltip("bytes_per_vector:Q", title="bytes per vector", format=","),
-        alt.Tooltip("storage_saved:Q", title="storage saved", format=".1%"),
+        alt.Tooltip("storage_saved_said:N", title="storage saved"),
     ]
-    share = alt.Y("kept:Q", title="share of the largest dimension", axis=alt.Axis(format="%"))
+    share = alt.Y(
+        "kept:Q",
+        title="share of the largest dimension",
+        axis=alt.Axis(labelExpr="format(100 * datum.value, '.0f') + ' %'"),
+    )
     storage = (
         alt.Chart(
             shown.unique("dimension", maintain_order=True).with_columns(model=pl.lit("storage"))
@@ -143,10 +236,11 @@ def quality_kept_chart(quality_kept: pl.DataFrame, split: str, questions: int) -
             tooltip=tooltip[1:2] + tooltip[4:],
         )
     )
+    unit = " bytes" if width >= WIDE else " B"
     bytes_per_vector = (
         storage.mark_text(dy=-7, baseline="bottom", fontSize=10)
         .encode(y=alt.Y("zero:Q"), text=alt.Text("size:N"), color=alt.value("#6b6250"))
-        .transform_calculate(zero="0", size="format(datum.bytes_per_vector, ',') + ' bytes'")
+        .transform_calculate(zero="0", size=f"format(datum.bytes_per_vector, ',') + '{unit}'")
     )
     lines = (
         alt.Chart(shown)
@@ -157,7 +251,12 @@ def quality_kept_chart(quality_kept: pl.DataFrame, split: str, questions: int) -
             color=alt.Color(
                 "model:N",
                 scale=colours,
-                legend=alt.Legend(title=None, labelExpr=f"{labels}[datum.label]", labelLimit=0),
+                legend=alt.Legend(
+                    title=None,
+                    labelExpr=f"{labels}[datum.label]",
+                    labelLimit=0,
+                    direction="horizontal" if width >= WIDE else "vertical",
+                ),
             ),
             tooltip=tooltip,
         )
@@ -165,11 +264,12 @@ def quality_kept_chart(quality_kept: pl.DataFrame, split: str, questions: int) -
     figures = [
         alt.Chart(shown.filter(is_higher=is_higher).unique("dimension", maintain_order=True))
         .mark_text(dy=dy, fontSize=10)
-        .encode(x=x, y=share, text=alt.Text("kept:Q", format=".1%"), color=alt.value(INK))
+        .encode(x=x, y=share, text=alt.Text("kept_said:N"), color=alt.value(INK))
         for is_higher, dy in ((True, -12), (False, 13))
     ]
-    chart = alt.layer(storage, bytes_per_vector, lines, *figures).properties(width=700, height=300)
-    return _dress(chart, "What shorter vectors keep, and what they cost", split, questions)
+    layers = (storage, bytes_per_vector, lines, *figures)
+    chart = alt.layer(*layers).properties(width=width - 80, height=300)
+    return _dress(chart, "What shorter vectors keep, and what they cost", split, questions, width)
 
 
 def _rows_of(frame: pl.DataFrame, split: str) -> pl.DataFrame:
@@ -179,6 +279,11 @@ def _rows_of(frame: pl.DataFrame, split: str) -> pl.DataFrame:
         splits = ", ".join(frame["split"].unique().sort()) or "none"
         raise ValueError(f"No figures to draw for split {split!r}; there are some for: {splits}.")
     return found
+
+
+def _percent(name: str) -> pl.Expr:
+    """A share as it is written: `94.2 %`."""
+    return pl.format("{} %", (100 * pl.col(name)).round(1))
 
 
 def _by_model(scores: pl.DataFrame, split: str, metrics: dict[str, str]) -> pl.DataFrame:
@@ -194,7 +299,9 @@ def _by_model(scores: pl.DataFrame, split: str, metrics: dict[str, str]) -> pl.D
         )
         .with_columns(
             metric_title=pl.col("metric").replace_strict(metrics),
-            difference=pl.col("difference_percent") / 100,
+            change=pl.col("difference_percent").map_elements(
+                signed_percent, return_dtype=pl.String
+            ),
         )
         .drop("difference_percent")
     )
@@ -223,11 +330,16 @@ def _score_tooltip() -> list[alt.Tooltip]:
         alt.Tooltip("metric_title:N", title="metric"),
         alt.Tooltip("k:O"),
         alt.Tooltip("score:Q", format=".4f"),
-        alt.Tooltip("difference:Q", title="tuned against base", format="+.1%"),
+        alt.Tooltip("change:N", title="tuned against base, relative"),
     ]
 
 
-def _dress(chart: Any, title: str, split: str, questions: int) -> Any:
+def _dress(chart: Any, title: str, split: str, questions: int, width: int) -> Any:
     """The chart with its title, its split and the number of questions in it."""
-    counted = f"{questions:,} question{'s' * (questions != 1)}"
-    return dress(chart, title, f"{split}, {counted}")
+    what = SPLIT_TITLES.get(split, f"questions of {split}")
+    if questions == 1:
+        what = what.replace("questions", "question", 1)
+    dressed = dress(chart, title, f"{questions:,} {what}")
+    if width < WIDE:
+        dressed.title.fontSize = 12
+    return dressed

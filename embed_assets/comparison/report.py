@@ -1,15 +1,17 @@
 """The comparison as one HTML page that needs nothing but itself: no network, no server, no files.
 
 What stands on the page and in which order is in `report.html.jinja`; here is what it is made of.
-Questions and chunks are other people's text, so the page trusts none of it: Jinja escapes it, data
-for the charts is JSON without a `<`, and a content security policy lets the browser run exactly the
-page's own two scripts (known by their hashes) and fetch nothing.
+Questions and chunks are other people's text, so the page trusts none of it: Jinja escapes it, the
+markdown of a chunk becomes HTML without tags of its own (`chunk_text`), data for the charts is JSON
+without a `<`, and a content security policy lets the browser run exactly the page's own two scripts
+(known by their hashes) and fetch nothing.
 """
 
 import base64
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -19,25 +21,57 @@ import polars as pl
 
 from embed_assets.charts import vega_lite_version
 from embed_assets.comparison import plots
-from embed_assets.evaluation.significance import FEWEST_DOCUMENTS, LARGEST_P_VALUE
+from embed_assets.comparison.chunk_text import to_html, to_words
+from embed_assets.comparison.promotion import Promotion
+from embed_assets.comparison.sources import Passage, Sources
+from embed_assets.evaluation.significance import FEWEST_DOCUMENTS, LARGEST_P_VALUE, Verdict
+from embed_assets.wording import signed_percent
+
+
+@dataclass(frozen=True)
+class Split:
+    """A kind of questions in words: its title, what it is, and what follows a number of them."""
+
+    title: str
+    meaning: str
+    counted: str
+
 
 SPLITS = {
-    "test_labelled": "Questions that people wrote. They are never trained on.",
-    "test_unseen_documents": "Questions on documents that were held out whole.",
-    "test_seen_documents": "Questions on other chunks of documents that were trained on.",
-    "validation": "Questions that chose the epoch and the settings. Not a test.",
+    "test_labelled": Split(
+        "People's questions", "Questions that people wrote. They never train.", "by people"
+    ),
+    "test_unseen_documents": Split(
+        "Held-out documents",
+        "Questions on documents of which nothing trains.",
+        "on held-out documents",
+    ),
+    "test_seen_documents": Split(
+        "Other chunks of training documents",
+        "Questions on chunks that never train, of documents of which other chunks do.",
+        "on other chunks of training documents",
+    ),
+    "validation": Split(
+        "Validation",
+        "Questions that chose the epoch and the settings. They prove nothing.",
+        "for validation",
+    ),
+    "train": Split("Training", "Questions that the model has learned from.", "for training"),
 }
 """What each split is, in the order in which they are shown after the headline split."""
 
 _TEMPLATE = Path(__file__).with_name("report.html.jinja")
 _METRICS = ("accuracy", "hit_rate", "precision", "recall", "f1", "mrr", "ndcg", "map")
 _SHORT = 220  # characters of a chunk shown before it is unfolded
+_HYPHENS = re.compile(r"(?<!\w)-(?=\d)")  # that stand for a minus sign
+_WIDTHS = {"wide": plots.WIDE, "narrow": plots.NARROW}
 
 
 @dataclass(frozen=True)
 class Retrieved:
     """One chunk that a model found; `relevant` if it answers the question. Pages are 1-based."""
 
+    chunk_id: str
     file_name: str
     page_start: int
     page_end: int
@@ -52,6 +86,7 @@ class Example:
     A rank is that of the first relevant chunk, 1 being the best, or None if the model missed it.
     """
 
+    question_id: str
     question: str
     split: str
     base_rank: int | None
@@ -60,20 +95,31 @@ class Example:
     tuned_retrieved: tuple[Retrieved, ...]
 
 
+@dataclass(frozen=True)
+class Fact:
+    """Something that is known, in plain text. links: pages that show it, by their names."""
+
+    name: str
+    value: str = ""
+    links: Mapping[str, str] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, eq=False)
 class Report:
-    """All that the page says. `verdict` is one sentence; `facts` and `notes` are plain text.
+    """All that the page says. `verdict` is one sentence; `notes` are plain text.
 
     scores, quality_kept: as `plots` takes them. significance: as `compare_models` returns it.
     against: base and baselines, each at its full size, as rows of model_comparisons.
-    reservations: sentences that speak against the fine-tuned model.
+    reservations: sentences that speak against the fine-tuned model. lineage: facts of how the
+    version was made, and sources: of what. document_pages: address of a document's page, by its id.
     """
 
     title: str
     created_at: datetime
     headline_split: str
     verdict: str
-    facts: Mapping[str, str]
+    promotion: Promotion
+    facts: Sequence[Fact]
     notes: Sequence[str]
     scores: pl.DataFrame
     quality_kept: pl.DataFrame
@@ -82,14 +128,19 @@ class Report:
     reservations: Sequence[str]
     won: Sequence[Example]
     lost: Sequence[Example]
+    lineage: Sequence[Fact]
+    settings: Mapping[str, str]
+    sources: Sources
+    document_pages: Mapping[str, str]
 
 
 def render_report(report: Report) -> str:
-    """The page as HTML, to be written as UTF-8. About 1 MB, nearly all of it the chart library.
+    """The page as HTML, to be written as UTF-8. Below 3 MB, of which 1 MB is the chart library.
 
     Raises ValueError if the headline split has no scores.
     """
     import jinja2
+    from markupsafe import Markup
 
     splits = _splits_shown(report)
     key_rows = {split: _key_rows(report, split) for split in splits}
@@ -99,24 +150,29 @@ def render_report(report: Report) -> str:
     environment.filters |= {
         "score": lambda value: _format(value, ".3f"),
         "signed_score": lambda value: _format(value, "+.3f"),
-        "percent": lambda fraction: _format(fraction, ".1%"),
-        "signed_percent": lambda percent: _format(percent and percent / 100, "+.1%"),
+        "percent": lambda fraction: _format(fraction, ".1%").replace("%", " %"),
+        "signed_percent": signed_percent,
         "p_value": format_p_value,
+        "why": _why,
+        "true_minus": lambda text: _HYPHENS.sub("\N{MINUS SIGN}", text),
         "pages": _format_pages,
         "rank": lambda rank: f"rank {rank}" if rank else "not found",
-        "is_long": lambda text: len(_one_line(text)) > _SHORT,
-        "one_line": _one_line,
+        "words": to_words,
+        "html": lambda text: Markup(to_html(text)),
         "shortened": _shorten,
+        "in_words": lambda split: SPLITS.get(split, Split(split, "", split)),
         "script_hash": _script_hash,
     }
     return environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
         report=report,
         splits=splits,
-        described=SPLITS,
         key_rows=key_rows,
         against=_against_rows(report, splits),
         metric_tables={split: _metric_table(report.scores, split) for split in splits},
         charts=[_chart_specs(report, split, key_rows[split][0]["questions"]) for split in splits],
+        places=_places(report.sources),
+        chunk_homes=_chunk_homes(report.sources),
+        short=_SHORT,
         vega=_chart_library(),
         largest_p_value=LARGEST_P_VALUE,
         fewest_documents=FEWEST_DOCUMENTS,
@@ -152,12 +208,12 @@ def _key_rows(report: Report, split: str) -> list[dict[str, Any]]:
     )
 
 
-def _against_rows(report: Report, splits: Sequence[str]) -> list[dict[str, Any]]:
-    """A row per split and model, in the order of the splits; none where nothing but base is."""
+def _against_rows(report: Report, splits: Sequence[str]) -> list[tuple[str, list[dict[str, Any]]]]:
+    """A row per model of each split, in their order; nothing where nothing but base is."""
     rows = report.against.to_dicts()
     if all(row["model"] == "base" for row in rows):
         return []
-    return [row for split in splits for row in rows if row["split"] == split]
+    return [(split, [row for row in rows if row["split"] == split]) for split in splits]
 
 
 def _metric_table(scores: pl.DataFrame, split: str) -> dict[str, Any]:
@@ -173,13 +229,32 @@ def _metric_table(scores: pl.DataFrame, split: str) -> dict[str, Any]:
     }
 
 
-def _chart_specs(report: Report, split: str, questions: int) -> list[dict[str, Any]]:
-    charts = (
-        plots.ranking_chart(report.scores, split, questions),
-        plots.composition_chart(report.scores, split, questions),
-        plots.quality_kept_chart(report.quality_kept, split, questions),
-    )
-    return [chart.to_dict() for chart in charts]
+def _chart_specs(report: Report, split: str, questions: int) -> dict[str, list[dict[str, Any]]]:
+    """The charts of a split for each width of the page."""
+    charts = {
+        name: (
+            plots.models_chart(report.against, split, questions, width),
+            plots.ranking_chart(report.scores, split, questions, width),
+            plots.composition_chart(report.scores, split, questions, width),
+            plots.quality_kept_chart(report.quality_kept, split, questions, width),
+        )
+        for name, width in _WIDTHS.items()
+    }
+    return {
+        name: [chart.to_dict(validate=False) for chart in drawn] for name, drawn in charts.items()
+    }
+
+
+def _places(sources: Sources) -> dict[str, str]:
+    """Where on the page a document, a chunk or a question stands, by its id."""
+    places: dict[str, str] = {}
+    for source in sources.documents:
+        places.setdefault(source.document_id, f"document-{len(places)}")
+        for passage in source.passages:
+            places.setdefault(passage.chunk_id, f"chunk-{len(places)}")
+            for asked in passage.questions:
+                places.setdefault(asked.question_id, f"question-{len(places)}")
+    return places
 
 
 @cache
@@ -202,22 +277,37 @@ def format_p_value(value: float) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def _format_pages(chunk: Retrieved) -> str:
+def _chunk_homes(sources: Sources) -> dict[str, str]:
+    """The document in which a chunk has its place: the first of those in which it stands."""
+    homes: dict[str, str] = {}
+    for source in sources.documents:
+        for passage in source.passages:
+            homes.setdefault(passage.chunk_id, source.document_id)
+    return homes
+
+
+def _why(row: Mapping[str, Any]) -> str:
+    """Why a difference is called neither better nor worse; empty where it is."""
+    if row["verdict"] == Verdict.TOO_FEW:
+        return f"{row['documents']} document{'s' * (row['documents'] != 1)}"
+    if row["verdict"] == Verdict.NO_CLEAR_DIFFERENCE:
+        return "0 in interval" if row["low"] <= 0 <= row["high"] else f"p > {LARGEST_P_VALUE}"
+    return ""
+
+
+def _format_pages(chunk: Retrieved | Passage) -> str:
+    if chunk.page_start is None:
+        return "page unknown"
     if chunk.page_start == chunk.page_end:
         return f"page {chunk.page_start}"
     return f"pages {chunk.page_start}–{chunk.page_end}"
 
 
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
-
-
-def _shorten(text: str) -> str:
-    """The start of the text, on one line, cut between words where there are any."""
-    line = _one_line(text)
-    if len(line) <= _SHORT:
-        return line
-    start = line[:_SHORT]
+def _shorten(words: str, most: int = _SHORT) -> str:
+    """The start of a line, cut between words where there are any."""
+    if len(words) <= most:
+        return words
+    start = words[:most]
     return (start.rpartition(" ")[0] or start) + " …"
 
 

@@ -3,7 +3,12 @@
 from collections.abc import Mapping, Sequence
 
 from embed_assets.charts import to_png
-from embed_assets.comparison.plots import composition_chart, quality_kept_chart, ranking_chart
+from embed_assets.comparison.plots import (
+    composition_chart,
+    models_chart,
+    quality_kept_chart,
+    ranking_chart,
+)
 from embed_assets.comparison.promotion import Condition
 from embed_assets.comparison.report import format_p_value
 from embed_assets.comparison.verdict import (
@@ -57,11 +62,12 @@ def charts(result: Comparison) -> dict[str, bytes]:
     split = result.headline_split
     questions = result.headline["questions"]
     drawn = {
+        "models": models_chart(full_size(result.against), split, questions),
         "composition": composition_chart(result.scores, split, questions),
         "ranking": ranking_chart(result.scores, split, questions),
         "quality_kept": quality_kept_chart(result.kept, split, questions),
     }
-    return {name: to_png(chart, scale=1.0) for name, chart in drawn.items()}
+    return {name: to_png(chart, scale=1.2) for name, chart in drawn.items()}
 
 
 def conditions_table(conditions: Sequence[Condition]) -> str:

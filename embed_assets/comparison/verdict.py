@@ -21,6 +21,7 @@ SPLIT_TITLES = {
     "test_labelled": "questions that people wrote",
     "test_unseen_documents": "questions on held-out documents",
     "test_seen_documents": "questions on other chunks of the documents trained on",
+    "validation": "questions that chose the epoch",
 }
 
 _SPLIT_ORDER = pl.col("split").cast(pl.Enum([*TEST_SPLITS, VALIDATION]))

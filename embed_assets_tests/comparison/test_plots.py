@@ -8,15 +8,36 @@ import vl_convert
 from PIL import Image
 
 from embed_assets.charts import to_png, vega_lite_version
-from embed_assets.comparison.plots import composition_chart, quality_kept_chart, ranking_chart
+from embed_assets.comparison.plots import (
+    NARROW,
+    WIDE,
+    composition_chart,
+    models_chart,
+    quality_kept_chart,
+    ranking_chart,
+)
 
 BASE_GREY = (0x8F, 0x96, 0xA0)
 TUNED_BLUE = (0x0B, 0x62, 0xC4)
 
 
 @pytest.fixture
-def charts(scores, quality_kept) -> dict:
+def against() -> pl.DataFrame:
+    """Rows of model_comparisons: base, a champion that is better, and bm25."""
+    rows = [("base", 0.44, 0.11), ("bm25", 0.30, 0.25), ("champion v1", 0.60, -0.05)]
+    return pl.DataFrame(rows, schema=["model", "score", "difference"], orient="row").with_columns(
+        split=pl.lit("test_labelled"),
+        tuned=pl.lit(0.55),
+        low=pl.col("difference") - 0.02,
+        high=pl.col("difference") + 0.02,
+        verdict=pl.lit("better"),
+    )
+
+
+@pytest.fixture
+def charts(scores, quality_kept, against) -> dict:
     return {
+        "models": models_chart(against, "test_labelled", 120),
         "composition": composition_chart(scores, "test_labelled", 120),
         "ranking": ranking_chart(scores, "test_labelled", 120),
         "quality kept": quality_kept_chart(quality_kept, "test_labelled", 120),
@@ -43,14 +64,14 @@ def keys(value) -> Iterator[str]:
             yield from keys(inner)
 
 
-@pytest.mark.parametrize("name", ["composition", "ranking", "quality kept"])
+@pytest.mark.parametrize("name", ["models", "composition", "ranking", "quality kept"])
 def test_a_png_is_a_picture_with_both_models_in_their_colours(charts, name):
     picture = Image.open(io.BytesIO(to_png(charts[name])))
     picture.load()
 
     assert picture.format == "PNG"
     assert picture.width > 1000
-    assert picture.height > 500
+    assert picture.height > 300
     assert pixels(picture, BASE_GREY) > 500
     assert pixels(picture, TUNED_BLUE) > 500
 
@@ -75,7 +96,7 @@ def test_a_higher_score_draws_a_higher_bar(scores):
 def test_a_chart_names_its_split_its_size_and_its_axes(charts, name):
     svg = drawn(charts[name])
 
-    assert "test_labelled, 120 questions" in svg
+    assert "120 questions that people wrote" in svg
     assert "dimensions of the vectors" in svg
     for dimension in (384, 256, 128, 64):
         assert f">{dimension}<" in svg
@@ -93,7 +114,7 @@ def test_bars_tell_exact_figures_when_pointed_at(charts):
     svg = drawn(charts["ranking"])
 
     assert "model: tuned; dimension: 384; metric: NDCG@10; k: 10; score: 0.5500" in svg
-    assert "tuned against base: +25.0%" in svg
+    assert "tuned against base, relative: +25.0 %" in svg
 
 
 def test_the_quality_chart_tells_what_is_kept_and_the_bytes_of_a_vector(charts):
@@ -101,11 +122,41 @@ def test_the_quality_chart_tells_what_is_kept_and_the_bytes_of_a_vector(charts):
 
     assert ">1,536 bytes<" in svg
     assert ">256 bytes<" in svg
-    assert ">100.0%<" in svg
-    assert "storage saved: 33.3%" in svg
+    assert ">100.0 %<" in svg
+    assert "storage saved: 33.3 %" in svg
 
 
-@pytest.mark.parametrize("name", ["composition", "ranking", "quality kept"])
+def test_the_models_stand_in_the_order_of_their_scores_each_with_its_interval(charts):
+    svg = drawn(charts["models"])
+    places = [svg.index(f">{model}<") for model in ("champion v1", "tuned", "base", "bm25")]
+
+    assert places == sorted(places)
+    for figure in ("0.600", "0.550", "0.440", "0.300"):
+        assert f">{figure}<" in svg
+    assert "tuned against: bm25; low: +0.2300; high: +0.2700" in svg
+    assert "tuned against: tuned" not in svg
+
+
+def test_a_narrow_chart_fits_a_phone_and_a_wide_one_a_sheet_of_paper(scores, quality_kept, against):
+    for width, most in ((NARROW, 360), (WIDE, 760)):
+        for chart in (
+            models_chart(against, "test_labelled", 120, width),
+            ranking_chart(scores, "test_labelled", 120, width),
+            composition_chart(scores, "test_labelled", 120, width),
+            quality_kept_chart(quality_kept, "test_labelled", 120, width),
+        ):
+            picture = Image.open(io.BytesIO(to_png(chart, scale=1.0)))
+            assert 0.75 * width < picture.width <= most, chart.title.text
+
+
+def test_one_question_is_one_and_a_split_without_words_is_named(scores):
+    only = scores.filter(split="validation").with_columns(split=pl.lit("mine"))
+
+    assert "1 question that people wrote" in drawn(ranking_chart(scores, "test_labelled", 1))
+    assert "7 questions of mine" in drawn(ranking_chart(only, "mine", 7))
+
+
+@pytest.mark.parametrize("name", ["models", "composition", "ranking", "quality kept"])
 def test_a_chart_fetches_nothing(charts, name):
     spec = charts[name].to_dict()
 

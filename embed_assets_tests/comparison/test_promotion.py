@@ -245,10 +245,14 @@ def test_a_model_clearly_worse_than_the_champion_is_not_promoted_though_it_beats
     assert champion(project) == "1"
     assert verdicts == {"base": "better", "bm25": "worse", "champion v1": "worse"}
     assert "clearly worse than version 1 (NDCG@10 0.431 against 1.000)" in metadata["promotion"]
+    page = Path(metadata["report"]).read_text(encoding="utf-8")
+    assert metadata["promotion"] in page
+    assert f"/runs/{metadata['mlflow_run_id']}" in page
+    assert [file.name for file in project.settings.reports.iterdir()] == ["comparison-v2.html"]
     for name in ("bm25", "champion v1"):
         beaten = f"{name} beats the fine-tuned model on questions that people wrote"
         assert beaten in metadata["reservations"]
-        assert beaten in Path(metadata["report"]).read_text(encoding="utf-8")
+        assert beaten in page
     run = mlflow.MlflowClient(project.tracking.uri).get_run(metadata["mlflow_run_id"])
     assert run.data.metrics["test_labelled/champion_v1_ndcg_at_10_difference"] == pytest.approx(
         0.4307 - 1, abs=1e-3

@@ -3,7 +3,7 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from html.parser import HTMLParser
@@ -11,23 +11,46 @@ from itertools import pairwise
 from pathlib import Path
 
 import polars as pl
+import pymupdf
 import pytest
+from selenium import webdriver
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.wait import WebDriverWait
 
-from embed_assets.comparison.report import Example, Report, Retrieved, render_report
+from embed_assets.comparison.promotion import Condition, Promotion
+from embed_assets.comparison.report import Example, Fact, Report, Retrieved, render_report
+from embed_assets.comparison.sources import (
+    MOST_DOCUMENTS,
+    MOST_QUESTIONS,
+    Asked,
+    Passage,
+    Source,
+    Sources,
+)
 from embed_assets.evaluation.significance import SIGNIFICANCE_SCHEMA
+from embed_assets.resources.redaction import Traces, redact_file
 
 HOSTILE = (
     "</script><script>document.title='run'</script><img src=x onerror=\"document.title='run'\">"
     "{{7*7}}{% raw %}'\"\u2028<!--<script>"
 )
+CONDITION = Condition("x", "clearly better", "0.44 → 0.55, -0.013 … +0.110", "0", True, "")
 LONG = "## Torque\n\nTighten the flange bolts in a cross pattern. " + "word " * 200 + "The end."
 
 
+VOID = {"meta", "input", "br", "hr", "img", "link"}
+
+
 class Page(HTMLParser):
-    """What a browser would see: elements, attributes, the text, and the scripts."""
+    """What a browser would see: elements, attributes, the text, and the scripts.
+
+    within: the text of all elements of a class (`.name`) or an id (`#name`).
+    """
 
     def __init__(self, html: str) -> None:
         super().__init__(convert_charrefs=True)
+        self.within: dict[str, str] = {}
+        self._open: list[tuple[str, set[str]]] = []
         self.tags: list[str] = []
         self.attributes: list[tuple[str, str | None]] = []
         self.scripts: list[str] = []
@@ -38,20 +61,34 @@ class Page(HTMLParser):
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
         self.attributes += attrs
+        if tag not in VOID:
+            known = dict(attrs)
+            names = {f"#{known['id']}"} if known.get("id") else set()
+            names |= {f".{name}" for name in (known.get("class") or "").split()}
+            self._open.append((tag, names))
+            for name in names:
+                self.within.setdefault(name, "")
         self._within = tag
         if tag == "script":
             self.scripts.append("")
 
     def handle_endtag(self, tag):
         self._within = None
-        if tag in ("th", "td", "dt", "dd", "span"):
-            self.text += " "
+        while self._open and self._open.pop()[0] != tag:
+            pass
+        if tag in ("th", "td", "dt", "dd", "span", "code", "li", "p"):
+            self._say(" ")
 
     def handle_data(self, data):
         if self._within == "script":
             self.scripts[-1] += data
         elif self._within != "style":
-            self.text += data
+            self._say(data)
+
+    def _say(self, data: str) -> None:
+        self.text += data
+        for name in {name for _, names in self._open for name in names}:
+            self.within[name] += data
 
     def values(self, attribute: str) -> list[str | None]:
         return [value for name, value in self.attributes if name == attribute]
@@ -62,9 +99,30 @@ class Page(HTMLParser):
 
 
 def example(question: str, base_rank: int | None, tuned_rank: int | None, text: str) -> Example:
-    right = Retrieved("manual.pdf", 41, 42, text, relevant=True)
-    wrong = Retrieved("guide.pdf", 3, 3, "Check for transport damage.", relevant=False)
-    return Example(question, "test_labelled", base_rank, tuned_rank, (wrong,), (right, wrong))
+    right = Retrieved("c-bolts", "manual.pdf", 41, 42, text, relevant=True)
+    wrong = Retrieved("c-damage", "guide.pdf", 3, 3, "Check for transport damage.", relevant=False)
+    return Example(
+        "q-bolts", question, "test_labelled", base_rank, tuned_rank, (wrong,), (right, wrong)
+    )
+
+
+def sources(text: str) -> Sources:
+    """Two documents that share a chunk."""
+    shared = Passage("c-bolts", text, "Flanges > Torque", 41, 42, ())
+    asked = (
+        Asked("q-bolts", "How tight should the bolts be?", "test_labelled", None, 1),
+        Asked("q-learned", "flange bolts pattern", "train", None, None),
+    )
+    first = Source(
+        *("manual-1", "manuals/manual.pdf", "ab" * 32, 1, 1, 0.0, 1.0),
+        passages=(replace(shared, questions=asked),),
+    )
+    other = Asked("q-copy", "cross pattern", "train", None, None)
+    second = Source(
+        *("copy-2", "manuals/copy.pdf", "cd" * 32, 1, 0, None, None),
+        passages=(replace(shared, questions=(other,), page_start=None, page_end=None),),
+    )
+    return Sources((first, second), 2, 3)
 
 
 @pytest.fixture
@@ -84,20 +142,26 @@ def report(scores, quality_kept) -> Report:
         verdict=pl.lit("better"),
         resampled=pl.lit("documents"),
     ).select(SIGNIFICANCE_SCHEMA.names())
+    of_base = significance.filter(dimension=384).rename({"base": "score"})
     return Report(
         title="Version 7 against its base",
         created_at=datetime(2026, 11, 22, 9, 14, tzinfo=UTC),
         headline_split="test_labelled",
         verdict="The tuned model is better: NDCG@10 rises from 0.440 to 0.550.",
-        facts={"Base model": "all-MiniLM-L6-v2", "Documents": "61"},
+        promotion=Promotion("7", True, "Version 7 was made the champion of manuals.", (CONDITION,)),
+        facts=[Fact("Training", links={"Dagster run": "http://127.0.0.1:3000/runs/1"})],
         notes=["The training questions were written by a machine."],
         scores=scores,
         quality_kept=quality_kept,
         significance=significance,
-        against=pl.DataFrame(),
+        against=of_base.with_columns(model=pl.lit("base")),
         reservations=[],
         won=[example("How tight should the bolts be?", None, 1, LONG)],
         lost=[],
+        lineage=[Fact("Base model", "all-MiniLM-L6-v2"), Fact("Documents", "61")],
+        settings={"epochs": "2"},
+        sources=sources(LONG),
+        document_pages={"manual-1": "http://127.0.0.1:3000/assets/synthetic_questions"},
     )
 
 
@@ -111,11 +175,16 @@ def hostile(report: Report) -> Report:
         title=HOSTILE,
         headline_split=HOSTILE,
         verdict=HOSTILE,
-        facts={HOSTILE: HOSTILE},
+        promotion=Promotion(HOSTILE, False, HOSTILE, (replace(CONDITION, figure=HOSTILE),)),
+        facts=[Fact(HOSTILE, HOSTILE, {HOSTILE: "http://x/"})],
         notes=[HOSTILE],
         scores=spoilt(report.scores),
         quality_kept=spoilt(report.quality_kept),
         significance=spoilt(report.significance),
+        against=spoilt(report.against),
+        lineage=[Fact(HOSTILE, HOSTILE)],
+        settings={HOSTILE: HOSTILE},
+        sources=sources(HOSTILE),
         won=[example(HOSTILE, 3, 1, HOSTILE + LONG)],
         lost=[replace(example(HOSTILE, 1, 9, HOSTILE), split=HOSTILE)],
     )
@@ -127,35 +196,85 @@ def test_the_page_says_the_verdict_then_the_figures_then_the_rest(report):
         "Version 7 against its base",
         "22 November 2026, 09:14 UTC",
         "The tuned model is better: NDCG@10 rises from 0.440 to 0.550.",
-        "NDCG@10 0.440 → 0.550 (+25.0%) at 384 dimensions, test_labelled",
-        "Key figures: test_labelled",
+        "NDCG@10 0.440 → 0.550 , a difference of +0.110 points (95 % interval −0.013 to +0.110)",
+        "relative to the base model +25.0 %",
+        "At 384 dimensions, on 1,120 questions on 18 documents",
+        "Version 7 was made the champion of manuals.",
+        "clearly better: yes (0.44 → 0.55, −0.013 … +0.110; wanted: 0)",
+        "Key figures: people's questions",
         "1,120 questions on 18 documents",
-        "384 0.440 0.550 +25.0% −0.013 to +0.110 < 0.001 better 100.0% 0.0%",
-        "Questions on documents that were held out whole.",
+        "384 0.440 0.550 +0.110 −0.013 to +0.110 +25.0 % < 0.001 better 100.0 % 0.0 %",
+        "p of 0.02 at most, and the questions are about 7 documents at least",
+        "Held-out documents test_unseen_documents",
+        "Questions on documents of which nothing trains.",
         "Charts and all metrics",
-        "Every metric of test_labelled",
+        "Every metric",
         "accuracy@1",
         "ndcg@10",
         "map@100",
         "How tight should the bolts be?",
         "base not found → tuned rank 1",
-        "guide.pdf, page 3",
-        "manual.pdf, pages 41–42 ✓ relevant",
+        "guide.pdf , page 3",
+        "manual.pdf , pages 41–42 chunk ✓ relevant",
         "No question was lost.",
         "Base model all-MiniLM-L6-v2",
+        "manuals/manual.pdf 1 1 0.000 1.000 +1.000 abababababab",
+        "Training Dagster run",
         "The training questions were written by a machine.",
     ]
     at = 0
     for content in contents:
+        content = content.replace(" , ", ", ").replace("0.550 ,", "0.550,")
         assert content in text[at:], content
         at = text.index(content, at)
 
 
-def test_the_headline_split_comes_first_and_validation_last(report):
-    text = Page(render_report(replace(report, headline_split="test_unseen_documents"))).text
-    splits = re.findall(r"Every metric of (\w+)", text)
+@pytest.mark.parametrize(
+    ("verdict", "colour"),
+    [("better", ".good"), ("worse", ".bad"), ("no clear difference", None)],
+)
+def test_the_box_of_the_verdict_has_its_colour_and_reservations_stand_in_one_of_their_own(
+    report, verdict, colour
+):
+    judged = replace(
+        report,
+        significance=report.significance.with_columns(verdict=pl.lit(verdict)),
+        reservations=["bm25 beats the fine-tuned model."],
+        promotion=replace(report.promotion, promoted=False),
+    )
+    html = render_report(judged)
+    page = Page(html)
+    [box] = re.findall(r'<section class="box verdict ([^"]*)"', html)
 
-    assert list(dict.fromkeys(splits)) == [
+    assert box == (colour or ".even").removeprefix(".")
+    assert "bm25 beats" not in page.within[".verdict"]
+    assert page.within[".reservations"].split() == [
+        *("What", "speaks", "against", "it", "bm25", "beats", "the", "fine-tuned", "model."),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("low", "p_value", "verdict", "said"),
+    [
+        (0.02, 0.25, "no clear difference", "no clear difference p > 0.02"),
+        (-0.01, 0.001, "no clear difference", "no clear difference 0 in interval"),
+        (0.02, 0.001, "too few to tell", "too few to tell 18 documents"),
+        (0.02, 0.001, "better", "better 100.0 %"),
+    ],
+)
+def test_a_verdict_that_is_none_says_which_of_its_conditions_fails(
+    report, low, p_value, verdict, said
+):
+    rows = report.significance.with_columns(
+        low=pl.lit(low), p_value=pl.lit(p_value), verdict=pl.lit(verdict)
+    )
+    assert said in Page(render_report(replace(report, significance=rows))).lines
+
+
+def test_the_headline_split_comes_first_and_validation_last(report):
+    html = render_report(replace(report, headline_split="test_unseen_documents"))
+
+    assert re.findall(r'aria-label="Every metric of (\w+)"', html) == [
         "test_unseen_documents",
         "test_labelled",
         "test_seen_documents",
@@ -163,12 +282,14 @@ def test_the_headline_split_comes_first_and_validation_last(report):
     ]
 
 
-def test_a_long_chunk_is_shortened_and_can_be_read_whole(report):
+def test_a_long_chunk_is_shortened_and_can_be_read_whole_without_the_marks_of_markdown(report):
     page = Page(render_report(report))
 
-    assert LONG in page.text
-    assert "## Torque Tighten the flange bolts in a cross pattern. word" in page.text
-    assert re.search(r"word … Show less", page.text)
+    assert "Torque: Tighten the flange bolts in a cross pattern. word" in page.lines
+    assert re.search(r"word … Show less", page.lines)
+    assert page.within[".full"].rstrip().endswith("The end.")
+    assert "Torque" in page.within[".heading"]
+    assert "##" not in page.text
 
 
 def test_baselines_stand_beside_base_and_tuned_on_every_split(report):
@@ -184,16 +305,18 @@ def test_baselines_stand_beside_base_and_tuned_on_every_split(report):
     page = Page(render_report(told))
 
     row = "0.440 0.550 +0.110 −0.013 to +0.110 < 0.001 better"
-    assert f"test_labelled bm25 – {row}" in page.lines
-    assert f"validation base 384 {row}" in page.lines
+    for split in ("test_labelled", "validation"):
+        assert f"{split} base 384 {row} bm25 – {row}" in page.lines
     assert HOSTILE in page.text
     assert "img" not in page.tags
     assert page.text.index("bm25 beats the fine-tuned") < page.text.index("Key figures")
-    assert page.lines.index("test_labelled bm25") < page.lines.index("test_unseen_documents bm25")
+    drawn = json.loads(page.scripts[0])[0]["wide"][0]
+    models = {row["model"] for rows in drawn["datasets"].values() for row in rows if "model" in row}
+    assert models == {"tuned", "base", "bm25", HOSTILE}
 
 
 def test_without_baselines_there_is_no_table_of_them(report):
-    assert "Baselines" not in Page(render_report(report)).text
+    assert "Beside other models" not in Page(render_report(report)).text
 
 
 def test_what_is_missing_is_a_dash_and_not_an_error(report):
@@ -205,7 +328,7 @@ def test_what_is_missing_is_a_dash_and_not_an_error(report):
     )
     text = Page(render_report(bare)).lines
 
-    assert "384 0.000 0.550 – −0.013 to +0.110 < 0.001 better – 0.0%" in text
+    assert "384 0.000 0.550 +0.110 −0.013 to +0.110 – < 0.001 better – 0.0 %" in text
     assert "None" not in text
     assert "nan" not in text
 
@@ -214,7 +337,7 @@ def test_an_interval_over_questions_says_so(report):
     significance = report.significance.with_columns(resampled=pl.lit("questions"))
     text = Page(render_report(replace(report, significance=significance))).lines
 
-    assert "−0.013 to +0.110 (over questions)" in text
+    assert "−0.013 to +0.110 over questions" in text
     assert "over other questions on the same document" in text
 
 
@@ -232,11 +355,35 @@ def test_the_page_is_one_file_with_the_chart_library_in_it_once(report):
     page = Page(html)
 
     assert html.count("window.vegaEmbed=") == 1
-    assert len(html.encode()) < 3_000_000
     assert page.values("src") == []
-    assert set(page.values("href")) == {"#notes"}
+    addresses = {value for value in page.values("href") if value and not value.startswith("#")}
+    assert addresses == {
+        "http://127.0.0.1:3000/runs/1",
+        "http://127.0.0.1:3000/assets/synthetic_questions",
+    }
+    assert page.values("rel") == ["noopener"] * 2
     assert "link" not in page.tags
     assert not re.search(r"@import|url\(", html[html.index("<style>") : html.index("</style>")])
+
+
+def test_the_page_of_a_large_version_stays_below_three_megabytes(report):
+    text = f"**Long** {'words of a chunk ' * 100}"
+    documents = [
+        Source(
+            *(f"document-{d}", f"a/folder/of/manuals/document-{d}.pdf", "ab" * 32, 9, 0, 0.5, 0.5),
+            passages=tuple(
+                Passage(
+                    *(f"c-{d}-{n}", text, "A part of it > and a smaller one", n, n),
+                    questions=(Asked(f"q-{d}-{n}", "what is asked " * 9, "validation", 11, 12),),
+                )
+                for n in range(MOST_QUESTIONS // MOST_DOCUMENTS + 1)
+            ),
+        )
+        for d in range(MOST_DOCUMENTS)
+    ]
+    large = replace(report, sources=Sources(tuple(documents), 9_000, 900_000))
+    assert large.sources.questions >= MOST_QUESTIONS
+    assert len(render_report(large).encode()) < 3_000_000
 
 
 def test_the_policy_allows_the_two_scripts_of_the_page_and_no_connection(report):
@@ -272,18 +419,88 @@ def test_hostile_text_stays_text(report, hostile):
     assert "49" not in page.lines.replace("0.49", "")
 
 
+def test_a_chunk_becomes_no_link_no_picture_and_no_element_of_its_own(report):
+    text = (
+        "## A <b>heading</b>\n\n[press](http://evil/) ![seen](http://evil/x.png) <http://evil/> "
+        "<script>x</script>\n\n| a | b |\n| - | - |\n| c<br>d | *e* |\n\n" + "word " * 100
+    )
+    usual = Page(render_report(report))
+    page = Page(render_report(replace(report, won=[example("Why?", 1, 2, text)])))
+
+    assert not {"img", "b"} & set(page.tags)
+    assert len(page.scripts) == len(usual.scripts)
+    assert "http://evil/" not in page.values("href")
+    shown = " ".join(page.within[".full"].split())
+    assert shown.startswith("A <b>heading</b> press seen http://evil/ <script>x</script> a b c d e")
+    assert page.tags.count("em") == 1
+    assert page.tags.count("table") == usual.tags.count("table") + 1
+
+
+def test_every_link_within_the_page_leads_to_a_place_of_its_own(report):
+    page = Page(render_report(report))
+    places = [value for value in page.values("id") if value]
+    links = {value[1:] for value in page.values("href") if value and value.startswith("#")}
+
+    assert len(places) == len(set(places))
+    assert links <= set(places)
+
+
+def test_a_question_leads_to_its_chunk_and_document_and_these_to_their_questions(report):
+    html = render_report(report)
+    page = Page(html)
+    [question] = re.findall(r'<a href="#([^"]*)">Where it comes from: its', html)
+    chunks = set(re.findall(r'<a href="#([^"]*)">chunk</a>', html))
+    [document] = re.findall(r'<a href="#([^"]*)"><bdi>manuals/manual.pdf', html)
+
+    assert page.within[f"#{question}"].split("\n")[0].startswith("How tight should the bolts be?")
+    [chunk] = [f"#{chunk}" for chunk in chunks]
+    for inner, outer in ((f"#{question}", chunk), (chunk, f"#{document}")):
+        assert page.within[inner].strip() in page.within[outer]
+    assert "flange bolts pattern" in page.within[chunk]
+    assert "Chunk, pages 41–42: Flanges > Torque" in page.within[f"#{document}"]
+    assert "page unknown" in page.within[".document"]
+    assert "ab" * 32 in page.within[f"#{document}"]
+
+
+def test_what_is_left_out_is_counted(report):
+    known = report.sources
+    assert "Shown are" not in Page(render_report(report)).text
+    more = replace(report, sources=replace(known, all_documents=1_400, all_questions=20_000))
+    said = "Shown are 2 of 1,400 documents and 3 of 20,000 questions; the version's pairs.parquet"
+    assert said in Page(render_report(more)).lines
+
+
+@pytest.mark.parametrize(
+    "traces",
+    [
+        Traces({"manuals/copy.pdf": "gone-1", "copy.pdf": "gone-1"}),
+        Traces({}, ["Tighten the flange bolts in a cross pattern. word word"]),
+        Traces({}, ["How tight should the bolts be?"]),
+    ],
+)
+def test_a_report_that_tells_of_a_forgotten_document_is_removed(report, tmp_path, traces):
+    page = tmp_path / "comparison-v7.html"
+    page.write_text(render_report(replace(report, won=[])), encoding="utf-8")
+    other = Traces({"other.pdf": "gone-2"}, ["What other documents say of quite other things here"])
+
+    assert not redact_file(page, other)
+    assert redact_file(page, traces)
+    assert not page.exists()
+
+
 def test_hostile_text_in_the_charts_data_stays_data(hostile):
     html = render_report(hostile)
     data = Page(html).scripts[0]
 
-    assert json.loads(data)[0][0]["title"]["subtitle"] == f"{HOSTILE}, 1,120 questions"
+    subtitle = f"1,120 questions of {HOSTILE}"
+    for width in ("wide", "narrow"):
+        assert {chart["title"]["subtitle"] for chart in json.loads(data)[0][width]} == {subtitle}
     assert not set("<>&\u2028") & set(data)
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator:
     """Headless Chromium that can reach nothing but files."""
-    webdriver = pytest.importorskip("selenium.webdriver")
     chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if not (chromium and driver):
         pytest.skip("needs chromium and chromedriver")
@@ -320,27 +537,23 @@ def svgs_shown(browser) -> int:
 
 
 def open_page(browser, report: Report, folder: Path) -> None:
-    from selenium.webdriver.support.wait import WebDriverWait
-
     path = folder / "report.html"
     path.write_text(render_report(report), encoding="utf-8")
     browser.get(path.as_uri())
-    WebDriverWait(browser, 30).until(lambda browser: svgs_shown(browser) == 3)
+    WebDriverWait(browser, 30).until(lambda browser: svgs_shown(browser) == 4)
 
 
 def test_a_browser_draws_the_charts_of_the_split_that_is_chosen(browser, report, tmp_path):
-    from selenium.webdriver.common.keys import Keys
-    from selenium.webdriver.support.wait import WebDriverWait
-
     open_page(browser, report, tmp_path)
-    assert "test_labelled, 1,120 questions" in browser.find_element("css selector", ".chart").text
+    chart = browser.find_element("css selector", ".chart")
+    assert "1,120 questions that people wrote" in chart.text
 
     browser.find_element("css selector", "input[name=split]").send_keys(Keys.ARROW_RIGHT)
-    WebDriverWait(browser, 30).until(lambda browser: svgs_shown(browser) == 3)
+    WebDriverWait(browser, 30).until(lambda browser: svgs_shown(browser) == 4)
     shown = [card.text for card in browser.find_elements("css selector", ".chart") if card.text]
 
-    assert len(shown) == 3
-    assert all("test_unseen_documents, 1,120 questions" in text for text in shown)
+    assert len(shown) == 4
+    assert all("1,120 questions on held-out documents" in text for text in shown)
     assert browser.get_log("browser") == []
 
 
@@ -350,3 +563,128 @@ def test_a_browser_runs_nothing_of_hostile_text_and_fetches_nothing(browser, hos
     assert browser.title.startswith("</script><script>")
     assert browser.execute_script("return performance.getEntriesByType('resource').length") == 0
     assert browser.get_log("browser") == []
+
+
+@pytest.fixture
+def sized(browser) -> Iterator[Callable[[int, str], None]]:
+    """Gives the page a width in pixels and a colour scheme; afterwards it is as it was."""
+
+    def size(width: int, scheme: str) -> None:
+        scheme_asked = {"name": "prefers-color-scheme", "value": scheme}
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme_asked]})
+        browser.execute_cdp_cmd(
+            "Emulation.setDeviceMetricsOverride",
+            {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 700},
+        )
+
+    yield size
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
+BEYOND_THE_EDGE = """
+return [...document.querySelectorAll("body *")]
+  .filter((element) => !element.parentElement.closest(".scroll, .full, svg"))
+  .filter((element) => element.getBoundingClientRect().right > innerWidth + 1)
+  .map((element) => element.outerHTML.slice(0, 80));
+"""
+SCROLLED = """
+return [...document.querySelectorAll(".scroll")]
+  .filter((table) => table.checkVisibility() && table.scrollWidth > table.clientWidth)
+  .map((table) => getComputedStyle(table, "::before").content);
+"""
+
+
+@pytest.fixture
+def wide_names(report: Report) -> Report:
+    """A report with names that have no place to break, and everything unfolded that can be."""
+    long = "a" * 200
+    [first, second] = report.sources.documents
+    return replace(
+        report,
+        title=f"{report.title} {long}",
+        sources=replace(report.sources, documents=(replace(first, path=long), second)),
+        facts=[Fact(long, long, {long: f"http://127.0.0.1/{long}"})],
+        reservations=[long],
+        won=[example(long, 3, 1, f"{long} {LONG}\n\n| a | b |\n| - | - |\n| {long} | {long} |")],
+    )
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 768, 1500])
+def test_a_browser_shows_nothing_beyond_the_edge_and_says_which_tables_go_on(
+    browser, sized, wide_names, tmp_path, width, scheme
+):
+    sized(width, scheme)
+    open_page(browser, wide_names, tmp_path)
+    browser.execute_script(
+        "document.querySelectorAll('details').forEach((d) => { d.open = true; })"
+    )
+
+    assert browser.execute_script("return innerWidth") == width
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    assert browser.execute_script(BEYOND_THE_EDGE) == []
+    WebDriverWait(browser, 30).until(
+        lambda browser: all("goes on" in said for said in browser.execute_script(SCROLLED))
+    )
+    assert bool(browser.execute_script(SCROLLED)) == (width < 1500)
+    charts = browser.find_elements("css selector", ".chart svg.marks")
+    assert all(
+        chart.size["width"] > 0.7 * min(width, 960) - 40 for chart in charts if chart.is_displayed()
+    )
+
+
+@pytest.mark.parametrize(("width", "height"), [(8.27, 11.69), (8.5, 11.0)], ids=["A4", "Letter"])
+def test_a_print_has_every_column_and_chart_within_its_margins_and_examples_unfolded(
+    browser, sized, report, tmp_path, width, height
+):
+    sized(1200, "dark")
+    shown = replace(report, won=[*report.won, example("Which comes second?", 2, 1, LONG)])
+    open_page(browser, shown, tmp_path)
+    printed = browser.execute_cdp_cmd(
+        "Page.printToPDF",
+        {"paperWidth": width, "paperHeight": height, "preferCSSPageSize": True},
+    )
+    document = pymupdf.open(stream=base64.b64decode(printed["data"]))
+    pages = [document[number] for number in range(document.page_count)]
+    text = " ".join("".join(str(page.get_text()) for page in pages).split())
+
+    for said in ("Storage saved", "Verdict", "sha256", "map@100", "Every model at its full size"):
+        assert said in text
+    assert text.count("tuned rank 1") >= 2
+    assert text.count("Check for transport damage.") == 4  # in both examples, on both sides
+    assert "http://127.0.0.1:3000/runs/1" in text.replace(" ", "")
+    for page in pages:
+        assert page.rect.width == pytest.approx(72 * width, abs=1.5)
+        margins = pymupdf.Rect(28, 28, page.rect.width - 28, page.rect.height - 28)
+        for place in (*page.get_text("blocks"), *(d["rect"] for d in page.get_drawings())):
+            drawn = (
+                pymupdf.Rect(place[:4]) & page.rect if len(place) == 4 else pymupdf.Rect(place[:4])
+            )
+            assert drawn.is_empty or drawn in margins or drawn == page.rect
+    assert browser.execute_script("return document.querySelectorAll('details[open]').length") == 1
+
+
+def test_a_browser_that_is_led_to_a_question_unfolds_its_document(browser, report, tmp_path):
+    open_page(browser, report, tmp_path)
+    link = browser.find_element("css selector", ".whence a")
+    browser.execute_script("arguments[0].click()", link)
+    place = browser.find_element("css selector", ":target")
+
+    assert place.is_displayed()
+    assert place.text.startswith("How tight should the bolts be?")
+
+
+def test_a_browser_finds_a_document_by_what_it_was_asked(browser, report, tmp_path):
+    open_page(browser, report, tmp_path)
+    field = browser.find_element("css selector", "#filter")
+    documents = browser.find_elements("css selector", ".document")
+
+    field.send_keys("CROSS PATTERN")
+    assert [d.is_displayed() for d in documents] == [True, True]
+    field.clear()
+    field.send_keys("learned nothing of it")
+    assert [d.is_displayed() for d in documents] == [False, False]
+    field.clear()
+    field.send_keys("manual.pdf")
+    assert [d.is_displayed() for d in documents] == [True, False]

@@ -88,7 +88,9 @@ def test_each_materialization_has_one_finished_mlflow_run_of_its_own(
     assert names["comparison"].startswith("comparison v1 ")
     assert len(client.get_metric_history(training.info.run_id, "progress/loss")) > 1
     files = {f.path for f in client.list_artifacts(by_asset["comparison"].info.run_id, "charts")}
-    assert files == {f"charts/{n}.png" for n in ("composition", "ranking", "quality_kept")}
+    assert files == {
+        f"charts/{n}.png" for n in ("models", "composition", "ranking", "quality_kept")
+    }
 
 
 def test_a_second_run_with_nothing_changed_trains_nothing(trained: tuple[Project, Call]) -> None:

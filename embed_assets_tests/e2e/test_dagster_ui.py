@@ -24,7 +24,7 @@ from selenium.webdriver.support.wait import WebDriverWait
 
 HOST = "127.0.0.1"
 STAGES = ("documents", "questions", "pairs", "evaluation", "training", "comparison")
-CHARTS = ("composition", "ranking", "quality_kept")
+CHARTS = ("models", "composition", "ranking", "quality_kept")
 PAGE_TIMEOUT, RUN_TIMEOUT, STOP_TIMEOUT = 60, 240, 90  # seconds; the machine may be busy
 STILL_RENDERING = (
     StaleElementReferenceException,
