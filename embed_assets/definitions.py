@@ -12,7 +12,7 @@ from embed_assets.automation.runs import INGEST, TRAIN
 from embed_assets.automation.sensors import build_sensors
 from embed_assets.automation.state import code_versions
 from embed_assets.comparison import assets as comparison_stage
-from embed_assets.comparison.checks import better_than_base
+from embed_assets.comparison.checks import became_champion, better_than_base
 from embed_assets.documents import assets as documents_stage
 from embed_assets.documents.checks import document_is_readable
 from embed_assets.evaluation import assets as evaluation_stage
@@ -20,7 +20,7 @@ from embed_assets.evaluation.checks import figures_are_fresh, splits_are_filled
 from embed_assets.graph import CORPUS_ASSETS, DOCUMENT_ASSETS, GRAPH
 from embed_assets.machine import GIB, Machine, this_machine
 from embed_assets.pairs import assets as pairs_stage
-from embed_assets.pairs.checks import documents_arrive, no_leakage
+from embed_assets.pairs.checks import documents_arrive, no_leakage, peoples_questions_found
 from embed_assets.questions import assets as questions_stage
 from embed_assets.resources.answers import AnswerStore
 from embed_assets.resources.io_manager import DocumentsIOManager
@@ -39,6 +39,9 @@ THREAD_MEMORY = GIB // 16
 """Address space, of which much is reserved and never touched: for each thread that the layout model
 starts, and it starts one for each core of the whole machine."""
 OWNER = "team:retrieval"
+COLUMNS_FIRST = (*DOCUMENT_ASSETS, "training_pairs")
+"""Assets whose rows are what a person looks for. The page of another opens with what came out, not
+with columns: Dagster shows `dagster/column_schema` above all that a materialization says."""
 
 
 def build_definitions(
@@ -62,8 +65,10 @@ def build_definitions(
             no_leakage,
             splits_are_filled,
             documents_arrive,
+            peoples_questions_found,
             figures_are_fresh,
             better_than_base,
+            became_champion,
         ],
         jobs=[
             dg.define_asset_job(INGEST, [*DOCUMENT_ASSETS], description="PDFs become questions."),
@@ -113,9 +118,10 @@ def _complete(spec: dg.AssetSpec, versions: Mapping[str, str]) -> dg.AssetSpec:
     """What holds for every asset: an owner, a code version, its table's columns."""
     name = spec.key.path[-1]
     table = GRAPH[name].table
+    columns = "dagster/column_schema" if name in COLUMNS_FIRST else "columns"
     metadata: dict[str, Any] = {
         "dagster/table_name": f"main.{table}",
-        "dagster/column_schema": _column_schema(table),
+        columns: _column_schema(table),
     }
     if spec.partitions_def is not None:
         metadata["partition_expr"] = "document_id"

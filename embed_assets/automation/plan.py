@@ -16,7 +16,7 @@ from embed_assets.automation.retraining import RetrainingPolicy, Untrained, at
 from embed_assets.documents.folder import FoundDocument, Loaded
 from embed_assets.graph import CORPUS_ASSETS, DOCUMENT_ASSETS, GRAPH
 from embed_assets.partitions import DOCUMENTS_PER_RUN
-from embed_assets.resources.ledger import LABELLED, UNPARTITIONED, Attempt, Cause, Records
+from embed_assets.resources.ledger import PEOPLES_ROWS, UNPARTITIONED, Attempt, Cause, Records
 
 INGEST = "ingest"
 """The job in which documents become questions."""
@@ -387,7 +387,7 @@ def _reason(asset: str, key: str, records: Records, policy: Policy) -> str | Non
     if known.code_version != policy.code_versions[asset]:
         parts = policy.code_version_parts.get(asset, {})
         others = {name for name, version in parts.items() if known.parts.get(name) != version}
-        return OTHER_QUESTIONS if others == {LABELLED} else OTHER_CODE
+        return OTHER_QUESTIONS if others == {PEOPLES_ROWS} else OTHER_CODE
     if GRAPH[asset].upstream and known.input_version != records.input_version(asset, key):
         return OTHER_INPUT
     return None

@@ -1,10 +1,9 @@
 """What `lineage` prints: of a version what made it, of a document what became of it."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from embed_assets.command.summary import listing
 from embed_assets.comparison.tracked import stored_promotion
 from embed_assets.comparison.verdict import (
     compared_in,
@@ -20,6 +19,9 @@ from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
 from embed_assets.training.document_lineage import document_lineage
 from embed_assets.training.lineage import version_lineage
+from embed_assets.wording import counted
+
+LISTED = 20
 
 
 def lineage_summary(settings: Settings, version: str | None) -> dict[str, Any]:
@@ -38,7 +40,7 @@ def _comparison(settings: Settings, record: Mapping[str, Any]) -> dict[str, Any]
     run_id = compared_in(warehouse, newest_model(warehouse, record["version"]))
     if run_id is None:
         return None
-    report = settings.reports / f"comparison-v{record['version']}.html"
+    report = settings.report(record["version"])
     promotion = None
     if record["mlflow_error"] is None:
         try:
@@ -120,8 +122,8 @@ def document_text(summary: Mapping[str, Any]) -> str:
     splits = Counter(map(_use, questions))
     counts = ", ".join(f"{count} {split}" for split, count in splits.most_common())
     lines = [
-        f"{summary['path']} ({summary['document_id']}): {summary['chunks']} chunks, "
-        f"{len(questions)} questions"
+        f"{summary['path']} ({summary['document_id']}): {counted(summary['chunks'], 'chunk')}, "
+        f"{counted(len(questions), 'question')}"
     ]
     if summary["forgotten"]:
         lines.append(f"Forgotten on {summary['forgotten_at'][:10]}.")
@@ -131,7 +133,7 @@ def document_text(summary: Mapping[str, Any]) -> str:
     if summary["held_out"]:
         lines.append("It is held out: its questions test, and no version learns from it.")
     learned = [_learned_line(row) for row in summary["versions"]]
-    lines += ["", *(listing("Learned by", learned) or ["No version has learned from it."])]
+    lines += ["", *(_listing("Learned by", learned) or ["No version has learned from it."])]
     if summary["mlflow_error"]:
         lines.append(summary["mlflow_error"])
     if figures:
@@ -139,8 +141,16 @@ def document_text(summary: Mapping[str, Any]) -> str:
         asked = figures[0]["questions"]
         lines += ["", f"NDCG@10 over the {asked} test questions about it: {scores}"]
     if questions:
-        lines += ["", *listing(f"Questions ({counts})", list(map(_question_line, questions)))]
+        lines += ["", *_listing(f"Questions ({counts})", list(map(_question_line, questions)))]
     return "\n".join(lines)
+
+
+def _listing(title: str, rows: Sequence[str]) -> list[str]:
+    """A title and the first rows under it; nothing without rows."""
+    if not rows:
+        return []
+    more = [f"  … and {len(rows) - LISTED:,} more (--json has all)"] if len(rows) > LISTED else []
+    return [f"{title}:", *(f"  {row}" for row in rows[:LISTED]), *more]
 
 
 def _use(question: Mapping[str, Any]) -> str:

@@ -27,6 +27,7 @@ from embed_assets.command.pipeline import prepare_home
 from embed_assets.errors import ProjectError, SettingsError
 from embed_assets.machine import Machine, processes_with, this_machine
 from embed_assets.resources.pages import UI_VARIABLE as DAGSTER_UI_VARIABLE
+from embed_assets.resources.pages import graph_path
 from embed_assets.resources.tracking import UI_VARIABLE, Tracking, without_password
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
@@ -73,17 +74,19 @@ def serve(
             for name, (_, url) in commands.items():
                 _wait(name, url, processes[name], settings)
             dagster_url, runs_url = commands["Dagster"][1], f"{mlflow_url}/{_runs_link(tracking)}"
+            graph = f"{dagster_url}{graph_path()}"
             os.pwrite(lock, dagster_url.encode(), 0)
             on = f"\nSensors  {', '.join(SENSORS)} watch {settings.pdfs}" if settings.watch else ""
             emit(
                 {
                     "dagster": dagster_url,
+                    "graph": graph,
                     "mlflow": mlflow_url,
                     "mlflow_runs": runs_url,
                     "watching": settings.watch,
                 },
-                f"Dagster  {dagster_url}\nMLflow   {runs_url}\nState    {settings.home}{on}\n"
-                "Ctrl-C stops both.",
+                f"Dagster  {dagster_url}\nMLflow   {runs_url}\nGraph    {graph}\n"
+                f"State    {settings.home}{on}\nCtrl-C stops both.",
             )
             _stay(settings, processes)
 

@@ -1,7 +1,6 @@
 """comparison: base and baselines beside tuned, the report, and the champion in the registry."""
 
 from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -16,8 +15,12 @@ from embed_assets.comparison.promotion import Evidence, Promotion, promote
 from embed_assets.comparison.tables import (
     baselines_table,
     charts,
+    conditions_list,
     conditions_table,
+    figures,
+    headline_bars,
     headline_table,
+    result_line,
 )
 from embed_assets.comparison.tracked import (
     log_comparison,
@@ -34,6 +37,7 @@ from embed_assets.comparison.verdict import (
 )
 from embed_assets.errors import ProjectError
 from embed_assets.evaluation.baselines import compares_champion, lasting_baselines, unscored
+from embed_assets.evaluation.scoring import figure_count
 from embed_assets.models.card import model_card
 from embed_assets.models.embeddings import CachedEncoder, forget_embeddings
 from embed_assets.models.names import is_version
@@ -51,7 +55,7 @@ from embed_assets.resources.warehouse import Warehouse, digest
 from embed_assets.settings import Settings
 
 COMPARISON_VERSION = "4"
-CHECKS = ("better_than_base",)
+CHECKS = ("better_than_base", "became_champion")
 """Of comparison."""
 
 
@@ -62,22 +66,25 @@ def comparison(
     tracking: Tracking,
     settings: dg.ResourceParam[Settings],
 ) -> dg.MaterializeResult:
-    """Whether the fine-tuned model retrieves better than its base and the baselines."""
+    """Whether the newest version is better than its base and the champion, and what became of it.
+
+    Look at result and chart, then open the report. Plots show the quality version by version.
+    """
     with materializing(context, warehouse, tracking, checks=CHECKS) as making:
         warehouse = making.warehouse
         model = newest_model(warehouse)
         version = model["version"]
         before = champion_before(tracking, version)
-        figures = measure_models(warehouse, settings, model, before, making.run_id)
-        result, failed = figures.result, figures.failed
-        log_to_training(model, figures, before, context.log.warning)
+        measured = measure_models(warehouse, settings, model, before, making.run_id)
+        result, failed = measured.result, measured.failed
+        log_to_training(model, measured, before, context.log.warning)
         evidence = Evidence(
             result,
             champion=before,
             champion_now=champion_before(tracking, version),
             failed=failed,
-            losses=figures.losses,
-            general=figures.general,
+            losses=measured.losses,
+            general=measured.general,
             leaks=find_leaks(warehouse).count,
             withdrawn=why_withdrawn(warehouse, tracking, version),
         )
@@ -86,17 +93,27 @@ def comparison(
         # Afterwards, since the report says what became of the version. Killed in between, the
         # comparison is made again, and promotes as it did.
         compared_in = ComparedIn(making.run_id, context.run.run_id)
-        report = write_report(warehouse, settings, tracking, figures, promotion, compared_in)
+        report = write_report(warehouse, settings, tracking, measured, promotion, compared_in)
         drawn = charts(result)
-        log_comparison(making.run_id, model, figures, before, report, drawn)
+        log_comparison(making.run_id, model, measured, before, report, drawn)
         said = log_sentences(tracking, making.run_id, result, promotion)
         with making.storing(incomplete=unscored(failed)) as transaction:
             store_comparison(transaction, result, making.run_id)
         rewrite_card(settings, version, result, context.log.warning)
         _describe(context, settings, tracking, version)
     _tell(context, before, failed, said)
-    _forget_replaced(warehouse, settings, {version, before, champion_version(tracking)})
-    return making.result(**_metadata(result, failed, promotion, report, drawn))
+    champion = champion_version(tracking)
+    _forget_replaced(warehouse, settings, {version, before, champion})
+    return making.result(
+        result=result_line(result, promotion, champion),
+        chart=dg.MetadataValue.md(headline_bars(result, version)),
+        **_metadata(result, failed, promotion),
+        report=_link("Open it", tracking.artifact_url(making.run_id, report.name)),
+        report_file=report.relative_to(settings.home).as_posix(),
+        **{name: round(figure, 4) for name, figure in figures(result, before).items()},
+        **{"dagster/row_count": figure_count(warehouse, making.run_id)},
+        **{name: dg.MetadataValue.md(to_markdown(name, png)) for name, png in drawn.items()},
+    )
 
 
 def _describe(
@@ -127,25 +144,23 @@ def _tell(
 
 
 def _metadata(
-    result: Comparison,
-    failed: Mapping[str, str],
-    promotion: Promotion,
-    report: Path,
-    drawn: Mapping[str, bytes],
+    result: Comparison, failed: Mapping[str, str], promotion: Promotion
 ) -> dict[str, Any]:
-    """What the UI shows of a comparison."""
+    """What the UI says of a comparison, the most important first."""
     against = "\n".join(f"- {sentence}" for sentence in reservations(result.against))
     return {
         "verdict": verdict_sentence(headline_row(result.against)),
         **({"reservations": dg.MetadataValue.md(against)} if against else {}),
         "promotion": promotion.said,
-        "conditions": dg.MetadataValue.md(conditions_table(promotion.conditions)),
-        "report": dg.MetadataValue.path(report),
-        "dagster/row_count": result.scores.height,
-        "table": dg.MetadataValue.md(headline_table(result)),
-        "baselines": dg.MetadataValue.md(baselines_table(result, failed)),
-        **{name: dg.MetadataValue.md(to_markdown(name, png)) for name, png in drawn.items()},
+        "by_dimension": dg.MetadataValue.md(headline_table(result)),
+        "beside_other_models": dg.MetadataValue.md(baselines_table(result, failed)),
+        "conditions": dg.MetadataValue.md(conditions_list(promotion.conditions)),
+        "conditions_in_figures": dg.MetadataValue.md(conditions_table(promotion.conditions)),
     }
+
+
+def _link(words: str, address: str) -> dg.MarkdownMetadataValue:
+    return dg.MetadataValue.md(f"[{words}]({address})")
 
 
 def _forget_replaced(

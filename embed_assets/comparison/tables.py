@@ -2,56 +2,93 @@
 
 from collections.abc import Mapping, Sequence
 
-from embed_assets.charts import to_png
+from embed_assets.charts import bars_in_markdown, to_png
 from embed_assets.comparison.plots import (
     composition_chart,
     models_chart,
     quality_kept_chart,
     ranking_chart,
 )
-from embed_assets.comparison.promotion import Condition
-from embed_assets.comparison.report import format_p_value
-from embed_assets.comparison.verdict import (
-    Comparison,
-    full_size,
-)
+from embed_assets.comparison.promotion import Condition, Promotion, champion_name
+from embed_assets.comparison.verdict import Comparison, full_size
+from embed_assets.wording import signed_percent
+
+
+def result_line(result: Comparison, promotion: Promotion, champion: str | None) -> str:
+    """What came out, as short as it goes: `v2 +5.1 %, promoted`.
+
+    champion: the version that is champion now, if any.
+    """
+    version = f"v{promotion.version}"
+    change = figures(result, None).get("change_percent")
+    gained = version if change is None else f"{version} {signed_percent(change)}"
+    if promotion.promoted:
+        return f"{gained}, promoted"
+    why = "; ".join(row.objection for row in promotion.conditions if not row.holds)
+    if champion == promotion.version:
+        return f"{gained}, stays champion, though {why}"
+    kept = f"kept v{champion}" if champion else "not promoted"
+    return f"{gained}, {kept}, because {why}"
+
+
+def figures(result: Comparison, before: str | None) -> dict[str, float]:
+    """NDCG@10 on the headline split at full size, by name: Dagster draws each over the versions.
+
+    before: version that was champion before the tuned one, if any.
+    """
+    row = result.headline
+    found = {"ndcg_at_10_base": row["base"], "ndcg_at_10_tuned": row["tuned"]}
+    champion = result.headline_against(champion_name(before)) if before else None
+    if champion:
+        found["ndcg_at_10_champion"] = champion["score"]
+    if row["base"]:
+        found["change_percent"] = 100 * (row["tuned"] - row["base"]) / row["base"]
+    return found
+
+
+def headline_bars(result: Comparison, version: str) -> str:
+    """NDCG@10 of all models on the headline split, as a picture seen without a click."""
+    row, tuned = result.headline, f"v{version}"
+    others = full_size(result.baselines).filter(split=result.headline_split)
+    scores = {"base": row["base"], tuned: row["tuned"]}
+    scores |= dict(others.select("model", "score").iter_rows())
+    return bars_in_markdown(f"NDCG@10 on {result.headline_split}", scores, tuned)
 
 
 def headline_table(result: Comparison) -> str:
     """NDCG@10 of both models on the headline split, by dimension, as a markdown table.
 
-    The report has every split; in the UI a longer table is folded away.
+    The report has every split and the intervals: the UI cuts a wider table off, and folds away a
+    longer one.
     """
     lines = [
         f"NDCG@10 on {result.headline_split}",
         "",
-        "| dimension | base | tuned | change | 95 % interval | verdict |",
-        "| ---: | ---: | ---: | ---: | --- | --- |",
+        "| dimension | base | tuned | change | verdict |",
+        "| ---: | ---: | ---: | ---: | --- |",
     ]
     for row in result.significance.filter(split=result.headline_split).iter_rows(named=True):
         change = 100 * row["difference"] / row["base"] if row["base"] else None
         lines.append(
             f"| {row['dimension']} | {row['base']:.4f} | {row['tuned']:.4f} "
-            f"| {'–' if change is None else f'{change:+.1f} %'} "
-            f"| {row['low']:+.3f} … {row['high']:+.3f} | {row['verdict']} |"
+            f"| {'–' if change is None else f'{change:+.1f} %'} | {row['verdict']} |"
         )
     return "\n".join(lines)
 
 
 def baselines_table(result: Comparison, failed: Mapping[str, str]) -> str:
-    """NDCG@10 of base and baselines beside tuned on the headline split, as a markdown table."""
+    """NDCG@10 of base and baselines on the headline split, and what the tuned model gains on each,
+    as a markdown table.
+    """
     lines = [
         f"NDCG@10 on {result.headline_split}, each model at its full size",
         "",
-        "| model | dimensions | NDCG@10 | tuned | difference | 95 % interval | p | verdict |",
-        "| --- | ---: | ---: | ---: | ---: | --- | ---: | --- |",
+        "| model | NDCG@10 | tuned gains | verdict |",
+        "| --- | ---: | ---: | --- |",
     ]
     for row in full_size(result.against).filter(split=result.headline_split).iter_rows(named=True):
         lines.append(
-            f"| {row['model']} | {row['dimension'] or '–'} | {row['score']:.4f} "
-            f"| {row['tuned']:.4f} | {row['difference']:+.4f} "
-            f"| {row['low']:+.3f} … {row['high']:+.3f} "
-            f"| {format_p_value(row['p_value'])} | {row['verdict']} |"
+            f"| {row['model']} | {row['score']:.4f} | {row['difference']:+.4f} | {row['verdict']} |"
         )
     lines += [f"\n{called} could not be scored: {reason}" for called, reason in failed.items()]
     return "\n".join(lines)
@@ -70,8 +107,16 @@ def charts(result: Comparison) -> dict[str, bytes]:
     return {name: to_png(chart, scale=1.2) for name, chart in drawn.items()}
 
 
+def conditions_list(conditions: Sequence[Condition]) -> str:
+    """Which conditions of a promotion hold, in markdown; of those that don't, the figures too."""
+    return "\n".join(
+        f"- ✓ {row.what}" if row.holds else f"- **✗ {row.what}**: {row.figure}; limit {row.limit}"
+        for row in conditions
+    )
+
+
 def conditions_table(conditions: Sequence[Condition]) -> str:
-    """The conditions of a promotion as a markdown table."""
+    """The conditions of a promotion with all their figures as a markdown table."""
     lines = ["| condition | figure | limit | holds |", "| --- | --- | --- | --- |"]
     for row in conditions:
         cells = (row.what, row.figure, row.limit, "yes" if row.holds else "**no**")

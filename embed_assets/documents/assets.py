@@ -26,7 +26,10 @@ def raw_pdfs(
     warehouse: Warehouse,
     settings: dg.ResourceParam[Settings],
 ) -> dg.Output[Slices]:
-    """The bytes of each PDF in the folder, with its sha256."""
+    """Each PDF of the folder as it is, with its sha256.
+
+    A partition is one document; all that follows is made from these bytes.
+    """
     slices = load_documents(
         settings.pdfs,
         context.partition_keys,
@@ -49,7 +52,10 @@ def raw_pdfs(
 def parsed_markdown(
     context: dg.AssetExecutionContext, raw_pdfs: pl.DataFrame, pool: WorkerPool
 ) -> Slices:
-    """Markdown of every page, or why a document has none."""
+    """The text of each document as markdown, page by page.
+
+    A document's partition shows how its pages begin, or why it can't be read.
+    """
     slices = parse_documents(raw_pdfs, context.partition_keys, pool)
     warn_of_failures(context, slices)
     for key, reason in unreadable(slices.rows).items():
@@ -64,7 +70,10 @@ def chunks(
     warehouse: Warehouse,
     settings: dg.ResourceParam[Settings],
 ) -> pl.DataFrame:
-    """Texts that fit the embedding model, with their headings and pages."""
+    """Passages that fit the embedding model, with their headings and pages: what a search finds.
+
+    A document's partition shows the first of them.
+    """
     card = model_card(settings)
     paths = warehouse.paths(context.partition_keys)
     names = {key: PurePosixPath(path).name for key, path in paths.items()}

@@ -17,6 +17,8 @@ from embed_assets.evaluation.retrieval import Evaluation
 from embed_assets.evaluation.scoring import (
     EVALUATION_VERSION,
     RetrievalTask,
+    figure_count,
+    full_ndcg,
     measured,
     ndcg_by_model,
     ndcg_table,
@@ -26,11 +28,15 @@ from embed_assets.evaluation.tracked import log_evaluation, log_task, log_task_d
 from embed_assets.models.card import model_card
 from embed_assets.models.embeddings import CachedEncoder
 from embed_assets.models.identity import model_shape
+from embed_assets.pairs.splits import LABELLED, SEEN, UNSEEN
 from embed_assets.partitions import asset
 from embed_assets.resources.materializing import materializing
 from embed_assets.resources.tracking import Tracking
 from embed_assets.resources.warehouse import Warehouse, digest
 from embed_assets.settings import Settings
+
+SHORT_NAMES = {LABELLED: "people", UNSEEN: "unseen", SEEN: "seen"}
+"""Of the splits that test, where there is little room."""
 
 
 @asset("base_eval", kinds={"huggingface", "mlflow", "duckdb"})
@@ -40,7 +46,10 @@ def base_eval(
     tracking: Tracking,
     settings: dg.ResourceParam[Settings],
 ) -> dg.MaterializeResult:
-    """What the base model and the baselines retrieve for every held-out question."""
+    """How well the base model and the baselines find the right chunks before any training.
+
+    Each question that tests is searched for among all chunks; 1 is perfect.
+    """
     import mlflow
 
     with materializing(context, warehouse, tracking, Path(settings.model).name) as making:
@@ -60,19 +69,28 @@ def base_eval(
             pass
     for line in reasons(failed):
         context.log.warning(f"A baseline could not be scored and is left out. {line}")
-    return making.result(**_metadata(task, base, beside), **_failed(failed))
+    return making.result(
+        **_metadata(task, base, beside),
+        **_failed(failed),
+        **{"dagster/row_count": figure_count(warehouse, making.run_id)},
+    )
 
 
 def _metadata(
     task: RetrievalTask, base: Evaluation, beside: Mapping[str, Evaluation]
 ) -> dict[str, Any]:
     """What the UI shows of the base model and the baselines beside it."""
+    full = full_ndcg(base.scores)
     return {
-        "dagster/row_count": base.scores.height,
-        "questions": task.questions.height,
-        "corpus": task.corpus.height,
-        "ndcg_at_10": dg.MetadataValue.md(ndcg_table(base.scores)),
-        "ndcg_at_10_by_model": dg.MetadataValue.md(ndcg_by_model({"base": base, **beside})),
+        "by_model": dg.MetadataValue.md(ndcg_by_model({"base": base, **beside})),
+        "by_dimension": dg.MetadataValue.md(ndcg_table(base.scores)),
+        **{
+            f"ndcg_at_10_{short}": round(full[split], 4)
+            for split, short in SHORT_NAMES.items()
+            if split in full
+        },
+        "questions_asked": task.questions.height,
+        "chunks_searched": task.corpus.height,
     }
 
 

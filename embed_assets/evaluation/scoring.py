@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import Any
 
 import polars as pl
 
@@ -214,6 +213,12 @@ def _read_back(
     )
 
 
+def figure_count(warehouse: Warehouse, run_id: str) -> int:
+    """How many rows of evaluation_results are of an MLflow run."""
+    sql = "SELECT count(*) FROM evaluation_results WHERE run_id = ?"
+    return warehouse.read(sql, [run_id]).item()
+
+
 def mlflow_metrics(scores: pl.DataFrame) -> dict[str, float]:
     """Figures by their name in MLflow."""
     return {
@@ -228,22 +233,23 @@ def ndcg_table(scores: pl.DataFrame) -> str:
     """NDCG@10 by split and dimension as a markdown table."""
     largest_first = scores.filter(metric="ndcg").sort("dimension", descending=True)
     by_dimension = largest_first.group_by("dimension", maintain_order=True)
-    rows = {d: dict(row.select("split", "score").iter_rows()) for (d,), row in by_dimension}
-    return _table_by_split("| dimension |", "| ---: |", rows)
+    return _table_by_split(
+        {str(d): dict(rows.select("split", "score").iter_rows()) for (d,), rows in by_dimension}
+    )
 
 
 def ndcg_by_model(evaluations: Mapping[str, Evaluation]) -> str:
     """NDCG@10 of models at their full size, by split, as a markdown table."""
-    rows = {model: full_ndcg(found.scores) for model, found in evaluations.items()}
-    return _table_by_split("| model |", "| --- |", rows)
+    return _table_by_split({model: full_ndcg(found.scores) for model, found in evaluations.items()})
 
 
-def _table_by_split(title: str, mark: str, rows: Mapping[Any, Mapping[str, float]]) -> str:
-    """A markdown table with a column for each split. title, mark: how its first column begins."""
-    splits = sorted({split for row in rows.values() for split in row})
-    lines = [title + "".join(f" {split} |" for split in splits), mark + " ---: |" * len(splits)]
-    for name, row in rows.items():
-        lines.append(f"| {name} |" + "".join(f" {row[split]:.4f} |" for split in splits))
+def _table_by_split(columns: Mapping[str, Mapping[str, float]]) -> str:
+    """A markdown table with a row for each split. columns: score by split."""
+    splits = sorted({split for scores in columns.values() for split in scores})
+    lines = ["| split |" + "".join(f" {name} |" for name in columns)]
+    lines.append("| --- |" + " ---: |" * len(columns))
+    for split in splits:
+        lines.append(f"| {split} |" + "".join(f" {row[split]:.4f} |" for row in columns.values()))
     return "\n".join(lines)
 
 

@@ -17,21 +17,23 @@ from embed_assets.pairs.selection import Pairs, corpus_filter, make_pairs
 from embed_assets.pairs.splits import SPLITS, TRAIN, check_enough
 from embed_assets.partitions import asset
 from embed_assets.questions.filters.names import CORPUS_FILTERS, NEED_EMBEDDINGS, enabled_filters
-from embed_assets.questions.funnel import funnel, funnel_chart
+from embed_assets.questions.funnel import funnel_chart, funnel_lines, funnels
 from embed_assets.questions.labelled.files import read_labelled
-from embed_assets.questions.labelled.report import (
-    markdown_table,
-    match_table,
-    report_matches,
-    unmatched,
-)
-from embed_assets.resources.ledger import LABELLED, data_version
+from embed_assets.questions.labelled.report import match_table, report_matches, unmatched
+from embed_assets.resources.ledger import PEOPLES_ROWS, data_version
 from embed_assets.resources.materializing import Materializing, materializing
+from embed_assets.resources.previews import shown_as_table
 from embed_assets.resources.warehouse import Warehouse, digest
 from embed_assets.settings import Settings
 
 PAIRS_VERSION = "6"
-CHECKS = ("no_leakage", "splits_are_filled", "documents_arrive", "figures_are_fresh")
+CHECKS = (
+    "no_leakage",
+    "splits_are_filled",
+    "documents_arrive",
+    "peoples_questions_found",
+    "figures_are_fresh",
+)
 """Of training_pairs."""
 
 
@@ -41,7 +43,10 @@ def training_pairs(
     warehouse: Warehouse,
     settings: dg.ResourceParam[Settings],
 ) -> dg.MaterializeResult:
-    """(anchor, positive) pairs and test questions, in splits that never move."""
+    """Questions with the chunk that answers each, divided into what trains, chooses and tests.
+
+    They are made from all documents together, and stay in their splits. Look at the checks first.
+    """
     with materializing(context, warehouse, checks=CHECKS) as making:
         warehouse = making.warehouse
         since = unpaired_since(warehouse)
@@ -83,27 +88,23 @@ def _store(
 def _metadata(warehouse: Warehouse, pairs: pl.DataFrame, report: pl.DataFrame) -> dict[str, Any]:
     """What the UI shows of the pairs. report: as `report_matches` gives it."""
     counts = Counter(pairs["split"])
-    failed = unmatched(report).height
+    without = unmatched(report).height
+    stages = funnels(
+        warehouse.read("SELECT kind, status FROM synthetic_questions WHERE question <> ''")
+    )
     examples = pairs.filter(split=TRAIN).head(8).select("anchor", "positive")
     return {
         "dagster/row_count": pairs.height,
         **{split: counts[split] for split in SPLITS},
-        "labelled_came": report.height,
-        "labelled_matched": report.height - failed,
-        "labelled_failed": failed,
-        "labelled_matches": dg.MetadataValue.md(match_table(report)),
-        "funnel": dg.MetadataValue.md(_funnel(warehouse)),
-        "preview": dg.MetadataValue.md(markdown_table(examples)),
+        "peoples_questions": report.height,
+        "peoples_questions_unused": without,
+        "funnel": dg.MetadataValue.md("\n\n".join(funnel_lines(stages))),
+        "preview": shown_as_table(examples),
+        "funnel_chart": dg.MetadataValue.md(
+            to_markdown("funnel", to_png(funnel_chart(stages), scale=1.0))
+        ),
+        "matches": dg.MetadataValue.md(match_table(report)),
     }
-
-
-def _funnel(warehouse: Warehouse) -> str:
-    """What became of every question, as a chart and a line for those who can't see it."""
-    rows = warehouse.read("SELECT status FROM synthetic_questions WHERE question <> ''")
-    stages = funnel(rows["status"])
-    counts = stages.select("stage", "remaining").iter_rows()
-    steps = ", ".join(f"{stage} {count:,}" for stage, count in counts)
-    return f"{to_markdown('funnel', to_png(funnel_chart(stages), scale=1.0))}\n\n{steps}"
 
 
 def code_versions(settings: Settings) -> dict[str, str]:
@@ -116,7 +117,7 @@ def code_versions(settings: Settings) -> dict[str, str]:
 def code_version_parts(settings: Settings) -> dict[str, str]:
     """What the code version consists of, by name."""
     rows = read_labelled(settings.labelled_files, settings.labelled_purpose)
-    return {"rules": f"{PAIRS_VERSION}, {_rules(settings, None)}", LABELLED: digest(rows)}
+    return {"rules": f"{PAIRS_VERSION}, {_rules(settings, None)}", PEOPLES_ROWS: digest(rows)}
 
 
 def _rules(settings: Settings, labelled: object) -> str:

@@ -4,7 +4,9 @@ import dagster as dg
 
 from embed_assets.pairs.arrivals import missing_downstream
 from embed_assets.pairs.leakage import find_leaks
-from embed_assets.resources.checking import Finding, check_result, markdown_list
+from embed_assets.questions.labelled.report import report_matches, unmatched, why_unmatched
+from embed_assets.resources.checking import LISTED, Finding, check_result, markdown_list
+from embed_assets.resources.previews import shown_as_table
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
 
@@ -55,4 +57,40 @@ def _missing(warehouse: Warehouse, settings: Settings) -> Finding:
         not lines,
         f"{len(lines)} documents with text are missing." if lines else "All documents are there.",
         {"missing": len(lines), **({"documents": markdown_list(lines)} if lines else {})},
+    )
+
+
+@dg.asset_check(
+    asset="training_pairs",
+    description="Every question that people wrote has its evidence in the PDFs. One without it "
+    "neither trains nor tests.",
+)
+def peoples_questions_found(
+    warehouse: Warehouse, settings: dg.ResourceParam[Settings]
+) -> dg.AssetCheckResult:
+    """Questions that can't be used are listed, each with why and what to do."""
+    return check_result(lambda: _without_evidence(warehouse, settings))
+
+
+def _without_evidence(warehouse: Warehouse, settings: Settings) -> Finding:
+    report = report_matches(settings, warehouse)
+    lost = unmatched(report)
+    if report.is_empty():
+        return Finding(True, "There are no questions that people wrote.")
+    if lost.is_empty():
+        return Finding(True, f"All {report.height} questions that people wrote can be used.")
+    reasons = why_unmatched(lost)
+    return Finding(
+        False,
+        f"{lost.height} of {report.height} questions that people wrote can't be used: "
+        + ", ".join(f"{n} {reason}" for reason, n, _ in reasons.iter_rows())
+        + ".",
+        {
+            "questions": report.height,
+            "unused": lost.height,
+            "reasons": shown_as_table(reasons),
+            "without_evidence": shown_as_table(
+                lost.head(LISTED).select("question", "file_name", "source", why="reason")
+            ),
+        },
     )

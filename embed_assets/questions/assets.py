@@ -1,21 +1,24 @@
 """synthetic_questions: what the generator makes, beside what people wrote."""
 
-from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import dagster as dg
 import polars as pl
 
 from embed_assets.partitions import asset
 from embed_assets.questions.generation import generate_questions, generator_version
+from embed_assets.questions.labelled.evidence import LABELLED
 from embed_assets.questions.labelled.evidence import VERSION as LABELLED_VERSION
 from embed_assets.questions.labelled.files import read_labelled
 from embed_assets.questions.labelled.moves import read_moved
+from embed_assets.questions.preview import dropped_questions, first_questions
 from embed_assets.questions.statuses import CORPUS_WIDE, FAILED, KEPT, NOT_ASKED
 from embed_assets.questions.written.openai import cost
 from embed_assets.questions.written.writing import Writing
 from embed_assets.resources.answers import AnswerStore
-from embed_assets.resources.ledger import LABELLED, Cause, Failure, Slices
+from embed_assets.resources.ledger import PEOPLES_ROWS, Cause, Failure, Slices
+from embed_assets.resources.previews import shown_as_table
 from embed_assets.resources.run_tags import BUDGET_TAG
 from embed_assets.resources.warehouse import Warehouse, digest
 from embed_assets.settings import Settings
@@ -32,7 +35,10 @@ def synthetic_questions(
     answers: AnswerStore,
     settings: dg.ResourceParam[Settings],
 ) -> Slices:
-    """Questions that each chunk answers: made by the generator, or imported from people's files."""
+    """Questions that each chunk answers: generated, or read from people's files.
+
+    A document's partition shows some with their chunks, and why others are not kept.
+    """
     labelled = read_moved(settings, warehouse)
     paths = warehouse.paths(context.partition_keys)
     tags = context.run.tags
@@ -44,8 +50,9 @@ def synthetic_questions(
     for line in _dropped(questions):
         context.log.warning(line)
     for key in context.partition_keys:
-        counts = _counts(questions.filter(pl.col("document_id") == key), settings)
-        context.add_asset_metadata(counts, partition_key=key)
+        of_document = pl.col("document_id") == key
+        shown = _shown(questions.filter(of_document), chunks.filter(of_document), settings)
+        context.add_asset_metadata(shown, partition_key=key)
     return Slices(questions, incomplete=unanswered(questions), parts=code_version_parts(settings))
 
 
@@ -97,11 +104,19 @@ def _dropped(questions: pl.DataFrame) -> list[str]:
     return lines
 
 
-def _counts(questions: pl.DataFrame, settings: Settings) -> dict[str, int | float]:
-    """How many questions there are of each status, and what they took, whenever that was."""
-    counts: dict[str, int | float] = {
-        f"questions_{status.lower()}": n
-        for status, n in sorted(Counter(questions["status"]).items())
+def _shown(questions: pl.DataFrame, chunks: pl.DataFrame, settings: Settings) -> dict[str, Any]:
+    """How many of a document's questions are kept, the first of them, and what they took.
+
+    What they took counts whenever that was.
+    """
+    asked = questions.filter(pl.col("question") != "")
+    others = dropped_questions(questions["status"])
+    counts: dict[str, Any] = {
+        "questions_kept": asked.filter(status=KEPT).height,
+        "questions_by_people": asked.filter(kind=LABELLED).height,
+        "questions_not_kept": others["questions"].sum(),
+        **({"why_not_kept": shown_as_table(others)} if others.height else {}),
+        "preview": shown_as_table(first_questions(asked, chunks)),
     }
     read, written = (int(questions[f"{name}_tokens"].sum()) for name in ("input", "output"))
     if read or written:
@@ -114,7 +129,7 @@ def _counts(questions: pl.DataFrame, settings: Settings) -> dict[str, int | floa
 def code_versions(settings: Settings) -> dict[str, str]:
     """Version of the generator and of the files of people's questions."""
     parts = code_version_parts(settings)
-    version, labelled = parts["generator"], parts[LABELLED]
+    version, labelled = parts["generator"], parts[PEOPLES_ROWS]
     return {
         "synthetic_questions": f"{version}, {LABELLED_VERSION} {labelled}" if labelled else version
     }
@@ -123,4 +138,4 @@ def code_versions(settings: Settings) -> dict[str, str]:
 def code_version_parts(settings: Settings) -> dict[str, str]:
     """What the code version consists of, by name: a person is told which of it has changed."""
     rows = read_labelled(settings.labelled_files, settings.labelled_purpose)
-    return {"generator": generator_version(settings), LABELLED: digest(rows) if rows else ""}
+    return {"generator": generator_version(settings), PEOPLES_ROWS: digest(rows) if rows else ""}

@@ -10,11 +10,12 @@ import polars as pl
 
 from embed_assets.charts import BLUE, GREY, INK, dress
 from embed_assets.questions import statuses as status
+from embed_assets.questions.labelled.evidence import LABELLED
 
 if TYPE_CHECKING:
     import altair as alt
 
-GENERATED, KEPT = "generated", "kept"
+GENERATED, ASKED, KEPT = "generated", "asked by people", "kept"
 
 REASONS: Mapping[str, str] = {
     status.NOT_ASKED: "not asked",
@@ -34,17 +35,31 @@ REASONS: Mapping[str, str] = {
 """What each status but KEPT is called in the chart, in the order in which questions are dropped."""
 
 
-def funnel(statuses: Iterable[str]) -> pl.DataFrame:
+def funnels(questions: pl.DataFrame) -> pl.DataFrame:
+    """`funnel` of the questions that were generated, then of those that people asked, if any.
+
+    questions: kind, status. Returns the columns of `funnel`, and origin: GENERATED or ASKED.
+    """
+    by_people = pl.col("kind") == LABELLED
+    parts = {GENERATED: questions.filter(~by_people), ASKED: questions.filter(by_people)}
+    return pl.concat(
+        funnel(part["status"], origin).with_columns(origin=pl.lit(origin))
+        for origin, part in parts.items()
+        if part.height or origin == GENERATED
+    )
+
+
+def funnel(statuses: Iterable[str], origin: str = GENERATED) -> pl.DataFrame:
     """How many questions each reason dropped, and how many remained after it.
 
-    statuses: one per question. Returns stage, remaining, dropped: `generated` first, then every
+    statuses: one per question. Returns stage, remaining, dropped: the origin first, then every
     reason that dropped any, in order, and `kept` last. A status that this module doesn't know
     stands under its own name before `kept`, so that the figures always add up.
     """
     counts = Counter(statuses)
     unknown = sorted(set(counts) - set(REASONS) - {status.KEPT})
     remaining = counts.total()
-    rows = [(GENERATED, remaining, 0)]
+    rows = [(origin, remaining, 0)]
     for reason in (*REASONS, *unknown):
         if counts[reason]:
             remaining -= counts[reason]
@@ -54,12 +69,12 @@ def funnel(statuses: Iterable[str]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=schema, orient="row")
 
 
-def funnel_chart(stages: pl.DataFrame) -> alt.LayerChart:
-    """Horizontal bars, a stage of `funnel` each: what remains and what was dropped, in figures."""
+def funnel_chart(stages: pl.DataFrame) -> alt.FacetChart:
+    """Horizontal bars, a stage of `funnels` each: what remains and what was dropped, in figures."""
     import altair as alt
 
     y = alt.Y("stage:N", sort=stages["stage"].to_list(), title=None, axis=alt.Axis(labelLimit=0))
-    chart = alt.Chart(stages)
+    chart = alt.Chart()
     bars = (
         chart.transform_fold(["remaining", "dropped"], as_=["group", "questions"])
         .mark_bar(height={"band": 0.72})
@@ -84,5 +99,18 @@ def funnel_chart(stages: pl.DataFrame) -> alt.LayerChart:
         .mark_text(align="left", dx=5, fontSize=11, color=INK)
         .encode(x="end:Q", y=y, text="count:N")
     )
-    layers = alt.layer(bars, counts).properties(width=620, height=alt.Step(26))
-    return dress(layers, "From generated to kept questions", "what dropped how many")
+    layers = alt.layer(bars, counts, data=stages).properties(width=620, height=alt.Step(26))
+    by_origin = layers.facet(
+        row=alt.Row(
+            "origin:N", sort=[GENERATED, ASKED], title=None, header=alt.Header(labels=False)
+        )
+    ).resolve_scale(x="independent", y="independent")
+    return dress(by_origin, "From all questions to those kept", "what dropped how many")
+
+
+def funnel_lines(stages: pl.DataFrame) -> list[str]:
+    """A line for each origin in `funnels`: its stages with what remained."""
+    return [
+        ", ".join(f"{stage} {n:,}" for stage, n in part.select("stage", "remaining").iter_rows())
+        for part in stages.partition_by("origin", maintain_order=True)
+    ]

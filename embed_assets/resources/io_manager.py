@@ -32,6 +32,7 @@ from embed_assets.resources.ledger import (
     write_tried,
 )
 from embed_assets.resources.openlineage import Made, Making, versions_together
+from embed_assets.resources.previews import shown_of_slice
 from embed_assets.resources.run_tags import BUDGET_TAG
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.tables import COLUMN_SOURCES, TABLES
@@ -169,13 +170,15 @@ class _DocumentsIOManager(DbIOManager):
         step = context.step_context
         for key, part in parts.items():
             step.add_asset_metadata(
-                {"dagster/partition_row_count": part.height},
+                {
+                    **shown_of_slice(asset, key, part),
+                    "dagster/partition_row_count": part.height,
+                    "dagster/table_name": f"main.{asset}",
+                },
                 asset_key=context.asset_key,
                 partition_key=key,
             )
-        context.add_output_metadata(
-            {"dagster/table_name": f"main.{asset}", **column_lineage(asset)}
-        )
+        context.add_output_metadata(column_lineage(asset))
 
 
 def _check_made(records: Records, upstream: str, keys: Sequence[str]) -> None:

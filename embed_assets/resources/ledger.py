@@ -21,7 +21,7 @@ from embed_assets.tables import TABLES
 UNPARTITIONED = ""
 Slice = tuple[str, str]
 """An asset and a document_id; UNPARTITIONED stands for no document."""
-LABELLED = "labelled"
+PEOPLES_ROWS = "labelled"
 """Part of a code version: the rows of people's files of questions."""
 
 

@@ -71,11 +71,11 @@ class Materializing:
                 self._write_attempt(transaction, incomplete)
 
     def result(self, **metadata: Any) -> dg.MaterializeResult:
-        """The materialization for Dagster, linked to the MLflow run."""
+        """The materialization for Dagster: the metadata in its order, then the MLflow run."""
         links = self.tracking.metadata(self.run_id) if self.tracking else {}
         return dg.MaterializeResult(
             data_version=dg.DataVersion(self.data_version),
-            metadata={**links, **column_lineage(self.asset), **metadata},
+            metadata={**metadata, **links, **column_lineage(self.asset)},
         )
 
     def record_failure(self, error: Exception) -> None:

@@ -1,6 +1,8 @@
-"""Addresses of Dagster's pages, for links from elsewhere."""
+"""Addresses of Dagster's pages, for links from elsewhere and within them."""
 
 import os
+
+from embed_assets.graph import GRAPH
 
 DEFAULT_UI = "http://127.0.0.1:3000"
 UI_VARIABLE = "EMBED_ASSETS_DAGSTER_UI"
@@ -26,6 +28,12 @@ def asset_path(asset: str, partition: str | None = None) -> str:
     """Likewise: page of an asset, or of one of its partitions."""
     chosen = f"?view=partitions&partition={partition}" if partition else ""
     return f"/assets/{asset}{chosen}"
+
+
+def graph_path() -> str:
+    """The graph with every group open: by itself Dagster opens it with all groups closed."""
+    stages = dict.fromkeys(asset.stage for asset in GRAPH.values())
+    return f"/asset-groups?expanded={','.join(f'global@global:{stage}' for stage in stages)}"
 
 
 def _server() -> str:

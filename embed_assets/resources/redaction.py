@@ -32,12 +32,14 @@ RUN = 8
 """Words in a row that two texts share only where one quotes the other, or both a third."""
 LEAST_WORDS, LEAST_CHARACTERS = 2, 12
 """Of a text that is shorter than RUN, and is looked for where it stands as a whole piece."""
-PREVIEWS = frozenset({"preview", "labelled_matches", "tested_and_trained"})
+PREVIEWS = frozenset(
+    {"preview", "matches", "labelled_matches", "tested_and_trained", "without_evidence"}
+)
 """Labels of metadata that quotes documents as they were at the time. It goes whatever it says:
-nobody knows any more what a PDF held before it changed.
+nobody knows any more what a PDF held before it changed. That on a partition quotes its document.
 """
-MARKDOWN = "md_str"
-"""Where Dagster keeps the text of metadata in markdown."""
+EMPTIED: Mapping[str, Any] = {"md_str": FORGOTTEN, "records": []}
+"""Where Dagster keeps what metadata in markdown and tables say, and what is left of it."""
 WHITE_SPACE, TAG = re.compile(r"\s"), re.compile(r"<[^<>]*>")
 QUOTE = re.compile(r"""["“”„«»‘`]|(?<!\w)['’]|['’](?!\w)""")
 """A quotation mark, and no apostrophe."""
@@ -135,17 +137,25 @@ class Traces:
         *cut, end = text.split(CUT)
         return CUT.join([*map(self._without_beginning, cut), end])
 
-    def _redact_value(self, value: Any) -> Any:
+    def _redact_value(self, value: Any, others: bool = False) -> Any:
+        """A value of JSON, redacted. others: whether the previews in it are of others."""
         if isinstance(value, str):
             return self.redact(value)
         if isinstance(value, list):
-            return [self._redact_value(item) for item in value]
+            return [self._redact_value(item, others) for item in value]
         if isinstance(value, dict):
+            others = others or self._is_of_another(value)
+            shown = value if others else _without_preview(value)
             return {
-                self.without_names(key): self._redact_value(item)
-                for key, item in _without_preview(value).items()
+                self.without_names(key): self._redact_value(item, others)
+                for key, item in shown.items()
             }
         return value
+
+    def _is_of_another(self, event: dict[str, Any]) -> bool:
+        """Whether an event of Dagster is of the partition of a document that stays."""
+        partition = event.get("partition")
+        return isinstance(partition, str) and partition.lower() not in self._places
 
     def _other_name(self, found: re.Match[str]) -> str:
         name = found[0]
@@ -244,7 +254,7 @@ def _without_preview(value: dict[str, Any]) -> dict[str, Any]:
 
 
 def _emptied(entry: dict[str, Any]) -> dict[str, Any]:
-    return entry | {MARKDOWN: FORGOTTEN} if MARKDOWN in entry else entry
+    return entry | {key: left for key, left in EMPTIED.items() if key in entry}
 
 
 def _forms(name: str) -> set[str]:

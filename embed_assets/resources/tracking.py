@@ -346,6 +346,11 @@ class Tracking(dg.ConfigurableResource):
             text += f"\n\n{_made_by(tags[DAGSTER_RUN], tags[DAGSTER_ASSET])}"
         client.set_tag(run_id, NOTE, text)
 
+    def artifact_url(self, run_id: str, path: str) -> str:
+        """Page of a run that shows one of its artifacts; a report opens in it."""
+        page, _, query = self.run_url(run_id).partition("?")
+        return f"{page}/artifacts/{path}?{query}"
+
     def metadata(self, run_id: str) -> dict[str, dg.MetadataValue]:
         """Metadata that links a Dagster materialization to its MLflow run."""
         return {

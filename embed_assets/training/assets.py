@@ -78,7 +78,10 @@ def finetuned_model(
     pipes: ProcessClient,
     settings: dg.ResourceParam[Settings],
 ) -> dg.MaterializeResult:
-    """The fine-tuned embedding model, registered in MLflow and as a plain folder."""
+    """The embedding model, fine-tuned on the pairs: a plain folder, and a version in MLflow.
+
+    Whether it is better, and is used, is said by comparison.
+    """
     with materializing(context, warehouse, tracking, Path(settings.model).name) as making:
         warehouse = making.warehouse
         settings = settings.changed(config.model_dump(exclude_none=True))

@@ -1,5 +1,6 @@
 """The champion: better than its base, not worse than the one before, and never its own rival."""
 
+import base64
 import json
 import shutil
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,9 @@ import polars as pl
 import pytest
 from mlflow.exceptions import MlflowException
 
+from embed_assets.charts import INLINE
 from embed_assets.comparison.assets import comparison
+from embed_assets.comparison.checks import became_champion
 from embed_assets.comparison.general import BASE, TUNED, GeneralFigures
 from embed_assets.comparison.promotion import Evidence, conditions, losses
 from embed_assets.comparison.tracked import stored_promotion
@@ -89,6 +92,10 @@ class Project:
             run_id="before",
             model=model,
         )
+
+    def report(self, metadata: Mapping[str, Any]) -> str:
+        """The report that a comparison wrote."""
+        return (self.settings.home / metadata["report_file"]).read_text(encoding="utf-8")
 
     def trained_in(self, version: str) -> str:
         """MLflow run that trained a version."""
@@ -196,7 +203,7 @@ def test_the_first_model_that_is_better_than_its_base_is_champion(project):
     assert champion(project) == "2"
     assert verdicts == {"base": "better", "bm25": "better"}
     assert metadata["promotion"].endswith("it is clearly better than the base model.")
-    assert "| bm25 |" in metadata["baselines"]
+    assert "| bm25 |" in metadata["beside_other_models"]
 
 
 def test_a_model_as_good_as_the_champion_replaces_it_and_is_never_compared_with_itself(project):
@@ -212,6 +219,59 @@ def test_a_model_as_good_as_the_champion_replaces_it_and_is_never_compared_with_
     again, verdicts = project.compare()
     assert (champion(project), verdicts) == ("2", expected)
     assert again["promotion"] == metadata["promotion"]
+
+
+def test_the_page_opens_with_what_came_out_and_a_chart_that_is_seen_without_a_click(project):
+    make_champion(project.tracking, "1", BY_TEST)
+    project.measure("v2", rank=1)
+    metadata, _ = project.compare()
+    assert metadata["result"] == "v2 +245.9 %, promoted"
+    assert list(metadata)[:2] == ["result", "chart"]
+    for seen in ("chart", "by_dimension", "beside_other_models", "conditions"):
+        assert len(metadata[seen]) < INLINE
+    drawn = base64.b64decode(metadata["chart"].partition("base64,")[2].removesuffix(")")).decode()
+    for bar in (">base<", ">v2<", ">bm25<", ">champion v1<", ">1.000<"):
+        assert bar in drawn
+    page = f"/runs/{metadata['mlflow_run_id']}/artifacts/comparison-v2.html?"
+    assert page in metadata["report"]
+
+
+def test_figures_are_numbers_that_dagster_draws_over_the_versions(project):
+    make_champion(project.tracking, "1", BY_TEST)
+    project.measure("v2", rank=4)
+    metadata, _ = project.compare()
+    figures = {name: metadata[name] for name in metadata if name.startswith("ndcg_at_10_")}
+    assert figures == {
+        "ndcg_at_10_base": 0.2891,
+        "ndcg_at_10_tuned": 0.4307,
+        "ndcg_at_10_champion": 1.0,
+    }
+    assert metadata["change_percent"] == pytest.approx(49.0, abs=0.1)
+    rows = project.warehouse.read(
+        "SELECT count(*) FROM evaluation_results WHERE run_id = ?", [metadata["mlflow_run_id"]]
+    )
+    assert metadata["dagster/row_count"] == rows.item() > 0
+
+
+def check_promotion(project: Project) -> dg.AssetCheckResult:
+    check: Any = became_champion
+    return check(project.warehouse, project.tracking, project.settings)
+
+
+def test_the_check_says_whether_the_newest_is_champion_today_and_why(project):
+    assert check_promotion(project).description == "No model has been compared yet."
+    make_champion(project.tracking, "1", BY_TEST)
+    project.measure("v2", rank=4)
+    metadata, _ = project.compare()
+    assert metadata["result"].startswith(
+        "v2 +49.0 %, kept v1, because it is clearly worse than version 1"
+    )
+    kept = check_promotion(project)
+    assert (kept.passed, kept.severity.value) == (False, "WARN")
+    assert str(kept.description).startswith("Version 1 is the champion. At the comparison: ")
+    assert "clearly worse than version 1" in str(kept.description)
+    make_champion(project.tracking, "2", BY_TEST)
+    assert check_promotion(project).passed
 
 
 def test_embeddings_stay_of_what_is_compared_or_named_and_of_no_other_version(project):
@@ -245,7 +305,7 @@ def test_a_model_clearly_worse_than_the_champion_is_not_promoted_though_it_beats
     assert champion(project) == "1"
     assert verdicts == {"base": "better", "bm25": "worse", "champion v1": "worse"}
     assert "clearly worse than version 1 (NDCG@10 0.431 against 1.000)" in metadata["promotion"]
-    page = Path(metadata["report"]).read_text(encoding="utf-8")
+    page = project.report(metadata)
     assert metadata["promotion"] in page
     assert f"/runs/{metadata['mlflow_run_id']}" in page
     assert [file.name for file in project.settings.reports.iterdir()] == ["comparison-v2.html"]
@@ -274,8 +334,8 @@ def test_a_champion_that_can_t_be_scored_is_not_beaten_and_it_is_said_why(projec
         f"version 1, the champion before it, could not be scored ({said}" in (metadata["promotion"])
     )
     assert metadata["promotion"].endswith("Version 1 stays champion.")
-    assert said in metadata["baselines"]
-    assert said in Path(metadata["report"]).read_text(encoding="utf-8")
+    assert said in metadata["beside_other_models"]
+    assert said in project.report(metadata)
 
 
 def test_a_model_that_wins_on_few_documents_alone_is_not_promoted(project):
@@ -432,7 +492,7 @@ def test_people_s_questions_that_are_too_few_leave_the_headline_to_those_that_ca
     project.measure("v2", rank=1)
     metadata, _ = project.compare(baselines="none")
     assert "better than the base model on 9 questions on other chunks" in metadata["verdict"]
-    assert "Too few questions written by people" in Path(metadata["report"]).read_text("utf-8")
+    assert "Too few questions written by people" in project.report(metadata)
     assert champion(project) == "2"
 
 
@@ -452,6 +512,9 @@ def test_a_champion_that_would_not_be_made_so_now_stays_until_a_person_decides(p
     assert metadata["promotion"] == (
         "Version 2 stays champion, but would not be made so now: "
         "it is not clearly better than the base model."
+    )
+    assert metadata["result"] == (
+        "v2 +0.0 %, stays champion, though it is not clearly better than the base model"
     )
 
 
@@ -504,7 +567,7 @@ def test_a_version_that_a_person_rolled_back_is_not_promoted_again_by_itself(pro
     metadata, _ = project.compare()
     assert champion(project) == "1"
     assert "ann@desk: it finds too little" in metadata["promotion"]
-    assert "| not withdrawn |" in metadata["conditions"]
+    assert "✗ not withdrawn" in metadata["conditions"]
 
 
 def test_the_version_that_was_judged_is_challenger_whether_it_is_promoted_or_not(project):

@@ -22,6 +22,8 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.wait import WebDriverWait
 
+from embed_assets.resources.pages import graph_path
+
 HOST = "127.0.0.1"
 STAGES = ("documents", "questions", "pairs", "evaluation", "training", "comparison")
 CHARTS = ("models", "composition", "ranking", "quality_kept")
@@ -90,7 +92,7 @@ def test_a_model_is_trained_and_judged_in_the_browser(
         servers(command, where, environment, tmp_path, free_port) as (dagster, mlflow),
         failures_shown(browser, tmp_path, home),
     ):
-        see_every_stage_in_the_lineage(screen, dagster)
+        see_every_asset_in_the_lineage(screen, dagster)
         parse_one_document_again(screen, dagster)
         train(screen, dagster)
         mlflow_run = read_the_verdict(screen, dagster, home)
@@ -131,10 +133,12 @@ def servers(
         )
     try:
         addresses = read_addresses(process, cwd)
+        graph = addresses.pop("Graph")
         assert addresses == {
             "Dagster": f"http://{HOST}:{ports[0]}",
             "MLflow": f"http://{HOST}:{ports[1]}",
         }
+        assert graph == f"{addresses['Dagster']}{graph_path()}"
         yield addresses["Dagster"], addresses["MLflow"]
     finally:
         children = psutil.Process(process.pid).children(recursive=True)
@@ -199,16 +203,28 @@ def failures_shown(browser: WebDriver, folder: Path, home: Path) -> Iterator[Non
         raise
 
 
-def see_every_stage_in_the_lineage(screen: Screen, dagster: str) -> None:
-    screen.open(f"{dagster}/asset-groups")
+def see_every_asset_in_the_lineage(screen: Screen, dagster: str) -> None:
+    """The address that `ui` prints opens the graph with its groups open."""
+    screen.open(f"{dagster}{graph_path()}")
     screen.see("Global asset lineage")
     for stage in STAGES:
         screen.see(stage)
+    for name in ("raw_pdfs", "chunks", "training_pairs", "finetuned_model"):
+        screen.see(name)
 
 
 def parse_one_document_again(screen: Screen, dagster: str) -> None:
     screen.open(f"{dagster}/assets/parsed_markdown?view=partitions")
     screen.press_on("//*[not(*)][starts-with(text(), 'canal-lock-manual-')]")
+    screen.see("Materialized")
+    assert "Canal Lock Manual" in screen.find(f"{row_of('preview')}/td[2]").text
+    screen.press("chunks", within=row_of("same_document"))
+    screen.wait_until(
+        lambda: "/assets/chunks?view=partitions&partition=canal" in screen.driver.current_url,
+        "the same document's chunks",
+    )
+    screen.see("Materialized")
+    screen.driver.back()
     screen.see("Materialized")
     screen.press("Materialize…")
     screen.press("Launch 1 run")
@@ -233,25 +249,30 @@ def wait_for_success(screen: Screen) -> None:
 def read_the_verdict(screen: Screen, dagster: str, home: Path) -> str:
     """The id of the MLflow run that the comparison links to."""
     screen.open(f"{dagster}/assets/comparison")
+    assert value_of(screen, "result").text.startswith("v1 ")
+    chart = screen.find(f"{row_of('chart')}//img")  # without a click
+    screen.wait_until(lambda: chart.get_property("naturalWidth"), "the chart is drawn")
     verdict = value_of(screen, "verdict").text
     assert "4 questions that people wrote: NDCG@10" in verdict
-    report = value_of(screen, "report").text
-    assert report == str(home / "reports" / "comparison-v1.html")
-    assert Path(report).is_file()
+    assert (home / value_of(screen, "report_file").text).is_file()
     # The table is there before its links are rendered.
     link = screen.find(f"{row_of('mlflow_run')}/td[3]//a").get_attribute("href")
     run_id = value_of(screen, "mlflow_run_id").text
+    report = screen.find(f"{row_of('report')}/td[3]//a").get_attribute("href")
+    assert report is not None
+    assert f"{run_id}/artifacts/comparison-v1.html" in report
     assert link is not None
     assert run_id in link
     return run_id
 
 
 def look_at_chart(screen: Screen, name: str) -> None:
+    drawn = "//img[starts-with(@src, 'data:image/png')]"
     screen.press("[Show Markdown]", within=row_of(name))
-    chart = screen.find("//img[starts-with(@src, 'data:image/png')]")
+    chart = screen.find(drawn)
     screen.wait_until(lambda: chart.get_property("naturalWidth"), f"{name} is drawn")
     screen.press("Close")
-    screen.wait_until(lambda: not screen.driver.find_elements(By.TAG_NAME, "img"), "it is closed")
+    screen.wait_until(lambda: not screen.driver.find_elements(By.XPATH, drawn), "it is closed")
 
 
 def row_of(name: str) -> str:

@@ -139,12 +139,23 @@ def test_dagster_and_mlflow_still_read_their_records(forgotten, monkeypatch):
         event = instance.get_latest_materialization_event(dg.AssetKey("training_pairs"))
         assert event is not None
         assert event.asset_materialization is not None
-        assert event.asset_materialization.metadata["preview"].value == "forgotten"
+        assert records(event.asset_materialization.metadata["preview"]) == []
+        for key in instance.get_dynamic_partitions(DOCUMENTS):  # the others'
+            of_chunks = instance.fetch_materializations(
+                dg.AssetRecordsFilter(dg.AssetKey("chunks"), asset_partitions=[key]), limit=1
+            ).records[0]
+            assert of_chunks.asset_materialization is not None
+            assert records(of_chunks.asset_materialization.metadata["preview"])
     status = project.call("status", "--json").result
     assert status["models"]["champion"] is None
     lineage = project.call("lineage", "1", "--json").result
     kept = project.rows("SELECT document_id FROM model_documents WHERE version = '1'")
     assert len(lineage["documents"]) == len(kept)
+
+
+def records(preview: dg.MetadataValue) -> list[dg.TableRecord]:
+    assert isinstance(preview, dg.TableMetadataValue)
+    return list(preview.records)
 
 
 def test_a_version_says_that_it_can_not_be_trained_again(told, forgotten):

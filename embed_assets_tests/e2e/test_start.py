@@ -47,15 +47,15 @@ class Pages:
     def press(self, job: str) -> str:
         """Launch a job without configuration; gives the run."""
         deadline = time.monotonic() + LONGEST
-        while time.monotonic() < deadline:
+        while True:
             launched = self.ask(
                 f'mutation {{launchRun(executionParams: {{{JOB} jobName: "{job}"}}, '
                 "runConfigData: {}}) {__typename ... on LaunchRunSuccess {run {runId}}}}"
             )["launchRun"]
             if "run" in launched:
                 return launched["run"]["runId"]
+            assert time.monotonic() < deadline, f"{job} can't be launched: {launched}"
             time.sleep(1)  # the page is there before it knows the jobs
-        raise AssertionError(f"{job} can't be launched: {launched}")
 
     def stop(self, run: str) -> None:
         """Press Terminate."""

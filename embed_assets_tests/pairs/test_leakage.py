@@ -1,5 +1,6 @@
 """What tests a model must not train it: found by the check, and never made."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import polars as pl
 import pytest
 
 from embed_assets.pairs.arrivals import missing_downstream
-from embed_assets.pairs.checks import documents_arrive, no_leakage
+from embed_assets.pairs.checks import documents_arrive, no_leakage, peoples_questions_found
 from embed_assets.pairs.leakage import OCCURRENCES, find_leaks, nearly_same
 from embed_assets.pairs.selection import drop_near_leaks
 from embed_assets.questions.statuses import KEPT, NEAR_DUPLICATE
@@ -245,3 +246,57 @@ def test_a_long_list_is_cut(warehouse):
     shown = str(result_of(documents_arrive, warehouse, Settings()).metadata["documents"].value)
     assert shown.count("no chunks") == 20
     assert "and 5 more" in shown
+
+
+# People's questions.
+
+
+def asked_by_people(folder: Path, *rows: dict[str, Any]) -> Settings:
+    file = folder / "asked.jsonl"
+    file.write_text("\n".join(json.dumps({"question": "Why?", **row}) for row in rows))
+    return Settings(labelled=str(file), pdfs=folder)
+
+
+def document_with(warehouse: Warehouse, text: str) -> None:
+    write(warehouse, "raw_pdfs", {"document_id": "rig-1", "path": "rig.pdf"})
+    chunk = {"document_id": "rig-1", "chunk_id": "c", "chunk_text": text}
+    write(warehouse, "chunks", chunk | {"page_start": 1, "page_end": 1})
+
+
+TEXT = "The rig may run alone for five days in a row at most, and then has to rest."
+
+
+def test_people_s_questions_without_evidence_are_a_warning_that_says_why_and_what_to_do(
+    warehouse, tmp_path
+):
+    document_with(warehouse, TEXT)
+    elsewhere = "the treasurer keeps the wine of the guild in the cellar"
+    rows = [{"file_name": "rig.pdf", "evidence_text": "alone for five days in a row"}]
+    rows += [{"file_name": "rig.pdf", "evidence_text": elsewhere}] * 30
+    rows += [{"file_name": "gone.pdf"}]
+    result = result_of(peoples_questions_found, warehouse, asked_by_people(tmp_path, *rows))
+    assert not result.passed
+    assert result.severity.value == "WARN"
+    assert result.description == (
+        "31 of 32 questions that people wrote can't be used: 30 evidence not found, "
+        "1 no such file in the folder."
+    )
+    reasons, listed = result.metadata["reasons"], result.metadata["without_evidence"]
+    assert isinstance(reasons, dg.TableMetadataValue)
+    assert isinstance(listed, dg.TableMetadataValue)
+    assert [record.data["reason"] for record in reasons.records] == [
+        "evidence not found",
+        "no such file in the folder",
+    ]
+    assert all(record.data["what_to_do"] for record in reasons.records)
+    assert len(listed.records) == 20
+    assert listed.records[0].data["file_name"] == "rig.pdf"
+
+
+@pytest.mark.parametrize("rows", [[], [{"file_name": "rig.pdf", "evidence_text": TEXT}]])
+def test_where_all_people_s_questions_are_found_or_nobody_asked_nothing_is_wrong(
+    warehouse, tmp_path, rows
+):
+    document_with(warehouse, TEXT)
+    settings = asked_by_people(tmp_path, *rows) if rows else Settings(pdfs=tmp_path)
+    assert result_of(peoples_questions_found, warehouse, settings).passed

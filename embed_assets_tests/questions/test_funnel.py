@@ -10,7 +10,7 @@ from PIL import Image
 from embed_assets.charts import to_markdown, to_png, vega_lite_version
 from embed_assets.questions import statuses
 from embed_assets.questions.filters.names import FILTERS
-from embed_assets.questions.funnel import REASONS, funnel, funnel_chart
+from embed_assets.questions.funnel import REASONS, funnel, funnel_chart, funnel_lines, funnels
 
 BLUE, GREY = (0x0B, 0x62, 0xC4), (0x8F, 0x96, 0xA0)
 
@@ -54,7 +54,28 @@ def test_every_status_has_a_place_and_filters_keep_their_order():
 
 @pytest.fixture
 def stages() -> pl.DataFrame:
-    return funnel(["KEPT"] * 1204 + ["VERBATIM"] * 600 + ["DUPLICATE"] * 31)
+    return funnels(asked(["KEPT"] * 1204 + ["VERBATIM"] * 600 + ["DUPLICATE"] * 31))
+
+
+def asked(generated: list[str], by_people: tuple[str, ...] = ()) -> pl.DataFrame:
+    kinds = ["question"] * len(generated) + ["labelled"] * len(by_people)
+    return pl.DataFrame({"kind": kinds, "status": [*generated, *by_people]})
+
+
+def test_people_s_questions_are_counted_apart():
+    stages = funnels(asked(["KEPT"] * 3 + ["VERBATIM"], ("KEPT", "EVIDENCE_NOT_FOUND")))
+    assert funnel_lines(stages) == [
+        "generated 4, quotes its chunk 3, kept 3",
+        "asked by people 2, evidence not found 1, kept 1",
+    ]
+    svg = vl_convert.vegalite_to_svg(funnel_chart(stages).to_dict(), vl_version=vega_lite_version())
+    for text in ("generated", "asked by people", "3 (−1)", "1 (−1)"):
+        assert f">{text}<" in svg
+
+
+def test_where_no_person_asked_only_what_was_generated_is_counted():
+    assert funnel_lines(funnels(asked(["KEPT"]))) == ["generated 1, kept 1"]
+    assert funnel_lines(funnels(asked([]))) == ["generated 0, kept 0"]
 
 
 def test_the_chart_writes_every_count(stages):

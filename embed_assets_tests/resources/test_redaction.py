@@ -138,7 +138,7 @@ def test_a_sentence_that_another_document_has_too_is_no_quotation():
     assert traces.quotes(f"Of A. {shared}")
 
 
-@pytest.mark.parametrize("label", ["preview", "labelled_matches"])
+@pytest.mark.parametrize("label", ["preview", "labelled_matches", "matches", "without_evidence"])
 def test_a_preview_of_texts_goes_whatever_it_says_and_dagster_still_reads_the_event(traces, label):
     shown = {label: dg.MetadataValue.md("| Nobody knows this any more |"), "n": 1}
     event = dg.AssetMaterialization("training_pairs", metadata=shown)
@@ -151,6 +151,21 @@ def test_a_preview_of_texts_goes_whatever_it_says_and_dagster_still_reads_the_ev
             label: dg.MetadataValue.md(FORGOTTEN),
             "n": dg.IntMetadataValue(1),
         }
+
+
+@pytest.mark.parametrize(("partition", "left"), [("gone-1", 0), ("stays-2", 1)])
+def test_a_preview_on_a_partition_goes_with_its_document_alone(partition, left):
+    table = dg.MetadataValue.table(
+        [dg.TableRecord({"page": 1, "text": "Nobody knows this any more"})],
+        dg.TableSchema([dg.TableColumn("page", "int"), dg.TableColumn("text")]),
+    )
+    event = dg.AssetMaterialization("chunks", partition=partition, metadata={"preview": table})
+    logged = json.dumps({"dagster_event": {"data": json.loads(serialize_value(event))}})
+    redacted = json.loads(Traces({"gone-1": "forgotten-1"}).redact(logged))
+    read = deserialize_value(json.dumps(redacted["dagster_event"]["data"]), dg.AssetMaterialization)
+    preview = read.metadata["preview"]
+    assert isinstance(preview, dg.TableMetadataValue)
+    assert len(preview.records) == left
 
 
 @pytest.mark.parametrize(

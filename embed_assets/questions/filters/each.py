@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 
 from embed_assets.questions.filters.pointing import points_at_text
+from embed_assets.questions.labelled.evidence import LABELLED
 from embed_assets.questions.statuses import KEPT, POINTS_AT_TEXT, UNANSWERABLE, VERBATIM
 from embed_assets.settings import EXTRACTIVE
 from embed_assets.words import count_words, normalised_words
@@ -27,7 +28,7 @@ def filter_each(
     """
     status = [
         _status_of(row, chunk_texts.get(row["chunk_id"], ""), enabled)
-        if row["status"] == KEPT and row["kind"] != "labelled"
+        if row["status"] == KEPT and row["kind"] != LABELLED
         else row["status"]
         for row in questions.iter_rows(named=True)
     ]

@@ -8,6 +8,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from embed_assets.questions.filters.names import NEED_EMBEDDINGS
+from embed_assets.questions.labelled.evidence import LABELLED
 from embed_assets.questions.statuses import DUPLICATE, KEPT, NEAR_DUPLICATE, ROUND_TRIP_FAILED
 from embed_assets.words import normalised_words
 
@@ -113,7 +114,7 @@ def may_join(dropped: int, kept: int, *, into_tests: bool) -> bool:
 def rank_questions(questions: pl.DataFrame) -> NDArray[np.int64]:
     """TEST, TRAINING or MACHINE for each row (kind, purpose): of two alike, the lower is kept."""
     rank = (
-        pl.when(pl.col("kind") != "labelled")
+        pl.when(pl.col("kind") != LABELLED)
         .then(MACHINE)
         .when(pl.col("purpose") == "train")
         .then(TRAINING)

@@ -33,6 +33,8 @@ ANYWHERE_THRESHOLD = 0.7
 Higher than MATCH_THRESHOLD, because the words alone choose the document.
 """
 VERSION = "labelled-3"
+LABELLED = "labelled"
+"""Kind of a question that a person wrote."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ def _row(evidence: Evidence) -> dict[str, Any]:
         "document_id": evidence.document_id,
         "question": question.question,
         "answer": question.answer,
-        "kind": "labelled",
+        "kind": LABELLED,
         "purpose": question.purpose,
         "generator": f"labelled:{question.source}",
         "prompt_version": VERSION,

@@ -1,10 +1,11 @@
 """What became of every row of people's questions: whether it matched, how well, and why not."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import polars as pl
 
+from embed_assets.questions.funnel import REASONS
 from embed_assets.questions.labelled.evidence import (
     Evidence,
     documents_asked_about,
@@ -15,7 +16,13 @@ from embed_assets.questions.labelled.evidence import (
 from embed_assets.questions.labelled.files import LabelledQuestion
 from embed_assets.questions.labelled.matching import MATCH_THRESHOLD, Match
 from embed_assets.questions.labelled.moves import read_moved
-from embed_assets.questions.statuses import KEPT
+from embed_assets.questions.statuses import (
+    EVIDENCE_NOT_FOUND,
+    KEPT,
+    REJECTED_BY_REVIEWER,
+    TOO_VAGUE,
+    UNANSWERABLE,
+)
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
 
@@ -102,6 +109,28 @@ def unmatched(report: pl.DataFrame) -> pl.DataFrame:
     """source, file_name, question and reason of the rows that can't be used."""
     failed = report.filter(pl.col("reason").is_not_null())
     return failed.select("source", "file_name", "question", "reason")
+
+
+_TO_DO: Mapping[str, str] = {
+    NO_SUCH_FILE: "Correct the question's file_name, or add that PDF to the folder.",
+    EVIDENCE_NOT_FOUND: "Quote the PDF's own words as evidence_text, or give file_name and page: "
+    "whether the file was read is on the page of its partition in parsed_markdown.",
+    UNANSWERABLE: "Nothing: its file says that no document answers it.",
+    REJECTED_BY_REVIEWER: "Nothing: its file says that a reviewer rejected it.",
+    TOO_VAGUE: "Give it a page or evidence_text, or let it test.",
+}
+
+
+def why_unmatched(lost: pl.DataFrame) -> pl.DataFrame:
+    """Reason (in words), questions, and what to do about it; the most frequent first.
+
+    lost: as `unmatched` gives it.
+    """
+    rows = [
+        (REASONS.get(reason, reason), count, _TO_DO.get(reason, ""))
+        for reason, count in Counter(lost["reason"]).most_common()
+    ]
+    return pl.DataFrame(rows, ["reason", "questions", "what_to_do"], orient="row")
 
 
 def match_table(report: pl.DataFrame) -> str:
