@@ -15,7 +15,10 @@ LONGEST_MESSAGE = 1000
 
 
 def said_in_the_ui(work: Callable[..., Any]) -> Callable[..., Any]:
-    """Decorator of an asset's or an op's function: `explained`, and its progress in the log."""
+    """Decorator of an asset's or an op's function: `explained`, and its progress in the log.
+
+    The function takes the context first.
+    """
 
     @functools.wraps(work)
     def worked(context: Any, *args: Any, **inputs: Any) -> Any:

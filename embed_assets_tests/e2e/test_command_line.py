@@ -235,7 +235,7 @@ def test_a_touched_pdf_is_read_but_not_parsed_again(
         (("search", "x"), {}, 1, "nothing to search"),
         (("lineage",), {}, 1, "no model yet"),
         (("lineage", "--document", "a.pdf"), {}, 1, "no document yet"),
-        (("lineage", "1", "--document", "a.pdf"), {}, 2, "not both"),
+        (("lineage", "1", "--document", "a.pdf"), {}, 2, "goes with no version"),
         (("run",), {"EMBED_ASSETS_MODEL": "nobody/no-such-model"}, 2, "EMBED_ASSETS_MODEL"),
         (("run",), {"EMBED_ASSETS_EPOCHS": "many"}, 2, "EMBED_ASSETS_EPOCHS"),
         (("run",), {"EMBED_ASSETS_QUESTIONS": "oracle"}, 2, "EMBED_ASSETS_QUESTIONS"),

@@ -153,12 +153,15 @@ class House:
 
 @pytest.fixture
 def house(tmp_path) -> House:
-    return House(Warehouse(path=str(tmp_path / "warehouse.duckdb")))
+    """A house in which there is a text to learn from."""
+    warehouse = Warehouse(path=str(tmp_path / "warehouse.duckdb"))
+    warehouse.replace("chunks", chunk("there", "text"))
+    return House(warehouse)
 
 
 def pdfs(*keys: str) -> dg.AssetsDefinition:
     @asset("raw_pdfs", kinds={"pdf"})
-    def raw_pdfs() -> Slices:
+    def raw_pdfs(context: dg.AssetExecutionContext) -> Slices:
         return Slices(pl.concat([raw_pdf(key) for key in keys]))
 
     return raw_pdfs
@@ -175,7 +178,7 @@ def markdown(then: Callable[[], None] = lambda: None) -> dg.AssetsDefinition:
 
 def pieces() -> dg.AssetsDefinition:
     @asset("chunks", kinds={"python"})
-    def chunks(parsed_markdown: pl.DataFrame) -> pl.DataFrame:
+    def chunks(context: dg.AssetExecutionContext, parsed_markdown: pl.DataFrame) -> pl.DataFrame:
         return pl.concat([chunk(key, key) for key in parsed_markdown["document_id"]])
 
     return chunks
@@ -311,7 +314,7 @@ def test_a_failure_is_told_by_its_kind_and_not_by_its_message(house, told):
 
 def test_what_cannot_be_stored_is_told_as_failed(house, told):
     @asset("raw_pdfs", kinds={"pdf"})
-    def raw_pdfs() -> Slices:
+    def raw_pdfs(context: dg.AssetExecutionContext) -> Slices:
         return Slices(raw_pdf("of another run"))
 
     assert not house.run(raw_pdfs, keys=["a"])
