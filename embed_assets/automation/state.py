@@ -8,8 +8,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
+from dagster._core.events import DagsterEvent, DagsterEventType  # Dagster doesn't export them
 
-from embed_assets.automation.plan import Folder, Plan, Policy, Work, make_plan
+from embed_assets.automation.plan import INGEST, Folder, Plan, Policy, Work, make_plan
 from embed_assets.automation.retraining import RetrainingPolicy, Untrained
 from embed_assets.automation.runs import work_under_way
 from embed_assets.automation.untrained import read_untrained
@@ -191,4 +192,26 @@ def sync_partitions(
             )
     if plan.moved or plan.remove:  # those that moved have new names, and fewer may be unreadable
         for evaluation in evaluations(instance, warehouse, list(plan.moved)):
-            instance.report_runless_asset_event(evaluation)
+            _report(instance, warehouse, evaluation)
+
+
+def _report(instance: dg.DagsterInstance, warehouse: Warehouse, evaluation: Any) -> None:
+    """Report the result of a check: of a document, as of the run that read it.
+
+    Dagster takes one of a partition that belongs to no run, and a second one breaks it: a document
+    may move twice. One of a run it replaces.
+    """
+    runs = warehouse.read(
+        "SELECT dagster_run_id FROM materializations WHERE document_id = ? "
+        "UNION ALL SELECT dagster_run_id FROM attempts WHERE document_id = ?",
+        [evaluation.partition] * 2,
+    )["dagster_run_id"]
+    if runs.is_empty():  # of all documents together: then no partition
+        instance.report_runless_asset_event(evaluation)
+        return
+    event = DagsterEvent(
+        DagsterEventType.ASSET_CHECK_EVALUATION.value,
+        job_name=INGEST,
+        event_specific_data=evaluation,
+    )
+    instance.report_dagster_event(event, run_id=runs[0])
