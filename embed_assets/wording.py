@@ -14,3 +14,8 @@ def signed_percent(percent: float | None) -> str:
 def change(before: float, after: float) -> str:
     """By how much of itself a figure changed, as `signed_percent` says it; a dash from nothing."""
     return signed_percent(100 * (after - before) / before if before else None)
+
+
+def watt_hours(energy: float) -> str:
+    """An amount of energy: `12.35 Wh`; a small one with two digits that count: `0.0031 Wh`."""
+    return f"{energy:,.2f} Wh" if energy >= 0.1 else f"{energy:.2g} Wh"

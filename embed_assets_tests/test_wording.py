@@ -2,7 +2,7 @@
 
 import pytest
 
-from embed_assets.wording import change, counted, signed_percent
+from embed_assets.wording import change, counted, signed_percent, watt_hours
 
 
 @pytest.mark.parametrize(
@@ -25,3 +25,8 @@ def test_a_change_has_its_sign() -> None:
 
 def test_what_there_was_none_of_has_not_changed_by_percents() -> None:
     assert change(0.0, 0.4) == signed_percent(None) == "–"
+
+
+def test_a_small_amount_of_energy_is_not_none():
+    said = [watt_hours(energy) for energy in (12.3456, 0.03, 0.0031, 0)]
+    assert said == ["12.35 Wh", "0.03 Wh", "0.0031 Wh", "0 Wh"]

@@ -153,7 +153,7 @@ def forget_documents(settings: Settings, paths: Sequence[str]) -> dict[str, Any]
             "reason": f"the newest version was {'' if due else 'not '}trained on what is forgotten",
         },
         "in_folder": _in_folder(settings, subject),
-        "not_looked_at": _out_of_reach(tracking) if subject.versions else [],
+        "not_looked_at": _out_of_reach(tracking),
     }
 
 
@@ -176,7 +176,8 @@ def forget_text(summary: Mapping[str, Any]) -> str:
     if summary["not_looked_at"]:
         lines.append(
             "Not on this machine, and so not looked at: the artifacts of MLflow's runs "
-            f"{', '.join(summary['not_looked_at'])}. Delete the reports in them."
+            f"{', '.join(summary['not_looked_at'])}. Delete the reports in them, and the pairs "
+            f"({LINEAGE}/{PAIRS})."
         )
     return "\n".join(lines)
 
@@ -511,7 +512,12 @@ def _in_folder(settings: Settings, subject: Subject) -> list[str]:
 
 
 def _artifacts(tracking: Tracking) -> dict[str, str]:
-    """Where the artifacts of each of this home's MLflow runs lie, by the run's id."""
+    """Where the artifacts of each of this home's MLflow runs lie, by the run's id.
+
+    Those of deleted runs too: MLflow keeps them until its `gc`.
+    """
+    from mlflow.entities import ViewType
+
     if tracking.is_empty:
         return {}
     client = tracking.client()
@@ -521,7 +527,9 @@ def _artifacts(tracking: Tracking) -> dict[str, str]:
     found: dict[str, str] = {}
     token: str | None = None
     while True:
-        runs = client.search_runs([experiment.experiment_id], page_token=token)
+        runs = client.search_runs(
+            [experiment.experiment_id], run_view_type=ViewType.ALL, page_token=token
+        )
         found |= {run.info.run_id: run.info.artifact_uri or "" for run in runs}
         token = runs.token
         if not token:

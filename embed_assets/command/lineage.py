@@ -19,7 +19,8 @@ from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
 from embed_assets.training.document_lineage import document_lineage
 from embed_assets.training.lineage import version_lineage
-from embed_assets.wording import counted
+from embed_assets.training.tracked import said_splits
+from embed_assets.wording import counted, watt_hours
 
 LISTED = 20
 
@@ -27,16 +28,18 @@ LISTED = 20
 def lineage_summary(settings: Settings, version: str | None) -> dict[str, Any]:
     """What `lineage --json` prints: the record of a version, and what it was found to be worth."""
     answer_at_once()
-    record = version_lineage(settings, version)
-    return {**record, "comparison": _comparison(settings, record)}
+    warehouse = Warehouse(path=str(settings.warehouse))
+    record = version_lineage(warehouse, settings, version)
+    return {**record, "comparison": _comparison(warehouse, settings, record)}
 
 
-def _comparison(settings: Settings, record: Mapping[str, Any]) -> dict[str, Any] | None:
+def _comparison(
+    warehouse: Warehouse, settings: Settings, record: Mapping[str, Any]
+) -> dict[str, Any] | None:
     """What the newest comparison of a version came to, if there is one.
 
     promotion: null where MLflow doesn't answer, or people deleted the run.
     """
-    warehouse = Warehouse(path=str(settings.warehouse))
     run_id = compared_in(warehouse, newest_model(warehouse, record["version"]))
     if run_id is None:
         return None
@@ -66,7 +69,7 @@ def lineage_text(summary: Mapping[str, Any]) -> str:
         "Promotion": compared.get("promotion"),
         "Report": compared.get("report"),
         "Trained": f"{summary['trained_at'][:16].replace('T', ' ')} UTC{_costs(summary)}",
-        "Questions": ", ".join(f"{n} {split}" for split, n in (summary["splits"] or {}).items()),
+        "Questions": said_splits(summary["splits"]),
         "Chunks": summary["chunks"] and len(summary["chunks"]),
         "Settings": f"other than the defaults: {chosen}" if chosen else None,
         "Code": summary["code"],
@@ -107,7 +110,7 @@ def _costs(summary: Mapping[str, Any]) -> str:
     """How long a training took, and how much energy, as far as that is known."""
     seconds, energy = summary["seconds"], summary["energy_wh"]
     took = f", {seconds:,.0f} s" if seconds is not None else ""
-    return took + (f", {energy:.2f} Wh ({summary['energy_of']})" if energy is not None else "")
+    return took + (f", {watt_hours(energy)} ({summary['energy_of']})" if energy is not None else "")
 
 
 def document_summary(settings: Settings, named: str) -> dict[str, Any]:

@@ -99,8 +99,8 @@ def comparison(
         said = log_sentences(tracking, making.run_id, result, promotion)
         with making.storing(incomplete=unscored(failed)) as transaction:
             store_comparison(transaction, result, making.run_id)
-        rewrite_card(settings, version, result, context.log.warning)
-        _describe(context, settings, tracking, version)
+        rewrite_card(warehouse, settings, version, result, context.log.warning)
+        _describe(context, warehouse, settings, tracking, version)
     _tell(context, before, failed, said)
     champion = champion_version(tracking)
     _forget_replaced(warehouse, settings, {version, before, champion})
@@ -108,7 +108,7 @@ def comparison(
         result=result_line(result, promotion, champion),
         chart=dg.MetadataValue.md(headline_bars(result, version)),
         **_metadata(result, failed, promotion),
-        report=_link("Open it", tracking.artifact_url(making.run_id, report.name)),
+        report=_link("Open it", tracking.run_url(making.run_id, report.name)),
         report_file=report.relative_to(settings.home).as_posix(),
         **{name: round(figure, 4) for name, figure in figures(result, before).items()},
         **{"dagster/row_count": figure_count(warehouse, making.run_id)},
@@ -117,13 +117,17 @@ def comparison(
 
 
 def _describe(
-    context: dg.AssetExecutionContext, settings: Settings, tracking: Tracking, version: str
+    context: dg.AssetExecutionContext,
+    warehouse: Warehouse,
+    settings: Settings,
+    tracking: Tracking,
+    version: str,
 ) -> None:
     """Describe the version in the registry. Its verdict is on record by then: a server that is down
     costs the description.
     """
     try:
-        describe_judged(settings, tracking, version)
+        describe_judged(warehouse, settings, tracking, version)
     except ProjectError as error:
         context.log.warning(str(error))
 

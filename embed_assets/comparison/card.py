@@ -13,6 +13,7 @@ from embed_assets.comparison.verdict import (
 )
 from embed_assets.errors import hide_password, one_line
 from embed_assets.pairs.splits import VALIDATION
+from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
 from embed_assets.training.hub_card import Judgement, keep_card
 
@@ -33,20 +34,23 @@ def judgement_of(result: Comparison) -> Judgement:
 
 
 def rewrite_card(
-    settings: Settings, version: str, result: Comparison, warn: Callable[[str], None]
+    warehouse: Warehouse,
+    settings: Settings,
+    version: str,
+    result: Comparison,
+    warn: Callable[[str], None],
 ) -> None:
     """Write the card with the figures of a comparison, and log it to the MLflow run.
 
     Where that can't be done, the comparison warns, and does not fail.
     """
     import mlflow
-    from mlflow.exceptions import MlflowException
 
-    file = keep_card(settings, version, warn, judgement_of(result))
+    file = keep_card(warehouse, settings, version, warn, judgement_of(result))
     if file is None:
         return
     try:
         mlflow.log_text(file.read_text(encoding="utf-8"), MODEL_CARD)
-    except MlflowException as error:
+    except Exception as error:  # of whatever library: the verdict is worth more than the card
         reason = one_line(hide_password(str(error), mlflow.get_tracking_uri()))
         warn(f"MLflow takes no card of version {version}: {reason}")

@@ -18,12 +18,14 @@ from embed_assets.comparison.verdict import (
     outcome,
     reservations,
 )
+from embed_assets.models.names import told_name
 from embed_assets.pairs.splits import LABELLED
 from embed_assets.resources.pages import asset_page, run_page
 from embed_assets.resources.tracking import Tracking
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import PREFIX, Settings
 from embed_assets.training.lineage import version_lineage
+from embed_assets.wording import watt_hours
 
 WRITERS = {"extractive": "rules, without a language model (extractive)"}
 """Who writes questions, where a setting's value alone says little."""
@@ -50,8 +52,8 @@ def write_report(
     promotion: what became of the version that was compared.
     """
     version, result = promotion.version, figures.result
-    record = version_lineage(settings, version)
-    base = _without_folders(record["base"], settings)
+    record = version_lineage(warehouse, settings, version)
+    base = told_name(record["base"])
     won, lost = most_changed(warehouse, result)
     sources = find_sources(
         warehouse, record, result, [example.question_id for example in (*won, *lost)]
@@ -71,10 +73,9 @@ def write_report(
         against=full_size(result.against),
         won=won,
         lost=lost,
-        lineage=_lineage(record, settings),
+        lineage=_lineage(record),
         settings={
-            name: _without_folders(value, settings)
-            for name, value in (record["settings"] or {}).items()
+            name: told_name(str(value)) for name, value in (record["settings"] or {}).items()
         },
         sources=sources,
         document_pages={
@@ -105,7 +106,7 @@ def _facts(
         Fact("Questions", _counted(counts)),
         Fact("Questions written by", WRITERS.get(settings.questions, settings.questions)),
         Fact("Registered as", f"{tracking.name}, version {record['version']}"),
-        Fact("Model folder", f"{_without_folders(record['model'], settings)}, in the home folder"),
+        Fact("Model folder", f"models/{told_name(record['model'])}, in the home folder"),
         Fact(
             "Training",
             links={
@@ -125,9 +126,9 @@ def _facts(
     ]
 
 
-def _lineage(record: Mapping[str, Any], settings: Settings) -> list[Fact]:
+def _lineage(record: Mapping[str, Any]) -> list[Fact]:
     """How a version was made. What its record doesn't know is left out."""
-    base = _without_folders(record["base"], settings)
+    base = told_name(record["base"])
     settings_set = record["settings_set"]
     known = {
         "Base model": _joined(base, record["base_revision"], "revision {}"),
@@ -137,7 +138,7 @@ def _lineage(record: Mapping[str, Any], settings: Settings) -> list[Fact]:
         ),
         "Questions at the time": _counted(record["splits"] or {}),
         "Settings that differ": ", ".join(
-            f"{PREFIX}{name.upper()}={_without_folders(value, settings)}"
+            f"{PREFIX}{name.upper()}={told_name(str(value))}"
             for name, value in (settings_set or {}).items()
         )
         or ("none from the defaults" if settings_set is not None else ""),
@@ -146,8 +147,8 @@ def _lineage(record: Mapping[str, Any], settings: Settings) -> list[Fact]:
         "Trained": f"{datetime.fromisoformat(record['trained_at']):%d %B %Y, %H:%M %Z}",
         "Took": _joined(
             record["seconds"] and f"{record['seconds']:,.0f} seconds",
-            record["energy_wh"] and f"{record['energy_wh']:,.1f}",
-            "{} Wh",
+            record["energy_wh"] and watt_hours(record["energy_wh"]),
+            "{}",
         ),
         "Identity of the base": record["base_identity"],
         "Identity of the model": record["identity"],
@@ -167,15 +168,6 @@ def _counted(counts: Mapping[str, int]) -> str:
         for split, known in reversed(SPLITS.items())
         if split in counts
     )
-
-
-def _without_folders(value: Any, settings: Settings) -> str:
-    """A setting's value as text; a path without the folders that are this machine's own."""
-    text = str(value)
-    path = Path(text)
-    if not path.is_absolute():
-        return text
-    return str(path.relative_to(settings.home) if path.is_relative_to(settings.home) else path.name)
 
 
 def _notes(result: Comparison, failed: Mapping[str, str]) -> list[str]:

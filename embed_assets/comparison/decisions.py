@@ -73,7 +73,7 @@ def promote_by_hand(
     if before == known.number:
         was = "as it was before"
     said = f"Version {known.number} is the champion, {was}."
-    said += _describe(settings, tracking, {known.number})
+    said += _describe(warehouse, settings, tracking, {known.number})
     return _change(warehouse, tracking, before, said, decision)
 
 
@@ -88,7 +88,7 @@ def roll_back_by_hand(settings: Settings, tracking: Tracking, decision: Decision
         now = roll_back(tracking, decision, serving_versions(warehouse))
     serves = f"version {now} is the champion again" if now else "no version was before it"
     said = f"Version {before} was withdrawn: {serves}{'' if now else ', the base model serves'}."
-    said += _describe(settings, tracking, {before, now})
+    said += _describe(warehouse, settings, tracking, {before, now})
     return _change(warehouse, tracking, before, said, decision)
 
 
@@ -104,7 +104,7 @@ def withdraw_versions(
     before = champion_version(tracking)
     taken = withdraw(tracking, versions, decision, serving_versions(warehouse))
     now = champion_version(tracking)
-    trouble = _describe(settings, tracking, {*versions, now})
+    trouble = _describe(warehouse, settings, tracking, {*versions, now})
     if before not in versions:
         return taken, None
     serves = f"version {now} is the champion again" if now else "the base model serves"
@@ -112,15 +112,20 @@ def withdraw_versions(
     return taken, _change(warehouse, tracking, before, said, decision)
 
 
-def _describe(settings: Settings, tracking: Tracking, versions: Collection[str | None]) -> str:
+def _describe(
+    warehouse: Warehouse,
+    settings: Settings,
+    tracking: Tracking,
+    versions: Collection[str | None],
+) -> str:
     """Describe versions anew in the registry; what MLflow did not take, as more to say.
 
     The change of the champion stands all the same.
     """
-    known = Warehouse(path=str(settings.warehouse)).read("SELECT version FROM models")["version"]
+    known = warehouse.read("SELECT version FROM models")["version"]
     try:
         for version in sorted({*known} & {*versions}):
-            describe_judged(settings, tracking, version)
+            describe_judged(warehouse, settings, tracking, version)
     except ProjectError as error:
         return f" {error}"
     return ""

@@ -7,14 +7,15 @@ import polars as pl
 from embed_assets.comparison.tracked import stored_promotion
 from embed_assets.comparison.verdict import (
     SPLIT_TITLES,
+    compared_in,
     full_size,
     headline_row,
     reservations,
     stored_comparison,
     verdict_sentence,
 )
+from embed_assets.models.registry import newest_model
 from embed_assets.resources.tracking import (
-    COMPARED_IN,
     MADE_CHAMPION,
     REPLACED,
     WITHDRAWN,
@@ -25,7 +26,9 @@ from embed_assets.settings import Settings
 from embed_assets.training.described import describe_version
 
 
-def describe_judged(settings: Settings, tracking: Tracking, version: str) -> None:
+def describe_judged(
+    warehouse: Warehouse, settings: Settings, tracking: Tracking, version: str
+) -> None:
     """Write in the registry how a version was judged, and what it was made from.
 
     People delete versions: of one that is gone nothing is written. ProjectError where MLflow
@@ -37,20 +40,18 @@ def describe_judged(settings: Settings, tracking: Tracking, version: str) -> Non
     if not found:
         return
     [tags] = found
-    judged = [*_judged(settings, tracking, version, tags), *_decided(tracking, tags)]
-    describe_version(settings, tracking, version, judged)
+    judged = [*_judged(warehouse, settings, tracking, version), *_decided(tracking, tags)]
+    describe_version(warehouse, settings, tracking, version, judged)
 
 
 def _judged(
-    settings: Settings, tracking: Tracking, version: str, tags: Mapping[str, str]
+    warehouse: Warehouse, settings: Settings, tracking: Tracking, version: str
 ) -> list[str]:
     """What the last comparison says of a version, a paragraph each; nothing where there is none."""
-    run_id = tags.get(COMPARED_IN)
+    run_id = compared_in(warehouse, newest_model(warehouse, version))
     if run_id is None:
         return []
-    against = stored_comparison(Warehouse(path=str(settings.warehouse)), run_id)
-    if against.is_empty():
-        return []
+    against = stored_comparison(warehouse, run_id)
     report = tracking.run_link(run_id, f"comparison-v{version}.html")
     return [
         verdict_sentence(headline_row(against)),

@@ -21,7 +21,7 @@ from embed_assets.evaluation.retrieval import metric_name
 from embed_assets.evaluation.scoring import mlflow_metrics
 from embed_assets.evaluation.tracked import log_task_data
 from embed_assets.resources.headline import headline_metrics
-from embed_assets.resources.tracking import COMPARED_IN, Tracking
+from embed_assets.resources.tracking import Tracking
 from embed_assets.settings import Settings
 
 PROMOTION = "promotion"
@@ -87,7 +87,7 @@ def log_sentences(
     tracking: Tracking, run_id: str, result: Comparison, promotion: Promotion
 ) -> list[str]:
     """Verdict, reservations and what was done about the champion: tags, name and description of the
-    MLflow run, which the version is told.
+    MLflow run.
     """
     import mlflow
 
@@ -97,7 +97,6 @@ def log_sentences(
     change = f" {(row['tuned'] - row['score']) / row['score']:+.1%}" if row["score"] else ""
     became = "promoted" if promotion.promoted else "not promoted"
     mlflow.set_tags({**tags, "mlflow.runName": f"comparison v{version}{change}, {became}"})
-    tracking.client().set_model_version_tag(tracking.name, version, COMPARED_IN, run_id)
     links = (
         f"[Report]({tracking.run_link(run_id, f'comparison-v{version}.html')}) · "
         f"[Version {version}]({tracking.version_link(version)}) · "

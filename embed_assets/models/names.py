@@ -1,5 +1,6 @@
 """What a model's name means, whoever names it: an option or a setting."""
 
+import os
 import re
 from pathlib import PurePath
 
@@ -15,6 +16,8 @@ from embed_assets.settings import Settings
 
 HOSTED = "openai:"
 _VERSION = re.compile(r"v?\d+")
+_BETWEEN_PATHS = re.compile(rf"([{os.pathsep},](?!//)\s*)")
+"""What stands between the paths of a list, but not within an address; kept by split."""
 
 
 def find_encoder(
@@ -49,10 +52,17 @@ def is_version(model: str) -> bool:
     return _VERSION.fullmatch(model) is not None
 
 
-def told_name(model: str) -> str:
-    """What a model is called where others read it: a folder by its own name, not by its path."""
-    is_path = model.startswith((".", "/", "~")) or PurePath(model).is_absolute()
-    return PurePath(model).name if is_path else model
+def told_name(named: str) -> str:
+    """What a model, or a setting that names files, is where others read it.
+
+    A path of this machine is told by its last part, each of a list's too; a name stays as it is.
+    """
+    return "".join(map(_last_part, _BETWEEN_PATHS.split(named)))
+
+
+def _last_part(part: str) -> str:
+    is_path = part.startswith(("./", "../", "/", "~"))
+    return PurePath(part).name or part if is_path else part
 
 
 def reason_of(error: Exception) -> str:

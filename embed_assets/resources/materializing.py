@@ -34,7 +34,7 @@ class Materializing:
 
     warehouse: waits for others as long as it must, that no work is lost.
     input_version: of what it is made from, read before the work. run_id: its MLflow run; empty
-    where it has none.
+    where it has none. made_in: an earlier MLflow run, where that one did the work.
     """
 
     context: dg.AssetExecutionContext
@@ -46,6 +46,7 @@ class Materializing:
     run_id: str
     before: Attempt | None
     data_version: str = ""
+    made_in: str = ""
 
     @contextmanager
     def storing(
@@ -72,7 +73,7 @@ class Materializing:
 
     def result(self, **metadata: Any) -> dg.MaterializeResult:
         """The materialization for Dagster: the metadata in its order, then the MLflow run."""
-        links = self.tracking.metadata(self.run_id) if self.tracking else {}
+        links = self.tracking.metadata(self.made_in or self.run_id) if self.tracking else {}
         return dg.MaterializeResult(
             data_version=dg.DataVersion(self.data_version),
             metadata={**metadata, **links, **column_lineage(self.asset)},
@@ -143,14 +144,20 @@ def _made(making: Materializing, records: Records) -> Made:
     for (asset, _), row in records.made.items():
         if asset in versions:
             versions[asset].append(row.data_version)
-    models = "SELECT version FROM models"
-    trained = making.warehouse.read(f"{models} WHERE mlflow_run_id = ?", [making.data_version])
+    models = "SELECT version, trained_from FROM models"
     newest = making.warehouse.read(f"{models} ORDER BY trained_at DESC LIMIT 1")
+    # By the Dagster run: a training that was taken up has the MLflow run of an earlier one.
+    trained = making.warehouse.read(
+        f"{models} WHERE dagster_run_id = ?", [making.context.run.run_id]
+    )
+    if making.asset != "finetuned_model":
+        trained = trained.clear()
+    read = newest["version"] if "finetuned_model" in versions else trained["trained_from"]
     return Made(
         version=making.data_version,
         inputs={name: versions_together(known) for name, known in versions.items()},
         models=list(trained["version"]),
-        models_read=list(newest["version"]) if "finetuned_model" in versions else [],
+        models_read=list(read.drop_nulls()),
     )
 
 

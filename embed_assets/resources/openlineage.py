@@ -23,7 +23,6 @@ from importlib.metadata import version
 from logging import Logger, getLogger
 from typing import TYPE_CHECKING, Any
 
-from embed_assets.errors import hide_password, one_line
 from embed_assets.graph import GRAPH
 from embed_assets.resources.warehouse import digest
 from embed_assets.settings import Settings
@@ -127,8 +126,10 @@ def _sentence(error: Exception) -> str:
             "OpenLineage is told nothing: its client is not installed. `pip install "
             "'embed_assets[openlineage]'` brings it; OPENLINEAGE_DISABLED=true ends this warning."
         )
-    said = hide_password(f"{type(error).__name__}: {error}", os.environ.get(URL, ""))
-    return f"OpenLineage was not told everything; the work goes on. {one_line(said)}"
+    # Its message may hold an address with a password, from whichever of its settings.
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    said = f"{type(error).__name__}{f', HTTP status {status}' if status else ''}"
+    return f"OpenLineage was not told everything; the work goes on. The error: {said}."
 
 
 class Sender:

@@ -40,8 +40,6 @@ WITHDRAWN = "withdrawn"
 """Tag of a model version that may not become champion by itself again: when, by whom, and why."""
 TRAINED_IN = "trained_in"
 """Tag of a model version: the MLflow run that trained it."""
-COMPARED_IN = "compared_in"
-"""Tag of a model version: the MLflow run of the comparison that judged it last."""
 DESCRIBED = "embed_assets/description"
 """Tag of a model version and of a registered model: digests of the descriptions written here last,
 which tell them from one that a person wrote.
@@ -305,9 +303,12 @@ class Tracking(dg.ConfigurableResource):
             reason = one_line(hide_password(str(error), self.uri))
             raise ProjectError(f"{trouble}: {reason}") from None
 
-    def run_url(self, run_id: str) -> str:
-        """Page of a run. With SQLite it is served by `embed-assets ui`."""
-        return f"{self._pages}/{self.run_link(run_id)}"
+    def run_url(self, run_id: str, artifact: str = "") -> str:
+        """Page of a run, or of an artifact of it; a report opens in it.
+
+        With SQLite it is served by `embed-assets ui`.
+        """
+        return f"{self._pages}/{self.run_link(run_id, artifact)}"
 
     def run_link(self, run_id: str, artifact: str = "") -> str:
         """Page of a run, or of an artifact of it, as MLflow's own pages link to it."""
@@ -345,11 +346,6 @@ class Tracking(dg.ConfigurableResource):
         if {DAGSTER_RUN, DAGSTER_ASSET} <= tags.keys():
             text += f"\n\n{_made_by(tags[DAGSTER_RUN], tags[DAGSTER_ASSET])}"
         client.set_tag(run_id, NOTE, text)
-
-    def artifact_url(self, run_id: str, path: str) -> str:
-        """Page of a run that shows one of its artifacts; a report opens in it."""
-        page, _, query = self.run_url(run_id).partition("?")
-        return f"{page}/artifacts/{path}?{query}"
 
     def metadata(self, run_id: str) -> dict[str, dg.MetadataValue]:
         """Metadata that links a Dagster materialization to its MLflow run."""

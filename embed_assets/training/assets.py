@@ -41,7 +41,7 @@ from embed_assets.training.record import (
 )
 from embed_assets.training.start import Start, learned_pairs, pairs_from, training_start
 from embed_assets.training.tables import documents_table, first_documents
-from embed_assets.training.tracked import log_result, log_settings, log_version, model_name
+from embed_assets.training.tracked import log_result, log_settings, model_name, said_splits
 
 TRAINING_VERSION = "4"
 
@@ -93,16 +93,17 @@ def finetuned_model(
         with claimed(folder):
             training = _prepare(making, settings, folder, given, pairs, start)
             training = _train(context, pipes, training, tracking.uri)
+            making.made_in = training.mlflow_run_id
             with _kept(folder, tracking.uri):
                 result = log_result(training)
                 learned = learned_pairs(start, pairs)
                 called = model_name(settings.model, learned)
                 version = register(tracking, training.model, training.mlflow_run_id, called)
                 path = _record(making, settings, training, learned, version, splits, result)
-            keep_card(settings, version, context.log.warning)
-            _describe(making, settings, tracking, training, version)
+            keep_card(warehouse, settings, version, context.log.warning)
+            _describe(making, settings, tracking, version)
     clear_trainings(settings.models)
-    record = version_lineage(settings, version)
+    record = version_lineage(warehouse, settings, version)
     _tell_documents(context, record)
     return making.result(
         **_metadata(record),
@@ -262,7 +263,7 @@ def _metadata(record: Mapping[str, Any]) -> dict[str, Any]:
         "chunks": len(record["chunks"]),
         "learned_from": dg.MetadataValue.md(first),
         **({"learned_from_all": dg.MetadataValue.md(every)} if every != first else {}),
-        "splits": ", ".join(f"{count} {split}" for split, count in record["splits"].items()),
+        "splits": said_splits(record["splits"]),
         "settings": chosen or "as by default",
         "code": record["code"],
         "pairs_file": dg.MetadataValue.path(record["pairs"]),
@@ -299,7 +300,6 @@ def _describe(
     making: Materializing,
     settings: Settings,
     tracking: Tracking,
-    config: TrainingConfig,
     version: str,
 ) -> None:
     """Tell MLflow what the version is. It is on record by then: a server that is down costs that.
@@ -307,11 +307,7 @@ def _describe(
     The next comparison describes it again.
     """
     try:
-        with tracking.explained(f"MLflow takes no pairs of version {version}"):
-            log_version(
-                config.mlflow_run_id, version, settings.model, settings.models / f"v{version}"
-            )
-        describe_version(settings, tracking, version)
+        describe_version(making.warehouse, settings, tracking, version)
     except ProjectError as error:
         making.context.log.warning(str(error))
 

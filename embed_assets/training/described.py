@@ -4,17 +4,19 @@ What a comparison says of it comes before that: `comparison/described.py`.
 """
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from embed_assets.models.names import told_name
-from embed_assets.models.registry import newest_model, write_description, write_model_description
+from embed_assets.models.registry import write_description, write_model_description
 from embed_assets.resources.pages import asset_page
 from embed_assets.resources.tracking import Tracking
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
 from embed_assets.training.lineage import version_lineage
 from embed_assets.training.record import PAIRS
-from embed_assets.training.tracked import LINEAGE, said_splits, version_tags
+from embed_assets.training.tracked import LINEAGE, log_version, said_splits, version_tags
+from embed_assets.wording import watt_hours
 
 LONGEST = 5000
 """Characters of a description that every MLflow server keeps."""
@@ -24,19 +26,22 @@ LISTED = 50
 
 
 def describe_version(
-    settings: Settings, tracking: Tracking, version: str, judged: Sequence[str] = ()
+    warehouse: Warehouse,
+    settings: Settings,
+    tracking: Tracking,
+    version: str,
+    judged: Sequence[str] = (),
 ) -> None:
     """Write what a version is, as tags and description of it and of its MLflow run.
 
     judged: paragraphs that come first. A description that a person wrote stays. ProjectError where
     MLflow doesn't take it.
     """
-    record = version_lineage(settings, version)
-    row = newest_model(Warehouse(path=str(settings.warehouse)), version)
+    record = version_lineage(warehouse, settings, version)
     with tracking.explained(f"MLflow takes no description of version {version}"):
         parts = [*(judged or [NOT_JUDGED]), *_made_from(record, tracking)]
         room = LONGEST - sum(len(part) + 2 for part in parts)
-        tags = version_tags(record, row)
+        tags = version_tags(record)
         text = "\n\n".join([*parts, *_documents(record, room)])
         write_description(tracking, record["version"], text, tags)
         write_model_description(tracking, _about(tracking))
@@ -46,13 +51,16 @@ def describe_version(
 def _describe_training(
     tracking: Tracking, record: Mapping[str, Any], text: str, tags: Mapping[str, str]
 ) -> None:
-    """The same for the MLflow run that trained it, without its documents; people delete runs."""
+    """The same for the MLflow run that trained it, without its documents, and its pairs where the
+    training could not log them. People delete runs.
+    """
     from mlflow.exceptions import MlflowException
 
     run_id, client = record["mlflow_run_id"], tracking.client()
     version = record["version"]
     link = f"[Version {version} in the registry]({tracking.version_link(version)})"
     try:
+        log_version(run_id, version, record["base"], Path(record["model"]))
         for name, value in tags.items():
             client.set_tag(run_id, name, value)
         tracking.describe_run(run_id, f"{link}\n\n{text}")
@@ -96,7 +104,7 @@ def _took(record: Mapping[str, Any]) -> str:
     if record["seconds"] is not None:
         said.append(f"{record['seconds']:.0f} s")
     if record["energy_wh"] is not None:
-        said.append(f"{record['energy_wh']:.1f} Wh")
+        said.append(watt_hours(record["energy_wh"]))
     return ", ".join(said)
 
 

@@ -35,7 +35,7 @@ WITH newest AS (
         arg_max(list_max(dimensions), measured_at) AS dimension
     FROM evaluations JOIN newest USING (questions_version, corpus_version) GROUP BY identity
 ), versions AS (
-    SELECT e.identity, max(m.version) AS version
+    SELECT e.identity, max(m.version::INTEGER) AS version
     FROM evaluations e JOIN models m ON e.run_id = m.mlflow_run_id AND e.model = 'tuned'
     GROUP BY e.identity
 )
@@ -256,7 +256,7 @@ def _questions(
     for row in on_record.iter_rows(named=True):
         yield row | {"versions": versions.get(row["question_id"], [])}
     unknown = dict.fromkeys(on_record.columns) | {"split": TRAIN}
-    for question_id in learned.keys() - set(on_record["question_id"]):
+    for question_id in sorted(learned.keys() - set(on_record["question_id"])):
         question, chunk_id = learned[question_id]
         said = {"question_id": question_id, "question": question, "chunk_id": chunk_id}
         yield unknown | said | {"versions": versions[question_id]}

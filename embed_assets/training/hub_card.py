@@ -17,10 +17,12 @@ from embed_assets.evaluation.significance import LARGEST_P_VALUE, Verdict
 from embed_assets.models.card import EMBEDDED, ModelCard
 from embed_assets.models.encoder import load_model
 from embed_assets.models.files import NoModelError, find_file
+from embed_assets.models.names import told_name
 from embed_assets.models.registry import newest_model, trained_version
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings, Training
 from embed_assets.training.lineage import version_lineage
+from embed_assets.wording import watt_hours
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformerModelCardData
@@ -32,8 +34,6 @@ HYPERPARAMETERS = (
     *("token_limit", "precision", "warmup_share", "dimensions"),
 )
 """Of the settings of a version: those that say how it was trained. None of them is a path."""
-LABELLED = "labelled:"
-"""How the generator begins of questions that people wrote."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +60,9 @@ class Judgement:
         return self.against.filter(of_base if base else ~of_base, split=split).to_dicts()
 
 
-def write_hub_card(settings: Settings, version: str, judgement: Judgement | None = None) -> Path:
+def write_hub_card(
+    warehouse: Warehouse, settings: Settings, version: str, judgement: Judgement | None = None
+) -> Path:
     """Write the card of a version into its folder, whole or not at all; its path.
 
     judgement: nothing until the version has been compared. ProjectError if there is no such
@@ -68,9 +70,9 @@ def write_hub_card(settings: Settings, version: str, judgement: Judgement | None
     """
     from sentence_transformers.base.model_card import generate_model_card
 
-    row = newest_model(Warehouse(path=str(settings.warehouse)), version)
+    row = newest_model(warehouse, version)
     known = trained_version(row)
-    record = version_lineage(settings, row["version"])
+    record = version_lineage(warehouse, settings, row["version"])
     model = load_model(known.card.source)
     model.model_card_data = _card_data(settings, model, known.card, record, judgement)
     file = known.folder / CARD
@@ -81,6 +83,7 @@ def write_hub_card(settings: Settings, version: str, judgement: Judgement | None
 
 
 def keep_card(
+    warehouse: Warehouse,
     settings: Settings,
     version: str,
     warn: Callable[[str], None],
@@ -88,9 +91,12 @@ def keep_card(
 ) -> Path | None:
     """Like `write_hub_card`; where that can't be done, `warn` is told: no work fails for a card."""
     try:
-        return write_hub_card(settings, version, judgement)
-    except (ProjectError, OSError) as error:
-        warn(f"The card of version {version} could not be written: {one_line(str(error))}")
+        return write_hub_card(warehouse, settings, version, judgement)
+    except Exception as error:  # of whatever library: a version is worth more than its card
+        reason = (
+            str(error) if isinstance(error, ProjectError) else f"{type(error).__name__}: {error}"
+        )
+        warn(f"The card of version {version} could not be written: {one_line(reason)}")
     return None
 
 
@@ -107,7 +113,8 @@ def _card_data(
     shown = {
         "record": record,
         "card": card,
-        "base_name": _name(record["base"]),
+        "base_name": told_name(record["base"]),
+        "energy": watt_hours(record["energy_wh"] or 0),
         "pairs_by": _pairs_by_generator(record),
         "hyperparameters": _hyperparameters(record),
         "dimensions": (record["settings"] or {}).get("dimensions") or [],
@@ -138,18 +145,13 @@ def _card_data(
         data.set_losses(_losses(model, shown["dimensions"]))
     else:
         data.set_losses([])
-    data.add_tags([f"dataset_size:{sum(shown['pairs_by'].values())}", "embed-assets"])
+    data.add_tags([f"dataset_size:{record['questions']}", "embed-assets"])
     data.register_model(model)
     return data
 
 
 def _title(settings: Settings, record: Mapping[str, Any]) -> str:
     return f"{settings.project} v{record['version']}"
-
-
-def _name(base: str) -> str:
-    """A base model's name; of a folder its last part: where it lies is nobody's business."""
-    return base if _hub_name(base) else Path(base).name
 
 
 def _hub_name(base: str) -> str | None:

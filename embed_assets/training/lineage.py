@@ -22,13 +22,14 @@ from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
 
 
-def version_lineage(settings: Settings, version: str | None) -> dict[str, Any]:
+def version_lineage(
+    warehouse: Warehouse, settings: Settings, version: str | None
+) -> dict[str, Any]:
     """What `lineage --json` prints. ProjectError if there is no such version.
 
     What a version that 0.1.0 trained has no record of is null, and so is what MLflow knows where it
     doesn't answer: `mlflow_error` says why.
     """
-    warehouse = Warehouse(path=str(settings.warehouse))
     model = newest_model(warehouse, version)
     documents = warehouse.read(
         "SELECT document_id, path, sha256, questions FROM model_documents WHERE version = ? "

@@ -51,16 +51,19 @@ def model_name(base: str, pairs: pl.DataFrame) -> str:
 def log_version(run_id: str, version: str, base: str, folder: Path) -> None:
     """Name a training's MLflow run after its version, and add the very pairs to it.
 
-    As Parquet, and as a dataset. folder: of the version.
+    As Parquet, and as a dataset. folder: of the version. Done once; of a version of an older
+    release, which kept no pairs, never.
     """
     from mlflow import MlflowClient
 
     file, client = folder / PAIRS, MlflowClient()
+    if not file.is_file() or client.list_artifacts(run_id, LINEAGE):
+        return
     pairs = pl.read_parquet(file)
     client.set_tag(run_id, "mlflow.runName", f"finetuned_model v{version} {PurePath(base).name}")
-    client.log_artifact(run_id, str(file), LINEAGE)
     name, source = f"training_pairs v{version}", f"{folder.parent.name}/{folder.name}/{PAIRS}"
     log_dataset(run_id, pairs, name, pairs_version(pairs), {"file": source}, "training")
+    client.log_artifact(run_id, str(file), LINEAGE)  # the last: where it is, the rest is too
 
 
 def pairs_version(pairs: pl.DataFrame) -> str:
@@ -69,11 +72,12 @@ def pairs_version(pairs: pl.DataFrame) -> str:
     return digest(texts.rows())
 
 
-def version_tags(record: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, str]:
+def version_tags(record: Mapping[str, Any]) -> dict[str, str]:
     """What made a version, as tags of it and of its MLflow run.
 
-    record: as `version_lineage` gives it. row: of `models`.
+    record: as `version_lineage` gives it.
     """
+    file = Path(record["pairs"] or "")
     tags = {
         "base": told_name(record["base"]),
         "base_revision": record["base_revision"],
@@ -81,7 +85,7 @@ def version_tags(record: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str,
         "documents": len(record["documents"]),
         "pairs": record["questions"],
         "splits": said_splits(record["splits"]),
-        "pairs_version": row["input_version"],
+        "pairs_version": pairs_version(pl.read_parquet(file)) if file.is_file() else None,
         "code": record["code"],
         "machine": record["machine"],
     }

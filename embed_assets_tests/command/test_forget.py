@@ -20,6 +20,7 @@ from embed_assets.errors import ProjectError
 from embed_assets.partitions import DOCUMENTS
 from embed_assets.questions.labelled.report import report_matches
 from embed_assets.resources.answers import AnswerStore, reply_now
+from embed_assets.resources.tracking import Tracking
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.tables import TABLES
 from embed_assets_tests.command.conftest import Project
@@ -82,6 +83,19 @@ def test_nothing_readable_is_left_and_the_others_stay(told):
     assert "yours to delete: vantrupe.pdf" in forget_text(said)
     with told.instance() as instance:
         assert len(instance.get_dynamic_partitions(DOCUMENTS)) == 2
+
+
+def test_runs_whose_artifacts_are_elsewhere_are_named_though_nothing_was_trained_on_it(told):
+    """A report lists documents that were only tested, and a deleted run keeps its artifacts."""
+    tracking = Tracking(home=str(told.settings.home), project=told.settings.project)
+    client = tracking.client()
+    experiment = client.create_experiment(tracking.name, artifact_location="s3://elsewhere/runs")
+    runs = [client.create_run(experiment).info.run_id for _ in range(2)]
+    client.delete_run(runs[0])
+    said = forget(told, "vantrupe.pdf")
+    assert said["versions"] == []
+    assert set(said["not_looked_at"]) == set(runs)
+    assert "Delete the reports in them, and the pairs (lineage/pairs.parquet)." in forget_text(said)
 
 
 def test_an_unknown_path_is_named_and_nothing_is_done(told):

@@ -114,13 +114,19 @@ def result() -> Comparison:
     return Comparison(nothing, nothing, significance, queries, baselines)
 
 
+def stored(settings: Settings) -> Warehouse:
+    return Warehouse(path=str(settings.warehouse))
+
+
 def hub_data(settings: Settings) -> Any:
     """What the hub reads of the card."""
     return HubCard.load(settings.models / "v3" / CARD).data
 
 
 def card_of(settings: Settings, result: Comparison) -> str:
-    return write_hub_card(settings, "3", judgement_of(result)).read_text(encoding="utf-8")
+    return write_hub_card(stored(settings), settings, "3", judgement_of(result)).read_text(
+        encoding="utf-8"
+    )
 
 
 def test_the_hub_reads_what_it_is_and_its_figures(settings: Settings, result: Comparison) -> None:
@@ -161,9 +167,8 @@ def test_a_person_reads_the_same_figures_and_intervals_as_in_the_tables(
     # What the UI shows.
     for line in headline_table(result).splitlines()[4:]:
         dimension, base, tuned = (cell.strip() for cell in line.split("|")[1:4])
-        low, high = line.split("|")[5].strip().split(" … ")
-        assert re.search(rf"\| {dimension} \| {base} \| {tuned} \|.*{re.escape(low)} to ", text)
-        assert f" to {high} |" in text
+        verdict = line.split("|")[5].strip()
+        assert re.search(rf"\| {dimension} \| {base} \| {tuned} \|.*\| {verdict} \|", text)
     limits = text[text.index("## Bias") : text.index("## Training Details")]
     assert "Too few to tell on questions that people wrote." in limits
     assert "3 of the 5 questions trained on were taken from the passages by rule" in limits
@@ -192,7 +197,10 @@ def test_it_says_of_what_it_is_made_and_where_to_ask_on(
 def test_it_quotes_and_names_no_document_and_no_place_of_this_machine(
     settings: Settings, result: Comparison
 ) -> None:
-    for text in (card_of(settings, result), write_hub_card(settings, "3").read_text()):
+    for text in (
+        card_of(settings, result),
+        write_hub_card(stored(settings), settings, "3").read_text(),
+    ):
         assert SECRET not in text
         assert "/somewhere" not in text
         assert str(settings.home) not in text
@@ -211,8 +219,14 @@ def test_the_program_in_it_runs_and_puts_the_prompts_of_the_card_before_the_text
     assert small.get_embedding_dimension() == 16  # pyright: ignore[reportAttributeAccessIssue]
 
 
+def test_a_version_whose_pairs_are_gone_says_of_how_many_it_was_made(settings: Settings) -> None:
+    (settings.models / "v3" / "pairs.parquet").unlink()
+    file = write_hub_card(stored(settings), settings, "3")
+    assert "fine-tuned on\n5 pairs" in file.read_text(encoding="utf-8")
+
+
 def test_a_version_that_was_not_compared_says_so_and_gives_no_figure(settings: Settings) -> None:
-    text = write_hub_card(settings, "3").read_text(encoding="utf-8")
+    text = write_hub_card(stored(settings), settings, "3").read_text(encoding="utf-8")
     assert "Not yet compared" in text
     assert "| base |" not in text
     assert hub_data(settings).eval_results is None
@@ -235,14 +249,14 @@ def test_a_comparison_writes_it_anew_and_logs_it(
 ) -> None:
     import mlflow
 
-    write_hub_card(settings, "3")
+    write_hub_card(stored(settings), settings, "3")
     warned: list[str] = []
     uri = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'mlflow.db'}")
     try:
         artifacts = mlflow.create_experiment("cards", (tmp_path / "artifacts").as_uri())
         with mlflow.start_run(experiment_id=artifacts):
-            rewrite_card(settings, "3", result, warned.append)
+            rewrite_card(stored(settings), settings, "3", result, warned.append)
     finally:
         mlflow.set_tracking_uri(uri)
     text = (settings.models / "v3" / CARD).read_text(encoding="utf-8")
@@ -256,10 +270,32 @@ def test_no_work_fails_for_a_card(settings: Settings, tuned: Path) -> None:
     warned: list[str] = []
     tuned.rename(tuned.with_name("gone"))
     try:
-        assert keep_card(settings, "3", warned.append) is None
+        assert keep_card(stored(settings), settings, "3", warned.append) is None
     finally:
         tuned.with_name("gone").rename(tuned)
     assert warned[0].startswith("The card of version 3 could not be written: The folder of")
+
+
+def test_no_work_fails_for_a_card_that_a_library_cannot_write(
+    settings: Settings, tuned: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warned: list[str] = []
+    weights = tuned / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(b"cut off")
+    try:
+        assert keep_card(stored(settings), settings, "3", warned.append) is None
+    finally:
+        weights.write_bytes(whole)
+    assert warned[0].startswith("The card of version 3 could not be written: ")
+    assert "\n" not in warned[0]
+
+    def stopped(_: str) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("embed_assets.training.hub_card.load_model", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        keep_card(stored(settings), settings, "3", warned.append)
 
 
 def test_every_split_has_a_title() -> None:

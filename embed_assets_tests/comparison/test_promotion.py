@@ -18,6 +18,7 @@ from mlflow.exceptions import MlflowException
 from embed_assets.charts import INLINE
 from embed_assets.comparison.assets import comparison
 from embed_assets.comparison.checks import became_champion
+from embed_assets.comparison.described import describe_judged
 from embed_assets.comparison.general import BASE, TUNED, GeneralFigures
 from embed_assets.comparison.promotion import Evidence, conditions, losses
 from embed_assets.comparison.tracked import stored_promotion
@@ -46,6 +47,8 @@ from embed_assets.resources.tracking import Tracking
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
 from embed_assets.tables import TABLES
+from embed_assets.training.record import PAIRS
+from embed_assets.training.tracked import LINEAGE, pairs_version
 from embed_assets_tests.decisions import BY_TEST
 from embed_assets_tests.rows import filled
 from embed_assets_tests.tiny_model import WORDS, make_tiny_model
@@ -444,10 +447,55 @@ def test_mlflow_says_of_a_version_how_it_was_judged_and_of_what_it_was_made(proj
     assert "- 12 questions that people wrote: 0.289 → 1.000, 95 % interval" in version.description
     assert "- valves/a b.pdf (sha256 abababab, 7 pairs)" in version.description
     assert "`embed-assets lineage 2`" in version.description
-    assert (version.tags["compared_in"], version.tags["documents"]) == (run_id, "1")
+    assert version.tags["documents"] == "1"
     assert "valves" not in client.get_run(project.trained_in("2")).data.tags["mlflow.note.content"]
     registered = client.get_registered_model(name)
     assert f"models:/{name}@champion" in registered.description
+
+
+def test_what_was_judged_is_found_in_the_warehouse_that_is_given_whatever_the_registry_knows(
+    project,
+):
+    """A version of an older home bears no tag of its comparison; work that is done waits for a
+    warehouse that is open elsewhere, which one of its own would not do.
+    """
+    project.measure("v2", rank=1)
+    metadata, _ = project.compare()
+    client, name = project.tracking.client(), project.tracking.name
+    for tag in client.get_model_version(name, "2").tags:
+        client.delete_model_version_tag(name, "2", tag)
+    given = project.settings.warehouse.rename(project.settings.home / "given.duckdb")
+    describe_judged(Warehouse(path=str(given)), project.settings, project.tracking, "2")
+    description = client.get_model_version(name, "2").description
+    assert description is not None
+    assert description.startswith(metadata["verdict"])
+
+
+def test_the_pairs_that_a_training_could_not_log_are_logged_with_its_comparison(project, tmp_path):
+    folder = shutil.copytree(newest_model(project.warehouse)["path"], tmp_path / "home/models/v2")
+    pairs = pl.DataFrame({"question_id": ["q"], "anchor": ["a"], "positive": ["p"]})
+    others = ("chunk_id", "document_id", "path", "sha256", "generator", "inherited_from")
+    kept = pairs.with_columns(pl.lit(name).alias(name) for name in others)
+    kept = kept.with_columns(relevant_chunk_ids=pl.concat_list("chunk_id"))
+    kept.write_parquet(folder / PAIRS)
+    row = {"version": ["2"], "path": ["models/v2"], "pairs": [f"models/v2/{PAIRS}"]}
+    with project.warehouse.transaction() as transaction:
+        transaction.update("models", pl.DataFrame(row))
+    project.measure("v2", rank=1)
+    client, run_id = project.tracking.client(), project.trained_in("2")
+    for _ in range(2):  # it is logged once
+        project.compare()
+        [artifact] = client.list_artifacts(run_id, LINEAGE)
+        assert artifact.path == f"{LINEAGE}/{PAIRS}"
+        run = client.get_run(run_id)
+        assert run.info.run_name.startswith("finetuned_model v2 ")
+        assert run.inputs is not None
+        [known] = run.inputs.dataset_inputs
+        assert known.dataset.digest == pairs_version(pairs)
+        assert run.data.tags["pairs_version"] == known.dataset.digest
+        assert client.get_model_version(project.tracking.name, "2").tags["pairs_version"] == (
+            known.dataset.digest
+        )
 
 
 def test_a_comparison_names_the_questions_and_the_corpus_by_their_versions(project):

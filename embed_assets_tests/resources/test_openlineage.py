@@ -192,7 +192,9 @@ def training(then: Callable[[], None] = lambda: None) -> dg.AssetsDefinition:
         with materializing(context, warehouse) as making:
             then()
             with making.storing(data_version="m-run") as transaction:
-                transaction.replace("models", model("3", mlflow_run_id="m-run"))
+                made = {"dagster_run_id": context.run.run_id, "trained_from": "2"}
+                taken_up = model("3", mlflow_run_id="an earlier run", **made)
+                transaction.replace("models", taken_up)
         return making.result()
 
     return finetuned_model
@@ -290,7 +292,8 @@ def test_a_model_is_told_as_what_the_training_made_and_the_comparison_reads(hous
     assert house.run(training())
     assert house.run(comparing())
     _, trained, _, compared = told.take(4)
-    assert set(datasets(trained, "inputs")) == {"main.training_pairs", "main.chunks"}
+    of_training = {"main.training_pairs", "main.chunks", "models/v2"}
+    assert set(datasets(trained, "inputs")) == of_training, "it went on from version 2"
     made = datasets(trained, "outputs")
     assert set(made) == {"main.models", "models/v3"}
     assert made["models/v3"]["facets"]["version"]["datasetVersion"] == "3"
@@ -356,7 +359,6 @@ def test_a_receiver_that_is_gone_is_warned_of_once_without_its_password(
     house, free_port, monkeypatch
 ):
     url = f"http://me:passw0rd@127.0.0.1:{free_port()}"
-    monkeypatch.setenv("OPENLINEAGE_URL", url)
     monkeypatch.setenv("OPENLINEAGE__TRANSPORT__TYPE", "http")
     monkeypatch.setenv("OPENLINEAGE__TRANSPORT__URL", url)
     monkeypatch.setenv("OPENLINEAGE__TRANSPORT__RETRY", '{"total": 0}')

@@ -346,5 +346,5 @@ def test_the_address_of_a_run_holds_no_password(tmp_path: Path, monkeypatch):
     monkeypatch.setattr(Tracking, "name", "embed-assets")
     page = "https://mlflow.example:8443/tracking/#/experiments/"
     assert tracking.run_url("abc").startswith(page)
-    assert tracking.artifact_url("abc", "report.html").startswith(page)
-    assert "/runs/abc/artifacts/report.html?" in tracking.artifact_url("abc", "report.html")
+    assert tracking.run_url("abc", "report.html").startswith(page)
+    assert "/runs/abc/artifacts/report.html?" in tracking.run_url("abc", "report.html")

@@ -1,6 +1,7 @@
 """What a version's record says, whichever version of the project kept it, and where it is shown."""
 
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -21,6 +22,10 @@ from embed_assets.resources.tracking import CHAMPION, Tracking
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
 from embed_assets.training import assets as training
+from embed_assets.training.bundle.files import BILL, PROVENANCE, RECORD
+from embed_assets.training.bundle.writing import write_bundle
+from embed_assets.training.hub_card import CARD
+from embed_assets.training.kept import KEPT
 from embed_assets.training.lineage import version_lineage
 from embed_assets.training.tables import SHOWN_AT_ONCE, documents_table, first_documents
 from embed_assets_tests.rows import NOW, filled, model
@@ -60,11 +65,15 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
     return Home(settings, made.metadata, told)
 
 
+def record_of(home: Home, version: str | None) -> dict[str, Any]:
+    return version_lineage(Warehouse(path=str(home.settings.warehouse)), home.settings, version)
+
+
 # From a version to its documents.
 
 
 def test_a_version_says_what_its_base_was_what_was_asked_and_what_it_took(home: Home) -> None:
-    record = version_lineage(home.settings, None)
+    record = record_of(home, None)
     assert record["base"] == home.settings.model
     assert record["base_revision"] is None, "a plain folder's identity says what it was"
     assert record["base_identity"] == model_identity(model_card(home.settings))
@@ -79,7 +88,7 @@ def test_a_version_says_what_its_base_was_what_was_asked_and_what_it_took(home: 
 
 
 def test_a_version_leads_to_its_pages(home: Home) -> None:
-    record = version_lineage(home.settings, "v1")
+    record = record_of(home, "v1")
     assert record["dagster_run"].endswith(f"/runs/{record['dagster_run_id']}")
     assert record["dagster_assets"]["finetuned_model"].endswith("/assets/finetuned_model")
     assert f"/runs/{record['mlflow_run_id']}" in record["mlflow_run"]
@@ -101,7 +110,7 @@ def test_a_person_reads_all_of_it(home: Home) -> None:
 
 def test_the_ui_shows_what_a_version_was_made_from(home: Home) -> None:
     shown = {name: entry.value for name, entry in home.metadata.items()}
-    record = version_lineage(home.settings, "1")
+    record = record_of(home, "1")
     assert shown["base"] == record["base"]
     assert (shown["documents"], shown["chunks"], shown["pairs"]) == (2, 14, 14)
     assert shown["splits"] == "14 train, 2 validation"
@@ -118,11 +127,36 @@ def test_the_ui_shows_what_a_version_was_made_from(home: Home) -> None:
 
 
 def test_a_document_that_is_there_says_in_the_ui_which_version_learned_from_it(home: Home) -> None:
-    run = version_lineage(home.settings, "1")["dagster_run_id"]
+    run = record_of(home, "1")["dagster_run_id"]
     assert list(home.told) == ["one"]
     told = home.told["one"]
     assert told.description == "Version 1 learned from it: 7 pairs"
     assert told.metadata["learned_by_v1"].value == f"7 pairs trained [version 1](/runs/{run})"
+
+
+def test_nothing_in_a_bundle_names_a_folder_of_this_machine(home: Home, tmp_path: Path) -> None:
+    """Of a version whose training is kept, with its card."""
+    copy = shutil.copytree(home.settings.home, tmp_path / "home")
+    settings = home.settings.model_copy(update={"home": copy})
+    assert (settings.models / "v1" / KEPT).is_dir()
+    assert (settings.models / "v1" / CARD).is_file()
+    learned = [{"version": "1", "document_id": "one", "path": "one.pdf", "sha256": "1" * 64}]
+    warehouse = Warehouse(path=str(settings.warehouse))
+    warehouse.replace("model_documents", filled("model_documents", learned))
+    write_bundle(settings, "1", tmp_path / "bundle")
+    files = [path for path in (tmp_path / "bundle").rglob("*") if path.is_file()]
+    assert {CARD, RECORD, BILL, PROVENANCE} < {path.name for path in files}
+    here = (copy, home.settings.home, Path(home.settings.model).parent, "127.0.0.1", "localhost")
+    for path in files:
+        content = path.read_bytes()
+        assert [place for place in here if str(place).encode() in content] == [], path.name
+
+
+def test_the_record_is_read_from_the_warehouse_that_is_given(settings, keep):
+    """Work that is done gives one that waits as long as it must."""
+    keep("1")
+    given = settings.warehouse.rename(settings.home / "given.duckdb")
+    assert version_lineage(Warehouse(path=str(given)), settings, None)["version"] == "1"
 
 
 def documents(count: int, path: str = "manuals/service manual {}.pdf") -> list[dict[str, Any]]:

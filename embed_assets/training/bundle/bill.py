@@ -68,14 +68,14 @@ def wrong_in_bill(text: str) -> str | None:
 
     try:
         wrong = JsonStrictValidator(SchemaVersion.V1_6).validate_str(text)
-    except ValueError:
-        return "it is no JSON"
+    except Exception as error:  # whatever stands there: somebody else wrote it
+        return f"it is no JSON that can be checked ({type(error).__name__})"
     return None if wrong is None else str(wrong.data.message)
 
 
 def hashes_in_bill(text: str) -> dict[str, str]:
     """sha256 of the model's files by path, as a valid bill of materials has them."""
-    model = json.loads(text)["metadata"].get("component", {})
+    model = json.loads(text).get("metadata", {}).get("component", {})
     return {
         part["name"]: known["content"]
         for part in model.get("components", [])

@@ -81,6 +81,6 @@ def is_signed_by(envelope: "Envelope", key: "SSlibKey") -> bool:
         return False
     try:
         envelope.verify([key], 1)
-    except VerificationError:
+    except (VerificationError, ValueError, TypeError):  # none, or nothing that is a signature
         return False
     return True

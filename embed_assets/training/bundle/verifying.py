@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 def verify_bundle(folder: Path, key: Path | None) -> dict[str, Any]:
     """What `lineage --verify DIR --json` prints. key: PEM file of the signer's public key.
 
+    keyid: of the key that the signature was checked by. claimed_keyids: of those that the envelope
+    names, which anybody may write.
+
     With a key, only what it has signed is valid. SettingsError if there is no folder or no key.
     """
     if not folder.is_dir():
@@ -38,10 +41,11 @@ def verify_bundle(folder: Path, key: Path | None) -> dict[str, Any]:
     try:
         payload, envelope = _opened(folder / PROVENANCE)
         promised = read_statement(payload)
-    except ValueError as error:
-        problems.append(f"{PROVENANCE}: {one_line(str(error))}")
+    except Exception as error:  # whatever stands there: somebody else wrote it
+        problems.append(f"{PROVENANCE}: {one_line(str(error)) or type(error).__name__}")
     if promised is not None:
-        problems += _differences(files, promised) + _differences_of_bill(folder / BILL, promised)
+        problems += _differences(files, promised)
+        problems += _differences_of_bill(folder / BILL, files, promised)
     if public and envelope is None:
         problems.append(f"{PROVENANCE}: it is not signed")
     elif public and envelope and not is_signed_by(envelope, public):
@@ -50,7 +54,8 @@ def verify_bundle(folder: Path, key: Path | None) -> dict[str, Any]:
         "valid": not problems,
         "files": len(files),
         "signed": envelope is not None,
-        "keyid": next(iter(envelope.signatures), None) if envelope else None,
+        "keyid": public.keyid if public else None,
+        "claimed_keyids": sorted(envelope.signatures) if envelope else [],
         "signature_checked": public is not None,
         "problems": problems,
     }
@@ -65,8 +70,8 @@ def verification_text(summary: Mapping[str, Any]) -> str:
         return f"{whole}. It is unsigned: this shows damage, not forgery."
     if not summary["signature_checked"]:
         return (
-            f"{whole}. The signature, of key {summary['keyid']}, was not checked: --key "
-            "PUBLIC.pem does it."
+            f"{whole}. It claims to be signed by key {', '.join(summary['claimed_keyids'])}, which "
+            "was not checked: --key PUBLIC.pem does it."
         )
     return f"{whole}, and signed by key {summary['keyid']}."
 
@@ -100,12 +105,18 @@ def _differences(files: Mapping[str, str], promised: Mapping[str, str]) -> list[
     ]
 
 
-def _differences_of_bill(bill: Path, promised: Mapping[str, str]) -> list[str]:
-    """What of the bill of materials is wrong, or other than in the statement."""
+def _differences_of_bill(
+    bill: Path, files: Mapping[str, str], promised: Mapping[str, str]
+) -> list[str]:
+    """What of the bill of materials is wrong, or other than in the statement.
+
+    Of one that was changed, nothing more: it is not the one that was promised. files, promised:
+    sha256 by path.
+    """
     if BILL not in promised:
         return [f"{PROVENANCE}: it says nothing of {BILL}"]
-    if not bill.is_file():
-        return []  # missing, which is said already
+    if files.get(BILL) != promised[BILL]:
+        return []  # missing or changed, which is said already
     text = bill.read_text(encoding="utf-8", errors="replace")
     if wrong := wrong_in_bill(text):
         return [f"{BILL}: {one_line(wrong)}"]

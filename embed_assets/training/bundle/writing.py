@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from embed_assets.errors import ProjectError, SettingsError
+from embed_assets.models.names import told_name
+from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import SIGNING_KEY, Settings
 from embed_assets.training.bundle.bill import bill_of_materials
 from embed_assets.training.bundle.files import (
@@ -23,6 +25,7 @@ from embed_assets.training.bundle.files import (
 )
 from embed_assets.training.bundle.provenance import provenance_statement
 from embed_assets.training.bundle.signing import read_signer, signed
+from embed_assets.training.kept import KEPT
 from embed_assets.training.lineage import version_lineage
 from embed_assets.training.record import PAIRS
 
@@ -38,12 +41,12 @@ def write_bundle(settings: Settings, version: str | None, folder: Path) -> dict[
     folder = Path(os.path.abspath(folder.expanduser()))
     _check_free(folder, settings.home)
     signer = read_signer(settings.signing_key) if settings.signing_key else None
-    lineage = version_lineage(settings, version)
+    lineage = version_lineage(Warehouse(path=str(settings.warehouse)), settings, version)
     model = Path(lineage["model"])
     if not model.is_dir():
         raise ProjectError(f"The folder of version {lineage['version']} is gone: {model}.")
     with _whole(folder) as unfinished:
-        shutil.copytree(model, unfinished / MODEL)
+        _copy_model(model, unfinished / MODEL)
         report = settings.report(lineage["version"])
         if report.is_file():
             shutil.copyfile(report, unfinished / REPORT)
@@ -82,26 +85,34 @@ def bundle_text(summary: Mapping[str, Any]) -> str:
 
 def portable(record: Mapping[str, Any]) -> dict[str, Any]:
     """The record as it is handed on: without this machine's folders and its servers' pages."""
-    placed = {
+    here = ("dagster_run", "dagster_assets", "mlflow_run", "mlflow_error")
+    return {
+        **record,
+        "base": told_name(record["base"]),
+        **{name: _told(record[name]) for name in ("settings", "settings_set")},
         "model": MODEL,
         "pairs": record["pairs"] and f"{MODEL}/{PAIRS}",
-        "dagster_run": None,
-        "mlflow_run": None,
+        **dict.fromkeys(here),
     }
-    return {**{name: _named(value) for name, value in record.items()}, **placed}
 
 
-def _named(value: Any) -> Any:
-    """A value in which the last part of an absolute path stands for the path."""
-    if isinstance(value, Mapping):
-        return {name: _named(each) for name, each in value.items()}
-    if isinstance(value, list):
-        return [_named(each) for each in value]
-    if not isinstance(value, str):
-        return value
-    parts = value.split(os.pathsep)
-    names = (Path(part).name for part in parts)
-    return os.pathsep.join(names) if all(os.path.isabs(part) for part in parts) else value
+def _told(settings: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Settings without the folders of this machine."""
+    if settings is None:
+        return None
+    return {
+        name: told_name(value) if isinstance(value, str) else value
+        for name, value in settings.items()
+    }
+
+
+def _copy_model(model: Path, place: Path) -> None:
+    """Copy a version's folder but for what its training read: more texts than the pairs."""
+
+    def left_out(folder: str, _: list[str]) -> list[str]:
+        return [KEPT] if Path(folder) == model else []
+
+    shutil.copytree(model, place, ignore=left_out)
 
 
 def _check_free(folder: Path, home: Path) -> None:

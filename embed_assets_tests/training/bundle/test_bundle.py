@@ -23,6 +23,7 @@ from embed_assets.training.bundle.files import BILL, PROVENANCE, RECORD, REPORT
 from embed_assets.training.bundle.provenance import read_statement
 from embed_assets.training.bundle.verifying import verification_text, verify_bundle
 from embed_assets.training.bundle.writing import bundle_text, write_bundle
+from embed_assets.training.kept import KEPT
 from embed_assets.training.record import PAIRS
 from embed_assets_tests.rows import filled, model
 
@@ -51,6 +52,8 @@ def settings(tmp_path) -> Settings:
     versions = {"pytorch": "2.13.0+cpu", "sentence_transformers": "6.2.0"}
     (folder / "config_sentence_transformers.json").write_text(json.dumps({"__version__": versions}))
     pl.DataFrame({"chunk_id": ["c1", "c2"]}).write_parquet(folder / PAIRS)
+    (folder / KEPT).mkdir()
+    (folder / KEPT / "config.json").write_text(json.dumps({"folder": str(folder)}))
     settings.reports.mkdir()
     settings.report("3").write_text("<p>better</p>")
     row = model(
@@ -121,7 +124,9 @@ def statement_of(bundle: Path) -> dict[str, Any]:
 
 def test_a_bundle_holds_the_model_its_record_its_report_and_its_proof(settings, unsigned):
     model_files = {
-        p.relative_to(settings.models / "v3") for p in (settings.models / "v3").rglob("*")
+        path
+        for p in (settings.models / "v3").rglob("*")
+        if KEPT not in (path := p.relative_to(settings.models / "v3")).parts
     }
     assert {
         p.relative_to(unsigned / "model") for p in (unsigned / "model").rglob("*")
@@ -133,10 +138,19 @@ def test_a_bundle_holds_the_model_its_record_its_report_and_its_proof(settings, 
     assert record["pairs"] == f"model/{PAIRS}"
 
 
-def test_nothing_in_a_bundle_names_a_folder_of_this_machine(tmp_path, unsigned):
+def test_a_bundle_names_files_and_models_of_this_machine_without_their_folders(settings, tmp_path):
+    used = {"base": "~/models/m", "labelled": f"a.jsonl:{tmp_path}/b.jsonl"}
+    row = model("3", base=str(tmp_path / "m"), path="models/v3", identity="cafe")
+    known = json.dumps({"set": used, "used": used})
+    with Warehouse(path=str(settings.warehouse)).transaction() as transaction:
+        transaction.replace("models", row.with_columns(settings=pl.lit(known)))
+    write_bundle(settings, "3", tmp_path / "bundle")
+    record = json.loads((tmp_path / "bundle" / RECORD).read_text())
+    assert record["base"] == "m"
+    for settings in (record["settings"], record["settings_set"]):
+        assert settings == {"base": "m", "labelled": "a.jsonl:b.jsonl"}
     for file in (RECORD, BILL, PROVENANCE):
-        assert str(tmp_path) not in (unsigned / file).read_text()
-    assert json.loads((unsigned / RECORD).read_text())["settings"]["base"] == "m"
+        assert str(tmp_path) not in (tmp_path / "bundle" / file).read_text()
 
 
 def test_the_bill_of_materials_lists_files_documents_base_and_libraries(unsigned):
@@ -195,6 +209,7 @@ def test_an_untouched_bundle_is_valid(unsigned):
         "files": 7,
         "signed": False,
         "keyid": None,
+        "claimed_keyids": [],
         "signature_checked": False,
         "problems": [],
     }
@@ -235,6 +250,14 @@ def test_a_link_is_named_even_where_it_leads_to_the_same_bytes(tmp_path, unsigne
     ]
 
 
+def promise(bundle: Path, name: str) -> None:
+    """Have the provenance state a file as it is now."""
+    statement = statement_of(bundle)
+    [subject] = [each for each in statement["subject"] if each["name"] == name]
+    subject["digest"]["sha256"] = hashlib.sha256((bundle / name).read_bytes()).hexdigest()
+    (bundle / PROVENANCE).write_text(json.dumps(statement))
+
+
 def test_a_bill_of_materials_with_other_hashes_than_the_provenance_is_found_out(unsigned):
     bill = json.loads((unsigned / BILL).read_text())
     [weights] = [
@@ -244,8 +267,9 @@ def test_a_bill_of_materials_with_other_hashes_than_the_provenance_is_found_out(
     ]
     weights["hashes"][0]["content"] = "0" * 64
     (unsigned / BILL).write_text(json.dumps(bill))
+    assert verify_bundle(unsigned, None)["problems"] == [f"{BILL}: changed"]
+    promise(unsigned, BILL)
     assert verify_bundle(unsigned, None)["problems"] == [
-        f"{BILL}: changed",
         f"{BILL}: its hash of model/model.safetensors is not that of {PROVENANCE}",
     ]
 
@@ -254,9 +278,27 @@ def test_a_bill_of_materials_that_does_not_fit_its_schema_is_found_out(unsigned)
     bill = json.loads((unsigned / BILL).read_text())
     del bill["metadata"]["component"]["name"]
     (unsigned / BILL).write_text(json.dumps(bill))
+    promise(unsigned, BILL)
     assert any(
         "'name' is a required property" in p for p in verify_bundle(unsigned, None)["problems"]
     )
+
+
+GARBAGE = (
+    *("", "no json", "[]", "{}", "null", "1", '"text"', "[" * 100_000, "\0", '[["a"]]'),
+    '{"metadata": []}',
+    '{"bomFormat": "CycloneDX", "specVersion": "1.6"}',
+    '{"bomFormat": "CycloneDX", "specVersion": "1.6", "metadata": {}}',
+    '{"bomFormat": "CycloneDX", "specVersion": "1.6", "metadata": {"component": "m"}}',
+)
+
+
+@pytest.mark.parametrize("content", GARBAGE)
+def test_whatever_stands_for_the_bill_of_materials_is_a_problem_and_no_crash(unsigned, content):
+    (unsigned / BILL).write_text(content)
+    assert verify_bundle(unsigned, None)["problems"] == [f"{BILL}: changed"]
+    promise(unsigned, BILL)
+    assert not verify_bundle(unsigned, None)["valid"]
 
 
 def without_subjects(statement: dict[str, Any]) -> None:
@@ -288,7 +330,14 @@ def test_a_provenance_that_is_not_valid_is_found_out(unsigned, alter: Callable):
 
 @pytest.mark.parametrize(
     "content",
-    ["", "no json", "[]", "{}", '{"payloadType": 1}', '{"payloadType": "x", "payload": "!"}'],
+    [
+        *GARBAGE,
+        '{"payloadType": 1}',
+        '{"payloadType": "x", "payload": "!"}',
+        '{"payloadType": "application/vnd.in-toto+json", "payload": "W10=", "signatures": [1]}',
+        '{"payloadType": "application/vnd.in-toto+json", "payload": "W10=", "signatures": "s"}',
+        '{"_type": "https://in-toto.io/Statement/v1", "subject": [1], "predicateType": []}',
+    ],
 )
 def test_a_provenance_that_is_something_else_is_found_out(unsigned, keys, content):
     (unsigned / PROVENANCE).write_text(content)
@@ -329,6 +378,19 @@ def test_an_unsigned_bundle_is_not_valid_for_somebody_with_a_key(unsigned, keys)
     assert verify_bundle(unsigned, keys / "mine.pub")["problems"] == [
         f"{PROVENANCE}: it is not signed"
     ]
+
+
+def test_who_signed_is_said_by_the_key_and_who_claims_to_have_by_the_envelope(signed, keys):
+    """Anybody may put another signature first."""
+    envelope = json.loads((signed / PROVENANCE).read_text())
+    mine = envelope["signatures"][0]["keyid"]
+    envelope["signatures"].insert(0, {"keyid": "somebody", "sig": "AAAA"})
+    (signed / PROVENANCE).write_text(json.dumps(envelope))
+    checked, unchecked = verify_bundle(signed, keys / "mine.pub"), verify_bundle(signed, None)
+    assert (checked["valid"], checked["keyid"]) == (True, mine)
+    assert verification_text(checked).endswith(f"signed by key {mine}.")
+    assert (unchecked["keyid"], set(unchecked["claimed_keyids"])) == (None, {mine, "somebody"})
+    assert "claims to be signed by key" in verification_text(unchecked)
 
 
 def test_a_forged_statement_passes_without_the_key_and_fails_with_it(signed, keys):
