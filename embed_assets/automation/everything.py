@@ -10,8 +10,11 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
-from typing import Any
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TextIO
 
 import dagster as dg
 
@@ -20,12 +23,15 @@ from embed_assets.errors import ProjectError
 from embed_assets.resources.explaining import said_in_the_ui
 from embed_assets.resources.pages import run_page
 from embed_assets.resources.run_tags import BUDGET_TAG
+from embed_assets.resources.tracking import MODELS
 from embed_assets.settings import PREFIX, Settings
 
 ASKED_BY = f"{PREFIX}ASKED_BY"
 """Set for the command: the run that it works for, by whose id its own runs are found."""
 LONGEST_STOP = 60.0
 """Seconds that the command has to end its runs when a person stops the job."""
+PAUSE = 0.2
+"""Seconds between two looks at what the command says."""
 
 
 @dg.op(description="Ingests all PDFs that are due, trains, compares, and says what came of it.")
@@ -57,52 +63,74 @@ def everything() -> None:
 
 
 def _run(context: dg.OpExecutionContext, settings: Settings) -> dict[str, Any]:
-    """What `run --json` printed; what it said meanwhile is in the log. ProjectError if it failed.
-
-    A person who stops the job stops the command as Ctrl-C does.
-    """
+    """What `run --json` printed. ProjectError if it failed."""
     command = [sys.executable, "-P", "-m", "embed_assets.command.cli", "run", "--json"]
     environment = {
         **os.environ,
         f"{PREFIX}HOME": str(settings.home),
         ASKED_BY: context.run_id,
     }
-    with (
-        tempfile.TemporaryFile("w+", encoding="utf-8") as printed,
-        subprocess.Popen(
-            command,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=printed,
-            stderr=subprocess.PIPE,
-            encoding="utf-8",
-            errors="replace",
-        ) as process,
-    ):
-        try:
-            for line in process.stderr or ():
-                if said := line.strip():
-                    context.log.info(said)
-            process.wait()
-        except BaseException:
-            _stop(process)
-            raise
-        printed.seek(0)
-        text = printed.read()
-    if not text:
-        raise ProjectError(f"`embed-assets run` ended with status {process.returncode}: see above.")
-    summary = json.loads(text)
+    log = settings.dagster_home / f"everything-{context.run_id}.log"
+    status, printed = follow(command, environment, log, context.log.info)
+    if not printed:
+        raise ProjectError(f"`embed-assets run` ended with status {status}: see above.")
+    summary = json.loads(printed)
     if "error" in summary:
         raise ProjectError(summary["error"])
     return summary
 
 
-def _stop(process: "subprocess.Popen[str]") -> None:
+def follow(
+    command: Sequence[str], environment: Mapping[str, str], log: Path, tell: Callable[[str], object]
+) -> tuple[int, str]:
+    """Run a command until it ends; gives its status and what it printed.
+
+    What it says meanwhile is told line by line. It writes to a file, that it goes on if this
+    process is killed, and that nobody waits for processes that outlive it. log: where the file is.
+    Where the wait is cut short, the command is stopped as Ctrl-C does.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        log.open("wb") as said,
+        log.open(encoding="utf-8", errors="replace") as heard,
+        tempfile.TemporaryFile("w+", encoding="utf-8") as printed,
+    ):
+        with suppress(PermissionError):  # Windows keeps a file that is open
+            log.unlink()  # a kill leaves nothing
+        with subprocess.Popen(
+            command, env=environment, stdin=subprocess.DEVNULL, stdout=printed, stderr=said
+        ) as process:
+            try:
+                for line in filter(None, _lines(heard, process)):
+                    tell(line)
+            except BaseException:
+                _stop(process)
+                raise
+        printed.seek(0)
+        return process.returncode, printed.read()
+
+
+def _lines(heard: TextIO, process: "subprocess.Popen[bytes]") -> Iterator[str]:
+    """What a process writes to a file, line by line, until the process ends."""
+    line, ended = "", False
+    while not ended:
+        ended = process.poll() is not None  # first: then all that it wrote is there
+        while part := heard.readline():
+            line += part
+            if line.endswith("\n"):
+                yield line.strip()
+                line = ""
+        if not ended:
+            time.sleep(PAUSE)
+    yield line.strip()
+
+
+def _stop(process: "subprocess.Popen[bytes]") -> None:
     """Stop the command, and wait until its own runs are ended."""
     if process.poll() is None:
         process.send_signal(signal.SIGINT)
     try:
-        process.communicate(timeout=LONGEST_STOP)
+        process.wait(LONGEST_STOP)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
@@ -115,10 +143,12 @@ def _metadata(context: dg.OpExecutionContext, summary: Mapping[str, Any]) -> dic
         f"- [{run.run_id[:8]}]({run_page(run.run_id)}) {run.job_name}: {run.status.value.lower()}"
         for run in reversed(runs)
     )
+    silent = any(wait["what"] == MODELS for wait in summary["waiting"])
+    unknown = "unknown: MLflow does not answer" if silent else None
     return {
         "verdict": summary["verdict"],
-        "promotion": summary["promotion"] or "nothing was decided",
-        "champion": summary["champion"] or "none: the base model serves",
+        "promotion": summary["promotion"] or unknown or "nothing was decided",
+        "champion": summary["champion"] or unknown or "none: the base model serves",
         "documents": sum(summary["documents"].values()),
         "unreadable": len(summary["failed"]),
         "report": dg.MetadataValue.path(summary["report"]),

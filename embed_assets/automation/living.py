@@ -82,8 +82,8 @@ def lives(settings: Settings, record: dg.RunRecord) -> bool:
     One that waits in the queue is launched by the next daemon.
     """
     run, lock = record.dagster_run, _lock(settings, record.dagster_run.run_id)
-    if lock.with_suffix(HELD).exists():
-        return _is_locked(lock)
+    if (held_now := _is_held(lock)) is not None:
+        return held_now
     if run.status is dg.DagsterRunStatus.NOT_STARTED:
         return datetime.now(UTC) - record.create_timestamp < LAUNCHED_WITHIN
     return run.status not in AT_WORK or not _is_lost(run)
@@ -93,7 +93,7 @@ def clear_locks(settings: Settings, living: Collection[str]) -> None:
     """Delete what runs left behind whose processes are gone. living: ids of runs that are not."""
     for mark in _folder(settings).glob(f"*{HELD}"):
         lock = mark.with_suffix(".lock")
-        if mark.stem not in living and not _is_locked(lock):
+        if mark.stem not in living and _is_held(lock) is False:
             _clear(lock)
 
 
@@ -105,10 +105,21 @@ def _lock(settings: Settings, run_id: str) -> Path:
     return _folder(settings) / f"{run_id}.lock"
 
 
-def _is_locked(lock: Path) -> bool:
+def _is_held(lock: Path) -> bool | None:
+    """Whether a process holds the lock of its run, or has died with it; null where there is none.
+
+    A run may end between two looks: its mark counts while the lock is held here.
+    """
+    mark = lock.with_suffix(HELD)
+    if not mark.exists():
+        return None
     try:
         with FileLock(lock, timeout=0):
-            return False
+            if mark.exists():
+                return False
+            with suppress(OSError):  # Windows keeps a file that is open
+                lock.unlink()  # made by looking
+            return None
     except Timeout:
         return True
 

@@ -152,10 +152,17 @@ def end_dead(instance: dg.DagsterInstance, settings: Settings) -> None:
 
 
 def end_dead_mlflow_runs(instance: dg.DagsterInstance, settings: Settings) -> None:
-    """End the MLflow runs whose Dagster run is neither at work nor waits for it."""
-    at_work = {run.run_id for run in instance.get_runs(dg.RunsFilter(statuses=UNFINISHED))}
+    """End the MLflow runs whose Dagster run is neither at work nor waits for it.
+
+    Where MLflow's server is down, its client tries for minutes. ProjectError after that.
+    """
+
+    def is_at_work(run_id: str) -> bool:
+        run = instance.get_run_by_id(run_id)
+        return run is not None and run.status in UNFINISHED
+
     tracking = Tracking(home=str(settings.home), project=settings.project)
-    tracking.end_dead_runs(lambda run_id: run_id in at_work)
+    tracking.end_dead_runs(is_at_work)
 
 
 def pause_until(instance: dg.DagsterInstance, job: str) -> datetime | None:

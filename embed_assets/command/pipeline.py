@@ -21,7 +21,7 @@ from dagster._utils.interrupts import capture_interrupts
 from filelock import FileLock, Timeout
 
 from embed_assets.automation.everything import ASKED_BY
-from embed_assets.automation.plan import Until, Wait, batches
+from embed_assets.automation.plan import Plan, Until, Wait, batches
 from embed_assets.automation.runs import (
     BY_COMMAND,
     INGEST,
@@ -95,7 +95,8 @@ def bring_up_to_date(settings: Settings, *, train: bool, agreed: bool = False) -
     read: set[str] = set()
     with _in_turn(settings), dg.DagsterInstance.get() as instance:
         take_up(warehouse, settings)
-        end_dead(instance, settings)
+        if train:  # an ingest does without MLflow, whose server may be down
+            end_dead(instance, settings)
         _let_settle(settings)
         while True:
             end_dead_runs(instance, settings)
@@ -109,10 +110,7 @@ def bring_up_to_date(settings: Settings, *, train: bool, agreed: bool = False) -
                     "--pdfs, or another --home for other documents; or agree with --yes that all "
                     "of them are gone."
                 )
-            for keys, what in ((plan.remove, "left"), (plan.moved, "moved in")):
-                if keys:
-                    said = f"{counted(len(keys), 'document')} {what} the folder."
-                    typer.echo(said, err=True)
+            say_moves(plan)
             sync_partitions(instance, warehouse, plan, state)
             moved += len(plan.remove) + len(plan.moved)
             if plan.changes_documents:
@@ -134,6 +132,13 @@ def bring_up_to_date(settings: Settings, *, train: bool, agreed: bool = False) -
             if plan.corpus_step is None:
                 return Done(seconds, moved, to_agree)
             runs.execute(instance, TRAIN, plan.corpus_step.assets, (), seconds)
+
+
+def say_moves(plan: Plan) -> None:
+    """Say how many documents left the folder, or moved in it."""
+    for keys, what in ((plan.remove, "left"), (plan.moved, "moved in")):
+        if keys:
+            typer.echo(f"{counted(len(keys), 'document')} {what} the folder.", err=True)
 
 
 def _let_settle(settings: Settings) -> None:

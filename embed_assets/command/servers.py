@@ -11,24 +11,36 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import duckdb
 import typer
 from filelock import Timeout
 
-from embed_assets.automation.runs import AT_WORK, BY_COMMAND, command_lock, end_dead
+from embed_assets.automation.runs import (
+    AT_WORK,
+    BY_COMMAND,
+    command_lock,
+    end_dead_mlflow_runs,
+    end_dead_runs,
+)
 from embed_assets.automation.sensors import SENSORS
 from embed_assets.automation.state import list_documents
 from embed_assets.command.news import News
-from embed_assets.command.pipeline import prepare_home
+from embed_assets.command.pipeline import explain, prepare_home, say_moves
 from embed_assets.errors import ProjectError, SettingsError
 from embed_assets.machine import Machine, processes_with, this_machine
 from embed_assets.resources.pages import UI_VARIABLE as DAGSTER_UI_VARIABLE
 from embed_assets.resources.pages import graph_path
-from embed_assets.resources.tracking import UI_VARIABLE, Tracking, without_password
+from embed_assets.resources.tracking import (
+    UI_VARIABLE,
+    Tracking,
+    answering_at_once,
+    without_password,
+)
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
 
@@ -171,19 +183,27 @@ def _bring_in_line(settings: Settings) -> None:
 
     Trouble with it is said, and keeps nobody from the pages.
     """
-    warehouse = Warehouse(path=str(settings.warehouse))
-    try:
-        with dg.DagsterInstance.get() as instance, command_lock(settings.home):
-            end_dead(instance, settings)
-            plan = list_documents(instance, warehouse, settings)
-    except Timeout:  # a command is at work: it does the same
-        return
-    except ProjectError as error:
-        typer.echo(f"The PDFs can't be listed yet: {error}", err=True)
-        return
-    for keys, what in ((plan.remove, "left"), (plan.moved, "moved in")):
-        if keys:
-            typer.echo(f"{len(keys)} documents {what} the folder.", err=True)
+    with dg.DagsterInstance.get() as instance:
+        try:
+            with command_lock(settings.home):
+                end_dead_runs(instance, settings)
+                _list(instance, settings)
+        except Timeout:  # a command is at work: it does the same
+            return
+        except (ProjectError, duckdb.Error, OSError) as error:
+            typer.echo(f"The PDFs can't be listed yet: {explain(error, None)}", err=True)
+        # Outside the lock: MLflow's server may keep whom it pleases waiting.
+        try:
+            with answering_at_once():
+                end_dead_mlflow_runs(instance, settings)
+        except ProjectError as error:
+            typer.echo(f"What was killed may look alive in MLflow: {error}", err=True)
+
+
+def _list(instance: dg.DagsterInstance, settings: Settings) -> None:
+    """List the PDFs of the folder, and say what left, what moved, or why they can't be listed."""
+    plan = list_documents(instance, Warehouse(path=str(settings.warehouse)), settings)
+    say_moves(plan)
     if plan.refused:
         typer.echo(f"The PDFs are not listed: {plan.refused} ({settings.pdfs}).", err=True)
 
@@ -225,9 +245,10 @@ def _started(
         # make passes on what its own group got already: a second signal must not cut this short.
         for ended in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
             signal.signal(ended, signal.SIG_IGN)
-        _cancel_runs()
-        for process in processes.values():
-            _stop(process)
+        with ExitStack() as stops:  # each of them, whatever becomes of those before
+            for process in reversed(processes.values()):
+                stops.callback(_stop, process)
+            _cancel_runs()
 
 
 def _cancel_runs() -> None:

@@ -17,17 +17,15 @@ from embed_assets.automation.runs import INGEST
 from embed_assets.automation.state import State, check_settings, code_versions, read_state
 from embed_assets.automation.take_up import taken_up
 from embed_assets.command.pipeline import is_changing
-from embed_assets.command.summary import failed_documents
+from embed_assets.command.summary import failures
 from embed_assets.errors import ProjectError, SettingsError
 from embed_assets.models.registry import ALIASES, aliases
-from embed_assets.resources.tracking import answer_at_once
+from embed_assets.resources.tracking import MODELS, answer_at_once
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
 from embed_assets.wording import counted
 
 LISTED = 5
-MODELS = "models"
-"""What waits where MLflow doesn't answer."""
 
 
 def status_summary(settings: Settings) -> dict[str, Any]:
@@ -63,7 +61,7 @@ def status_summary(settings: Settings) -> dict[str, Any]:
         "waiting": [
             {"what": wait.what, "reason": wait.reason} for wait in (*plan.waiting, *silent)
         ],
-        "failed": list(failed_documents(settings, warehouse).values()),
+        "failed": list(failures(settings, warehouse).values()),
         "models": models,
         "retraining": _retraining(plan, state.untrained),
     }

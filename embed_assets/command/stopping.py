@@ -12,6 +12,10 @@ from multiprocessing import resource_tracker
 from types import FrameType
 
 SAID = "stopped. Run it again to go on from here."
+WISHES = frozenset(
+    {signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}  # Windows: no SIGHUP
+)
+"""Signals that ask a command to stop; others only pass by."""
 _CHANGES_MASKS = hasattr(signal, "pthread_sigmask")  # Windows has none
 
 
@@ -43,12 +47,13 @@ class _Ear:
         self.by_terminal = False
 
     def first(self) -> int | None:
-        """The first signal since it was last asked, if any came."""
+        """The first signal to stop since it was last asked, if any came."""
         try:
             heard = self._out.recv(4096)
         except BlockingIOError:
             return None
-        return signal.SIGINT if self.by_terminal else heard[0]
+        wish = next((by for by in heard if by in WISHES), None)
+        return signal.SIGINT if wish and self.by_terminal else wish
 
 
 _ear: _Ear | None = None

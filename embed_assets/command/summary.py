@@ -1,6 +1,7 @@
 """What the command prints when it is done: one object, and the same as text."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
@@ -13,17 +14,20 @@ from embed_assets.comparison.verdict import (
     stored_comparison,
     verdict_sentence,
 )
+from embed_assets.documents.failed import failed_documents
 from embed_assets.documents.folder import scan
 from embed_assets.documents.parsing import document_statuses
+from embed_assets.errors import ProjectError
 from embed_assets.evaluation.baselines import failed_baselines
 from embed_assets.evaluation.significance import FEWEST_DOCUMENTS, LARGEST_P_VALUE, Verdict
 from embed_assets.graph import DOCUMENT_ASSETS, GRAPH
 from embed_assets.models.registry import aliases, newest_model
-from embed_assets.pairs.splits import LABELLED, SEEN, UNSEEN, VALIDATION
+from embed_assets.pairs.splits import IN_WORDS
 from embed_assets.questions.funnel import REASONS
 from embed_assets.questions.labelled.report import report_matches, unmatched
 from embed_assets.questions.statuses import FAILED, KEPT, NOT_ASKED, UNREADABLE
 from embed_assets.resources.ledger import read_records
+from embed_assets.resources.tracking import MODELS, answering_at_once
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
 from embed_assets.wording import change, counted
@@ -33,12 +37,7 @@ BASELINE_KEYS = (
     *("difference", "low", "high", "p_value", "verdict"),
 )
 QUESTIONS = "questions"
-TITLES = {
-    LABELLED: "people's questions",
-    UNSEEN: "on held-out documents",
-    SEEN: "on held-out chunks",
-    VALIDATION: "that chose the epoch",
-}
+TITLES = {split: words.briefly for split, words in IN_WORDS.items() if words.briefly}
 """What the questions of a split are, in a few words."""
 
 
@@ -58,7 +57,7 @@ def what_is_there(settings: Settings, warehouse: Warehouse) -> dict[str, Any]:
     """How much was read and asked, and what could not be used."""
     statuses = document_statuses(warehouse)
     read, empty = (statuses.filter(parser_status=status) for status in ("SUCCESS", "EMPTY"))
-    failed = failed_documents(settings, warehouse)
+    failed = failures(settings, warehouse)
     known_before = failed.keys() & {*read["document_id"], *empty["document_id"]}
     why_empty = dict(empty.select("document_id", "error").iter_rows())
     # Those that got no question are counted by chunk.
@@ -99,32 +98,34 @@ def _dropped(warehouse: Warehouse) -> dict[str, int]:
     return dict(rows.iter_rows())
 
 
-def failed_documents(settings: Settings, warehouse: Warehouse) -> dict[str, dict[str, Any]]:
+def failures(settings: Settings, warehouse: Warehouse) -> dict[str, dict[str, Any]]:
     """Path, error and attempts of documents that could not be read, by id, in order of path.
 
     final: whether only a change or a person starts another try.
     """
-    errors = document_statuses(warehouse).filter(parser_status="ERROR")
-    failed = {
-        key: {"error": error, "attempts": 1, "final": True}
-        for key, error in errors.select("document_id", "error").iter_rows()
-    }
-    records = read_records(warehouse, "raw_pdfs", "parsed_markdown")
-    # Of a file that may not come in, raw_pdfs says why, and comes last.
-    for (asset, key), attempt in sorted(records.tried.items()):
-        made_from = records.input_version(asset, key)
-        if asset == "parsed_markdown" and attempt.input_version != made_from:
-            continue  # of a file that is no more
-        failed[key] = {
-            "error": attempt.failure.error,
-            "attempts": attempt.attempts,
-            "final": attempt.next_at is None,
-        }
-    paths = warehouse.paths()
+    failed, paths = failed_documents(warehouse), warehouse.paths()
     if failed.keys() - paths.keys():  # never read: the folder alone knows their paths
         paths = {key: document.path for key, document in scan(settings.pdfs).items()} | paths
     in_order = sorted((paths.get(key, key), key) for key in failed)
-    return {key: {"path": path, **failed[key]} for path, key in in_order}
+    return {key: {"path": path, **vars(failed[key])} for path, key in in_order}
+
+
+@dataclass(frozen=True)
+class _InMlflow:
+    """Of a finished run, what MLflow alone knows; where it doesn't answer, that it doesn't."""
+
+    champion: str | None = None
+    promotion: str | None = None
+    waiting: tuple[Mapping[str, str], ...] = ()
+
+
+def _in_mlflow(settings: Settings, warehouse: Warehouse, compared: str) -> _InMlflow:
+    try:
+        with answering_at_once():
+            champion = aliases(warehouse, settings)["champion"]
+            return _InMlflow(champion, stored_promotion(settings, compared))
+    except ProjectError as error:
+        return _InMlflow(waiting=({"what": MODELS, "reason": str(error)},))
 
 
 def run_summary(settings: Settings, done: Done) -> dict[str, Any]:
@@ -142,8 +143,10 @@ def run_summary(settings: Settings, done: Done) -> dict[str, Any]:
     pairs = warehouse.read("SELECT split, count(*) FROM training_pairs GROUP BY ALL ORDER BY ALL")
     against = stored_comparison(warehouse, compared)
     failed = failed_baselines(warehouse, compared)
+    ingested = ingest_summary(settings, done)
+    in_mlflow = _in_mlflow(settings, warehouse, compared)
     return {
-        **ingest_summary(settings, done),
+        **ingested,
         "seconds": _by_stage(done.seconds, tuple(GRAPH)),
         "pairs": dict(pairs.iter_rows()),
         "model": {key: model[key] for key in ("base", "version", "path")},
@@ -151,8 +154,9 @@ def run_summary(settings: Settings, done: Done) -> dict[str, Any]:
         "baselines": against.filter(pl.col("model") != "base").select(BASELINE_KEYS).to_dicts(),
         "baselines_failed": [{"model": m, "error": e} for m, e in failed.items()],
         "verdict": verdict_sentence(headline_row(against)),
-        "champion": aliases(warehouse, settings)["champion"],
-        "promotion": stored_promotion(settings, compared),
+        "champion": in_mlflow.champion,
+        "promotion": in_mlflow.promotion,
+        "waiting": [*ingested["waiting"], *in_mlflow.waiting],
         "reservations": reservations(against),
         "report": str(settings.report(model["version"])),
         "trained": "finetuned_model" in done.seconds,
@@ -206,6 +210,8 @@ def _unchanged(summary: Mapping[str, Any], said: str) -> list[str]:
 def _champion(summary: Mapping[str, Any]) -> str:
     """What search uses, in words."""
     champion, model = summary["champion"], summary["model"]
+    if any(wait["what"] == MODELS for wait in summary["waiting"]):
+        return "the champion, whichever that is: MLflow does not answer"
     if champion is None:
         return f"the base model, {model['base']}: there is no champion yet"
     other = "" if champion == model["version"] else f"; the newest is version {model['version']}"

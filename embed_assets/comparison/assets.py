@@ -5,13 +5,12 @@ from typing import Any
 
 import dagster as dg
 
-from embed_assets.charts import to_markdown
 from embed_assets.comparison.card import rewrite_card
 from embed_assets.comparison.contents import ComparedIn, write_report
 from embed_assets.comparison.described import describe_judged
 from embed_assets.comparison.general import general_version
 from embed_assets.comparison.measuring import measure_models
-from embed_assets.comparison.promotion import Evidence, Promotion, promote
+from embed_assets.comparison.promotion import Evidence, Promotion, carry_out, decide
 from embed_assets.comparison.tables import (
     baselines_table,
     charts,
@@ -87,16 +86,18 @@ def comparison(
             general=measured.general,
             leaks=find_leaks(warehouse).count,
             withdrawn=why_withdrawn(warehouse, tracking, version),
+            is_champion=champion_version(tracking) == version,
+            registered_as=tracking.name,
         )
-        promotion = promote(tracking, evidence, version, settings)
+        promotion = decide(evidence, version, settings)
         log_promotion(promotion)
-        # Afterwards, since the report says what became of the version. Killed in between, the
-        # comparison is made again, and promotes as it did.
         compared_in = ComparedIn(making.run_id, context.run.run_id)
         report = write_report(warehouse, settings, tracking, measured, promotion, compared_in)
-        drawn = charts(result)
-        log_comparison(making.run_id, model, measured, before, report, drawn)
+        log_comparison(making.run_id, model, measured, before, report, charts(result))
         said = log_sentences(tracking, making.run_id, result, promotion)
+        # Last, that no champion is without report. Killed before the comparison is stored, it is
+        # made again, and promotes as it did.
+        carry_out(tracking, promotion, evidence)
         with making.storing(incomplete=unscored(failed)) as transaction:
             store_comparison(transaction, result, making.run_id)
         rewrite_card(warehouse, settings, version, result, context.log.warning)
@@ -112,7 +113,6 @@ def comparison(
         report_file=report.relative_to(settings.home).as_posix(),
         **{name: round(figure, 4) for name, figure in figures(result, before).items()},
         **{"dagster/row_count": figure_count(warehouse, making.run_id)},
-        **{name: dg.MetadataValue.md(to_markdown(name, png)) for name, png in drawn.items()},
     )
 
 

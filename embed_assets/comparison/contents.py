@@ -9,7 +9,7 @@ from typing import Any
 from embed_assets.comparison.examples import most_changed
 from embed_assets.comparison.measuring import Measured
 from embed_assets.comparison.promotion import Promotion
-from embed_assets.comparison.report import SPLITS, Fact, Report, render_report
+from embed_assets.comparison.report import Fact, Report, render_report
 from embed_assets.comparison.sources import find_sources
 from embed_assets.comparison.verdict import (
     Comparison,
@@ -19,7 +19,7 @@ from embed_assets.comparison.verdict import (
     reservations,
 )
 from embed_assets.models.names import told_name
-from embed_assets.pairs.splits import LABELLED
+from embed_assets.pairs.splits import IN_WORDS, LABELLED
 from embed_assets.resources.pages import asset_page, run_page
 from embed_assets.resources.tracking import Tracking
 from embed_assets.resources.warehouse import Warehouse
@@ -165,7 +165,7 @@ def _counted(counts: Mapping[str, int]) -> str:
     """Questions by split, in words."""
     return ", ".join(
         f"{counts[split]:,} {known.counted}"
-        for split, known in reversed(SPLITS.items())
+        for split, known in reversed(IN_WORDS.items())
         if split in counts
     )
 

@@ -11,6 +11,7 @@ import polars as pl
 
 from embed_assets.comparison.general import GeneralFigures
 from embed_assets.comparison.verdict import SPLIT_TITLES, Comparison, counted_documents
+from embed_assets.errors import ProjectError
 from embed_assets.evaluation.retrieval import Evaluation
 from embed_assets.evaluation.significance import (
     FEWEST_DOCUMENTS,
@@ -20,7 +21,7 @@ from embed_assets.evaluation.significance import (
 )
 from embed_assets.models.registry import (
     Decision,
-    champion_version,
+    champion_before,
     make_challenger,
     make_champion,
 )
@@ -57,7 +58,8 @@ class Evidence:
     champion: version that was champion before this one and was compared with it. champion_now: the
     same as it is when the promotion is decided. failed: why models could not be scored, by what
     they are called. losses: as `losses` gives them. general: the figures on general questions.
-    leaks: between splits. withdrawn: when, by whom and why the version was withdrawn.
+    leaks: between splits. withdrawn: when, by whom and why the version was withdrawn. is_champion:
+    whether the version itself is champion already. registered_as: name of the registered model.
     """
 
     result: Comparison
@@ -68,6 +70,8 @@ class Evidence:
     general: GeneralFigures | None
     leaks: int
     withdrawn: str | None
+    is_champion: bool
+    registered_as: str
 
 
 @dataclass(frozen=True)
@@ -107,25 +111,39 @@ def losses(result: Comparison, champion: Evaluation | None, margin: float) -> pl
     )
 
 
-def promote(tracking: Tracking, evidence: Evidence, version: str, settings: Settings) -> Promotion:
-    """Make the version the challenger, and the champion if every condition holds."""
+def decide(evidence: Evidence, version: str, settings: Settings) -> Promotion:
+    """What becomes of the version: champion if every condition holds. Changes nothing."""
     found = conditions(evidence, settings)
     objections = "; ".join(condition.objection for condition in found if not condition.holds)
-    if evidence.withdrawn is None:
-        make_challenger(tracking, version)
     before = evidence.champion
     if not objections:
         said = (
-            f"Version {version} was made the champion of {tracking.name}: it is clearly better "
-            f"than the base model{_beside_champion(evidence)}."
+            f"Version {version} was made the champion of {evidence.registered_as}: it is clearly "
+            f"better than the base model{_beside_champion(evidence)}."
         )
-        make_champion(tracking, version, Decision(BY_ITSELF, said))
-    elif champion_version(tracking) == version:
+    elif evidence.is_champion:
         said = f"Version {version} stays champion, but would not be made so now: {objections}."
     else:
         stays = f" Version {before} stays champion." if before else ""
         said = f"Version {version} was not made champion: {objections}.{stays}"
     return Promotion(version, not objections, said, tuple(found))
+
+
+def carry_out(tracking: Tracking, promotion: Promotion, evidence: Evidence) -> None:
+    """Make the version the challenger, and the champion where that was decided.
+
+    ProjectError, before anything is changed, where there is another champion than at the decision.
+    """
+    version = promotion.version
+    if champion_before(tracking, version) != evidence.champion_now:
+        raise ProjectError(
+            f"Version {version} was not judged: the champion was changed while its report was "
+            "written. Materialize comparison again."
+        )
+    if evidence.withdrawn is None:
+        make_challenger(tracking, version)
+    if promotion.promoted:
+        make_champion(tracking, version, Decision(BY_ITSELF, promotion.said))
 
 
 def conditions(evidence: Evidence, settings: Settings) -> list[Condition]:

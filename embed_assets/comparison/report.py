@@ -25,40 +25,8 @@ from embed_assets.comparison.chunk_text import to_html, to_words
 from embed_assets.comparison.promotion import Promotion
 from embed_assets.comparison.sources import Passage, Sources
 from embed_assets.evaluation.significance import FEWEST_DOCUMENTS, LARGEST_P_VALUE, Verdict
+from embed_assets.pairs.splits import IN_WORDS, InWords
 from embed_assets.wording import signed_percent
-
-
-@dataclass(frozen=True)
-class Split:
-    """A kind of questions in words: its title, what it is, and what follows a number of them."""
-
-    title: str
-    meaning: str
-    counted: str
-
-
-SPLITS = {
-    "test_labelled": Split(
-        "People's questions", "Questions that people wrote. They never train.", "by people"
-    ),
-    "test_unseen_documents": Split(
-        "Held-out documents",
-        "Questions on documents of which nothing trains.",
-        "on held-out documents",
-    ),
-    "test_seen_documents": Split(
-        "Other chunks of training documents",
-        "Questions on chunks that never train, of documents of which other chunks do.",
-        "on other chunks of training documents",
-    ),
-    "validation": Split(
-        "Validation",
-        "Questions that chose the epoch and the settings. They prove nothing.",
-        "for validation",
-    ),
-    "train": Split("Training", "Questions that the model has learned from.", "for training"),
-}
-"""What each split is, in the order in which they are shown after the headline split."""
 
 _TEMPLATE = Path(__file__).with_name("report.html.jinja")
 _METRICS = ("accuracy", "hit_rate", "precision", "recall", "f1", "mrr", "ndcg", "map")
@@ -160,7 +128,7 @@ def render_report(report: Report) -> str:
         "words": to_words,
         "html": lambda text: Markup(to_html(text)),
         "shortened": _shorten,
-        "in_words": lambda split: SPLITS.get(split, Split(split, "", split)),
+        "in_words": lambda split: IN_WORDS.get(split, InWords(split, "", split)),
         "script_hash": _script_hash,
     }
     return environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
@@ -180,14 +148,14 @@ def render_report(report: Report) -> str:
 
 
 def _splits_shown(report: Report) -> list[str]:
-    """The splits that have scores: the headline first, then as in SPLITS, then any others."""
+    """The splits that have scores: the headline first, then as in IN_WORDS, then any others."""
     found = set(report.scores["split"])
     if report.headline_split not in found:
         splits = ", ".join(sorted(found)) or "none"
         raise ValueError(
             f"The headline split {report.headline_split!r} has no scores; these have: {splits}."
         )
-    ordered = [report.headline_split, *SPLITS, *sorted(found)]
+    ordered = [report.headline_split, *IN_WORDS, *sorted(found)]
     return [split for split in dict.fromkeys(ordered) if split in found]
 
 

@@ -11,7 +11,7 @@ from embed_assets.comparison.plots import (
 )
 from embed_assets.comparison.promotion import Condition, Promotion, champion_name
 from embed_assets.comparison.verdict import Comparison, full_size
-from embed_assets.wording import signed_percent
+from embed_assets.wording import change
 
 
 def result_line(result: Comparison, promotion: Promotion, champion: str | None) -> str:
@@ -20,8 +20,8 @@ def result_line(result: Comparison, promotion: Promotion, champion: str | None) 
     champion: the version that is champion now, if any.
     """
     version = f"v{promotion.version}"
-    change = figures(result, None).get("change_percent")
-    gained = version if change is None else f"{version} {signed_percent(change)}"
+    row = result.headline
+    gained = f"{version} {change(row['base'], row['tuned'])}" if row["base"] else version
     if promotion.promoted:
         return f"{gained}, promoted"
     why = "; ".join(row.objection for row in promotion.conditions if not row.holds)
@@ -68,10 +68,9 @@ def headline_table(result: Comparison) -> str:
         "| ---: | ---: | ---: | ---: | --- |",
     ]
     for row in result.significance.filter(split=result.headline_split).iter_rows(named=True):
-        change = 100 * row["difference"] / row["base"] if row["base"] else None
         lines.append(
             f"| {row['dimension']} | {row['base']:.4f} | {row['tuned']:.4f} "
-            f"| {'–' if change is None else f'{change:+.1f} %'} | {row['verdict']} |"
+            f"| {change(row['base'], row['tuned'])} | {row['verdict']} |"
         )
     return "\n".join(lines)
 
@@ -95,7 +94,7 @@ def baselines_table(result: Comparison, failed: Mapping[str, str]) -> str:
 
 
 def charts(result: Comparison) -> dict[str, bytes]:
-    """PNG files of the headline split by name, for MLflow and the UI."""
+    """PNG files of the headline split by name, for MLflow."""
     split = result.headline_split
     questions = result.headline["questions"]
     drawn = {

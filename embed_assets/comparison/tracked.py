@@ -23,6 +23,7 @@ from embed_assets.evaluation.tracked import log_task_data
 from embed_assets.resources.headline import headline_metrics
 from embed_assets.resources.tracking import Tracking
 from embed_assets.settings import Settings
+from embed_assets.wording import change
 
 PROMOTION = "promotion"
 """Tag of a comparison's MLflow run: what became of the version."""
@@ -94,9 +95,9 @@ def log_sentences(
     row, version = headline_row(result.against), promotion.version
     said, against = verdict_sentence(row), reservations(result.against)
     tags = {"verdict": said, "reservations": " ".join(against), PROMOTION: promotion.said}
-    change = f" {(row['tuned'] - row['score']) / row['score']:+.1%}" if row["score"] else ""
+    gained = f" {change(row['score'], row['tuned'])}" if row["score"] else ""
     became = "promoted" if promotion.promoted else "not promoted"
-    mlflow.set_tags({**tags, "mlflow.runName": f"comparison v{version}{change}, {became}"})
+    mlflow.set_tags({**tags, "mlflow.runName": f"comparison v{version}{gained}, {became}"})
     links = (
         f"[Report]({tracking.run_link(run_id, f'comparison-v{version}.html')}) · "
         f"[Version {version}]({tracking.version_link(version)}) · "

@@ -12,17 +12,13 @@ from embed_assets.evaluation.headline import best_evidence
 from embed_assets.evaluation.retrieval import LISTED, Evaluation, quality_kept
 from embed_assets.evaluation.scoring import RetrievalTask
 from embed_assets.evaluation.significance import Verdict, compare_models
-from embed_assets.pairs.splits import LABELLED, TEST_SPLITS, VALIDATION
+from embed_assets.pairs.splits import IN_WORDS, LABELLED, TEST_SPLITS, VALIDATION
 from embed_assets.resources.warehouse import Transaction, Warehouse
 from embed_assets.tables import TABLES
 from embed_assets.wording import change, counted
 
-SPLIT_TITLES = {
-    "test_labelled": "questions that people wrote",
-    "test_unseen_documents": "questions on held-out documents",
-    "test_seen_documents": "questions on other chunks of the documents trained on",
-    "validation": "questions that chose the epoch",
-}
+SPLIT_TITLES = {split: words.questions for split, words in IN_WORDS.items() if words.questions}
+"""What the questions of a split are, in a sentence."""
 
 _SPLIT_ORDER = pl.col("split").cast(pl.Enum([*TEST_SPLITS, VALIDATION]))
 _AGAINST = pl.Schema({k: v for k, v in TABLES["model_comparisons"].schema.items() if k != "run_id"})

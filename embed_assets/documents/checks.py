@@ -12,10 +12,10 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import (
     AssetCheckEvaluationTargetMaterializationData,  # Dagster doesn't export it
 )
 
+from embed_assets.documents.failed import failed_documents
 from embed_assets.documents.parsing import document_statuses
 from embed_assets.partitions import documents
 from embed_assets.resources.checking import LISTED
-from embed_assets.resources.ledger import read_records
 from embed_assets.resources.warehouse import Warehouse
 
 ASSET = dg.AssetKey("parsed_markdown")
@@ -75,13 +75,13 @@ def _overall(warehouse: Warehouse, count: int, unreadable: Mapping[str, str | No
 
 
 def _statuses(warehouse: Warehouse) -> dict[str, tuple[str, str | None, int]]:
-    """Status, error and pages of every document on record, read or tried in vain."""
-    tried = read_records(warehouse, "raw_pdfs", "parsed_markdown").tried
+    """Status, error and pages of every document on record; of those that failed, why they did."""
     rows = document_statuses(warehouse).iter_rows(named=True)
-    found: dict[str, tuple[str, str | None, int]] = {
-        key: ("", attempt.failure.error, 0) for (_, key), attempt in tried.items()
-    }
-    return found | {r["document_id"]: (r["parser_status"], r["error"], r["pages"]) for r in rows}
+    found = {r["document_id"]: (r["parser_status"], r["error"], r["pages"]) for r in rows}
+    for key, failed in failed_documents(warehouse).items():
+        *_, pages = found.get(key, NOT_ON_RECORD)
+        found[key] = ("ERROR", failed.error, pages)
+    return found
 
 
 def _made(

@@ -28,15 +28,12 @@ from embed_assets.evaluation.tracked import log_evaluation, log_task, log_task_d
 from embed_assets.models.card import model_card
 from embed_assets.models.embeddings import CachedEncoder
 from embed_assets.models.identity import model_shape
-from embed_assets.pairs.splits import LABELLED, SEEN, UNSEEN
+from embed_assets.pairs.splits import IN_WORDS, TEST_SPLITS
 from embed_assets.partitions import asset
 from embed_assets.resources.materializing import materializing
 from embed_assets.resources.tracking import Tracking
 from embed_assets.resources.warehouse import Warehouse, digest
 from embed_assets.settings import Settings
-
-SHORT_NAMES = {LABELLED: "people", UNSEEN: "unseen", SEEN: "seen"}
-"""Of the splits that test, where there is little room."""
 
 
 @asset("base_eval", kinds={"huggingface", "mlflow", "duckdb"})
@@ -85,8 +82,8 @@ def _metadata(
         "by_model": dg.MetadataValue.md(ndcg_by_model({"base": base, **beside})),
         "by_dimension": dg.MetadataValue.md(ndcg_table(base.scores)),
         **{
-            f"ndcg_at_10_{short}": round(full[split], 4)
-            for split, short in SHORT_NAMES.items()
+            f"ndcg_at_10_{IN_WORDS[split].short}": round(full[split], 4)
+            for split in TEST_SPLITS
             if split in full
         },
         "questions_asked": task.questions.height,

@@ -23,6 +23,59 @@ SPLITS = (TRAIN, VALIDATION, SEEN, UNSEEN, LABELLED)
 TEST_SPLITS = (LABELLED, UNSEEN, SEEN)
 """Best evidence first: the first that has questions is the headline."""
 
+
+@dataclass(frozen=True)
+class InWords:
+    """How a split is told of.
+
+    title: its heading. meaning: a sentence about it. counted: follows a number of its questions.
+    questions: what it asks, within a sentence. briefly: the same in a table. short: in a name.
+    """
+
+    title: str
+    meaning: str
+    counted: str
+    questions: str = ""
+    briefly: str = ""
+    short: str = ""
+
+
+IN_WORDS = {
+    LABELLED: InWords(
+        title="People's questions",
+        meaning="Questions that people wrote. They never train.",
+        counted="by people",
+        questions="questions that people wrote",
+        briefly="people's questions",
+        short="people",
+    ),
+    UNSEEN: InWords(
+        title="Held-out documents",
+        meaning="Questions on documents of which nothing trains.",
+        counted="on held-out documents",
+        questions="questions on held-out documents",
+        briefly="on held-out documents",
+        short="unseen",
+    ),
+    SEEN: InWords(
+        title="Other chunks of training documents",
+        meaning="Questions on chunks that never train, of documents of which other chunks do.",
+        counted="on other chunks of training documents",
+        questions="questions on other chunks of the documents trained on",
+        briefly="on held-out chunks",
+        short="seen",
+    ),
+    VALIDATION: InWords(
+        title="Validation",
+        meaning="Questions that chose the epoch and the settings. They prove nothing.",
+        counted="for validation",
+        questions="questions that chose the epoch",
+        briefly="that chose the epoch",
+    ),
+    TRAIN: InWords("Training", "Questions that the model has learned from.", "for training"),
+}
+"""What each split is, best evidence first."""
+
 HELD_OUT_DOCUMENTS = 0.1
 CHUNK_SHARES = ((TRAIN, 0.8), (VALIDATION, 0.1), (SEEN, 0.1))
 LEAST_CHUNKS = {VALIDATION: 2, SEEN: 2}

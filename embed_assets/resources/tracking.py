@@ -172,17 +172,18 @@ class Tracking(dg.ConfigurableResource):
         if self.is_empty:
             return []
         client = self.client()
-        experiment = client.get_experiment_by_name(self.name)
-        if experiment is None:
-            return []
-        running = client.search_runs([experiment.experiment_id], "attributes.status = 'RUNNING'")
-        dead = [
-            run.info.run_id
-            for run in running
-            if (dagster_run := run.data.tags.get(DAGSTER_RUN)) and not is_at_work(dagster_run)
-        ]
-        for run_id in dead:
-            client.set_terminated(run_id, "KILLED")
+        with self.explained("MLflow can't say which runs are at work"):
+            experiment = client.get_experiment_by_name(self.name)
+            if experiment is None:
+                return []
+            known = client.search_runs([experiment.experiment_id], "attributes.status = 'RUNNING'")
+            dead = [
+                run.info.run_id
+                for run in known
+                if (dagster_run := run.data.tags.get(DAGSTER_RUN)) and not is_at_work(dagster_run)
+            ]
+            for run_id in dead:
+                client.set_terminated(run_id, "KILLED")
         return dead
 
     @property
@@ -365,13 +366,30 @@ def _end_in_vain(status: str) -> None:
         mlflow.end_run(status)
 
 
+MODELS = "models"
+"""What waits where MLflow doesn't answer: which version has which alias is unknown."""
+ONCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "3"}
+
+
 def answer_at_once() -> None:
     """Have this process ask an MLflow server once, and wait three seconds for it.
 
     MLflow's client tries for minutes. For commands that can do without an answer.
     """
-    for name, value in (("MAX_RETRIES", "0"), ("TIMEOUT", "3")):
-        os.environ.setdefault(f"MLFLOW_HTTP_REQUEST_{name}", value)
+    for name, value in ONCE.items():
+        os.environ.setdefault(name, value)
+
+
+@contextmanager
+def answering_at_once() -> Iterator[None]:
+    """The same within a block: processes that are started after it try as long as ever."""
+    ours = {name: value for name, value in ONCE.items() if name not in os.environ}
+    os.environ.update(ours)
+    try:
+        yield
+    finally:
+        for name in ours:
+            os.environ.pop(name, None)
 
 
 def _made_by(run_id: str, asset: str) -> str:

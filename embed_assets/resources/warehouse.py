@@ -57,12 +57,12 @@ class Warehouse(dg.ConfigurableResource):
         """Result of a query. Changes nothing; a table never written is empty, a column null."""
         if not Path(self.path).exists():
             return self._read_as_today(None, sql, parameters)
-        with self._locked() as wait:
+        with self._connected(read_only=True) as connection:
             # A table is missing where the first write was killed half-way, a column where an older
             # version made the table.
-            lacking = suppress(duckdb.CatalogException, duckdb.BinderException)
-            with lacking, _connect(self.path, True, wait) as connection:
+            with suppress(duckdb.CatalogException, duckdb.BinderException):
                 return _query(connection, sql, parameters)
+            connection.close()  # one process attaches a file once
             return self._read_as_today(self.path, sql, parameters)
 
     def _read_as_today(self, path: str | None, sql: str, parameters: Sequence[Any]) -> pl.DataFrame:
@@ -120,7 +120,7 @@ class Warehouse(dg.ConfigurableResource):
     def transaction(self) -> Iterator["Transaction"]:
         """What is written inside is written together, or not at all. Keep it short: others wait."""
         Path(self.path).parent.mkdir(parents=True, exist_ok=True)
-        with self._locked() as wait, _connect(self.path, False, wait) as connection:
+        with self._connected(read_only=False) as connection:
             connection.execute("SET TimeZone = 'UTC'")
             connection.begin()
             for table in TABLES.values():
@@ -136,9 +136,9 @@ class Warehouse(dg.ConfigurableResource):
         if not Path(self.path).exists():
             return
         fresh = Path(f"{self.path}.compacting")
-        with self._locked() as wait:
-            with _connect(self.path, False, wait) as connection:
-                connection.execute("CHECKPOINT")
+        with self._connected(read_only=False) as connection:
+            connection.execute("CHECKPOINT")
+            connection.close()
             # Nobody outside has the file open, and no log stands beside it: it may be replaced.
             for left in Path(self.path).parent.glob(f"{fresh.name}*"):  # by a kill
                 left.unlink()
@@ -153,18 +153,37 @@ class Warehouse(dg.ConfigurableResource):
             shutil.rmtree(f"{self.path}.tmp", ignore_errors=True)
 
     @contextmanager
-    def _locked(self) -> Iterator["_Wait"]:
-        """Our turn among the project's processes; gives the wait for those outside it."""
+    def _connected(self, *, read_only: bool) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A connection while it is our turn among the project's processes.
+
+        While a program outside has the file open, it is nobody's turn: those that may use it
+        beside that program go first.
+        """
         wait = _Wait(self.path, self.lock_timeout, self._log)
         lock = FileLock(f"{self.path}.lock", timeout=0)
-        while not _is_taken(lock):
-            if not wait.goes_on(f"{self.path}.lock"):
-                raise WarehouseBusyError(
-                    f"{self.path}: other runs held the warehouse for {self.lock_timeout:.0f} s "
-                    f"({wait.whom}). Wait for them to end, or stop them, and try again."
-                )
+        while True:
+            try:
+                connection = _take(lock, self.path, read_only)
+                break
+            except Timeout:
+                if not wait.goes_on(lock.lock_file):
+                    raise WarehouseBusyError(
+                        f"{self.path}: other runs held the warehouse for "
+                        f"{self.lock_timeout:.0f} s ({wait.whom}). Wait for them to end, or stop "
+                        "them, and try again."
+                    ) from None
+            except duckdb.IOException as error:
+                # DuckDB has no class for it.
+                if "Could not set lock on file" not in str(error):
+                    raise
+                if not wait.goes_on(self.path):
+                    raise WarehouseBusyError(
+                        f"{self.path}: another program has the warehouse open. Close it and try "
+                        f"again. DuckDB says: {one_line(str(error))}"
+                    ) from None
         try:
-            yield wait
+            with connection:
+                yield connection
         finally:
             lock.release()
 
@@ -203,27 +222,14 @@ class _Wait:
             self._log(said)
 
 
-def _is_taken(lock: FileLock) -> bool:
+def _take(lock: FileLock, path: str, read_only: bool) -> duckdb.DuckDBPyConnection:
+    """Lock and connection together, or neither of them."""
+    lock.acquire()
     try:
-        lock.acquire()
-    except Timeout:
-        return False
-    return True
-
-
-def _connect(path: str, read_only: bool, wait: _Wait) -> duckdb.DuckDBPyConnection:
-    while True:
-        try:
-            return duckdb.connect(path, read_only=read_only)
-        except duckdb.IOException as error:
-            # DuckDB has no class for it.
-            if "Could not set lock on file" not in str(error):
-                raise
-            if not wait.goes_on(path):
-                raise WarehouseBusyError(
-                    f"{path}: another program has the warehouse open. Close it and try again. "
-                    f"DuckDB says: {one_line(str(error))}"
-                ) from None
+        return duckdb.connect(path, read_only=read_only)
+    except BaseException:
+        lock.release()
+        raise
 
 
 def _quoted(path: str) -> str:

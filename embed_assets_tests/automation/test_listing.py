@@ -1,6 +1,7 @@
 """What is listed when the UI opens, and what becomes of partitions that no file stands behind."""
 
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 import dagster as dg
@@ -9,10 +10,11 @@ from dagster._core.storage.tags import PARTITION_NAME_TAG
 
 from embed_assets.automation.runs import RANGE_END, RANGE_START
 from embed_assets.automation.state import list_documents
-from embed_assets.documents.checks import ASSET, NAME
+from embed_assets.command.summary import failures
+from embed_assets.documents.checks import ASSET, NAME, evaluations
 from embed_assets.documents.folder import scan
 from embed_assets.partitions import DOCUMENTS
-from embed_assets.resources.ledger import read_records
+from embed_assets.resources.ledger import Cause, Failure, read_records, write_tried
 from embed_assets.resources.run_tags import BUDGET_TAG
 from embed_assets_tests.automation.watched import Project
 from embed_assets_tests.readers import read
@@ -158,6 +160,38 @@ def test_an_unreadable_document_stays_unreadable_until_it_is_mended(project):
     project.put("bad.pdf", content=WORDS.encode())
     assert materialize(project, bad).success
     assert set(statuses(project).values()) == {"SUCCEEDED"}
+
+
+@pytest.mark.parametrize(
+    ("asset", "failure"),
+    [
+        ("raw_pdfs", Failure(Cause.UNREADABLE_FILE, "the file may not be read")),
+        ("parsed_markdown", Failure(Cause.PROCESS_ENDED, "its process ended")),
+    ],
+)
+def test_what_was_read_once_and_can_t_be_read_any_more_is_unreadable_everywhere(
+    project, asset, failure
+):
+    project.put("a.pdf", content=WORDS.encode())
+    [key] = ingested(project, ["a.pdf"])
+    project.fail(asset, key, datetime.now(UTC), failure)
+    one, overall = evaluations(project.instance, project.warehouse, [key])
+    assert (one.passed, overall.passed) == (False, False)
+    assert one.description == failures(project.settings, project.warehouse)[key]["error"]
+    assert f"a.pdf: {failure.error}" in overall.description
+
+
+def test_an_attempt_at_a_file_that_is_no_more_is_not_held_against_the_document(project):
+    project.put("a.pdf", content=b"other")
+    [key] = ingested(project, ["a.pdf"])
+    project.fail("parsed_markdown", key, datetime.now(UTC))
+    old = read_records(project.warehouse).tried
+    project.put("a.pdf", content=WORDS.encode())
+    assert materialize(project, key).success
+    with project.warehouse.transaction() as transaction:  # as a killed run may have left it
+        write_tried(transaction, "parsed_markdown", {key: old["parsed_markdown", key]}, "run")
+    one, overall = evaluations(project.instance, project.warehouse, [key])
+    assert (one.passed, overall.passed) == (True, True)
 
 
 def test_a_run_over_a_range_of_one_document_judges_it_too(project):

@@ -18,6 +18,7 @@ from dagster._core.remote_origin import (
 )
 from dagster._core.storage.tags import GRPC_INFO_TAG as SERVER
 from dagster._core.test_utils import create_run_for_test
+from filelock import FileLock
 
 from embed_assets.automation import living
 from embed_assets.automation.living import held
@@ -87,6 +88,24 @@ def test_a_run_lives_though_its_code_server_is_gone(project):
         process.communicate()
     assert status(project, run) is STARTED
     assert end_dead_runs(project.instance, project.settings) == 1, "nobody is at it any more"
+
+
+def test_a_run_that_ends_while_it_is_looked_at_is_not_dead(project, monkeypatch):
+    run = project.run(TRAIN, STARTED)
+    at_work = held(project.settings, run.run_id)
+
+    class SlowLock(FileLock):
+        """A lock that is asked for when the run has just ended."""
+
+        def __enter__(self) -> FileLock:
+            at_work.__exit__(None, None, None)
+            return super().__enter__()
+
+    at_work.__enter__()
+    monkeypatch.setattr(living, "FileLock", SlowLock)
+    assert end_dead_runs(project.instance, project.settings) == 0
+    assert status(project, run) is STARTED
+    assert os.listdir(project.settings.dagster_home / "running") == [], "looking leaves nothing"
 
 
 def test_a_run_that_nobody_launched_is_ended_after_a_while(project, monkeypatch):

@@ -1,18 +1,34 @@
 """The servers that a person looks at, where a machine is set up in other ways."""
 
+import os
+import shutil
+import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from http.server import HTTPServer, SimpleHTTPRequestHandler
+from http.server import BaseHTTPRequestHandler, HTTPServer, SimpleHTTPRequestHandler
 from pathlib import Path
 
+import dagster as dg
 import pytest
+from filelock import FileLock
 
-from embed_assets.command.servers import _mlflow_command, _wait, serve
+from embed_assets.command.pipeline import prepare_home
+from embed_assets.command.servers import (
+    _bring_in_line,
+    _mlflow_command,
+    _started,
+    _wait,
+    serve,
+)
 from embed_assets.errors import SettingsError
+from embed_assets.partitions import DOCUMENTS
+from embed_assets.resources.tracking import ONCE
 from embed_assets.settings import Settings
 from embed_assets_tests.machines import WINDOWS
+
+ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 
 
 @pytest.fixture
@@ -22,6 +38,76 @@ def server() -> Iterator[str]:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """A home with Dagster's databases, and one PDF to list."""
+    monkeypatch.setenv("DAGSTER_HOME", "")  # preparing sets it: it must not outlive the test
+    settings = Settings(home=tmp_path / "home", pdfs=tmp_path)
+    (tmp_path / "a.pdf").write_bytes(b"a")
+    prepare_home(settings)
+    return settings
+
+
+def listed() -> int:
+    with dg.DagsterInstance.get() as instance:
+        return len(instance.get_dynamic_partitions(DOCUMENTS))
+
+
+def test_an_mlflow_server_that_is_down_is_asked_once_when_all_is_listed_and_holds_no_lock(
+    home: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found: list[tuple[int, bool]] = []
+
+    class Down(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            with FileLock(home.home / "command.lock", timeout=0) as lock:
+                found.append((listed(), lock.is_locked))
+            self.send_error(503)
+
+    with HTTPServer(("127.0.0.1", 0), Down) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{server.server_port}")
+        _bring_in_line(home)
+        server.shutdown()
+    assert found == [(1, True)]
+    assert "What was killed may look alive in MLflow: MLflow can't say" in capsys.readouterr().err
+    assert ONCE.keys().isdisjoint(os.environ), "the servers would inherit it"
+
+
+def test_a_warehouse_that_is_none_keeps_nobody_from_the_pages(
+    home: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home.warehouse.write_text("hello" * 1000)
+    _bring_in_line(home)
+    said = capsys.readouterr().err
+    assert said.startswith("The PDFs can't be listed yet: ")
+    assert "not a valid DuckDB" in said
+    assert said.count("\n") == 1
+
+
+def test_servers_end_though_dagster_can_t_be_told_that_their_runs_are_cancelled(
+    home: Settings,
+) -> None:
+    started: list[subprocess.Popen[bytes]] = []
+    handlers = {number: signal.getsignal(number) for number in ENDING}
+
+    def serve_until_dagster_is_gone(lock: int) -> None:
+        with _started(home, {n: ["sleep", "600"] for n in "ab"}, {}, lock) as processes:
+            started.extend(processes.values())
+            shutil.rmtree(home.dagster_home)
+
+    try:
+        with (
+            (home.home / "lock").open("w") as lock,
+            pytest.raises(dg.DagsterInvariantViolationError),
+        ):
+            serve_until_dagster_is_gone(lock.fileno())
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    assert [process.poll() for process in started] == [-signal.SIGTERM] * 2
 
 
 @pytest.mark.parametrize("proxy", [None, "http://127.0.0.1:9"])

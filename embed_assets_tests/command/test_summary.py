@@ -4,8 +4,12 @@ from typing import Any
 
 import pytest
 
-from embed_assets.command.summary import TITLES, ingest_text, run_text
+from embed_assets.command.pipeline import Done
+from embed_assets.command.summary import TITLES, ingest_text, run_summary, run_text
 from embed_assets.pairs.splits import TEST_SPLITS, VALIDATION
+from embed_assets.resources.warehouse import Warehouse
+from embed_assets.settings import Settings
+from embed_assets_tests.rows import filled, model
 
 SUMMARY: dict[str, Any] = {
     "changed": True,
@@ -66,6 +70,25 @@ def test_the_verdict_comes_first_then_what_became_of_the_version_then_what_searc
 def test_what_search_uses_is_said_where_it_is_not_the_newest(champion: str | None, used: str):
     lines = run_text({**SUMMARY, "promotion": None, "champion": champion}).splitlines()
     assert lines[1].startswith(f"Search uses {used}")
+
+
+def test_a_finished_run_has_its_verdict_though_mlflow_is_away(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    settings = Settings(pdfs=tmp_path, home=tmp_path / "home")
+    warehouse = Warehouse(path=str(settings.warehouse))
+    warehouse.replace("models", model("1"))
+    headline = {"split": "test_labelled", "model": "base", "dimension": 384, "verdict": "better"}
+    warehouse.replace("model_comparisons", filled("model_comparisons", [headline]))
+    summary = run_summary(settings, Done({"comparison": 1.0}))
+    assert (summary["champion"], summary["promotion"]) == (None, None)
+    [silent] = summary["waiting"]
+    assert silent["what"] == "models"
+    assert silent["reason"].startswith("MLflow can't say")
+    assert "better than the base model" in summary["verdict"]
+    said = run_text(summary).splitlines()
+    assert said[0] == summary["verdict"]
+    assert said[1] == "Search uses the champion, whichever that is: MLflow does not answer."
+    assert f"  1 waiting: models: {silent['reason']}" in said
 
 
 def test_where_to_look_next_comes_last_and_what_could_not_be_used_before_it():

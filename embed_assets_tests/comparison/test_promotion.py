@@ -16,6 +16,7 @@ import pytest
 from mlflow.exceptions import MlflowException
 
 from embed_assets.charts import INLINE
+from embed_assets.comparison import assets
 from embed_assets.comparison.assets import comparison
 from embed_assets.comparison.checks import became_champion
 from embed_assets.comparison.described import describe_judged
@@ -24,7 +25,6 @@ from embed_assets.comparison.promotion import Evidence, conditions, losses
 from embed_assets.comparison.tracked import stored_promotion
 from embed_assets.comparison.verdict import Comparison, stored_comparison
 from embed_assets.definitions import build_resources
-from embed_assets.errors import ProjectError
 from embed_assets.evaluation.baselines import find_baseline
 from embed_assets.evaluation.bm25 import BM25, IDENTITY
 from embed_assets.evaluation.retrieval import NO_DIMENSION, Evaluation, evaluate_rankings
@@ -32,7 +32,6 @@ from embed_assets.evaluation.scoring import measured_by, retrieval_task
 from embed_assets.evaluation.significance import compare_models
 from embed_assets.models.card import model_card
 from embed_assets.models.embeddings import CachedEncoder, cached_embeddings
-from embed_assets.models.files import NoModelError
 from embed_assets.models.identity import model_identity
 from embed_assets.models.registry import (
     Decision,
@@ -235,6 +234,7 @@ def test_the_page_opens_with_what_came_out_and_a_chart_that_is_seen_without_a_cl
     drawn = base64.b64decode(metadata["chart"].partition("base64,")[2].removesuffix(")")).decode()
     for bar in (">base<", ">v2<", ">bm25<", ">champion v1<", ">1.000<"):
         assert bar in drawn
+    assert len(json.dumps(metadata)) < 20_000, "each page of the asset loads all events"
     page = f"/runs/{metadata['mlflow_run_id']}/artifacts/comparison-v2.html?"
     assert page in metadata["report"]
 
@@ -436,7 +436,7 @@ def test_mlflow_says_of_a_version_how_it_was_judged_and_of_what_it_was_made(proj
     client, name = project.tracking.client(), project.tracking.name
     run_id = metadata["mlflow_run_id"]
     run, version = client.get_run(run_id), client.get_model_version(name, "2")
-    assert run.info.run_name == "comparison v2 +245.9%, promoted"
+    assert run.info.run_name == "comparison v2 +245.9 %, promoted"
     assert version.description is not None
     said, promotion, *_ = version.description.split("\n\n")
     assert (said, promotion) == (metadata["verdict"], metadata["promotion"])
@@ -522,6 +522,40 @@ def test_a_description_that_mlflow_does_not_take_costs_no_comparison(project, mo
     assert champion(project) == "2"
 
 
+@pytest.mark.parametrize("step", ["write_report", "charts", "log_comparison", "log_sentences"])
+def test_a_comparison_that_fails_leaves_the_champion_that_there_was(project, monkeypatch, step):
+    make_champion(project.tracking, "1", BY_TEST)
+    project.measure("v2", rank=1)
+
+    def fail(*_: Any) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(f"embed_assets.comparison.assets.{step}", fail)
+    before = aliases(project.warehouse, project.settings)
+    with pytest.raises(OSError, match="no space left"):
+        project.compare()
+    assert aliases(project.warehouse, project.settings) == before
+    monkeypatch.undo()
+    project.compare()
+    assert champion(project) == "2"
+
+
+def test_a_champion_that_changes_while_the_report_is_written_stays(project, monkeypatch):
+    make_champion(project.tracking, "1", BY_TEST)
+    project.measure("v2", rank=4)
+    written = assets.write_report
+
+    def write_late(*given: Any) -> Path:
+        roll_back(project.tracking, BY_TEST)
+        return written(*given)
+
+    monkeypatch.setattr(assets, "write_report", write_late)
+    with pytest.raises(dg.Failure, match="the champion was changed while its report was written"):
+        project.compare()
+    judged = aliases(project.warehouse, project.settings)
+    assert (judged["champion"], judged["challenger"]) == (None, None)
+
+
 def test_a_training_whose_mlflow_run_was_deleted_is_compared_all_the_same(project):
     project.measure("v2", rank=1)
     project.tracking.client().delete_run(project.trained_in("2"))
@@ -588,19 +622,19 @@ def test_a_base_with_other_prompts_than_then_is_not_scored_in_its_place(project,
     asked_then = project.settings.model_copy(update={"query_prompt": "q: "})
     note_base(project, project.settings.model, model_identity(model_card(asked_then)))
     other = shutil.copytree(project.settings.model, tmp_path / "other")
-    with pytest.raises(ProjectError, match="with the prompts and limits of today, is no longer"):
+    with pytest.raises(dg.Failure, match="with the prompts and limits of today, is no longer"):
         project.compare(model=str(other), query_prompt="q: ", document_prompt="d: ")
 
 
 def test_a_base_that_cant_be_looked_at_is_not_called_another(project, tmp_path):
     note_base(project, str(tmp_path / "gone"), "of then")
-    with pytest.raises(NoModelError, match="gone"):
+    with pytest.raises(dg.Failure, match="gone"):
         project.compare(model=str(tmp_path / "gone"))
 
 
 def test_another_model_in_the_place_of_the_base_is_not_taken_for_it(project):
     note_base(project, project.settings.model, "of other weights")
-    with pytest.raises(ProjectError, match="no longer the model that version 2 was fine-tuned"):
+    with pytest.raises(dg.Failure, match="no longer the model that version 2 was fine-tuned"):
         project.compare()
 
 
@@ -730,6 +764,8 @@ def evidence(**other: Any) -> Evidence:
             general=None,
             leaks=0,
             withdrawn=None,
+            is_champion=False,
+            registered_as="models",
         ),
         **other,
     )

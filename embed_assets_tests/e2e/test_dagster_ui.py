@@ -26,7 +26,6 @@ from embed_assets.resources.pages import graph_path
 
 HOST = "127.0.0.1"
 STAGES = ("documents", "questions", "pairs", "evaluation", "training", "comparison")
-CHARTS = ("models", "composition", "ranking", "quality_kept")
 PAGE_TIMEOUT, RUN_TIMEOUT, STOP_TIMEOUT = 60, 240, 90  # seconds; the machine may be busy
 STILL_RENDERING = (
     StaleElementReferenceException,
@@ -96,8 +95,6 @@ def test_a_model_is_trained_and_judged_in_the_browser(
         parse_one_document_again(screen, dagster)
         train(screen, dagster)
         mlflow_run = read_the_verdict(screen, dagster, home)
-        for chart in CHARTS:
-            look_at_chart(screen, chart)
         find_the_experiment(screen, mlflow, mlflow_run)
 
 
@@ -264,15 +261,6 @@ def read_the_verdict(screen: Screen, dagster: str, home: Path) -> str:
     assert link is not None
     assert run_id in link
     return run_id
-
-
-def look_at_chart(screen: Screen, name: str) -> None:
-    drawn = "//img[starts-with(@src, 'data:image/png')]"
-    screen.press("[Show Markdown]", within=row_of(name))
-    chart = screen.find(drawn)
-    screen.wait_until(lambda: chart.get_property("naturalWidth"), f"{name} is drawn")
-    screen.press("Close")
-    screen.wait_until(lambda: not screen.driver.find_elements(By.XPATH, drawn), "it is closed")
 
 
 def row_of(name: str) -> str:

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -297,6 +298,7 @@ def another_program(code: str, path: str) -> Iterator[subprocess.Popen]:
 
 HOLD_THE_LOCK = "from filelock import FileLock; lock = FileLock(path + '.lock'); lock.acquire()"
 OPEN_THE_FILE = "import duckdb; connection = duckdb.connect(path)"
+READ_THE_FILE = "import duckdb; connection = duckdb.connect(path, read_only=True)"
 
 
 def name_of(program: "subprocess.Popen[str]") -> str:
@@ -366,6 +368,23 @@ def test_work_that_is_done_waits_as_long_as_it_must_and_says_for_whom(
         patient.replace("parsed_markdown", pages("a", "two"))
     assert set(logged) == {expected}
     assert capfd.readouterr().err.count(expected) == len(logged)
+    assert texts(warehouse) == [("a", 1, "two")]
+
+
+def test_a_writer_that_waits_for_a_notebook_keeps_no_reader_away(warehouse, monkeypatch):
+    warehouse.replace("parsed_markdown", pages("a", "one"))
+    monkeypatch.setattr("embed_assets.resources.warehouse.FIRST_SAID", 0.0)
+    waits = threading.Event()
+    patient = warehouse.patient(lambda _: waits.set())
+    writer = threading.Thread(
+        target=patient.replace, args=["parsed_markdown", pages("a", "two")], daemon=True
+    )
+    with another_program(READ_THE_FILE, warehouse.path):
+        writer.start()
+        assert waits.wait(30)
+        assert texts(Warehouse(path=warehouse.path, lock_timeout=5)) == [("a", 1, "one")]
+        assert writer.is_alive()
+    writer.join()
     assert texts(warehouse) == [("a", 1, "two")]
 
 

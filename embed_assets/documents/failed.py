@@ -1,0 +1,38 @@
+"""Which documents could not be read, as it is said everywhere: in the terminal and by the check."""
+
+from dataclasses import dataclass
+
+from embed_assets.documents.parsing import document_statuses
+from embed_assets.resources.ledger import read_records
+from embed_assets.resources.warehouse import Warehouse
+
+
+@dataclass(frozen=True)
+class FailedDocument:
+    """Why a document could not be read. final: whether only a change or a person starts another
+    try.
+    """
+
+    error: str
+    attempts: int = 1
+    final: bool = True
+
+
+def failed_documents(warehouse: Warehouse) -> dict[str, FailedDocument]:
+    """Documents that could not be read as they are now, by id.
+
+    What was made of an older file is no excuse, and an attempt at one that is no more no reproach.
+    """
+    errors = document_statuses(warehouse).filter(parser_status="ERROR")
+    failed = {
+        key: FailedDocument(error) for key, error in errors.select("document_id", "error").rows()
+    }
+    records = read_records(warehouse, "raw_pdfs", "parsed_markdown")
+    # Of a file that may not come in, raw_pdfs says why, and comes last.
+    for (asset, key), attempt in sorted(records.tried.items()):
+        made_from = records.input_version(asset, key)
+        if asset == "parsed_markdown" and attempt.input_version != made_from:
+            continue  # of a file that is no more
+        final = attempt.next_at is None
+        failed[key] = FailedDocument(attempt.failure.error, attempt.attempts, final)
+    return failed
