@@ -130,13 +130,12 @@ def servers(
         )
     try:
         addresses = read_addresses(process, cwd)
-        graph = addresses.pop("Graph")
-        assert addresses == {
-            "Dagster": f"http://{HOST}:{ports[0]}",
-            "MLflow": f"http://{HOST}:{ports[1]}",
-        }
-        assert graph == f"{addresses['Dagster']}{graph_path()}"
-        yield addresses["Dagster"], addresses["MLflow"]
+        dagster, mlflow = (f"http://{HOST}:{port}" for port in ports)
+        assert addresses.keys() == {"Dagster", "MLflow", "Graph"}
+        assert addresses["Dagster"] == dagster
+        assert addresses["Graph"] == f"{dagster}{graph_path()}"
+        assert addresses["MLflow"].startswith(f"{mlflow}/#/experiments/")
+        yield dagster, mlflow
     finally:
         children = psutil.Process(process.pid).children(recursive=True)
         survivors = stop(process, children)
