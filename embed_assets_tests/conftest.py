@@ -11,12 +11,22 @@ import pytest
 os.environ["OMP_NUM_THREADS"] = "1"
 
 
+LEFT_OF_MLFLOW = (
+    "MLFLOW_TRACKING_URI",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT",
+)
+"""Variables that mlflow and commands set for their own process."""
+
+
 @pytest.fixture(autouse=True)
 def mlflow_in_each_home() -> Iterator[None]:
-    """No test finds the address of another's MLflow: mlflow leaves it in the environment."""
-    os.environ.pop("MLFLOW_TRACKING_URI", None)
+    """No test finds another's MLflow, nor how patiently that was asked."""
+    for name in LEFT_OF_MLFLOW:
+        os.environ.pop(name, None)
     yield
-    os.environ.pop("MLFLOW_TRACKING_URI", None)
+    for name in LEFT_OF_MLFLOW:
+        os.environ.pop(name, None)
 
 
 @pytest.fixture
