@@ -39,9 +39,9 @@ THREAD_MEMORY = GIB // 16
 """Address space, of which much is reserved and never touched: for each thread that the layout model
 starts, and it starts one for each core of the whole machine."""
 OWNER = "team:retrieval"
-COLUMNS_FIRST = (*DOCUMENT_ASSETS, "training_pairs")
-"""Assets whose rows are what a person looks for. The page of another opens with what came out, not
-with columns: Dagster shows `dagster/column_schema` above all that a materialization says."""
+VERDICT_FIRST = "comparison"
+"""The asset whose page opens with what came out, and has its columns behind a click: Dagster shows
+`dagster/column_schema` above all that a materialization says."""
 
 
 def build_definitions(
@@ -118,7 +118,7 @@ def _complete(spec: dg.AssetSpec, versions: Mapping[str, str]) -> dg.AssetSpec:
     """What holds for every asset: an owner, a code version, its table's columns."""
     name = spec.key.path[-1]
     table = GRAPH[name].table
-    columns = "dagster/column_schema" if name in COLUMNS_FIRST else "columns"
+    columns = "columns" if name == VERDICT_FIRST else "dagster/column_schema"
     metadata: dict[str, Any] = {
         "dagster/table_name": f"main.{table}",
         columns: _column_schema(table),
