@@ -82,7 +82,8 @@ def lineage_text(summary: Mapping[str, Any]) -> str:
     return "\n".join(
         [
             f"Version {summary['version']}, fine-tuned from {summary['base']}{revision} on "
-            f"{summary['questions']} questions about {len(documents)} documents{start}",
+            f"{counted(summary['questions'], 'question')} about "
+            f"{counted(len(documents), 'document')}{start}",
             _standing(summary),
             "",
             *(f"{name:<12} {said}" for name, said in facts.items() if said),

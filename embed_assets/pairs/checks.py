@@ -9,6 +9,7 @@ from embed_assets.resources.checking import LISTED, Finding, check_result, markd
 from embed_assets.resources.previews import shown_as_table
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
+from embed_assets.wording import counted
 
 
 @dg.asset_check(
@@ -55,7 +56,9 @@ def _missing(warehouse: Warehouse, settings: Settings) -> Finding:
     lines = [f"{path}: {what}" for path, what in missing.iter_rows()]
     return Finding(
         not lines,
-        f"{len(lines)} documents with text are missing." if lines else "All documents are there.",
+        f"Missing: {counted(len(lines), 'document')} with text."
+        if lines
+        else "All documents are there.",
         {"missing": len(lines), **({"documents": markdown_list(lines)} if lines else {})},
     )
 

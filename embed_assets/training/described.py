@@ -16,7 +16,7 @@ from embed_assets.settings import Settings
 from embed_assets.training.lineage import version_lineage
 from embed_assets.training.record import PAIRS
 from embed_assets.training.tracked import LINEAGE, log_version, said_splits, version_tags
-from embed_assets.wording import watt_hours
+from embed_assets.wording import counted, watt_hours
 
 LONGEST = 5000
 """Characters of a description that every MLflow server keeps."""
@@ -78,7 +78,8 @@ def _made_from(record: Mapping[str, Any], tracking: Tracking) -> list[str]:
     start = f"version {record['trained_from']}, on from " if record["trained_from"] else ""
     facts = {
         "Base": f"{start}{base}",
-        "Trained on": f"{record['questions']} pairs of {len(record['documents'])} documents",
+        "Trained on": f"{counted(record['questions'], 'pair')} of "
+        f"{counted(len(record['documents']), 'document')}",
         "Questions by split": said_splits(record["splits"]),
         "Took": _took(record),
         "Machine": record["machine"],
