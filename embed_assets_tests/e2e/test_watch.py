@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
 from embed_assets_tests.e2e.project import Project
@@ -75,17 +76,10 @@ def test_the_lock_of_a_daemon_outlives_a_command_that_was_killed(project: Projec
     with watching(project) as process:
         assert process.stdout is not None
         process.stdout.readline()
-        daemon = next(child for child in children(process.pid) if "dagster._daemon" in child[1])
+        (daemon,) = psutil.Process(process.pid).children()
         process.kill()
         process.wait()
         second = project.call("watch")
-        os.killpg(daemon[0], signal.SIGTERM)
+        os.killpg(daemon.pid, signal.SIGTERM)
     assert second.status == 1
     assert "or Dagster's daemon" in second.err
-
-
-def children(parent: int) -> list[tuple[int, str]]:
-    """Processes that a process has started, with their command lines."""
-    import psutil
-
-    return [(child.pid, " ".join(child.cmdline())) for child in psutil.Process(parent).children()]
