@@ -5,18 +5,21 @@ there and several runs write at once. DuckDB lets in one process at a time; open
 it takes 60 ms, and SQLite with a write-ahead log 0.05 ms (benchmarks/question_throughput.py).
 """
 
+import math
 import sqlite3
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
 
 import dagster as dg
 from filelock import FileLock, Timeout
 
 from embed_assets.errors import BusyError
+from embed_assets.resources.waiting import FIRST_SAID, Wait
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS answers (
@@ -33,7 +36,54 @@ CREATE TABLE IF NOT EXISTS uses (
 ) WITHOUT ROWID;
 """
 _BLOCK = 500  # keys in one statement
-_PATIENCE = 60  # seconds to wait for others
+PATIENCE = 60.0
+"""Seconds to wait for others before there is anything to lose."""
+BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class _File:
+    """The file of answers, and how others that use it are waited for: who says for whom."""
+
+    path: Path
+    limit: float
+    log: Callable[[str], object] | None = None
+
+    def once_free(self, use: Callable[[], Result]) -> Result:
+        """What `use` gives, once no other program holds the file. BusyError after the limit."""
+        wait = Wait(str(self.path), self.limit, self.log)
+        while True:
+            try:
+                return use()
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF not in BUSY:  # the rest tells kinds of it apart
+                    raise
+                self._go_on(wait, str(self.path))
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Our turn to open or close. BusyError after the limit."""
+        wait = Wait(str(self.path), self.limit, self.log)
+        turn = FileLock(f"{self.path}.lock", timeout=0)
+        while True:
+            try:
+                turn.acquire()
+                break
+            except Timeout:
+                self._go_on(wait, turn.lock_file)
+        try:
+            yield
+        finally:
+            turn.release()
+
+    def _go_on(self, wait: Wait, file: str) -> None:
+        if not wait.goes_on(file):
+            raise BusyError(
+                f"{self.path}: {wait.whom} held it for {self.limit:.0f} s. Wait for that to end, "
+                "and try again."
+            ) from None
 
 
 @dataclass(frozen=True)
@@ -50,18 +100,30 @@ class AnswerStore(dg.ConfigurableResource):
     """Every answer under its key, whichever run asked for it."""
 
     path: str
+    patience: float = PATIENCE
 
     @contextmanager
-    def open(self, model: str, prompt_version: str, session: str) -> Iterator["OpenAnswers"]:
-        """The answers of a model, for one run. session: whose spending limit its calls count to."""
+    def open(
+        self,
+        model: str,
+        prompt_version: str,
+        session: str,
+        log: Callable[[str], object] | None = None,
+    ) -> Iterator["OpenAnswers"]:
+        """The answers of a model, for one run. BusyError where others hold the store for too long.
+
+        Once it is open they are waited for as long as it takes: what is stored was paid for.
+        session: whose spending limit the run's calls count to. log: is told who is waited for.
+        """
         path = Path(self.path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        owner = uuid.uuid4().hex
+        file, owner = _File(path, self.patience, log), uuid.uuid4().hex
         # Held while this run lives, and let go by the system if it is killed.
         lock = FileLock(_lock_file(path, owner))
         try:
-            with lock, _connect(path) as connection:
-                answers = OpenAnswers(connection, path, owner, model, prompt_version, session)
+            with lock, _connect(file) as connection:
+                patient = replace(file, limit=math.inf)
+                answers = OpenAnswers(connection, patient, owner, model, prompt_version, session)
                 try:
                     yield answers
                 finally:
@@ -74,7 +136,7 @@ class AnswerStore(dg.ConfigurableResource):
         path = Path(self.path)
         if not path.is_file():
             return set()
-        with _connect(path) as connection:
+        with _connect(_File(path, self.patience)) as connection:
             return {row[0] for row in connection.execute("SELECT DISTINCT document_id FROM uses")}
 
     def forget(self, document_ids: Sequence[str], quotes: Callable[[str], bool]) -> int:
@@ -87,10 +149,11 @@ class AnswerStore(dg.ConfigurableResource):
         path = Path(self.path)
         if not path.is_file():
             return 0
-        with _connect(path) as connection:
-            with _transaction(connection):
+        file = _File(path, self.patience)
+        with _connect(file) as connection:
+            with _transaction(connection, file):
                 deleted = _forget(connection, set(document_ids), quotes)
-            connection.execute("VACUUM")
+            file.once_free(lambda: connection.execute("VACUUM"))
         return deleted
 
 
@@ -99,7 +162,7 @@ class OpenAnswers:
     """The store as one run sees it. owner: names the run to others."""
 
     connection: sqlite3.Connection
-    path: Path
+    file: _File
     owner: str
     model: str
     prompt_version: str
@@ -107,25 +170,25 @@ class OpenAnswers:
 
     def use(self, keys: Iterable[tuple[str, str]]) -> None:
         """Note which documents answers are about. keys: document_id and key."""
-        with _transaction(self.connection):
+        with self._transaction():
             self.connection.executemany("INSERT OR IGNORE INTO uses VALUES (?, ?)", keys)
 
     def known(self, keys: Sequence[str]) -> set[str]:
         """Which of these keys have an answer."""
         return {
-            row[0] for block in _blocks(keys) for row in self._select("key FROM answers", block)
+            row[0] for block in _blocks(keys) for row in self._of_keys("key FROM answers", block)
         }
 
     def replies(self, keys: Sequence[str]) -> Iterator[tuple[str, Reply]]:
         """Answers under these keys, a block at a time, in no particular order."""
         columns = "key, reply, input_tokens, output_tokens, created_at FROM answers"
         for block in _blocks(keys):
-            for key, text, read, written, created in self._select(columns, block):
+            for key, text, read, written, created in self._of_keys(columns, block):
                 yield key, Reply(text, read, written, datetime.fromisoformat(created))
 
     def put(self, key: str, reply: Reply) -> None:
         """Keep an answer; on return it survives the end of this process."""
-        with _transaction(self.connection):
+        with self._transaction():
             self.connection.execute(
                 "INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 (
@@ -138,23 +201,24 @@ class OpenAnswers:
 
     def spend(self, input_tokens: int, output_tokens: int) -> None:
         """Put a call's tokens on this session's bill, whether or not its reply is of use."""
-        self.connection.execute(
-            "INSERT INTO bills VALUES (?, ?, ?) ON CONFLICT (session) DO UPDATE SET "
-            "input_tokens = input_tokens + excluded.input_tokens, "
-            "output_tokens = output_tokens + excluded.output_tokens",
-            (self.session, input_tokens, output_tokens),
-        )
+        with self._transaction():
+            self.connection.execute(
+                "INSERT INTO bills VALUES (?, ?, ?) ON CONFLICT (session) DO UPDATE SET "
+                "input_tokens = input_tokens + excluded.input_tokens, "
+                "output_tokens = output_tokens + excluded.output_tokens",
+                (self.session, input_tokens, output_tokens),
+            )
 
     def spent(self) -> tuple[int, int]:
         """Input and output tokens that this session's calls took, in every run of it."""
-        row = self.connection.execute(
+        rows = self._select(
             "SELECT input_tokens, output_tokens FROM bills WHERE session = ?", (self.session,)
-        ).fetchone()
-        return row or (0, 0)
+        )
+        return rows[0] if rows else (0, 0)
 
     def claim(self, key: str) -> bool:
         """Take a key to answer. False where it has an answer, or another run is at it."""
-        with _transaction(self.connection):
+        with self._transaction():
             if self.connection.execute("SELECT 1 FROM answers WHERE key = ?", (key,)).fetchone():
                 return False
             taken = self.connection.execute(
@@ -164,31 +228,40 @@ class OpenAnswers:
 
     def give_back(self, key: str) -> None:
         """Let others take a key that has no answer."""
-        self.connection.execute("DELETE FROM claims WHERE key = ? AND owner = ?", (key, self.owner))
+        with self._transaction():
+            self.connection.execute(
+                "DELETE FROM claims WHERE key = ? AND owner = ?", (key, self.owner)
+            )
 
     def release(self) -> None:
         """Give back everything that was claimed and not answered."""
-        self.connection.execute("DELETE FROM claims WHERE owner = ?", (self.owner,))
+        self._release(self.owner)
 
     def release_dead(self) -> None:
         """Free what runs claimed that are no longer alive."""
-        owners = self.connection.execute(
-            "SELECT DISTINCT owner FROM claims WHERE owner <> ?", (self.owner,)
-        ).fetchall()
+        owners = self._select("SELECT DISTINCT owner FROM claims WHERE owner <> ?", (self.owner,))
         for (owner,) in owners:
-            lock = FileLock(_lock_file(self.path, owner), timeout=0)
+            lock = FileLock(_lock_file(self.file.path, owner), timeout=0)
             try:
                 with lock:
-                    self.connection.execute("DELETE FROM claims WHERE owner = ?", (owner,))
+                    self._release(owner)
             except Timeout:
                 continue
             Path(lock.lock_file).unlink(missing_ok=True)
 
-    def _select(self, columns: str, keys: Sequence[str]) -> list[tuple]:
+    def _release(self, owner: str) -> None:
+        with self._transaction():
+            self.connection.execute("DELETE FROM claims WHERE owner = ?", (owner,))
+
+    def _of_keys(self, columns: str, keys: Sequence[str]) -> list[tuple]:
         marks = ", ".join("?" * len(keys))
-        return self.connection.execute(
-            f"SELECT {columns} WHERE key IN ({marks})", list(keys)
-        ).fetchall()
+        return self._select(f"SELECT {columns} WHERE key IN ({marks})", keys)
+
+    def _select(self, sql: str, parameters: Sequence[str]) -> list[tuple]:
+        return self.file.once_free(lambda: self.connection.execute(sql, parameters).fetchall())
+
+    def _transaction(self) -> AbstractContextManager[None]:
+        return _transaction(self.connection, self.file)
 
 
 def _forget(
@@ -218,8 +291,8 @@ def reply_now(text: str, input_tokens: int, output_tokens: int) -> Reply:
 
 
 @contextmanager
-def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    connection.execute("BEGIN IMMEDIATE")
+def _transaction(connection: sqlite3.Connection, file: _File) -> Iterator[None]:
+    file.once_free(lambda: connection.execute("BEGIN IMMEDIATE"))
     try:
         yield
     except BaseException:
@@ -229,37 +302,28 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
 
 
 @contextmanager
-def _connect(path: Path) -> Iterator[sqlite3.Connection]:
+def _connect(file: _File) -> Iterator[sqlite3.Connection]:
     """A connection with a write-ahead log.
 
     Those that open and close take turns: while the log is begun or ended, SQLite refuses others at
     once, however long they would wait.
     """
-    with _turn(path):
-        connection = sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None)
-        connection.execute("PRAGMA journal_mode = WAL")
-        # Safe when the process is killed; moments may be lost when the power fails.
-        connection.execute("PRAGMA synchronous = NORMAL")
-        connection.execute("PRAGMA secure_delete = ON")  # whether or not Python's SQLite has it on
-        connection.executescript(_TABLES)
+    with file.turn():
+        connection = sqlite3.connect(file.path, timeout=FIRST_SAID, isolation_level=None)
+        file.once_free(lambda: _set_up(connection))
     try:
         yield connection
     finally:
-        with _turn(path):
+        with replace(file, limit=math.inf).turn():  # the work is done
             connection.close()
 
 
-@contextmanager
-def _turn(path: Path) -> Iterator[None]:
-    """Our turn to open or close. BusyError where others hold it for too long."""
-    try:
-        turn = FileLock(f"{path}.lock", timeout=_PATIENCE).acquire()
-    except Timeout:
-        raise BusyError(
-            f"{path}: another run held it for {_PATIENCE} s. Wait for it to end, and try again."
-        ) from None
-    with turn:
-        yield
+def _set_up(connection: sqlite3.Connection) -> None:
+    connection.execute("PRAGMA journal_mode = WAL")
+    # Safe when the process is killed; moments may be lost when the power fails.
+    connection.execute("PRAGMA synchronous = NORMAL")
+    connection.execute("PRAGMA secure_delete = ON")  # whether or not Python's SQLite has it on
+    connection.executescript(_TABLES)
 
 
 def _blocks(keys: Sequence[str]) -> Iterator[Sequence[str]]:

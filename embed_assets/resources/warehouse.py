@@ -8,9 +8,7 @@ What was made from what is in `ledger.py`.
 
 import hashlib
 import math
-import os
 import shutil
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,14 +21,10 @@ from filelock import FileLock, Timeout
 from pydantic import PrivateAttr
 
 from embed_assets.errors import BusyError, one_line
-from embed_assets.machine import processes_with
+from embed_assets.resources.waiting import Wait
 from embed_assets.tables import TABLES
-from embed_assets.terminal import tell
 
 LOCK_TIMEOUT = 120.0
-PAUSE = 0.05
-FIRST_SAID, SAID_AGAIN = 2.0, 60.0
-"""Seconds of waiting after which it is said for whom, and after which it is said again."""
 
 
 class WarehouseBusyError(BusyError):
@@ -159,7 +153,7 @@ class Warehouse(dg.ConfigurableResource):
         While a program outside has the file open, it is nobody's turn: those that may use it
         beside that program go first.
         """
-        wait = _Wait(self.path, self.lock_timeout, self._log)
+        wait = Wait(self.path, self.lock_timeout, self._log)
         lock = FileLock(f"{self.path}.lock", timeout=0)
         while True:
             try:
@@ -186,40 +180,6 @@ class Warehouse(dg.ConfigurableResource):
                 yield connection
         finally:
             lock.release()
-
-
-class _Wait:
-    """A wait for others that use the warehouse. whom: those that were found."""
-
-    def __init__(self, path: str, limit: float, log: Callable[[str], object] | None) -> None:
-        """limit: in seconds."""
-        self._path, self._limit, self._log = path, limit, log
-        self._began = time.monotonic()
-        self._next_said = self._began + FIRST_SAID
-        self.whom = "another program"
-
-    def goes_on(self, file: str) -> bool:
-        """Wait a moment for those that have a file open; whether the limit is not reached."""
-        now = time.monotonic()
-        if now - self._began > self._limit:
-            self._find(file)
-            return False
-        if now >= self._next_said:
-            self._next_said = now + SAID_AGAIN
-            self._find(file)
-            self._say()
-        time.sleep(PAUSE)
-        return True
-
-    def _find(self, file: str) -> None:
-        self.whom = ", ".join(processes_with(Path(file), but=os.getpid())) or self.whom
-
-    def _say(self) -> None:
-        end = "" if math.isinf(self._limit) else f", for {self._limit:.0f} s at most"
-        said = f"{self._path} is in use by {self.whom}. Waiting until it is closed there{end}."
-        tell(said)
-        if self._log:
-            self._log(said)
 
 
 def _take(lock: FileLock, path: str, read_only: bool) -> duckdb.DuckDBPyConnection:

@@ -8,6 +8,7 @@ import sys
 import textwrap
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -58,12 +59,31 @@ def test_runs_that_open_a_new_store_at_once_wait_for_each_other(tmp_path):
         list(pool.map(open_all, range(4)))
 
 
-def test_who_gets_no_turn_to_open_says_so(store, monkeypatch):
-    monkeypatch.setattr("embed_assets.resources.answers._PATIENCE", 0.1)
+def test_who_gets_no_turn_to_open_says_so(store):
+    store = AnswerStore(path=store.path, patience=0.1)
     Path(store.path).parent.mkdir()
     held = FileLock(f"{store.path}.lock")
-    with held, pytest.raises(BusyError, match="another run held it"), store.open("m", "1", "s"):
+    with held, pytest.raises(BusyError, match="held it for"), store.open("m", "1", "s"):
         pass
+
+
+def test_what_was_paid_for_waits_for_others_as_long_as_it_must_and_says_for_whom(store):
+    said: list[str] = []
+    with store.open("m", "1", "mine", said.append) as answers:
+        holder = sqlite3.connect(store.path, isolation_level=None, check_same_thread=False)
+        holder.execute("BEGIN IMMEDIATE")
+
+        def let_go(line: str) -> None:
+            said.append(line)
+            holder.execute("ROLLBACK")
+
+        patient = replace(answers, file=replace(answers.file, log=let_go))
+        patient.put("key", reply_now("the reply", 7, 3))
+        holder.close()
+    assert len(said) == 1
+    assert f"{store.path} is in use by" in said[0]
+    with store.open("m", "1", "next") as answers:
+        assert answers.known(["key"]) == {"key"}
 
 
 def test_an_answer_is_there_for_the_next_run(store):

@@ -351,8 +351,8 @@ def test_work_that_is_done_waits_as_long_as_it_must_and_says_for_whom(
     warehouse, monkeypatch, capfd, held, by
 ):
     warehouse.replace("parsed_markdown", pages("a", "one"))
-    monkeypatch.setattr("embed_assets.resources.warehouse.FIRST_SAID", 0.0)
-    monkeypatch.setattr("embed_assets.resources.warehouse.SAID_AGAIN", 0.2)
+    monkeypatch.setattr("embed_assets.resources.waiting.FIRST_SAID", 0.0)
+    monkeypatch.setattr("embed_assets.resources.waiting.SAID_AGAIN", 0.2)
     logged: list[str] = []
 
     def log(said: str) -> None:
@@ -373,7 +373,7 @@ def test_work_that_is_done_waits_as_long_as_it_must_and_says_for_whom(
 
 def test_a_writer_that_waits_for_a_notebook_keeps_no_reader_away(warehouse, monkeypatch):
     warehouse.replace("parsed_markdown", pages("a", "one"))
-    monkeypatch.setattr("embed_assets.resources.warehouse.FIRST_SAID", 0.0)
+    monkeypatch.setattr("embed_assets.resources.waiting.FIRST_SAID", 0.0)
     waits = threading.Event()
     patient = warehouse.patient(lambda _: waits.set())
     writer = threading.Thread(
@@ -390,7 +390,7 @@ def test_a_writer_that_waits_for_a_notebook_keeps_no_reader_away(warehouse, monk
 
 def test_who_waits_with_a_limit_is_told_it(warehouse, monkeypatch, capfd):
     warehouse.replace("parsed_markdown", pages("a", "one"))
-    monkeypatch.setattr("embed_assets.resources.warehouse.FIRST_SAID", 0.0)
+    monkeypatch.setattr("embed_assets.resources.waiting.FIRST_SAID", 0.0)
     impatient = Warehouse(path=warehouse.path, lock_timeout=1)
     with another_program(OPEN_THE_FILE, warehouse.path), pytest.raises(WarehouseBusyError):
         texts(impatient)

@@ -8,7 +8,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -61,6 +61,10 @@ class Writing:
         self.log(line)
         tqdm.write(line, file=sys.stderr)
 
+    def open_answers(self, model: str, version: str) -> AbstractContextManager[OpenAnswers]:
+        """The answers of a model to prompts of a version."""
+        return self.answers.open(model, version, self.session, self.log)
+
     def writer(self, setting: str, generator: str, temperature: float) -> Writer:
         """The writer that `openai:MODEL` or `huggingface:MODEL` names; setting: where it does."""
         kind, _, model = generator.partition(":")
@@ -91,7 +95,7 @@ def written_questions(chunks: pl.DataFrame, writing: Writing) -> pl.DataFrame:
     places = chunks.select("chunk_text", "chunk_id", "document_id").unique(
         ["chunk_id", "document_id"], maintain_order=True
     )
-    with writing.answers.open(generator, prompts.version, writing.session) as answers:
+    with writing.open_answers(generator, prompts.version) as answers:
         answers.use((key, calls[text].key) for text, _, key in places.iter_rows())
         left = ask(calls.values(), writer, answers, writing, "Writing questions")
         rows = {key: [_no_question(*why)] for key, why in left.items()} | {
@@ -138,7 +142,7 @@ def judged_questions(
     chunk_of = {prompt.key: chunk for chunk, prompt in calls.items()}
     scores: dict[tuple[str, str], float] = {}
     places = candidates.select("document_id", "chunk_id").unique()
-    with writing.answers.open(settings.judge, "judge", writing.session) as answers:
+    with writing.open_answers(settings.judge, "judge") as answers:
         answers.use((key, calls[chunk].key) for key, chunk in places.iter_rows())
         writer = writing.writer("EMBED_ASSETS_JUDGE", settings.judge, temperature=0.0)
         left = ask(calls.values(), writer, answers, writing, "Judging questions")
