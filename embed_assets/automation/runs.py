@@ -145,12 +145,6 @@ def _why_dead(run: dg.DagsterRun) -> str:
     return f"The {what} that ran it was killed, or the machine was turned off."
 
 
-def end_dead(instance: dg.DagsterInstance, settings: Settings) -> None:
-    """End what is left of processes that are gone, in Dagster and in MLflow."""
-    end_dead_runs(instance, settings)
-    end_dead_mlflow_runs(instance, settings)
-
-
 def end_dead_mlflow_runs(instance: dg.DagsterInstance, settings: Settings) -> None:
     """End the MLflow runs whose Dagster run is neither at work nor waits for it.
 

@@ -30,7 +30,7 @@ from embed_assets.questions.labelled.moves import read_moved
 from embed_assets.resources.answers import AnswerStore
 from embed_assets.resources.ledger import document_tables
 from embed_assets.resources.redaction import FORGOTTEN, Traces, files_below, redact_file
-from embed_assets.resources.tracking import Tracking
+from embed_assets.resources.tracking import Tracking, answer_at_once
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
 from embed_assets.tables import TABLES
@@ -111,6 +111,7 @@ def forget_documents(settings: Settings, paths: Sequence[str]) -> dict[str, Any]
     ProjectError, and nothing is done, where a path is neither on record nor in the folder, or while
     a version is trained again.
     """
+    answer_at_once()
     warehouse = Warehouse(path=str(settings.warehouse))
     tracking = Tracking(home=str(settings.home), project=settings.project)
     said: set[str] = set()

@@ -30,7 +30,7 @@ from embed_assets.automation.runs import (
     TRAIN,
     at_work,
     command_lock,
-    end_dead,
+    end_dead_mlflow_runs,
     end_dead_runs,
 )
 from embed_assets.automation.state import check_settings, code_versions, read_state, sync_partitions
@@ -43,6 +43,7 @@ from embed_assets.graph import GRAPH
 from embed_assets.machine import processes_with
 from embed_assets.partitions import DOCUMENTS
 from embed_assets.resources.run_tags import BUDGET_TAG
+from embed_assets.resources.tracking import answering_at_once
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import TRACKING_URI, Settings
 from embed_assets.terminal import terminal_kept
@@ -95,8 +96,9 @@ def bring_up_to_date(settings: Settings, *, train: bool, agreed: bool = False) -
     read: set[str] = set()
     with _in_turn(settings), dg.DagsterInstance.get() as instance:
         take_up(warehouse, settings)
+        end_dead_runs(instance, settings)
         if train:  # an ingest does without MLflow, whose server may be down
-            end_dead(instance, settings)
+            _end_dead_in_mlflow(instance, settings)
         _let_settle(settings)
         while True:
             end_dead_runs(instance, settings)
@@ -132,6 +134,24 @@ def bring_up_to_date(settings: Settings, *, train: bool, agreed: bool = False) -
             if plan.corpus_step is None:
                 return Done(seconds, moved, to_agree)
             runs.execute(instance, TRAIN, plan.corpus_step.assets, (), seconds)
+
+
+def end_dead_if_answered(instance: dg.DagsterInstance, settings: Settings) -> bool:
+    """End in MLflow what is dead. Where it doesn't answer at once: say so, and give False."""
+    try:
+        with answering_at_once():
+            end_dead_mlflow_runs(instance, settings)
+    except ProjectError as error:
+        typer.echo(f"What was killed may look alive in MLflow: {error}", err=True)
+        return False
+    return True
+
+
+def _end_dead_in_mlflow(instance: dg.DagsterInstance, settings: Settings) -> None:
+    """The same for work that needs MLflow. ProjectError where it doesn't answer for minutes."""
+    if not end_dead_if_answered(instance, settings):
+        typer.echo("The work needs MLflow: it is asked for some minutes more.", err=True)
+        end_dead_mlflow_runs(instance, settings)
 
 
 def say_moves(plan: Plan) -> None:
@@ -179,7 +199,8 @@ def at_rest(settings: Settings) -> Iterator[dg.DagsterInstance]:
     """
     prepare_home(settings)
     with _in_turn(settings), dg.DagsterInstance.get() as instance:
-        end_dead(instance, settings)
+        end_dead_runs(instance, settings)
+        end_dead_if_answered(instance, settings)
         let_others_end(instance, settings)
         yield instance
 

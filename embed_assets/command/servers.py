@@ -24,13 +24,17 @@ from embed_assets.automation.runs import (
     AT_WORK,
     BY_COMMAND,
     command_lock,
-    end_dead_mlflow_runs,
     end_dead_runs,
 )
 from embed_assets.automation.sensors import SENSORS
 from embed_assets.automation.state import list_documents
 from embed_assets.command.news import News
-from embed_assets.command.pipeline import explain, prepare_home, say_moves
+from embed_assets.command.pipeline import (
+    end_dead_if_answered,
+    explain,
+    prepare_home,
+    say_moves,
+)
 from embed_assets.errors import ProjectError, SettingsError
 from embed_assets.machine import Machine, processes_with, this_machine
 from embed_assets.resources.pages import UI_VARIABLE as DAGSTER_UI_VARIABLE
@@ -38,7 +42,6 @@ from embed_assets.resources.pages import graph_path
 from embed_assets.resources.tracking import (
     UI_VARIABLE,
     Tracking,
-    answering_at_once,
     without_password,
 )
 from embed_assets.resources.warehouse import Warehouse
@@ -193,11 +196,7 @@ def _bring_in_line(settings: Settings) -> None:
         except (ProjectError, duckdb.Error, OSError) as error:
             typer.echo(f"The PDFs can't be listed yet: {explain(error, None)}", err=True)
         # Outside the lock: MLflow's server may keep whom it pleases waiting.
-        try:
-            with answering_at_once():
-                end_dead_mlflow_runs(instance, settings)
-        except ProjectError as error:
-            typer.echo(f"What was killed may look alive in MLflow: {error}", err=True)
+        end_dead_if_answered(instance, settings)
 
 
 def _list(instance: dg.DagsterInstance, settings: Settings) -> None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Experiment
     from mlflow.entities.model_registry import RegisteredModel
+    from mlflow.exceptions import MlflowException
 
 CHAMPION = "champion"
 CHALLENGER = "challenger"
@@ -154,8 +155,7 @@ class Tracking(dg.ConfigurableResource):
             yield run_id
         except MlflowException as error:
             _end_in_vain("FAILED")
-            # Its message may hold the server's address, and so a password.
-            raise ProjectError(one_line(hide_password(str(error), self.uri)), "MLflow") from None
+            raise ProjectError(self._said(error), "MLflow") from None
         except Exception:
             _end_in_vain("FAILED")
             raise
@@ -301,8 +301,21 @@ class Tracking(dg.ConfigurableResource):
         try:
             yield
         except MlflowException as error:
-            reason = one_line(hide_password(str(error), self.uri))
-            raise ProjectError(f"{trouble}: {reason}") from None
+            raise ProjectError(f"{trouble}: {self._said(error)}") from None
+
+    def _said(self, error: "MlflowException") -> str:
+        """An error of MLflow in one line, without the password that the server's address may hold.
+
+        MLflow tells a server that doesn't answer by what its client raised.
+        """
+        from requests.exceptions import RequestException
+
+        if not isinstance(error.__context__, RequestException):
+            return one_line(hide_password(str(error), self.uri))
+        server = hide_password(without_password(self.uri), self.uri)
+        return (
+            f"the server {server} doesn't answer. Start it, or set {TRACKING_URI} to another one."
+        )
 
     def run_url(self, run_id: str, artifact: str = "") -> str:
         """Page of a run, or of an artifact of it; a report opens in it.

@@ -22,7 +22,7 @@ from filelock import FileLock
 
 from embed_assets.automation import living
 from embed_assets.automation.living import held
-from embed_assets.automation.runs import INGEST, TRAIN, end_dead, end_dead_runs
+from embed_assets.automation.runs import INGEST, TRAIN, end_dead_mlflow_runs, end_dead_runs
 from embed_assets.definitions import build_resources
 from embed_assets.resources.tracking import DAGSTER_RUN
 from embed_assets_tests.automation.test_sensors import served
@@ -165,7 +165,8 @@ def test_what_a_killed_run_left_in_mlflow_is_ended_with_it(project):
     with executing(project, killed) as process:
         process.kill()
     with held(project.settings, living_run.run_id):
-        end_dead(project.instance, project.settings)
+        end_dead_runs(project.instance, project.settings)
+        end_dead_mlflow_runs(project.instance, project.settings)
     states = {run: client.get_run(in_mlflow[run]).info.status for run in in_mlflow}
     assert states == {killed.run_id: "KILLED", living_run.run_id: "RUNNING"}
 

@@ -13,10 +13,20 @@ import pytest
 from dagster._core.test_utils import create_run_for_test
 
 from embed_assets.automation.runs import TRAIN
-from embed_assets.command.pipeline import _Runs, let_others_end, prepare_home
+from embed_assets.command.champion import promote_version, roll_back
+from embed_assets.command.pipeline import (
+    _end_dead_in_mlflow,
+    _Runs,
+    at_rest,
+    let_others_end,
+    prepare_home,
+)
 from embed_assets.errors import ProjectError, SettingsError
+from embed_assets.resources.tracking import ONCE
+from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
 from embed_assets.training.claims import training_in
+from embed_assets_tests.rows import model
 from embed_assets_tests.together import do_together
 
 
@@ -139,3 +149,39 @@ def test_a_command_waits_while_a_run_of_the_ui_is_at_work(instance, tmp_path: Pa
     said = capfd.readouterr().err
     assert f"At work in this home: run {started.run_id[:8]} ({TRAIN})." in said
     assert said.count("Waiting") == 1
+
+
+@pytest.fixture
+def mlflow_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ONCE:  # commands set them for their own process
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+
+
+@pytest.mark.usefixtures("mlflow_down")
+def test_a_command_that_needs_no_mlflow_says_that_it_does_not_answer_and_goes_on(tmp_path, capfd):
+    with at_rest(Settings(home=tmp_path)):
+        said = capfd.readouterr().err
+    assert said.startswith("What was killed may look alive in MLflow: MLflow can't say")
+    assert said.endswith("Start it, or set MLFLOW_TRACKING_URI to another one.\n")
+
+
+@pytest.mark.usefixtures("mlflow_down")
+def test_work_that_needs_mlflow_says_that_it_waits_for_it(instance, tmp_path, capfd):
+    with pytest.raises(ProjectError, match=r"the server http://127\.0\.0\.1:9 doesn't answer"):
+        _end_dead_in_mlflow(instance, Settings(home=tmp_path))
+    assert "it is asked for some minutes more" in capfd.readouterr().err
+
+
+@pytest.mark.usefixtures("mlflow_down")
+def test_a_decision_about_the_champion_says_at_once_that_mlflow_does_not_answer(
+    tmp_path, monkeypatch
+):
+    for name in ONCE:
+        monkeypatch.delenv(name)
+    settings = Settings(home=tmp_path)
+    Warehouse(path=str(settings.warehouse)).replace("models", model("1"))
+    for decide in (lambda: promote_version(settings, "1", None), lambda: roll_back(settings, None)):
+        with pytest.raises(ProjectError, match="doesn't answer"):
+            decide()
+    assert {name: os.environ[name] for name in ONCE} == ONCE
