@@ -402,7 +402,7 @@ _TABLES = (
             "splits": _text(
                 "Questions of each split at the time, as JSON: split and count", nullable=True
             ),
-            "seconds": _number("Seconds that the training took", nullable=True),
+            "seconds": _number("Seconds of the training, killed parts included", nullable=True),
             "energy_wh": _number(
                 "Watt-hours that the machine took for it, where it can be read", nullable=True
             ),

@@ -88,7 +88,7 @@ def fit_adapter(config: TrainingConfig, progress: Progress) -> dict[str, Any]:
         "pairs": pairs.height,
         "epochs": epoch,
         "steps": epoch * -(-pairs.height // BATCH),
-        "seconds": round(seconds, 2),
+        "step_seconds": round(seconds, 2),
         "pairs_per_second": round(epoch * pairs.height / seconds, 3),
         "best_epoch": best_epoch,
         "best_validation_ndcg_at_10": best,

@@ -102,6 +102,11 @@ class TrainingConfig(Training):
         """Where the trainer keeps what it needs to resume."""
         return self.folder / f"checkpoints-{self.processes}"
 
+    @property
+    def cost(self) -> Path:
+        """What the training has taken up to now, as JSON; it goes when the result is there."""
+        return self.folder / "cost.json"
+
     def best(self, step: int) -> Path:
         """Weights of a step that was the best on validation until then."""
         return self.folder / f"best-{step}.safetensors"

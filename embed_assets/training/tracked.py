@@ -14,6 +14,7 @@ from embed_assets.resources.headline import headline_metrics
 from embed_assets.resources.warehouse import digest
 from embed_assets.training.config import TrainingConfig
 from embed_assets.training.record import PAIRS
+from embed_assets.wording import counted
 
 LINEAGE = "lineage"
 """Folder of a run's artifacts: the very pairs."""
@@ -43,8 +44,8 @@ def log_result(config: TrainingConfig) -> dict[str, Any]:
 
 def model_name(base: str, pairs: pl.DataFrame) -> str:
     """What MLflow calls a model before it has a version; it allows no `.` and `/` there."""
-    documents = pairs["document_id"].n_unique()
-    name = f"{PurePath(base).name} on {pairs.height} pairs of {documents} documents"
+    documents = counted(pairs["document_id"].n_unique(), "document")
+    name = f"{PurePath(base).name} on {counted(pairs.height, 'pair')} of {documents}"
     return "".join("-" if sign in "/:.%\"'" else sign for sign in name)
 
 

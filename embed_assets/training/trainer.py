@@ -24,7 +24,7 @@ from embed_assets.settings import TRACKING_URI
 from embed_assets.training.adapter import fit_adapter
 from embed_assets.training.claims import training_in
 from embed_assets.training.config import TrainingConfig
-from embed_assets.training.energy import counted_energy
+from embed_assets.training.cost import counted_cost
 from embed_assets.training.forward import forward_once
 from embed_assets.training.kept import surroundings
 from embed_assets.training.losses import cached_texts, make_loss
@@ -58,8 +58,9 @@ def train(
 ) -> dict[str, Any]:
     """Fine-tune the base model, or a version, on the pairs and save what is best on validation.
 
-    Returns what `result` of the config holds. Seconds and pairs_per_second are of training alone,
-    in this process: since it was resumed. ValueError where the pairs make no batch.
+    Returns what `result` of the config holds, but for its cost. step_seconds and pairs_per_second
+    are of training alone, in this process: since it was resumed. ValueError where the pairs make no
+    batch.
     """
     from transformers import PrinterCallback, TrainerState, set_seed
 
@@ -109,7 +110,7 @@ def train(
         "pairs": pairs.height,
         "epochs": config.epochs,
         "steps": trainer.state.global_step,
-        "seconds": round(clock.seconds, 2),
+        "step_seconds": round(clock.seconds, 2),
         "pairs_per_second": round(clock.pairs_per_second, 3),
         "best_epoch": best.epoch,
         "best_validation_ndcg_at_10": best.ndcg,
@@ -217,12 +218,17 @@ def _train_and_report(config: TrainingConfig) -> None:
     machine = this_machine()
     used = machine.gpus[: config.processes]
     with training_in(config.folder), _progress(config) as progress:
-        with counted_energy(machine.find_energy_counters(used)) as energy:
+        with counted_cost(machine.find_energy_counters(used), config.cost) as cost:
             result = run(config, progress)
-        result |= {"energy_wh": energy.watt_hours, "energy_of": energy.parts}
+        result |= {
+            "seconds": round(cost.seconds, 2),
+            "energy_wh": cost.watt_hours,
+            "energy_of": cost.parts,
+        }
         unfinished = config.result.with_suffix(".unfinished")
         unfinished.write_text(json.dumps(result), encoding="utf-8")
         unfinished.replace(config.result)
+        config.cost.unlink()
         shutil.rmtree(config.checkpoints, ignore_errors=True)
 
 

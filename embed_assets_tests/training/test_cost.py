@@ -1,4 +1,4 @@
-"""The energy of a training, by counters made up for it."""
+"""What a training takes, by counters made up for it."""
 
 import json
 import sys
@@ -13,7 +13,7 @@ import pytest
 from embed_assets.machine import EnergyCounter, Machine, this_machine
 from embed_assets.training import trainer
 from embed_assets.training.config import TrainingConfig
-from embed_assets.training.energy import Energy, counted_energy
+from embed_assets.training.cost import Cost, counted_cost
 from embed_assets_tests.tiny_model import make_tiny_model
 from embed_assets_tests.training.trainings import make_config, tracking_of
 
@@ -44,13 +44,13 @@ def counting(
     ids=["one", "two", "begins again at its end", "set back by its driver"],
 )
 def test_what_counters_count_is_told_in_watt_hours(
-    counters: list[EnergyCounter], watt_hours: float
+    counters: list[EnergyCounter], watt_hours: float, tmp_path: Path
 ) -> None:
-    energy = Energy(counters)
-    energy.read()
-    energy.read()
-    assert energy.watt_hours == watt_hours
-    assert energy.parts == ", ".join(["package-0"] * len(counters))
+    cost = Cost(counters, tmp_path / "cost.json")
+    cost.read()
+    cost.read()
+    assert cost.watt_hours == watt_hours
+    assert cost.parts == ", ".join(["package-0"] * len(counters))
 
 
 @pytest.mark.parametrize(
@@ -58,14 +58,16 @@ def test_what_counters_count_is_told_in_watt_hours(
     [[], [counting()], [counting(1)], [counting(1, 2), counting(1)]],
     ids=["no counter", "never read", "read no more", "one of two read no more"],
 )
-def test_energy_that_is_known_in_part_alone_is_not_told(counters: list[EnergyCounter]) -> None:
-    energy = Energy(counters)
-    energy.read()
-    assert energy.watt_hours is None
-    assert energy.parts is None
+def test_energy_that_is_known_in_part_alone_is_not_told(
+    counters: list[EnergyCounter], tmp_path: Path
+) -> None:
+    cost = Cost(counters, tmp_path / "cost.json")
+    cost.read()
+    assert cost.watt_hours is None
+    assert cost.parts is None
 
 
-def test_a_counter_that_begins_again_many_times_is_read_in_between() -> None:
+def test_a_counter_that_begins_again_many_times_is_read_in_between(tmp_path: Path) -> None:
     read_often, turns = Event(), count()
 
     def read() -> float:
@@ -74,10 +76,33 @@ def test_a_counter_that_begins_again_many_times_is_read_in_between() -> None:
             read_often.set()
         return turn * 60 % 100
 
-    with counted_energy([EnergyCounter("package-0", read, 100.0)], pause=0.0) as energy:
+    counter, file = EnergyCounter("package-0", read, 100.0), tmp_path / "cost.json"
+    with counted_cost([counter], file, pause=0.0) as cost:
         assert read_often.wait(60)
     readings = next(turns) - 1
-    assert energy.watt_hours == pytest.approx(readings * 60 / 3600, abs=1e-6)
+    assert cost.watt_hours == pytest.approx(readings * 60 / 3600, abs=1e-6)
+
+
+def test_what_a_killed_part_took_counts_too(tmp_path: Path) -> None:
+    file = tmp_path / "cost.json"
+    killed = Cost([counting(0, 3600)], file)
+    killed.read()  # and nothing more: no kill asks for a last reading
+    cost = Cost([counting(70, 3670)], file)
+    cost.read()
+    assert cost.watt_hours == 2.0
+    assert cost.seconds > killed.seconds > 0
+
+
+@pytest.mark.parametrize("parts", [([], [counting(0, 1)]), ([counting(0, 1)], [])])
+def test_energy_of_a_part_alone_is_not_told(
+    parts: tuple[list[EnergyCounter], list[EnergyCounter]], tmp_path: Path
+) -> None:
+    killed, taken_up = parts
+    Cost(killed, tmp_path / "cost.json").read()
+    cost = Cost(taken_up, tmp_path / "cost.json")
+    cost.read()
+    assert cost.watt_hours is None
+    assert cost.parts is None
 
 
 @pytest.fixture
