@@ -6,7 +6,6 @@ their own that the UI shows, and the command's lock keeps sensors and other comm
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -54,8 +53,8 @@ def all_that_is_due(context: dg.OpExecutionContext, settings: dg.ResourceParam[S
 @dg.job(
     name=EVERYTHING,
     description="Does all that is due, from an empty home to a judged model: PDFs become "
-    "questions, questions a model, and the model is compared and perhaps promoted. Press "
-    "Materialize or Launch; it needs no configuration.",
+    "questions, questions a model, and the model is compared and perhaps promoted. Open "
+    "the Launchpad and press Launch Run; it needs no configuration.",
 )
 def everything() -> None:
     """Do all that is due."""
@@ -87,7 +86,7 @@ def follow(
 
     What it says meanwhile is told line by line. It writes to a file, that it goes on if this
     process is killed, and that nobody waits for processes that outlive it. log: where the file is.
-    Where the wait is cut short, the command is stopped as Ctrl-C does.
+    Where the wait is cut short, the command is stopped with SIGTERM.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with (
@@ -128,7 +127,7 @@ def _lines(heard: TextIO, process: "subprocess.Popen[bytes]") -> Iterator[str]:
 def _stop(process: "subprocess.Popen[bytes]") -> None:
     """Stop the command, and wait until its own runs are ended."""
     if process.poll() is None:
-        process.send_signal(signal.SIGINT)
+        process.terminate()
     try:
         process.wait(LONGEST_STOP)
     except subprocess.TimeoutExpired:

@@ -102,15 +102,16 @@ class Wait:
 class Plan:
     """What is to be done. refused: why nothing is, until a person agrees.
 
-    add, remove: partitions. moved: as in Folder. lost: documents on record that are no longer in
-    the folder, and stay on record until a person agrees. documents_first: whether documents come
-    before what is made of all of them.
+    add, remove: partitions. strays: those to remove that no document on record has. moved: as in
+    Folder. lost: documents on record that are no longer in the folder, and stay on record until a
+    person agrees. documents_first: whether documents come before what is made of all of them.
     """
 
     steps: tuple[Step, ...] = ()
     waiting: tuple[Wait, ...] = ()
     add: tuple[str, ...] = ()
     remove: tuple[str, ...] = ()
+    strays: tuple[str, ...] = ()
     moved: Mapping[str, str] = field(default_factory=dict)
     lost: tuple[str, ...] = ()
     documents_first: bool = False
@@ -239,6 +240,7 @@ def make_plan(
         waiting=tuple(waiting),
         add=tuple(add),
         remove=tuple(gone),
+        strays=tuple(key for key in gone if key not in folder.loaded),
         moved=moved,
         lost=tuple(lost),
         documents_first=documents_first,

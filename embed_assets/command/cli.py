@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from embed_assets.command import stopping
 from embed_assets.errors import ProjectError, SettingsError
 from embed_assets.places import absolute
+from embed_assets.resources.pages import recall_pages
 from embed_assets.settings import PREFIX, Settings, wrong_setting
 from embed_assets.wording import counted
 
@@ -168,6 +169,7 @@ def lineage(
     """Say what made a version, or which versions a PDF has made."""
     with _session(pdfs, home, as_json) as (settings, emit):
         from embed_assets.command import lineage as found
+        from embed_assets.resources.tracking import answer_at_once
         from embed_assets.training.bundle.verifying import verification_text, verify_bundle
         from embed_assets.training.bundle.writing import bundle_text, write_bundle
 
@@ -177,6 +179,7 @@ def lineage(
             raise SettingsError("lineage: --verify goes with --key alone.")
         if key and not verify:
             raise SettingsError("lineage: --key goes with --verify.")
+        answer_at_once()
         if document:
             summary = found.document_summary(settings, document)
             emit(summary, found.document_text(summary))
@@ -338,7 +341,10 @@ def _session(pdfs: str | None, home: Path | None, as_json: bool) -> Iterator[tup
             os.environ[PREFIX + name] = absolute(str(value))
     stopping.listen()
     try:
-        yield load_settings(), emit
+        settings = load_settings()
+        recall_pages(settings.home)
+        with _disk_explained(settings.home):
+            yield settings, emit
     except ProjectError as error:
         typer.echo(f"embed-assets: {error}", err=True)
         if as_json:
@@ -347,6 +353,22 @@ def _session(pdfs: str | None, home: Path | None, as_json: bool) -> Iterator[tup
     except KeyboardInterrupt as interruption:
         typer.echo(f"{_below_the_bar()}embed-assets: {stopping.SAID}", err=True)
         raise typer.Exit(stopping.exit_status(interruption)) from None
+
+
+@contextmanager
+def _disk_explained(home: Path) -> Iterator[None]:
+    """ProjectError where an error came of the home's disk."""
+    try:
+        yield
+    except ProjectError:
+        raise
+    except Exception as error:
+        from embed_assets.command.disk import disk_of, trouble_with
+
+        said = trouble_with(disk_of(home), error)
+        if said is None:
+            raise
+        raise ProjectError(said) from error
 
 
 def _below_the_bar() -> str:

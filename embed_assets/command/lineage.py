@@ -14,7 +14,6 @@ from embed_assets.comparison.verdict import (
 from embed_assets.errors import ProjectError
 from embed_assets.models.registry import newest_model
 from embed_assets.questions.statuses import KEPT
-from embed_assets.resources.tracking import answer_at_once
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
 from embed_assets.training.document_lineage import document_lineage
@@ -27,7 +26,6 @@ LISTED = 20
 
 def lineage_summary(settings: Settings, version: str | None) -> dict[str, Any]:
     """What `lineage --json` prints: the record of a version, and what it was found to be worth."""
-    answer_at_once()
     warehouse = Warehouse(path=str(settings.warehouse))
     record = version_lineage(warehouse, settings, version)
     return {**record, "comparison": _comparison(warehouse, settings, record)}
@@ -116,7 +114,6 @@ def _costs(summary: Mapping[str, Any]) -> str:
 
 def document_summary(settings: Settings, named: str) -> dict[str, Any]:
     """What `lineage --document --json` prints."""
-    answer_at_once()
     return document_lineage(settings, named)
 
 

@@ -55,6 +55,8 @@ SETTLED = timedelta(seconds=2)
 """A file that was written to less long ago may still be written to…"""
 LONGEST_WAIT = 5.0
 """… and a command waits for it so many seconds, then takes it as it is."""
+MOST_NAMED = 3
+"""Partitions named in a line."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ def bring_up_to_date(settings: Settings, *, train: bool, agreed: bool = False) -
     read: set[str] = set()
     with _in_turn(settings), dg.DagsterInstance.get() as instance:
         take_up(warehouse, settings)
-        end_dead_runs(instance, settings)
+        end_dead_said(instance, settings)
         if train:  # an ingest does without MLflow, whose server may be down
             _end_dead_in_mlflow(instance, settings)
         _let_settle(settings)
@@ -136,6 +138,13 @@ def bring_up_to_date(settings: Settings, *, train: bool, agreed: bool = False) -
             runs.execute(instance, TRAIN, plan.corpus_step.assets, (), seconds)
 
 
+def end_dead_said(instance: dg.DagsterInstance, settings: Settings) -> None:
+    """End in Dagster the runs that no process is at any more, and say how many there were."""
+    if ended := end_dead_runs(instance, settings):
+        runs = counted(ended, "run")
+        typer.echo(f"Ended in Dagster, since no process is at it any more: {runs}.", err=True)
+
+
 def end_dead_if_answered(instance: dg.DagsterInstance, settings: Settings) -> bool:
     """End in MLflow what is dead. Where it doesn't answer at once: say so, and give False."""
     try:
@@ -155,10 +164,15 @@ def _end_dead_in_mlflow(instance: dg.DagsterInstance, settings: Settings) -> Non
 
 
 def say_moves(plan: Plan) -> None:
-    """Say how many documents left the folder, or moved in it."""
-    for keys, what in ((plan.remove, "left"), (plan.moved, "moved in")):
-        if keys:
-            typer.echo(f"{counted(len(keys), 'document')} {what} the folder.", err=True)
+    """Say how many documents left the folder, or moved in it, and which partitions were none."""
+    left = len(plan.remove) - len(plan.strays)
+    for count, what in ((left, "left"), (len(plan.moved), "moved in")):
+        if count:
+            typer.echo(f"{counted(count, 'document')} {what} the folder.", err=True)
+    if plan.strays:
+        strays = ", ".join(plan.strays[:MOST_NAMED])
+        more = f", … ({len(plan.strays)} in all)" if len(plan.strays) > MOST_NAMED else ""
+        typer.echo(f"Partitions without a PDF were removed: {strays}{more}.", err=True)
 
 
 def _let_settle(settings: Settings) -> None:
@@ -177,8 +191,8 @@ def let_others_end(instance: dg.DagsterInstance, settings: Settings) -> None:
     while others := at_work(instance, settings):
         if others != said:
             typer.echo(
-                f"At work in this home: {', '.join(others)}. Waiting for that to end. What is dead "
-                "can be ended in `embed-assets ui`: Runs, Terminate, Force termination.",
+                f"At work in this home: {', '.join(others)}. Waiting for that to end. A run can be "
+                "ended in `embed-assets ui` (Runs, Terminate), a process by its id.",
                 err=True,
             )
             said = others
@@ -195,11 +209,17 @@ def is_changing(file: FoundDocument, now: datetime) -> bool:
 def at_rest(settings: Settings) -> Iterator[dg.DagsterInstance]:
     """The home's Dagster instance, while nobody else is at work in the home.
 
-    Waits for commands and runs that are at work, and says for which.
+    Waits for commands and runs that are at work, and says for which. SettingsError where there is
+    no home.
     """
+    if not settings.warehouse.exists():
+        raise SettingsError(
+            f"EMBED_ASSETS_HOME: there is nothing in {settings.home} yet. Give the home with "
+            "--home, or fill this one with `embed-assets run`."
+        )
     prepare_home(settings)
     with _in_turn(settings), dg.DagsterInstance.get() as instance:
-        end_dead_runs(instance, settings)
+        end_dead_said(instance, settings)
         end_dead_if_answered(instance, settings)
         let_others_end(instance, settings)
         yield instance

@@ -11,7 +11,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +23,16 @@ from filelock import Timeout
 from embed_assets.automation.runs import (
     AT_WORK,
     BY_COMMAND,
+    EVERYTHING,
     command_lock,
-    end_dead_runs,
 )
 from embed_assets.automation.sensors import SENSORS
 from embed_assets.automation.state import list_documents
+from embed_assets.command import stopping
 from embed_assets.command.news import News
 from embed_assets.command.pipeline import (
     end_dead_if_answered,
+    end_dead_said,
     explain,
     prepare_home,
     say_moves,
@@ -38,7 +40,7 @@ from embed_assets.command.pipeline import (
 from embed_assets.errors import ProjectError, SettingsError
 from embed_assets.machine import Machine, processes_with, this_machine
 from embed_assets.resources.pages import UI_VARIABLE as DAGSTER_UI_VARIABLE
-from embed_assets.resources.pages import graph_path
+from embed_assets.resources.pages import graph_path, launchpad_path, remember_pages
 from embed_assets.resources.tracking import (
     UI_VARIABLE,
     Tracking,
@@ -49,6 +51,7 @@ from embed_assets.settings import Settings
 
 HOST = "127.0.0.1"
 START_TIMEOUT = 120.0
+LONGEST_STOP = 15.0
 DAEMON = "Daemon"
 Emit = Callable[[dict[str, Any], str], None]
 
@@ -74,12 +77,12 @@ def serve(
             commands["MLflow"] = (_mlflow_command(settings, mlflow_port), mlflow_url)
         for name, (_, url) in commands.items():
             _check_free(name, int(url.rpartition(":")[2]))
+        served = {UI_VARIABLE: mlflow_url, DAGSTER_UI_VARIABLE: commands["Dagster"][1]}
         # MLflow's own job queue would start seven more processes, for features not used here.
         environment = {
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
             **os.environ,
-            UI_VARIABLE: mlflow_url,
-            DAGSTER_UI_VARIABLE: commands["Dagster"][1],
+            **served,
             # Not on the command line: `ps` shows that, and the address may hold a password.
             "MLFLOW_BACKEND_STORE_URI": tracking.uri,
         }
@@ -90,18 +93,22 @@ def serve(
                 _wait(name, url, processes[name], settings)
             dagster_url, runs_url = commands["Dagster"][1], f"{mlflow_url}/{_runs_link(tracking)}"
             graph = f"{dagster_url}{graph_path()}"
+            launchpad = f"{dagster_url}{launchpad_path(EVERYTHING)}"
             os.pwrite(lock, dagster_url.encode(), 0)
+            remember_pages(settings.home, served)
             on = f"\nSensors  {', '.join(SENSORS)} watch {settings.pdfs}" if settings.watch else ""
             emit(
                 {
                     "dagster": dagster_url,
                     "graph": graph,
+                    "everything": launchpad,
                     "mlflow": mlflow_url,
                     "mlflow_runs": runs_url,
                     "watching": settings.watch,
                 },
-                f"Dagster  {dagster_url}\nMLflow   {runs_url}\nGraph    {graph}\n"
-                f"State    {settings.home}{on}\nCtrl-C stops both.",
+                f"Graph    {graph}\nMLflow   {runs_url}\nState    {settings.home}{on}\n"
+                f"To do all that is due, press Launch Run:\n         {launchpad}\n"
+                "Ctrl-C stops both.",
             )
             _stay(settings, processes)
 
@@ -189,7 +196,7 @@ def _bring_in_line(settings: Settings) -> None:
     with dg.DagsterInstance.get() as instance:
         try:
             with command_lock(settings.home):
-                end_dead_runs(instance, settings)
+                end_dead_said(instance, settings)
                 _list(instance, settings)
         except Timeout:  # a command is at work: it does the same
             return
@@ -223,12 +230,11 @@ def _started(
 
     lock: descriptor that they hold as long as they live.
     """
-    for ended in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(ended, lambda *_: sys.exit(0))
     processes: dict[str, subprocess.Popen[bytes]] = {}
     try:
         for name, command in commands.items():
-            with _log(settings, name).open("wb") as log:
+            # Dagster ends its own with SIGINT.
+            with _log(settings, name).open("wb") as log, stopping.children_hear():
                 processes[name] = subprocess.Popen(
                     command,
                     stdout=log,
@@ -312,12 +318,14 @@ def _log(settings: Settings, name: str) -> Path:
     return settings.home / f"{name.lower()}-server.log"
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    """End a server and its children, which share its process group."""
-    if process.poll() is None:
+def _stop(process: subprocess.Popen[Any]) -> None:
+    """End a server and its children, which share its process group, and may have outlived it."""
+    with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGTERM)
-        try:
-            process.wait(15)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        deadline = time.monotonic() + LONGEST_STOP
+        while time.monotonic() < deadline:
+            process.poll()  # one that ended would count until it is asked
+            os.killpg(process.pid, 0)
+            time.sleep(0.1)
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()

@@ -1,13 +1,19 @@
 """Ctrl-C, SIGTERM and SIGHUP: whichever comes first, the command's work ends in order.
 
 A terminal sends Ctrl-C to all processes of a command at once, and each would end with a traceback.
-A command that starts processes blocks SIGINT, for itself and them. A thread takes it and passes
-it on to the main thread as SIGTERM, on which Dagster ends a run. Who started a process ends it.
+So a command blocks SIGINT, for itself and the processes that it starts. A thread takes it and
+passes it on to the main thread as SIGTERM, on which Dagster ends a run. Who started a process ends
+it.
+
+SIGINT is blocked before any library is imported: a thread of theirs that didn't block it would get
+it, and the main thread would never wake.
 """
 
 import signal
 import socket
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from multiprocessing import resource_tracker
 from types import FrameType
 
@@ -60,7 +66,10 @@ _ear: _Ear | None = None
 
 
 def listen() -> None:
-    """From now on these signals raise Stopped in the main thread."""
+    """From now on these signals raise Stopped in the main thread.
+
+    Call it before libraries start threads.
+    """
     global _ear
     _ear = _Ear()
     signal.signal(signal.SIGTERM, _stop)
@@ -69,15 +78,40 @@ def listen() -> None:
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # it is in the background
         # Dagster gives both signals the handler of SIGINT when a run has ended.
         signal.signal(signal.SIGINT, _stop)
+        if _CHANGES_MASKS:
+            _change(signal.SIG_BLOCK)
+            threading.Thread(target=_pass_on, args=[_ear], name="ctrl-c", daemon=True).start()
 
 
 def shield_children() -> None:
-    """From now on no process that is started from here gets a terminal's Ctrl-C."""
-    if _ear is None or signal.getsignal(signal.SIGINT) is not _stop or not _CHANGES_MASKS:
-        return
-    resource_tracker.ensure_running()  # when it starts, it lets SIGINT through again
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    threading.Thread(target=_pass_on, args=[_ear], name="ctrl-c", daemon=True).start()
+    """No process that is started from here gets a terminal's Ctrl-C, whatever is imported.
+
+    The first process pool starts a tracker, which lets SIGINT through again: it starts now.
+    """
+    if _blocks():
+        resource_tracker.ensure_running()
+        _change(signal.SIG_BLOCK)
+
+
+@contextmanager
+def children_hear() -> Iterator[None]:
+    """Processes that are started in the block get SIGINT as they would without this command."""
+    blocks = _blocks()
+    if blocks:
+        _change(signal.SIG_UNBLOCK)
+    try:
+        yield
+    finally:
+        if blocks:
+            _change(signal.SIG_BLOCK)
+
+
+def _blocks() -> bool:
+    return _CHANGES_MASKS and signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, set())
+
+
+def _change(how: int) -> None:
+    signal.pthread_sigmask(how, {signal.SIGINT})
 
 
 def check() -> None:

@@ -1,12 +1,41 @@
 """Addresses of Dagster's pages, for links from elsewhere and within them."""
 
+import json
 import os
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
 
 from embed_assets.graph import GRAPH
 
 DEFAULT_UI = "http://127.0.0.1:3000"
 UI_VARIABLE = "EMBED_ASSETS_DAGSTER_UI"
 """Where Dagster's pages are served; set by `embed-assets ui`."""
+LOCATION = "embed_assets"
+"""What Dagster calls the project, by its package."""
+SERVED = "pages.json"
+"""File of a home: the variables that say where its pages were served last."""
+
+
+def remember_pages(home: Path, served: Mapping[str, str]) -> None:
+    """Keep where pages are served, for who links to them from another process. served: variables.
+
+    MLflow's pages have a variable of their own.
+    """
+    file = home / SERVED
+    unfinished = file.with_suffix(".unfinished")
+    unfinished.write_text(json.dumps(served), encoding="utf-8")
+    unfinished.replace(file)
+
+
+def recall_pages(home: Path) -> None:
+    """Have this process and its children link to where pages were served last.
+
+    What the environment says comes first.
+    """
+    with suppress(FileNotFoundError):
+        for name, address in json.loads((home / SERVED).read_text(encoding="utf-8")).items():
+            os.environ.setdefault(name, address)
 
 
 def run_page(run_id: str) -> str:
@@ -28,6 +57,11 @@ def asset_path(asset: str, partition: str | None = None) -> str:
     """Likewise: page of an asset, or of one of its partitions."""
     chosen = f"?view=partitions&partition={partition}" if partition else ""
     return f"/assets/{asset}{chosen}"
+
+
+def launchpad_path(job: str) -> str:
+    """Where a job is launched."""
+    return f"/locations/{LOCATION}/jobs/{job}/playground"
 
 
 def graph_path() -> str:

@@ -11,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer, SimpleHTTPRequestHan
 from pathlib import Path
 
 import dagster as dg
+import psutil
 import pytest
 from filelock import FileLock
 
@@ -19,6 +20,7 @@ from embed_assets.command.servers import (
     _bring_in_line,
     _mlflow_command,
     _started,
+    _stop,
     _wait,
     serve,
 )
@@ -108,6 +110,18 @@ def test_servers_end_though_dagster_can_t_be_told_that_their_runs_are_cancelled(
         for number, handler in handlers.items():
             signal.signal(number, handler)
     assert [process.poll() for process in started] == [-signal.SIGTERM] * 2
+
+
+def test_what_a_server_that_was_killed_had_started_is_ended_with_it() -> None:
+    call = ["sh", "-c", "sleep 600 & echo $!"]
+    server = subprocess.Popen(call, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    assert server.stdout is not None
+    left = psutil.Process(int(server.stdout.readline()))
+    server.wait()
+    assert left.is_running()
+    _stop(server)
+    psutil.wait_procs([left], timeout=10)
+    assert not left.is_running() or left.status() == psutil.STATUS_ZOMBIE
 
 
 @pytest.mark.parametrize("proxy", [None, "http://127.0.0.1:9"])

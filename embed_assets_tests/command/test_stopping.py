@@ -37,3 +37,52 @@ def test_a_command_ends_by_what_asks_it_to_and_by_no_other_signal(
     call = [sys.executable, "-c", HEARS, *(str(int(by)) for by in sent)]
     done = subprocess.run(call, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ([str(int(heard))] if heard else [])
+
+
+WAITS = """
+import subprocess, sys, threading, time
+from embed_assets.command import stopping
+stopping.listen()
+threading.Thread(target=time.sleep, args=[600], daemon=True).start()  # a library's
+stopping.shield_children()
+child = subprocess.Popen(["sleep", "600"])
+print(child.pid, flush=True)
+try:
+    child.wait()
+except stopping.Stopped as stopped:
+    child.kill()
+    sys.exit(stopping.exit_status(stopped))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no such signals")
+def test_ctrl_c_wakes_a_command_that_waits_whatever_threads_there_are() -> None:
+    with subprocess.Popen([sys.executable, "-c", WAITS], stdout=subprocess.PIPE) as command:
+        assert command.stdout is not None
+        command.stdout.readline()
+        command.send_signal(signal.SIGINT)
+        try:
+            assert command.wait(30) == 130
+        finally:
+            command.kill()
+
+
+HEARD_BY_A_SERVER = """
+import signal, subprocess, sys
+from embed_assets.command import stopping
+stopping.listen()
+asks = "import signal; print(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, set()))"
+def ask():
+    print(subprocess.run([sys.executable, "-c", asks], capture_output=True, text=True).stdout)
+ask()
+with stopping.children_hear():
+    ask()
+ask()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no such signals")
+def test_a_server_hears_sigint_and_other_children_do_not() -> None:
+    call = [sys.executable, "-c", HEARD_BY_A_SERVER]
+    blocked = subprocess.run(call, capture_output=True, text=True, check=True).stdout.split()
+    assert blocked == ["True", "False", "True"]

@@ -58,6 +58,12 @@ def by_ctrl_c_twice(process: int, terminal: int) -> None:
     by_ctrl_c(process, terminal)
 
 
+def by_ctrl_c_later(process: int, terminal: int) -> None:
+    """While the training is at work, which the command waits for."""
+    time.sleep(5)
+    by_ctrl_c(process, terminal)
+
+
 def by_sigterm(process: int, terminal: int) -> None:
     os.kill(process, signal.SIGTERM)
 
@@ -95,7 +101,7 @@ def project(
         ("ingest", "Parsing PDFs", by_ctrl_c, 130),
         ("ingest", "Parsing PDFs", by_ctrl_c_twice, 130),
         ("run", "Encoding", by_sigterm, 143),
-        ("run", "Training:", by_ctrl_c, 130),
+        ("run", "Training:", by_ctrl_c_later, 130),
     ],
 )
 def test_a_command_that_is_stopped_says_so_in_a_line_and_leaves_nothing_at_work(
