@@ -11,11 +11,12 @@ from filelock import FileLock, Timeout
 from embed_assets.automation.living import AT_WORK, clear_locks, lives
 from embed_assets.automation.plan import INGEST, Work
 from embed_assets.graph import CORPUS_ASSETS, DOCUMENT_ASSETS
+from embed_assets.machine import processes_with
 from embed_assets.resources.ledger import PAUSES
 from embed_assets.resources.run_tags import BUDGET_TAG
 from embed_assets.resources.tracking import Tracking
 from embed_assets.settings import Settings
-from embed_assets.training.claims import is_training
+from embed_assets.training.claims import held_lock
 
 TRAIN = "train"
 """The job in which questions become a model."""
@@ -41,7 +42,7 @@ def work_under_way(instance: dg.DagsterInstance, settings: Settings) -> Work:
     runs = _living(instance, settings, UNFINISHED)
     return Work(
         ingesting=any(_makes_documents(run) for run in runs),
-        training=any(_makes_models(run) for run in runs) or is_training(settings.models),
+        training=any(_makes_models(run) for run in runs) or held_lock(settings.models) is not None,
         busy=bool(at_work(instance, settings)),
         paused_until=pause_until(instance, INGEST),
         training_paused_until=pause_until(instance, TRAIN),
@@ -57,8 +58,9 @@ def at_work(instance: dg.DagsterInstance, settings: Settings) -> list[str]:
     living = _living(instance, settings, AT_WORK)
     runs = [run for run in living if run.job_name not in WAITING_JOBS]
     names = [f"run {run.run_id[:8]} ({', '.join(_assets(run)) or run.job_name})" for run in runs]
-    if not names and is_training(settings.models):
-        return ["the training of a run that was killed"]
+    if not names and (lock := held_lock(settings.models)):
+        holders = ", ".join(processes_with(lock)) or "a process that may not be looked at"
+        return [f"the training of a run that was killed, {holders}"]
     return names
 
 

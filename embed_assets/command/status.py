@@ -145,8 +145,9 @@ def status_text(summary: Mapping[str, Any], *, details: bool = False) -> str:
             lines.append(f"  … and {len(rows) - LISTED:,} more: --details lists all")
     named = [f"{name} v{version}" for name, version in models.items() if version]
     unknown = any(row["what"] == MODELS for row in summary["waiting"])
-    none = "unknown" if unknown else "no champion yet"
-    lines += ["", f"Models: {', '.join(named) or none}."]
+    none = "unknown" if unknown else "none is trained yet"
+    base = "" if unknown or models["champion"] else " No champion: the base model serves."
+    lines += ["", f"Models: {', '.join(named) or none}.{base}"]
     retraining = summary["retraining"]
     due = "due, " if retraining["due"] else ""
     lines.append(f"Training: {due}{retraining['reason'].rstrip('.')}.")

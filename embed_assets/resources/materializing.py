@@ -172,8 +172,8 @@ def _check_ingested(warehouse: Warehouse) -> None:
             "from. The check document_is_readable says why, document by document."
         )
     raise ProjectError(
-        "Nothing is ingested yet: launch the job `everything` (Jobs, everything, Materialize), or "
-        "run `embed-assets run`."
+        "Nothing is ingested yet: launch the job `everything` (Jobs, everything, Launchpad, Launch "
+        "Run), or run `embed-assets run`."
     )
 
 

@@ -37,17 +37,17 @@ def training_in(folder: Path) -> Iterator[None]:
         yield
 
 
-def is_training(models: Path) -> bool:
-    """Whether a training is under way in a folder of models, whoever started it."""
+def held_lock(models: Path) -> Path | None:
+    """A lock of a training that is under way in a folder of models, whoever started it."""
     for lock in models.glob("training-*.lock"):
         try:
             with FileLock(lock, timeout=0):
                 pass
         except Timeout:
-            return True
+            return lock
         except OSError:  # who may not write there can't tell
             continue
-    return False
+    return None
 
 
 def clear_trainings(models: Path) -> None:

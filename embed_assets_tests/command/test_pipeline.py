@@ -9,15 +9,17 @@ from pathlib import Path
 from threading import Thread
 
 import dagster as dg
+import psutil
 import pytest
 from dagster._core.test_utils import create_run_for_test
 
-from embed_assets.automation.runs import TRAIN
+from embed_assets.automation.runs import BY_COMMAND, TRAIN
 from embed_assets.command.champion import promote_version, roll_back
 from embed_assets.command.pipeline import (
     _end_dead_in_mlflow,
     _Runs,
     at_rest,
+    end_dead_said,
     let_others_end,
     prepare_home,
 )
@@ -140,7 +142,9 @@ def test_a_command_waits_while_another_process_trains(instance, tmp_path: Path, 
     other = training_in(tmp_path / "models" / "training-a")
     other.__enter__()
     assert waits_until(instance, tmp_path, partial(other.__exit__, None, None, None))
-    assert "the training of a run that was killed. Waiting" in capfd.readouterr().err
+    said = capfd.readouterr().err
+    this_process = f"{psutil.Process().name()} (process {os.getpid()})"
+    assert f"the training of a run that was killed, {this_process}. Waiting" in said
 
 
 def test_a_command_waits_while_a_run_of_the_ui_is_at_work(instance, tmp_path: Path, capfd):
@@ -149,6 +153,23 @@ def test_a_command_waits_while_a_run_of_the_ui_is_at_work(instance, tmp_path: Pa
     said = capfd.readouterr().err
     assert f"At work in this home: run {started.run_id[:8]} ({TRAIN})." in said
     assert said.count("Waiting") == 1
+
+
+def test_a_home_that_is_not_there_is_not_made_to_change_something_in_it(tmp_path):
+    mistyped = tmp_path / "hmoe"
+    with pytest.raises(SettingsError, match=r"there is nothing in .*/hmoe yet"):
+        roll_back(Settings(home=mistyped), None)
+    assert not mistyped.exists()
+
+
+def test_it_is_said_how_many_runs_were_ended_that_no_process_is_at(instance, tmp_path, capfd):
+    settings = Settings(home=tmp_path)
+    end_dead_said(instance, settings)
+    assert capfd.readouterr().err == ""
+    killed = {BY_COMMAND: "a command that was killed"}
+    create_run_for_test(instance, job_name=TRAIN, status=dg.DagsterRunStatus.STARTED, tags=killed)
+    end_dead_said(instance, settings)
+    assert capfd.readouterr().err.endswith("no process is at it any more: 1 run.\n")
 
 
 @pytest.fixture
@@ -160,7 +181,9 @@ def mlflow_down(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("mlflow_down")
 def test_a_command_that_needs_no_mlflow_says_that_it_does_not_answer_and_goes_on(tmp_path, capfd):
-    with at_rest(Settings(home=tmp_path)):
+    settings = Settings(home=tmp_path)
+    Warehouse(path=str(settings.warehouse)).replace("models", model("1"))
+    with at_rest(settings):
         said = capfd.readouterr().err
     assert said.startswith("What was killed may look alive in MLflow: MLflow can't say")
     assert said.endswith("Start it, or set MLFLOW_TRACKING_URI to another one.\n")

@@ -248,5 +248,5 @@ def test_a_person_reads_the_same(project):
     lines = status_text(project.status()).splitlines()
     assert lines[0] == ("1 document in the folder: 1 new, 0 changed, 0 moved, 0 gone, 0 settling.")
     assert "  raw_pdfs (1 document): new" in lines
-    assert "Models: no champion yet." in lines
+    assert "Models: none is trained yet. No champion: the base model serves." in lines
     assert lines[-1] == "Training: documents come first."

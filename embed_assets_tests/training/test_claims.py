@@ -12,7 +12,7 @@ from embed_assets.training.claims import (
     FolderClaimedError,
     claimed,
     clear_trainings,
-    is_training,
+    held_lock,
     training_in,
 )
 
@@ -61,14 +61,14 @@ def test_a_folder_in_which_another_process_is_busy_is_neither_taken_nor_deleted(
 @pytest.mark.parametrize("process", ["claimed", "training_in"])
 def test_who_asks_knows_that_another_process_is_busy(tmp_path: Path, process: str) -> None:
     with another(process, tmp_path / "training-a"):
-        assert is_training(tmp_path)
-    assert not is_training(tmp_path), "whoever was killed is not"
-    assert not is_training(tmp_path / "nowhere")
+        assert held_lock(tmp_path)
+    assert not held_lock(tmp_path), "whoever was killed is not"
+    assert not held_lock(tmp_path / "nowhere")
 
 
 def test_a_lock_that_can_t_be_tried_is_no_training(tmp_path: Path) -> None:
     (tmp_path / "training-a.lock").mkdir()
-    assert not is_training(tmp_path)
+    assert not held_lock(tmp_path)
 
 
 def test_a_folder_is_claimed_before_it_is_there(tmp_path: Path) -> None:
