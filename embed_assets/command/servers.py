@@ -106,9 +106,9 @@ def serve(
                     "mlflow_runs": runs_url,
                     "watching": settings.watch,
                 },
-                f"Graph    {graph}\nMLflow   {runs_url}\nState    {settings.home}{on}\n"
-                f"To do all that is due, press Launch Run:\n         {launchpad}\n"
-                "Ctrl-C stops both.",
+                f"Dagster  {dagster_url}\nMLflow   {runs_url}\nGraph    {graph}\n"
+                f"Start    {launchpad}\nState    {settings.home}{on}\n"
+                "Launch Run on the page of Start does all that is due.\nCtrl-C stops both.",
             )
             _stay(settings, processes)
 

@@ -22,7 +22,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.wait import WebDriverWait
 
-from embed_assets.resources.pages import graph_path
+from embed_assets.resources.pages import graph_path, launchpad_path
 
 HOST = "127.0.0.1"
 STAGES = ("documents", "questions", "pairs", "evaluation", "training", "comparison")
@@ -131,9 +131,10 @@ def servers(
     try:
         addresses = read_addresses(process, cwd)
         dagster, mlflow = (f"http://{HOST}:{port}" for port in ports)
-        assert addresses.keys() == {"Dagster", "MLflow", "Graph"}
+        assert addresses.keys() == {"Dagster", "MLflow", "Graph", "Start"}
         assert addresses["Dagster"] == dagster
         assert addresses["Graph"] == f"{dagster}{graph_path()}"
+        assert addresses["Start"] == f"{dagster}{launchpad_path('everything')}"
         assert addresses["MLflow"].startswith(f"{mlflow}/#/experiments/")
         yield dagster, mlflow
     finally:
