@@ -184,7 +184,8 @@ def make_plan(
     kept = {*folder.found, *folder.moved.values()}
     lost = [] if policy.agreed else [key for key in folder.loaded if key not in kept]
     if lost and len(lost) == len(folder.loaded):
-        said = f"none of the {len(lost)} documents on record is in the folder"
+        several = f"none of the {len(lost):,} documents on record is in the folder"
+        said = several if len(lost) > 1 else "the only document on record isn't in the folder"
         return Plan(refused=said, lost=tuple(lost))
     waiting = [Wait(path, reason) for path, reason in folder.forgotten.items()]
     # A person deletes one document now and then; a folder that is half there loses many.

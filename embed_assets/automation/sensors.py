@@ -41,6 +41,7 @@ from embed_assets.partitions import DOCUMENTS
 from embed_assets.resources.run_tags import BUDGET_TAG
 from embed_assets.resources.warehouse import Warehouse, digest
 from embed_assets.settings import Settings
+from embed_assets.wording import counted
 
 SENSORS = ("pdf_folder", "retraining")
 SECONDS = 30
@@ -242,7 +243,9 @@ def _nothing_due(plan: Plan, state: State) -> dg.SkipReason:
     if documents:
         more = ", …" if len(documents) > 1 else ""
         said.append(f"waits: {documents[0].what} ({documents[0].reason}){more}")
-    return dg.SkipReason("; ".join(said) or f"{len(state.folder.found)} PDFs: nothing is due.")
+    return dg.SkipReason(
+        "; ".join(said) or f"{counted(len(state.folder.found), 'PDF')}: nothing is due."
+    )
 
 
 def _agreed(instance: dg.DagsterInstance, warehouse: Warehouse, lost: Sequence[str]) -> bool:
@@ -350,6 +353,6 @@ def _why_not(plan: Plan, untrained: Untrained) -> str:
         said.append(f"{due} to ingest")
     said += [wait.reason for wait in plan.waiting if wait.what in (INGEST, FOLDER)]
     return "; ".join(said) or (
-        f"The newest version was trained on the {untrained.pairs:,} pairs as they are, and "
-        "compared on the questions and documents of now."
+        f"The newest version was trained on the pairs as they are "
+        f"({untrained.pairs:,}), and compared on the questions and documents of now."
     )

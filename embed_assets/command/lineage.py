@@ -13,7 +13,8 @@ from embed_assets.comparison.verdict import (
 )
 from embed_assets.errors import ProjectError
 from embed_assets.models.registry import newest_model
-from embed_assets.questions.statuses import KEPT
+from embed_assets.pairs.splits import IN_WORDS
+from embed_assets.questions.statuses import KEPT, in_words
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
 from embed_assets.training.document_lineage import document_lineage
@@ -140,7 +141,7 @@ def document_text(summary: Mapping[str, Any]) -> str:
     if figures:
         scores = ", ".join(f"{row['model']} {row['ndcg_at_10']:.3f}" for row in figures)
         asked = figures[0]["questions"]
-        lines += ["", f"NDCG@10 over the {asked} test questions about it: {scores}"]
+        lines += ["", f"NDCG@10 over {counted(asked, 'test question')} about it: {scores}"]
     if questions:
         lines += ["", *_listing(f"Questions ({counts})", list(map(_question_line, questions)))]
     return "\n".join(lines)
@@ -156,8 +157,9 @@ def _listing(title: str, rows: Sequence[str]) -> list[str]:
 
 def _use(question: Mapping[str, Any]) -> str:
     """What a question is for, or why it is for nothing."""
-    status = "unused" if question["status"] == KEPT else question["status"]
-    return question["split"] or status
+    if question["split"]:
+        return IN_WORDS[question["split"]].counted
+    return "unused" if question["status"] == KEPT else in_words(question["status"])
 
 
 def _question_line(question: Mapping[str, Any]) -> str:
@@ -172,4 +174,4 @@ def _question_line(question: Mapping[str, Any]) -> str:
 def _learned_line(row: Mapping[str, Any]) -> str:
     held = f" ({', '.join(row['aliases'])})" if row["aliases"] else ""
     earlier = "" if row["same_content"] else ", of another content than it has now"
-    return f"version {row['version']}{held}: {row['questions']} questions{earlier}"
+    return f"version {row['version']}{held}: {counted(row['questions'], 'question')}{earlier}"

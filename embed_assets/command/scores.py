@@ -26,6 +26,7 @@ from embed_assets.models.registry import champion
 from embed_assets.resources.tracking import CHAMPION
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
+from embed_assets.wording import counted
 
 
 def score_on_beir(
@@ -107,7 +108,8 @@ def scores_text(summary: Mapping[str, Any]) -> str:
         table.setdefault(metric, {})[column] = score
     columns = list(next(iter(table.values())))
     lines = [
-        f"{summary['model']} on {summary['queries']} queries and {summary['corpus']} documents, "
+        f"{summary['model']} on {counted(summary['queries'], 'query', 'queries')} and "
+        f"{counted(summary['corpus'], 'document')}, "
         f"judged by {summary['qrels']}",
         *_notes(summary),
         "",

@@ -23,9 +23,8 @@ from embed_assets.evaluation.significance import FEWEST_DOCUMENTS, LARGEST_P_VAL
 from embed_assets.graph import DOCUMENT_ASSETS, GRAPH
 from embed_assets.models.registry import aliases, newest_model
 from embed_assets.pairs.splits import IN_WORDS
-from embed_assets.questions.funnel import REASONS
 from embed_assets.questions.labelled.report import report_matches, unmatched
-from embed_assets.questions.statuses import FAILED, KEPT, NOT_ASKED, UNREADABLE
+from embed_assets.questions.statuses import FAILED, KEPT, NOT_ASKED, UNREADABLE, in_words
 from embed_assets.resources.ledger import read_records
 from embed_assets.resources.tracking import MODELS, answering_at_once
 from embed_assets.resources.warehouse import Warehouse
@@ -249,13 +248,13 @@ def unused_text(summary: Mapping[str, Any], details: bool) -> list[str]:
             f"{counted(len(labelled), 'question')} of people not used",
             [
                 f"{row['file_name'] or row['source']}: {row['question']} "
-                f"({REASONS.get(row['reason'], row['reason'])})"
+                f"({in_words(row['reason'])})"
                 for row in labelled
             ],
         ),
         (
             f"{counted(sum(summary['dropped'].values()), 'question')} dropped",
-            [f"{REASONS.get(status, status)}: {n:,}" for status, n in summary["dropped"].items()],
+            [f"{in_words(status)}: {n:,}" for status, n in summary["dropped"].items()],
         ),
         (
             f"{counted(failed, 'chunk')} without an answer of the language model",

@@ -6,6 +6,7 @@ from embed_assets.comparison.tracked import stored_promotion
 from embed_assets.comparison.verdict import headline_row, stored_comparison, verdict_sentence
 from embed_assets.evaluation.significance import Verdict
 from embed_assets.models.registry import champion_version, newest_model
+from embed_assets.pairs.splits import split_title
 from embed_assets.resources.checking import Finding, check_result
 from embed_assets.resources.ledger import read_records
 from embed_assets.resources.tracking import Tracking
@@ -32,7 +33,8 @@ def _verdict(warehouse: Warehouse) -> Finding:
     return Finding(
         row["verdict"] == Verdict.BETTER,
         verdict_sentence(row),
-        {name: row[name] for name in (*shown, "questions", "documents")},
+        {name: row[name] for name in (*shown, "questions", "documents")}
+        | {"split": split_title(row["split"])},
     )
 
 

@@ -19,13 +19,14 @@ from embed_assets.comparison.verdict import (
     reservations,
 )
 from embed_assets.models.names import told_name
-from embed_assets.pairs.splits import IN_WORDS, LABELLED
+from embed_assets.pairs.splits import LABELLED
 from embed_assets.resources.pages import asset_page, run_page
 from embed_assets.resources.tracking import Tracking
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import PREFIX, Settings
 from embed_assets.training.lineage import version_lineage
-from embed_assets.wording import watt_hours
+from embed_assets.training.tracked import said_splits
+from embed_assets.wording import counted, watt_hours
 
 WRITERS = {"extractive": "rules, without a language model (extractive)"}
 """Who writes questions, where a setting's value alone says little."""
@@ -103,7 +104,7 @@ def _facts(
     return [
         Fact("Documents", f"{warehouse.count('raw_pdfs'):,} in the folder {settings.pdfs.name}"),
         Fact("Chunks", f"{warehouse.count('chunks'):,}, all of which every search looks through"),
-        Fact("Questions", _counted(counts)),
+        Fact("Questions", said_splits(counts)),
         Fact("Questions written by", WRITERS.get(settings.questions, settings.questions)),
         Fact("Registered as", f"{tracking.name}, version {record['version']}"),
         Fact("Model folder", f"models/{told_name(record['model'])}, in the home folder"),
@@ -134,9 +135,10 @@ def _lineage(record: Mapping[str, Any]) -> list[Fact]:
         "Base model": _joined(base, record["base_revision"], "revision {}"),
         "Trained from": record["trained_from"] and f"version {record['trained_from']}",
         "Learned from": (
-            f"{record['questions']:,} questions on {len(record['documents']):,} documents"
+            f"{counted(record['questions'], 'question')} on "
+            f"{counted(len(record['documents']), 'document')}"
         ),
-        "Questions at the time": _counted(record["splits"] or {}),
+        "Questions at the time": said_splits(record["splits"]),
         "Settings that differ": ", ".join(
             f"{PREFIX}{name.upper()}={told_name(str(value))}"
             for name, value in (settings_set or {}).items()
@@ -159,15 +161,6 @@ def _lineage(record: Mapping[str, Any]) -> list[Fact]:
 def _joined(first: str | None, second: str | None, form: str) -> str:
     """What is known of two things."""
     return ", ".join(filter(None, [first, form.format(second) if second else None]))
-
-
-def _counted(counts: Mapping[str, int]) -> str:
-    """Questions by split, in words."""
-    return ", ".join(
-        f"{counts[split]:,} {known.counted}"
-        for split, known in reversed(IN_WORDS.items())
-        if split in counts
-    )
 
 
 def _notes(result: Comparison, failed: Mapping[str, str]) -> list[str]:

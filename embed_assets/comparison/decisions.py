@@ -17,6 +17,7 @@ from embed_assets.models.registry import (
     trained_version,
     withdraw,
 )
+from embed_assets.pairs.splits import split_title
 from embed_assets.resources.tracking import Tracking
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
@@ -43,9 +44,10 @@ class Change:
     @property
     def table(self) -> str:
         """The scores in markdown."""
-        lines = ["| split | NDCG@10 | of the champion before |", "| --- | ---: | ---: |"]
+        lines = ["| questions | NDCG@10 | of the champion before |", "| --- | ---: | ---: |"]
         for split, (now, before) in self.scores.items():
-            lines.append(f"| {split} | {now:.4f} | {'–' if before is None else f'{before:.4f}'} |")
+            earlier = "–" if before is None else f"{before:.4f}"
+            lines.append(f"| {split_title(split)} | {now:.4f} | {earlier} |")
         return "\n".join(lines)
 
 

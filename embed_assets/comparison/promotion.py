@@ -28,6 +28,7 @@ from embed_assets.models.registry import (
 from embed_assets.pairs.splits import TEST_SPLITS
 from embed_assets.resources.tracking import CHAMPION, Tracking
 from embed_assets.settings import Settings
+from embed_assets.wording import counted
 
 BY_ITSELF = "comparison"
 """Who promotes where no person does."""
@@ -171,7 +172,7 @@ def _better_than_base(evidence: Evidence) -> Condition:
         "better_than_base",
         f"clearly better than the base model on {SPLIT_TITLES[row['split']]}",
         f"{row['base']:.4f} → {row['tuned']:.4f}, {row['low']:+.3f} … {row['high']:+.3f}, "
-        f"p = {row['p_value']:.4f}, {row['documents']} documents",
+        f"p = {row['p_value']:.4f}, {counted(row['documents'], 'document')}",
         CLEARLY,
         row["verdict"] == Verdict.BETTER,
         objection,
@@ -264,7 +265,8 @@ def _general_kept(evidence: Evidence, most: float) -> Condition | None:
     return Condition(
         "general_kept",
         "not lower than the base model on general questions",
-        f"{base:.4f} → {tuned:.4f} ({tuned - base:+.4f}), {evidence.general.questions} questions",
+        f"{base:.4f} → {tuned:.4f} ({tuned - base:+.4f}), "
+        f"{counted(evidence.general.questions, 'question')}",
         f"-{most:g}",
         base - tuned <= most,
         f"it has forgotten: NDCG@10 on general questions fell from {base:.3f} to {tuned:.3f}, "

@@ -10,7 +10,7 @@ from embed_assets.comparison.plots import (
     ranking_chart,
 )
 from embed_assets.comparison.promotion import Condition, Promotion, champion_name
-from embed_assets.comparison.verdict import Comparison, full_size
+from embed_assets.comparison.verdict import SPLIT_TITLES, Comparison, full_size
 from embed_assets.wording import change
 
 
@@ -52,7 +52,7 @@ def headline_bars(result: Comparison, version: str) -> str:
     others = full_size(result.baselines).filter(split=result.headline_split)
     scores = {"base": row["base"], tuned: row["tuned"]}
     scores |= dict(others.select("model", "score").iter_rows())
-    return bars_in_markdown(f"NDCG@10 on {result.headline_split}", scores, tuned)
+    return bars_in_markdown(f"NDCG@10 on {SPLIT_TITLES[result.headline_split]}", scores, tuned)
 
 
 def headline_table(result: Comparison) -> str:
@@ -62,7 +62,7 @@ def headline_table(result: Comparison) -> str:
     longer one.
     """
     lines = [
-        f"NDCG@10 on {result.headline_split}",
+        f"NDCG@10 on {SPLIT_TITLES[result.headline_split]}",
         "",
         "| dimension | base | tuned | change | verdict |",
         "| ---: | ---: | ---: | ---: | --- |",
@@ -80,7 +80,7 @@ def baselines_table(result: Comparison, failed: Mapping[str, str]) -> str:
     as a markdown table.
     """
     lines = [
-        f"NDCG@10 on {result.headline_split}, each model at its full size",
+        f"NDCG@10 on {SPLIT_TITLES[result.headline_split]}, each model at its full size",
         "",
         "| model | NDCG@10 | tuned gains | verdict |",
         "| --- | ---: | ---: | --- |",

@@ -8,7 +8,7 @@ import polars as pl
 from embed_assets.documents.chunking import CHUNKER, chunk_documents
 from embed_assets.documents.folder import load_documents
 from embed_assets.documents.forgotten import read_forgotten
-from embed_assets.documents.parsing import PARSER, parse_documents, unreadable
+from embed_assets.documents.parsing import PARSER, parse_documents
 from embed_assets.models.card import model_card
 from embed_assets.models.identity import tokenizer_name
 from embed_assets.partitions import asset
@@ -58,8 +58,6 @@ def parsed_markdown(
     """
     slices = parse_documents(raw_pdfs, context.partition_keys, pool)
     warn_of_failures(context, slices)
-    for key, reason in unreadable(slices.rows).items():
-        context.add_asset_metadata({"unreadable": reason}, partition_key=key)
     return slices
 
 

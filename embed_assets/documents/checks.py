@@ -16,7 +16,9 @@ from embed_assets.documents.failed import failed_documents
 from embed_assets.documents.parsing import document_statuses
 from embed_assets.partitions import documents
 from embed_assets.resources.checking import LISTED
+from embed_assets.resources.previews import STATUSES
 from embed_assets.resources.warehouse import Warehouse
+from embed_assets.wording import counted
 
 ASSET = dg.AssetKey("parsed_markdown")
 NAME = "document_is_readable"
@@ -56,7 +58,7 @@ def evaluations(
     each = []
     for key in keys:
         status, error, pages = found.get(key, NOT_ON_RECORD)
-        metadata = {"status": status, "pages": pages}
+        metadata = {"status": STATUSES.get(status, status), "pages": pages}
         each.append(_evaluation(status == "SUCCESS", error, metadata, _made(instance, key), key))
     unreadable = {key: error for key, (status, error, _) in found.items() if status != "SUCCESS"}
     return [*each, _overall(warehouse, len(found), unreadable)]
@@ -69,7 +71,9 @@ def _overall(warehouse: Warehouse, count: int, unreadable: Mapping[str, str | No
     listed = "; ".join([*lines[:LISTED], *more])
     return _evaluation(
         not unreadable,
-        f"{len(unreadable)} of {count} documents can't be read. {listed}" if unreadable else None,
+        f"{len(unreadable)} of {counted(count, 'document')} can't be read. {listed}"
+        if unreadable
+        else None,
         {"documents": count, "unreadable": len(unreadable)},
     )
 

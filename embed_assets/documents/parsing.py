@@ -20,11 +20,14 @@ from embed_assets.resources.warehouse import Warehouse
 from embed_assets.resources.workers import Outcome, WorkerPool, lacks_memory, report
 from embed_assets.tables import TABLES
 from embed_assets.terminal import progress_bar
+from embed_assets.wording import counted
 
 PARSER = f"pymupdf4llm-layout {version('pymupdf')}"
 COUNT_TIMEOUT = 30.0
 """Seconds for counting the pages of a document; one that takes longer counts as one page."""
 NOT_READ = "the file was not read"
+PDF_BEGINS, PDF_ENDS, MARKED_WITHIN = b"%PDF-", b"%%EOF", 1024
+"""What a PDF begins and ends with, within so many bytes."""
 PASSING = frozenset({Cause.PROCESS_ENDED, Cause.NO_MEMORY})
 """Causes that say nothing of the file."""
 _PICTURE_MARK = re.compile(
@@ -67,8 +70,8 @@ def parse_documents(
     if ids:
         with pool.start(len(ids)) as workers:
             pages = [
-                counted.result or 1
-                for counted in workers.map(count_pages, contents, timeout=COUNT_TIMEOUT)
+                of_document.result or 1
+                for of_document in workers.map(count_pages, contents, timeout=COUNT_TIMEOUT)
             ]
             ended = 0
             with progress_bar("Parsing PDFs", sum(pages), "page") as bar:
@@ -87,7 +90,7 @@ def parse_documents(
                     if failure is not None and failure.cause is Cause.TIME_LIMIT:
                         incomplete[key] = failure
                     ended += 1
-                    said = f"{ended} of {len(ids)} documents"
+                    said = f"{ended} of {counted(len(ids), 'document')}"
                     said += f", next {ids[ended]}" if ended < len(ids) else ""
                     bar.set_postfix_str(said, refresh=False)
                     move_on([0] * len(ids))
@@ -104,8 +107,8 @@ def count_pages(content: bytes) -> int:
 def parse_pdf(content: bytes) -> list[Page]:
     """Pages of a PDF as markdown. Runs in a worker process, and reports each page.
 
-    UnreadablePdfError if it is no PDF, needs a password or has no pages. A page on which the
-    parser fails carries its error, the others their text.
+    UnreadablePdfError if it is no PDF, is damaged, needs a password or has no pages. A page on
+    which the parser fails carries its error, the others their text.
     """
     with _open(content) as document:
         indices = list(range(document.page_count))
@@ -124,22 +127,35 @@ def _open(content: bytes) -> Any:
 
     pymupdf.TOOLS.mupdf_display_errors(False)
     pymupdf.TOOLS.mupdf_display_warnings(False)
-    if not content:
-        raise UnreadablePdfError("the file is empty")
     try:
         document = pymupdf.open(stream=content, filetype="pdf")
-        if not document.is_pdf:
-            raise UnreadablePdfError("not a PDF, whatever its name says")
-        if document.needs_pass:
-            raise UnreadablePdfError("needs a password")
-        if document.page_count == 0:
-            raise UnreadablePdfError("has no pages: empty or damaged")
-    except UnreadablePdfError:
-        raise
+        is_pdf, locked = document.is_pdf, document.needs_pass
+        has_pages = is_pdf and not locked and document.page_count > 0
     except Exception as error:
         _raise_if_passing(error)
-        raise UnreadablePdfError(one_line(f"can't be opened: {error}")) from error
+        raise UnreadablePdfError(_what_is_wrong(content, error)) from error
+    if locked:
+        raise UnreadablePdfError("needs a password")
+    if not has_pages:
+        raise UnreadablePdfError(_what_is_wrong(content))
     return document
+
+
+def _what_is_wrong(content: bytes, error: Exception | None = None) -> str:
+    """Why a file gave no pages, by its bytes. error: what the library said, where it said anything.
+
+    Readers look for the first line of a PDF, and for the last, in 1024 bytes (PDF 1.7, H.3).
+    """
+    if not content:
+        return "the file is empty"
+    if PDF_BEGINS not in content[:MARKED_WITHIN]:
+        return "is no PDF (it doesn't begin as one)"
+    if PDF_ENDS not in content[-MARKED_WITHIN:]:
+        return "is cut off (its end is missing)"
+    if error is None:
+        return "has no pages: empty or damaged"
+    # The library's own error says no more than that opening failed; what it comes from says why.
+    return one_line(f"is damaged: {error.__cause__ or error}")
 
 
 def _pages(document: Any, indices: list[int]) -> list[Page]:
@@ -205,7 +221,7 @@ def _page_or_error(document: Any, index: int) -> Page:
         return _pages(document, [index])[0]
     except Exception as error:
         _raise_if_passing(error)
-        return Page(index + 1, "", one_line(f"{type(error).__name__}: {error}"))
+        return Page(index + 1, "", one_line(f"the parser failed: {type(error).__name__}: {error}"))
 
 
 def _raise_if_passing(error: Exception) -> None:
@@ -244,13 +260,6 @@ def _row(document_id: str, page: Page, status: str | None = None) -> dict[str, A
         "error": page.error,
         "parser": PARSER,
     }
-
-
-def unreadable(parsed: pl.DataFrame) -> dict[str, str]:
-    """Why documents have no text, by document_id. parsed: rows of parsed_markdown."""
-    without = parsed.filter((pl.col("parser_status") != "SUCCESS").all().over("document_id"))
-    reasons = without.filter(pl.col("error").is_not_null()).unique("document_id", keep="first")
-    return dict(reasons.select("document_id", "error").iter_rows())
 
 
 def document_statuses(

@@ -7,6 +7,7 @@ from embed_assets.models.registry import champion
 from embed_assets.resources.checking import Finding, check_result
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
+from embed_assets.wording import counted
 
 
 @dg.asset_check(
@@ -55,7 +56,7 @@ def _behind(warehouse: Warehouse, settings: Settings) -> Finding:
     return Finding(
         behind.documents <= settings.figures_behind,
         f"Since version {model.number}, the champion, was scored on {behind.measured_at:%Y-%m-%d} "
-        f"{behind.came_or_changed} documents came or changed, and {behind.left} left.",
+        f"{counted(behind.came_or_changed, 'document')} came or changed, and {behind.left} left.",
         {
             "came_or_changed": behind.came_or_changed,
             "left": behind.left,

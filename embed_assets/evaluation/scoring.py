@@ -20,6 +20,7 @@ from embed_assets.evaluation.retrieval import (
     sentence_transformers_name,
 )
 from embed_assets.models.encoder import Encoder
+from embed_assets.pairs.splits import split_title
 from embed_assets.resources.warehouse import Warehouse, digest
 from embed_assets.tables import TABLES
 
@@ -246,10 +247,11 @@ def ndcg_by_model(evaluations: Mapping[str, Evaluation]) -> str:
 def _table_by_split(columns: Mapping[str, Mapping[str, float]]) -> str:
     """A markdown table with a row for each split. columns: score by split."""
     splits = sorted({split for scores in columns.values() for split in scores})
-    lines = ["| split |" + "".join(f" {name} |" for name in columns)]
+    lines = ["| questions |" + "".join(f" {name} |" for name in columns)]
     lines.append("| --- |" + " ---: |" * len(columns))
     for split in splits:
-        lines.append(f"| {split} |" + "".join(f" {row[split]:.4f} |" for row in columns.values()))
+        scores = "".join(f" {row[split]:.4f} |" for row in columns.values())
+        lines.append(f"| {split_title(split)} |{scores}")
     return "\n".join(lines)
 
 

@@ -17,8 +17,10 @@ from embed_assets.pairs.splits import (
     TRAIN,
     UNSEEN,
     VALIDATION,
+    split_title,
 )
 from embed_assets.resources.warehouse import Warehouse
+from embed_assets.wording import counted
 
 
 def count_splits(warehouse: Warehouse) -> dict[str, tuple[int, int]]:
@@ -40,12 +42,14 @@ def thin_splits(counts: dict[str, tuple[int, int]]) -> list[str]:
         if split == LABELLED and not questions:
             continue
         if not questions:
-            lines.append(f"{split} is empty")
+            lines.append(f"{split_title(split)}: no questions")
         elif split == TRAIN and questions < LEAST_TRAINING_QUESTIONS:
-            lines.append(f"{split}: {questions} questions, of {LEAST_TRAINING_QUESTIONS} needed")
+            said = counted(questions, "question")
+            lines.append(f"{split_title(split)}: {said}, of {LEAST_TRAINING_QUESTIONS} needed")
         elif split not in (TRAIN, VALIDATION) and documents < FEWEST_DOCUMENTS:
             needed = f"{documents} of the {FEWEST_DOCUMENTS} documents that a verdict needs"
-            lines.append(f"{split}: {questions} questions on {needed}")
+            said = counted(questions, "question")
+            lines.append(f"{split_title(split)}: {said} on {needed}")
     return lines
 
 

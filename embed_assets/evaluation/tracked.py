@@ -10,6 +10,7 @@ from embed_assets.models.card import ModelCard
 from embed_assets.models.names import told_name
 from embed_assets.resources.datasets import log_dataset
 from embed_assets.resources.headline import headline_metrics
+from embed_assets.wording import counted
 
 
 def log_task(
@@ -18,7 +19,10 @@ def log_task(
     """Name the MLflow run after what is evaluated, and add what it is made with."""
     import mlflow
 
-    asked, searched = f"{task.questions.height:,} questions", f"{task.corpus.height:,} chunks"
+    asked, searched = (
+        counted(task.questions.height, "question"),
+        counted(task.corpus.height, "chunk"),
+    )
     mlflow.set_tag("mlflow.runName", f"base_eval {PurePath(card.name).name}, {asked}, {searched}")
     mlflow.log_params(
         {

@@ -17,9 +17,16 @@ from embed_assets.pairs.selection import Pairs, corpus_filter, make_pairs
 from embed_assets.pairs.splits import SPLITS, TRAIN, check_enough
 from embed_assets.partitions import asset
 from embed_assets.questions.filters.names import CORPUS_FILTERS, NEED_EMBEDDINGS, enabled_filters
-from embed_assets.questions.funnel import funnel_chart, funnel_lines, funnels
+from embed_assets.questions.funnel import funnel_chart, funnel_lines, funnel_table, funnels
+from embed_assets.questions.labelled.evidence import LABELLED
 from embed_assets.questions.labelled.files import read_labelled
-from embed_assets.questions.labelled.report import match_table, report_matches, unmatched
+from embed_assets.questions.labelled.report import (
+    match_table,
+    report_matches,
+    row_statuses,
+    unmatched,
+)
+from embed_assets.questions.statuses import in_words
 from embed_assets.resources.ledger import PEOPLES_ROWS, data_version
 from embed_assets.resources.materializing import Materializing, materializing
 from embed_assets.resources.previews import shown_as_table
@@ -55,7 +62,9 @@ def training_pairs(
         _store(making, made, places, since, code_version_parts(settings))
     report = report_matches(settings, warehouse)
     for source, file_name, question, reason in unmatched(report).iter_rows():
-        context.log.warning(f"{source}: {reason}: '{question}' ({file_name or 'any file'})")
+        context.log.warning(
+            f"{source}: {in_words(reason)}: '{question}' ({file_name or 'any file'})"
+        )
     return making.result(**_metadata(warehouse, made.pairs, report))
 
 
@@ -89,22 +98,30 @@ def _metadata(warehouse: Warehouse, pairs: pl.DataFrame, report: pl.DataFrame) -
     """What the UI shows of the pairs. report: as `report_matches` gives it."""
     counts = Counter(pairs["split"])
     without = unmatched(report).height
-    stages = funnels(
-        warehouse.read("SELECT kind, status FROM synthetic_questions WHERE question <> ''")
-    )
+    stages = _stages(warehouse, report)
     examples = pairs.filter(split=TRAIN).head(8).select("anchor", "positive")
     return {
         "dagster/row_count": pairs.height,
         **{split: counts[split] for split in SPLITS},
         "peoples_questions": report.height,
         "peoples_questions_unused": without,
-        "funnel": dg.MetadataValue.md("\n\n".join(funnel_lines(stages))),
+        "funnel": dg.MetadataValue.md("\n\n".join(funnel_lines(stages, ",  \n"))),
+        "funnel_table": shown_as_table(funnel_table(stages)),
         "preview": shown_as_table(examples),
         "funnel_chart": dg.MetadataValue.md(
             to_markdown("funnel", to_png(funnel_chart(stages), scale=1.0))
         ),
         "matches": dg.MetadataValue.md(match_table(report)),
     }
+
+
+def _stages(warehouse: Warehouse, report: pl.DataFrame) -> pl.DataFrame:
+    """The funnels: of people's questions by the rows of their files, used or not."""
+    questions = warehouse.read(
+        "SELECT kind, purpose, question, status FROM synthetic_questions WHERE question <> ''"
+    )
+    generated = questions.filter(pl.col("kind").ne_missing(LABELLED))
+    return funnels(generated["status"], row_statuses(report, questions))
 
 
 def code_versions(settings: Settings) -> dict[str, str]:

@@ -1,10 +1,12 @@
 """Whether the pairs prove what they are to prove, and whether all documents are in them."""
 
 import dagster as dg
+import polars as pl
 
 from embed_assets.pairs.arrivals import missing_downstream
 from embed_assets.pairs.leakage import find_leaks
 from embed_assets.questions.labelled.report import report_matches, unmatched, why_unmatched
+from embed_assets.questions.statuses import DROPPED
 from embed_assets.resources.checking import LISTED, Finding, check_result, markdown_list
 from embed_assets.resources.previews import shown_as_table
 from embed_assets.resources.warehouse import Warehouse
@@ -28,8 +30,8 @@ def _leaks(warehouse: Warehouse) -> Finding:
     chunks = [f"{chunk} of {document}" for document, chunk in leaks.chunks.iter_rows()]
     return Finding(
         not leaks.count,
-        f"{len(questions)} questions test and train; {len(chunks)} chunks of held-out documents "
-        "train.",
+        f"Questions that test and train: {len(questions)}. "
+        f"Chunks of held-out documents that train: {len(chunks)}.",
         {
             "questions": len(questions),
             "held_out_chunks": len(chunks),
@@ -81,11 +83,13 @@ def _without_evidence(warehouse: Warehouse, settings: Settings) -> Finding:
     if report.is_empty():
         return Finding(True, "There are no questions that people wrote.")
     if lost.is_empty():
-        return Finding(True, f"All {report.height} questions that people wrote can be used.")
+        return Finding(
+            True, f"Of {counted(report.height, 'question')} that people wrote, all can be used."
+        )
     reasons = why_unmatched(lost)
     return Finding(
         False,
-        f"{lost.height} of {report.height} questions that people wrote can't be used: "
+        f"{lost.height} of {counted(report.height, 'question')} that people wrote can't be used: "
         + ", ".join(f"{n} {reason}" for reason, n, _ in reasons.iter_rows())
         + ".",
         {
@@ -93,7 +97,12 @@ def _without_evidence(warehouse: Warehouse, settings: Settings) -> Finding:
             "unused": lost.height,
             "reasons": shown_as_table(reasons),
             "without_evidence": shown_as_table(
-                lost.head(LISTED).select("question", "file_name", "source", why="reason")
+                lost.head(LISTED).select(
+                    "question",
+                    "file_name",
+                    "source",
+                    why=pl.col("reason").replace(DROPPED),
+                )
             ),
         },
     )

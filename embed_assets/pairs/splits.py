@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from embed_assets.errors import ProjectError
+from embed_assets.wording import counted
 
 TRAIN, VALIDATION = "train", "validation"
 SEEN, UNSEEN, LABELLED = "test_seen_documents", "test_unseen_documents", "test_labelled"
@@ -75,6 +76,12 @@ IN_WORDS = {
     TRAIN: InWords("Training", "Questions that the model has learned from.", "for training"),
 }
 """What each split is, best evidence first."""
+
+
+def split_title(split: str) -> str:
+    """The heading of a split; one that isn't known stands under its own name."""
+    return IN_WORDS[split].title if split in IN_WORDS else split
+
 
 HELD_OUT_DOCUMENTS = 0.1
 CHUNK_SHARES = ((TRAIN, 0.8), (VALIDATION, 0.1), (SEEN, 0.1))
@@ -193,6 +200,7 @@ def check_enough(splits: Iterable[str], documents: int, chunks: int) -> None:
     if lacking:
         raise TooFewQuestionsError(
             f"Too few questions to train on: {' and '.join(lacking)} missing "
-            f"({documents} documents with {chunks} chunks gave {counts.total()} questions). "
+            f"({counted(documents, 'document')} with {counted(chunks, 'chunk')} gave "
+            f"{counted(counts.total(), 'question')}). "
             "Add PDFs with more text."
         )

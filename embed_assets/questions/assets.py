@@ -13,15 +13,16 @@ from embed_assets.questions.labelled.evidence import VERSION as LABELLED_VERSION
 from embed_assets.questions.labelled.files import read_labelled
 from embed_assets.questions.labelled.moves import read_moved
 from embed_assets.questions.preview import dropped_questions, first_questions
-from embed_assets.questions.statuses import CORPUS_WIDE, FAILED, KEPT, NOT_ASKED
+from embed_assets.questions.statuses import CORPUS_WIDE, FAILED, KEPT, NOT_ASKED, in_words
 from embed_assets.questions.written.openai import cost
 from embed_assets.questions.written.writing import Writing
 from embed_assets.resources.answers import AnswerStore
 from embed_assets.resources.ledger import PEOPLES_ROWS, Cause, Failure, Slices
-from embed_assets.resources.previews import shown_as_table
+from embed_assets.resources.previews import preview, shown_as_table
 from embed_assets.resources.run_tags import BUDGET_TAG
 from embed_assets.resources.warehouse import Warehouse, digest
 from embed_assets.settings import Settings
+from embed_assets.wording import counted
 
 LOGGED = 10
 """Questions of a status that are logged one by one."""
@@ -66,7 +67,9 @@ def unanswered(questions: pl.DataFrame) -> dict[str, Failure]:
             .agg(pl.col("chunk_id").n_unique(), pl.col("reason").first())
             .iter_rows()
         ):
-            failures[key] = Failure(cause, f"{chunk_count} chunks without questions: {reason}")
+            failures[key] = Failure(
+                cause, f"{counted(chunk_count, 'chunk')} without questions: {reason}"
+            )
     return failures
 
 
@@ -98,9 +101,13 @@ def _dropped(questions: pl.DataFrame) -> list[str]:
     for (status,), rows in dropped.partition_by("status", as_dict=True).items():
         for row in rows.head(LOGGED).iter_rows(named=True):
             what = f"'{row['question']}'" if row["question"] else f"chunk {row['chunk_id']}"
-            lines.append(f"{status}: {what} ({row['document_id']}) {row['reason'] or ''}".rstrip())
+            lines.append(
+                f"{in_words(status)}: {what} ({row['document_id']}) {row['reason'] or ''}".rstrip()
+            )
         if rows.height > LOGGED:
-            lines.append(f"{status}: {rows.height} in all; they stand in synthetic_questions.")
+            lines.append(
+                f"{in_words(status)}: {rows.height:,} in all; they stand in synthetic_questions."
+            )
     return lines
 
 
@@ -116,7 +123,7 @@ def _shown(questions: pl.DataFrame, chunks: pl.DataFrame, settings: Settings) ->
         "questions_by_people": asked.filter(kind=LABELLED).height,
         "questions_not_kept": others["questions"].sum(),
         **({"why_not_kept": shown_as_table(others)} if others.height else {}),
-        "preview": shown_as_table(first_questions(asked, chunks)),
+        **preview(first_questions(asked, chunks)),
     }
     read, written = (int(questions[f"{name}_tokens"].sum()) for name in ("input", "output"))
     if read or written:

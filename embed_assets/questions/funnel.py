@@ -1,85 +1,78 @@
-"""From what was generated to what is kept: how many questions each reason cost, as a chart too."""
+"""From what came to what is kept: how many questions each reason dropped, in figures and a chart.
+
+Beside a reason always stands how many it dropped, in every form of the funnel.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import polars as pl
 
 from embed_assets.charts import BLUE, GREY, INK, dress
-from embed_assets.questions import statuses as status
-from embed_assets.questions.labelled.evidence import LABELLED
+from embed_assets.questions.statuses import KEPT, in_order, in_words
 
 if TYPE_CHECKING:
     import altair as alt
 
-GENERATED, ASKED, KEPT = "generated", "asked by people", "kept"
-
-REASONS: Mapping[str, str] = {
-    status.NOT_ASKED: "not asked",
-    status.FAILED: "failed call",
-    status.UNREADABLE: "unreadable reply",
-    status.EVIDENCE_NOT_FOUND: "evidence not found",
-    status.TOO_VAGUE: "too vague to train on",
-    status.REJECTED_BY_REVIEWER: "rejected by a reviewer",
-    status.UNANSWERABLE: "unanswerable",
-    status.POINTS_AT_TEXT: "points at the text",
-    status.VERBATIM: "quotes its chunk",
-    status.JUDGED_POOR: "judged poor",
-    status.DUPLICATE: "duplicate",
-    status.NEAR_DUPLICATE: "near-duplicate",
-    status.ROUND_TRIP_FAILED: "doesn't find its chunk",
-}
-"""What each status but KEPT is called in the chart, in the order in which questions are dropped."""
+GENERATED, ASKED = "generated", "asked by people"
 
 
-def funnels(questions: pl.DataFrame) -> pl.DataFrame:
+def funnels(generated: Iterable[str], asked: Iterable[str]) -> pl.DataFrame:
     """`funnel` of the questions that were generated, then of those that people asked, if any.
 
-    questions: kind, status. Returns the columns of `funnel`, and origin: GENERATED or ASKED.
+    generated, asked: a status per question. Returns the columns of `funnel`, and origin: GENERATED
+    or ASKED.
     """
-    by_people = pl.col("kind") == LABELLED
-    parts = {GENERATED: questions.filter(~by_people), ASKED: questions.filter(by_people)}
+    parts = {GENERATED: list(generated), ASKED: list(asked)}
     return pl.concat(
-        funnel(part["status"], origin).with_columns(origin=pl.lit(origin))
-        for origin, part in parts.items()
-        if part.height or origin == GENERATED
+        funnel(statuses, origin).with_columns(origin=pl.lit(origin))
+        for origin, statuses in parts.items()
+        if statuses or origin == GENERATED
     )
 
 
 def funnel(statuses: Iterable[str], origin: str = GENERATED) -> pl.DataFrame:
-    """How many questions each reason dropped, and how many remained after it.
+    """How many questions came, how many each reason dropped, and how many are kept.
 
-    statuses: one per question. Returns stage, remaining, dropped: the origin first, then every
-    reason that dropped any, in order, and `kept` last. A status that this module doesn't know
-    stands under its own name before `kept`, so that the figures always add up.
+    statuses: one per question. Returns stage, questions (that came, were dropped, are kept),
+    remaining and dropped: the origin first, then every reason that dropped any, in order, and
+    `kept` last.
     """
     counts = Counter(statuses)
-    unknown = sorted(set(counts) - set(REASONS) - {status.KEPT})
     remaining = counts.total()
-    rows = [(origin, remaining, 0)]
-    for reason in (*REASONS, *unknown):
-        if counts[reason]:
-            remaining -= counts[reason]
-            rows.append((REASONS.get(reason, reason), remaining, counts[reason]))
-    rows.append((KEPT, remaining, 0))
-    schema = {"stage": pl.String, "remaining": pl.Int64, "dropped": pl.Int64}
-    return pl.DataFrame(rows, schema=schema, orient="row")
+    rows = [(origin, remaining, remaining, 0)]
+    for status in in_order(counts):
+        dropped = counts[status]
+        remaining -= dropped
+        rows.append((in_words(status), dropped, remaining, dropped))
+    rows.append((in_words(KEPT), remaining, remaining, 0))
+    figures = dict.fromkeys(("questions", "remaining", "dropped"), pl.Int64)
+    return pl.DataFrame(rows, schema={"stage": pl.String, **figures}, orient="row")
 
 
-def funnel_chart(stages: pl.DataFrame) -> alt.FacetChart:
+def funnel_chart(stages: pl.DataFrame) -> alt.VConcatChart:
     """Horizontal bars, a stage of `funnels` each: what remains and what was dropped, in figures."""
+    import altair as alt
+
+    panels = [_panel(part) for part in stages.partition_by("origin", maintain_order=True)]
+    title = "From all questions to those kept"
+    return dress(alt.vconcat(*panels), title, "what dropped how many")
+
+
+def _panel(stages: pl.DataFrame) -> alt.FacetChart | alt.LayerChart:
+    """The stages of one origin, in their order."""
     import altair as alt
 
     y = alt.Y("stage:N", sort=stages["stage"].to_list(), title=None, axis=alt.Axis(labelLimit=0))
     chart = alt.Chart()
     bars = (
-        chart.transform_fold(["remaining", "dropped"], as_=["group", "questions"])
+        chart.transform_fold(["remaining", "dropped"], as_=["group", "count"])
         .mark_bar(height={"band": 0.72})
         .encode(
-            x=alt.X("questions:Q", title="questions", axis=alt.Axis(format=",d", tickCount=6)),
+            x=alt.X("count:Q", title="questions", axis=alt.Axis(format=",d", tickCount=6)),
             y=y,
             color=alt.Color(
                 "group:N",
@@ -87,30 +80,31 @@ def funnel_chart(stages: pl.DataFrame) -> alt.FacetChart:
                 legend=alt.Legend(title=None),
             ),
             order=alt.Order("group:N", sort="descending"),
-            tooltip=["stage:N", "group:N", alt.Tooltip("questions:Q", format=",")],
+            tooltip=["stage:N", "group:N", alt.Tooltip("count:Q", format=",")],
         )
     )
     counts = (
         chart.transform_calculate(
             end="datum.remaining + datum.dropped",
-            lost="datum.dropped ? ' (−' + format(datum.dropped, ',') + ')' : ''",
-            count="format(datum.remaining, ',') + datum.lost",
+            said="(datum.dropped ? '−' : '') + format(datum.questions, ',')",
         )
         .mark_text(align="left", dx=5, fontSize=11, color=INK)
-        .encode(x="end:Q", y=y, text="count:N")
+        .encode(x="end:Q", y=y, text="said:N")
     )
-    layers = alt.layer(bars, counts, data=stages).properties(width=620, height=alt.Step(26))
-    by_origin = layers.facet(
-        row=alt.Row(
-            "origin:N", sort=[GENERATED, ASKED], title=None, header=alt.Header(labels=False)
-        )
-    ).resolve_scale(x="independent", y="independent")
-    return dress(by_origin, "From all questions to those kept", "what dropped how many")
+    return alt.layer(bars, counts, data=stages).properties(width=620, height=alt.Step(26))
 
 
-def funnel_lines(stages: pl.DataFrame) -> list[str]:
-    """A line for each origin in `funnels`: its stages with what remained."""
+def funnel_lines(stages: pl.DataFrame, between: str = ", ") -> list[str]:
+    """A text for each origin in `funnels`: how many came, were dropped by what, and are kept.
+
+    between: what stands between two stages.
+    """
     return [
-        ", ".join(f"{stage} {n:,}" for stage, n in part.select("stage", "remaining").iter_rows())
+        between.join(f"{n:,} {stage}" for n, stage in part.select("questions", "stage").iter_rows())
         for part in stages.partition_by("origin", maintain_order=True)
     ]
+
+
+def funnel_table(stages: pl.DataFrame) -> pl.DataFrame:
+    """`funnels` as a person reads a table: stage, questions, remaining."""
+    return stages.select("stage", "questions", "remaining")

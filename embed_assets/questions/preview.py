@@ -5,9 +5,8 @@ from collections.abc import Iterable
 
 import polars as pl
 
-from embed_assets.questions.funnel import REASONS
 from embed_assets.questions.labelled.evidence import LABELLED
-from embed_assets.questions.statuses import KEPT
+from embed_assets.questions.statuses import DROPPED, KEPT, in_order, in_words
 
 SHOWN = 5
 """Questions of a document that are shown, at most."""
@@ -19,29 +18,36 @@ def dropped_questions(statuses: Iterable[str]) -> pl.DataFrame:
     statuses: one per question.
     """
     counts = Counter(statuses)
-    order = [*REASONS, *sorted(set(counts) - set(REASONS) - {KEPT})]
-    rows = [(REASONS.get(status, status), counts[status]) for status in order if counts[status]]
+    rows = [(in_words(status), counts[status]) for status in in_order(counts)]
     return pl.DataFrame(rows, {"reason": pl.String, "questions": pl.Int64}, orient="row")
 
 
 def first_questions(questions: pl.DataFrame, chunks: pl.DataFrame) -> pl.DataFrame:
-    """The first questions of a document: page, question, by, status in words, chunk (its text).
+    """Questions of a document: page, question, by, purpose, status in words, chunk (its text).
 
-    Those that people wrote come first, then those that are kept, each in the order of their chunks.
+    Some of each purpose and writer: of each the kept ones first, in the order of their chunks.
+    People's stand first.
     """
     places = chunks.unique("chunk_id", keep="first", maintain_order=True).select(
         "chunk_id", "chunk_index", page="page_start", chunk="chunk_text"
     )
-    by_people = pl.col("kind") == LABELLED
+    by_people = pl.col("kind").eq_missing(LABELLED)
+    by = pl.when(by_people).then(pl.lit("a person")).otherwise(pl.col("generator"))
+    first = (~by_people, pl.col("status") != KEPT, "chunk_index", "question_id")
     return (
         questions.join(places, on="chunk_id", how="left")
-        .sort(~by_people, pl.col("status") != KEPT, "chunk_index", "question_id", nulls_last=True)
+        .with_columns(by=by)
+        .sort(first, nulls_last=True)
+        .with_columns(turn=pl.int_range(pl.len()).over("by", "purpose"))
+        .sort("turn", maintain_order=True)
         .head(SHOWN)
+        .sort(first, nulls_last=True)
         .select(
             "page",
             "question",
-            by=pl.when(by_people).then(pl.lit("a person")).otherwise(pl.col("generator")),
-            status=pl.col("status").replace({KEPT: "kept", **REASONS}),
+            "by",
+            "purpose",
+            status=pl.col("status").replace({KEPT: in_words(KEPT), **DROPPED}),
             chunk="chunk",
         )
     )

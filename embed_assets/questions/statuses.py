@@ -1,8 +1,10 @@
 """What became of a question: the words that `synthetic_questions.status` may hold.
 
 KEPT questions train, choose or test a model. Every other status is a reason why one doesn't; the
-row stays, so that a person can see what was lost and why.
+row stays, so that a person can see what was lost and why. `in_words` is how a person reads one.
 """
+
+from collections.abc import Iterable, Mapping
 
 KEPT = "KEPT"
 
@@ -15,6 +17,8 @@ NOT_ASKED = "NOT_ASKED"
 """The budget was spent before this chunk's turn: the next command goes on from there."""
 
 # People's questions.
+NO_SUCH_FILE = "no such file in the folder"
+"""Of a row of a file alone: there is no document whose question it could be."""
 EVIDENCE_NOT_FOUND = "EVIDENCE_NOT_FOUND"
 REJECTED_BY_REVIEWER = "REJECTED_BY_REVIEWER"
 TOO_VAGUE = "TOO_VAGUE_TO_TRAIN_ON"
@@ -33,3 +37,32 @@ JUDGEMENTS = (REJECTED_BY_REVIEWER, UNANSWERABLE, POINTS_AT_TEXT, VERBATIM, JUDG
 
 CORPUS_WIDE = (DUPLICATE, NEAR_DUPLICATE, ROUND_TRIP_FAILED)
 """Decided over the whole corpus by `training_pairs`, anew each time it is made."""
+
+DROPPED: Mapping[str, str] = {
+    NOT_ASKED: "not asked",
+    FAILED: "failed call",
+    UNREADABLE: "unreadable reply",
+    NO_SUCH_FILE: NO_SUCH_FILE,
+    EVIDENCE_NOT_FOUND: "evidence not found",
+    TOO_VAGUE: "too vague to train on",
+    REJECTED_BY_REVIEWER: "rejected by a reviewer",
+    UNANSWERABLE: "unanswerable",
+    POINTS_AT_TEXT: "points at the text",
+    VERBATIM: "quotes its chunk",
+    JUDGED_POOR: "judged poor",
+    DUPLICATE: "duplicate",
+    NEAR_DUPLICATE: "near-duplicate",
+    ROUND_TRIP_FAILED: "doesn't find its chunk",
+}
+"""What each status but KEPT is called, in the order in which questions are dropped."""
+
+
+def in_words(status: str) -> str:
+    """A status as a person reads it; one that isn't known stands under its own name."""
+    return "kept" if status == KEPT else DROPPED.get(status, status)
+
+
+def in_order(statuses: Iterable[str]) -> list[str]:
+    """Each of these statuses but KEPT once, as questions are dropped; those not known come last."""
+    found = set(statuses) - {KEPT}
+    return [status for status in DROPPED if status in found] + sorted(found - set(DROPPED))

@@ -190,9 +190,13 @@ def _check_made(records: Records, upstream: str, keys: Sequence[str]) -> None:
 
 
 def warn_of_failures(context: dg.AssetExecutionContext, slices: Slices) -> None:
-    """Say why documents are to be tried again: in the log, and on their partitions' pages."""
+    """Say why documents are to be tried again: in the log, and on their partitions' pages.
+
+    The rows of a document that was made say it themselves.
+    """
     for key, failure in {**slices.incomplete, **slices.not_made}.items():
         context.log.warning(f"{key}: {failure.error}")
+    for key, failure in slices.not_made.items():
         context.add_asset_metadata({"failed": failure.error}, partition_key=key)
 
 

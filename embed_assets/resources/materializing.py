@@ -26,6 +26,7 @@ from embed_assets.resources.ledger import (
 from embed_assets.resources.openlineage import Made, Making, versions_together
 from embed_assets.resources.tracking import Tracking
 from embed_assets.resources.warehouse import Transaction, Warehouse
+from embed_assets.wording import counted
 
 
 @dataclass
@@ -168,8 +169,8 @@ def _check_ingested(warehouse: Warehouse) -> None:
     documents = warehouse.count("raw_pdfs")
     if documents:
         raise ProjectError(
-            f"None of the {documents} documents on record has any text: there is nothing to learn "
-            "from. The check document_is_readable says why, document by document."
+            f"Of {counted(documents, 'document')} on record none has any text: there is nothing to "
+            "learn from. The check document_is_readable says why, document by document."
         )
     raise ProjectError(
         "Nothing is ingested yet: launch the job `everything` (Jobs, everything, Launchpad, Launch "

@@ -51,6 +51,11 @@ def shown_as_table(rows: pl.DataFrame, longest: int = LONGEST) -> dg.TableMetada
     return dg.MetadataValue.table(records, dg.TableSchema(columns))
 
 
+def preview(rows: pl.DataFrame, longest: int = LONGEST) -> dict[str, Any]:
+    """Rows that quote a document as metadata; nothing where there are none."""
+    return {"preview": shown_as_table(rows, longest)} if rows.height else {}
+
+
 def cut(text: str, longest: int = LONGEST) -> str:
     """The beginning of a text, in one line."""
     line = " ".join(text[: 4 * longest].split())
@@ -72,17 +77,16 @@ def _pdf(rows: pl.DataFrame) -> dict[str, Any]:
 def _pages(rows: pl.DataFrame) -> dict[str, Any]:
     if rows.is_empty():
         return {}
-    first = rows.row(0, named=True)
-    texts = rows.filter(pl.col("page") > 0, pl.col("markdown").str.strip_chars() != "")
+    texts = rows.filter(pl.col("page") > 0, pl.col("markdown").str.strip_chars() != "").sort("page")
+    first = (texts if texts.height else rows).row(0, named=True)
+    begins = texts.head(PAGES).select("page", begins="markdown")
     return {
         "status": STATUSES.get(first["parser_status"], first["parser_status"]),
-        **({"why": first["error"]} if first["error"] else {}),
+        **({"unreadable": first["error"]} if first["error"] else {}),
         "pages": rows.filter(pl.col("page") > 0).height,
         "pages_with_text": texts.height,
         "parser": first["parser"],
-        "preview": shown_as_table(
-            texts.sort("page").head(PAGES).select("page", begins="markdown"), LONGEST_PAGE
-        ),
+        **preview(begins, LONGEST_PAGE),
     }
 
 
@@ -91,9 +95,7 @@ def _chunks(rows: pl.DataFrame) -> dict[str, Any]:
     return {
         "chunks": rows.height,
         "tokens": rows["token_count"].sum(),
-        "preview": shown_as_table(
-            first.select(page="page_start", heading="heading_path", text="chunk_text")
-        ),
+        **preview(first.select(page="page_start", heading="heading_path", text="chunk_text")),
     }
 
 

@@ -21,6 +21,7 @@ from embed_assets.training.losses import TEMPERATURE
 from embed_assets.training.progress import Progress
 from embed_assets.training.validation import ndcg_by_dimension
 from embed_assets.training.weights import save_model
+from embed_assets.wording import counted
 
 EPOCHS = 60
 PATIENCE = 6
@@ -55,7 +56,9 @@ def fit_adapter(config: TrainingConfig, progress: Progress) -> dict[str, Any]:
     optimizer = torch.optim.AdamW(adapter.parameters(), lr=config.learning_rate, weight_decay=0)
     base = score(adapter.weight.detach().numpy())
     best, best_weight, best_epoch = base, adapter.weight.detach().clone(), 0
-    progress.say(f"Fitting an adapter to {pairs.height} pairs: validation NDCG@10 {best:.4f}")
+    progress.say(
+        f"Fitting an adapter to {counted(pairs.height, 'pair')}: validation NDCG@10 {best:.4f}"
+    )
     epoch = 0
     while epoch < EPOCHS and epoch - best_epoch < PATIENCE:
         epoch += 1

@@ -42,6 +42,7 @@ from embed_assets.training.record import (
 from embed_assets.training.start import Start, learned_pairs, pairs_from, training_start
 from embed_assets.training.tables import documents_table, first_documents
 from embed_assets.training.tracked import log_result, log_settings, model_name, said_splits
+from embed_assets.wording import counted
 
 TRAINING_VERSION = "4"
 
@@ -278,12 +279,12 @@ def _tell_documents(context: dg.AssetExecutionContext, record: Mapping[str, Any]
     documents.sort(key=lambda row: -row["questions"])
     if len(documents) > TOLD:
         context.log.info(
-            f"{len(documents) - TOLD} documents are not told on their pages that version {version} "
-            "learned from them: `embed-assets lineage --document` knows it of each."
+            f"Of {counted(len(documents) - TOLD, 'document')} the page doesn't say that version "
+            f"{version} learned from it: `embed-assets lineage --document` knows it of each."
         )
     page = run_path(record["dagster_run_id"])
     for row in documents[:TOLD]:
-        pairs = f"{row['questions']} pairs"
+        pairs = counted(row["questions"], "pair")
         linked = dg.MetadataValue.md(f"{pairs} trained [version {version}]({page})")
         context.log_event(
             dg.AssetObservation(

@@ -113,7 +113,8 @@ def _documents(record: Mapping[str, Any], room: int) -> list[str]:
     """The documents of a version as a list, as many as there is room for."""
     rows = record["documents"]
     lines = [
-        f"- {row['path']} (sha256 {row['sha256'][:8]}, {row['questions']} pairs)" for row in rows
+        f"- {row['path']} (sha256 {row['sha256'][:8]}, {counted(row['questions'], 'pair')})"
+        for row in rows
     ]
     rest = f"- … {len(rows)} in all"
     shown: list[str] = []

@@ -19,6 +19,7 @@ from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
 from embed_assets.training.preparation import pairs_to_train, select_pairs
 from embed_assets.training.record import PAIR_COLUMNS, read_version_pairs
+from embed_assets.wording import counted
 
 REPLAY_SHARE = 1.0
 """Old pairs that are trained on again for each new one."""
@@ -98,9 +99,9 @@ def _not_all_there(known: pl.DataFrame, pairs: pl.DataFrame, pdfs: pl.DataFrame)
     """
     left = known.join(pdfs, on="sha256", how="anti")["sha256"].n_unique()
     if left:
-        return f"was trained on {left} PDFs that have left or changed"
+        return f"was trained on {counted(left, 'PDF')} that left or changed"
     gone = known.join(pairs, on=PAIR, how="anti").height
-    return f"was trained on {gone} pairs that no longer train" if gone else None
+    return f"was trained on {counted(gone, 'pair')} out of use by now" if gone else None
 
 
 def as_named_today(known: pl.DataFrame, pdfs: pl.DataFrame) -> pl.DataFrame:

@@ -9,6 +9,7 @@ import polars as pl
 
 from embed_assets.models.card import ModelCard
 from embed_assets.models.names import told_name
+from embed_assets.pairs.splits import IN_WORDS
 from embed_assets.resources.datasets import log_dataset
 from embed_assets.resources.headline import headline_metrics
 from embed_assets.resources.warehouse import digest
@@ -95,4 +96,9 @@ def version_tags(record: Mapping[str, Any]) -> dict[str, str]:
 
 def said_splits(splits: Mapping[str, int] | None) -> str:
     """Questions of each split, in words; nothing of a version without a record of them."""
-    return ", ".join(f"{count} {split}" for split, count in (splits or {}).items())
+    counts = splits or {}
+    return ", ".join(
+        f"{counts[split]:,} {known.counted}"
+        for split, known in reversed(IN_WORDS.items())
+        if split in counts
+    )

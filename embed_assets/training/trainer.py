@@ -49,6 +49,7 @@ from embed_assets.training.weights import (
     save_model,
     set_dropout,
 )
+from embed_assets.wording import counted
 
 STATE = "trainer_state.json"
 
@@ -84,7 +85,7 @@ def train(
     if room.checkpointing:
         progress.say("Activations are computed twice: those of one text don't fit in memory.")
     if cached is not None:
-        progress.say(f"Gradients are cached, {cached} texts at a time.")
+        progress.say(f"Gradients are cached, {counted(cached, 'text')} at a time.")
     trainer = trainer_class(config, clock)(
         model=model,
         args=trainer_arguments(

@@ -11,6 +11,7 @@ from embed_assets.training.config import TrainingConfig
 from embed_assets.training.progress import Clock, Progress, StepReport
 from embed_assets.training.validation import BEST_METRIC
 from embed_assets.training.weights import save_weights
+from embed_assets.wording import counted
 
 NDCG = f"eval_{BEST_METRIC}"
 
@@ -59,7 +60,9 @@ class Watch:
         self._report.begin(state.global_step, state.max_steps, shown=state.is_world_process_zero)
         self._saved = time.monotonic()
         self._clock.start()
-        self._progress.say(f"Training on {self._pairs} pairs: {state.max_steps} steps")
+        self._progress.say(
+            f"Training on {counted(self._pairs, 'pair')}: {counted(state.max_steps, 'step')}"
+        )
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Ask for a checkpoint where the last one is long ago."""

@@ -79,7 +79,7 @@ def test_a_bucket_that_is_not_there_any_more_removes_nothing_and_is_said(project
         project.ingest()
         folder.delete("a.pdf")
         assert project.tick() == []
-        assert "none of the 1 documents on record is in the folder" in project.said
+        assert "the only document on record isn't in the folder" in project.said
     assert project.tick() == []
     assert "EMBED_ASSETS_PDFS: memory://bucket/pdfs does not exist" in project.said
     assert len(project.partitions) == project.warehouse.count("raw_pdfs") == 1
@@ -290,7 +290,7 @@ def test_another_folder_is_not_taken_for_one_from_which_all_documents_left(proje
     project.put("other.pdf")
     project.tick()
     said = project.said
-    assert "none of the 1 documents on record is in the folder" in said
+    assert "the only document on record isn't in the folder" in said
     assert "`embed-assets ingest --yes`" in said
     assert project.warehouse.count("raw_pdfs") == 1
 

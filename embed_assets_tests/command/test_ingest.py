@@ -106,7 +106,7 @@ def test_a_folder_with_nothing_in_common_is_refused_until_a_person_agrees(projec
     project.ingest()
     (project.pdfs / "a.pdf").unlink()
     project.put("other.pdf")
-    with pytest.raises(SettingsError, match=r"none of the 1 documents on record.*--yes"):
+    with pytest.raises(SettingsError, match=r"the only document on record.*--yes"):
         project.ingest()
     assert project.chunks_of("a.pdf") != []
     [refused] = [row for row in project.status()["waiting"] if row["what"] == "ingest"]

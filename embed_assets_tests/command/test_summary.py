@@ -7,6 +7,7 @@ import pytest
 from embed_assets.command.pipeline import Done
 from embed_assets.command.summary import TITLES, ingest_text, run_summary, run_text
 from embed_assets.pairs.splits import TEST_SPLITS, VALIDATION
+from embed_assets.questions.statuses import NO_SUCH_FILE
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
 from embed_assets_tests.rows import filled, model
@@ -154,7 +155,7 @@ UNUSED: dict[str, Any] = {
     "empty": [{"path": "c.pdf", "error": "no text"}],
     "unmatched_labelled": [
         {"source": "q.jsonl", "file_name": "d.pdf", "question": "Why?", "reason": reason}
-        for reason in ("EVIDENCE_NOT_FOUND", "no such file in the folder")
+        for reason in ("EVIDENCE_NOT_FOUND", NO_SUCH_FILE)
     ],
     "dropped": {"NEAR_DUPLICATE": 1200, "VERBATIM": 3},
     "questions_not_asked": 1,

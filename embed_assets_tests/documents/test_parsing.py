@@ -1,6 +1,7 @@
 """Whatever state its file is in, a document ends as pages of markdown or as a reason why not."""
 
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -79,6 +80,9 @@ NO_PAGES = (
     b"%PDF-1.4\n1 0 obj<</Type/Catalog/Pages 2 0 R>>endobj\n"
     b"2 0 obj<</Type/Pages/Kids[]/Count 0>>endobj\ntrailer<</Root 1 0 R>>\n%%EOF"
 )
+NO_PDF = r"is no PDF \(it doesn't begin as one\)"
+CUT_OFF = r"is cut off \(its end is missing\)"
+DAMAGED = MANUAL[:20] + bytes(len(MANUAL) - 60) + MANUAL[-40:]
 AES_256: int = pymupdf.PDF_ENCRYPT_AES_256  # pyright: ignore[reportAttributeAccessIssue]
 TEXT_FIELD: int = pymupdf.PDF_WIDGET_TYPE_TEXT  # pyright: ignore[reportAttributeAccessIssue]
 LOCKED = {"encryption": AES_256, "owner_pw": "owner"}
@@ -209,14 +213,27 @@ def test_the_lines_of_a_paragraph_are_joined():
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (FILES["html"], "not a PDF, whatever its name says"),
+        (FILES["html"], NO_PDF),
         (FILES["encrypted"], "needs a password"),
-        (FILES["truncated"], "can't be opened: .+"),
+        (FILES["truncated"], CUT_OFF),
         (NO_PAGES, "has no pages: empty or damaged"),
         (b"", "the file is empty"),
-        (b"\x89PNG\r\n\x1a\n" + bytes(64), "can't be opened: .+|not a PDF, whatever its name says"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(64), NO_PDF),
+        (random.Random(7).randbytes(9000), NO_PDF),
+        (MANUAL[:400], CUT_OFF),
+        (DAMAGED, "is damaged: .+"),
     ],
-    ids=["html", "encrypted", "truncated", "no pages", "no bytes", "broken picture"],
+    ids=[
+        "html",
+        "encrypted",
+        "truncated",
+        "no pages",
+        "no bytes",
+        "broken picture",
+        "random bytes",
+        "only its beginning",
+        "pages overwritten",
+    ],
 )
 def test_what_cannot_be_read_as_a_pdf_says_why_in_one_line(content, reason):
     with pytest.raises(UnreadablePdfError, match=f"^({reason})$") as error:
@@ -401,7 +418,7 @@ def test_a_parser_that_breaks_for_lack_of_memory_says_nothing_of_the_page(monkey
             parse_pdf(pdf("One page."))
     else:
         [page] = parse_pdf(pdf("One page."))
-        assert page.error == "RuntimeError: std::bad_alloc"
+        assert page.error == "the parser failed: RuntimeError: std::bad_alloc"
 
 
 def test_a_document_that_takes_too_long_says_by_which_limit(mishaps):

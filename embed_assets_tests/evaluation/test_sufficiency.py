@@ -36,18 +36,19 @@ def test_splits_that_hold_enough_are_not_named():
 @pytest.mark.parametrize(
     ("split", "count", "said"),
     [
-        ("train", (15, 4), "train: 15 questions, of 16 needed"),
-        ("validation", (0, 0), "validation is empty"),
-        ("test_unseen_documents", (0, 0), "test_unseen_documents is empty"),
+        ("train", (15, 4), "Training: 15 questions, of 16 needed"),
+        ("validation", (0, 0), "Validation: no questions"),
+        ("test_unseen_documents", (0, 0), "Held-out documents: no questions"),
         (
             "test_seen_documents",
             (90, 6),
-            "test_seen_documents: 90 questions on 6 of the 7 documents that a verdict needs",
+            "Other chunks of training documents: "
+            "90 questions on 6 of the 7 documents that a verdict needs",
         ),
         (
             "test_labelled",
             (3, 2),
-            "test_labelled: 3 questions on 2 of the 7 documents that a verdict needs",
+            "People's questions: 3 questions on 2 of the 7 documents that a verdict needs",
         ),
     ],
 )
@@ -178,7 +179,7 @@ def test_where_mlflow_is_away_the_check_says_so(home, free_port, monkeypatch):
 def test_splits_show_their_questions_and_documents(home):
     result = result_of(splits_are_filled, home.warehouse)
     assert not result.passed
-    assert "train is empty; validation is empty" in str(result.description)
+    assert "Training: no questions; Validation: no questions" in str(result.description)
     pairs = [{"question_id": f"q{n}", "split": "train", "document_id": "a"} for n in range(16)]
     home.write("training_pairs", *pairs)
     result = result_of(splits_are_filled, home.warehouse)

@@ -291,6 +291,7 @@ def test_people_s_questions_without_evidence_are_a_warning_that_says_why_and_wha
     assert all(record.data["what_to_do"] for record in reasons.records)
     assert len(listed.records) == 20
     assert listed.records[0].data["file_name"] == "rig.pdf"
+    assert listed.records[0].data["why"] == "evidence not found"
 
 
 @pytest.mark.parametrize("rows", [[], [{"file_name": "rig.pdf", "evidence_text": TEXT}]])

@@ -327,7 +327,7 @@ def test_too_few_questions_are_said_to_be_so_and_how_many_are_missing():
     assert f"{LEAST_TRAINING_QUESTIONS - counts[TRAIN]} for train" in message
     for split in (VALIDATION, SEEN):
         assert (f"1 for {split}" in message) == (counts[split] == 0)
-    assert "1 documents with 2 chunks gave 4 questions" in message
+    assert "(1 document with 2 chunks gave 4 questions)" in message
     assert "\n" not in message
 
 

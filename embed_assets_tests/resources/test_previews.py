@@ -25,8 +25,19 @@ def test_pages_show_how_they_begin_and_a_document_without_text_says_why():
         page=pl.lit(0), parser_status=pl.lit("ERROR"), error=pl.lit("it needs a password")
     )
     said = shown_of_slice("parsed_markdown", "a-1", failed)
-    assert (said["status"], said["why"]) == ("could not be read", "it needs a password")
+    assert (said["status"], said["unreadable"]) == ("could not be read", "it needs a password")
     assert said["pages"] == 0
+    assert list(said.values()).count("it needs a password") == 1
+    assert "preview" not in said
+
+
+def test_a_document_with_text_is_not_called_unreadable_for_a_page_that_is():
+    found = pages("a-1", "", "Two").with_columns(
+        parser_status=pl.Series(["ERROR", "SUCCESS"]), error=pl.Series(["it broke", None])
+    )
+    said = shown_of_slice("parsed_markdown", "a-1", found)
+    assert (said["status"], said["pages_with_text"]) == ("text was found", 1)
+    assert "unreadable" not in said
 
 
 def test_chunks_show_their_page_heading_and_text():

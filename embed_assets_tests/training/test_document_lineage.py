@@ -259,8 +259,8 @@ def test_its_questions_say_where_they_stand_what_they_are_for_and_who_learned_th
     first = found["questions"][0]
     assert (first["kind"], first["chunk_id"], first["pages"]) == ("claim", "c", [3, 4])
     text = document_text(found)
-    assert "Questions (2 train, 1 test_labelled, 1 DUPLICATE):" in text
-    assert "p. 3–4, train (v2, v1): What says q0?" in text
+    assert "Questions (2 for training, 1 by people, 1 duplicate):" in text
+    assert "p. 3–4, for training (v2, v1): What says q0?" in text
 
 
 def test_a_document_that_is_held_out_says_so(home):
@@ -333,7 +333,7 @@ def test_its_figures_are_those_of_models_measured_on_the_same_questions(home):
         {"model": "v1", "ndcg_at_10": pytest.approx(0.4), "questions": 2},
         {"model": "v2", "ndcg_at_10": pytest.approx(0.3), "questions": 2},
     ]
-    said = "NDCG@10 over the 2 test questions about it: base 0.200, bm25 0.500, v1 0.400, v2 0.300"
+    said = "NDCG@10 over 2 test questions about it: base 0.200, bm25 0.500, v1 0.400, v2 0.300"
     assert said in document_text(home.ask("a.pdf"))
 
 

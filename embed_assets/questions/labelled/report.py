@@ -5,8 +5,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import polars as pl
 
-from embed_assets.questions.funnel import REASONS
 from embed_assets.questions.labelled.evidence import (
+    LABELLED,
     Evidence,
     documents_asked_about,
     documents_by_name,
@@ -17,16 +17,19 @@ from embed_assets.questions.labelled.files import LabelledQuestion
 from embed_assets.questions.labelled.matching import MATCH_THRESHOLD, Match
 from embed_assets.questions.labelled.moves import read_moved
 from embed_assets.questions.statuses import (
+    CORPUS_WIDE,
+    DUPLICATE,
     EVIDENCE_NOT_FOUND,
     KEPT,
+    NO_SUCH_FILE,
     REJECTED_BY_REVIEWER,
     TOO_VAGUE,
     UNANSWERABLE,
+    in_words,
 )
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
 
-NO_SUCH_FILE = "no such file in the folder"
 BUCKETS: Mapping[str, float] = {"exact": 0.95, "good": 0.7, "weak": MATCH_THRESHOLD}
 """Least score of a match by its words, best bucket first."""
 BY_PLACE = "by place"
@@ -38,6 +41,7 @@ _SCHEMA = {
     "source": pl.String,
     "file_name": pl.String,
     "question": pl.String,
+    "purpose": pl.String,
     "evidence": pl.String,
     "chunk_text": pl.String,
     "match": pl.String,
@@ -54,8 +58,9 @@ def match_report(
     """One row for every labelled question, in their order.
 
     chunks, paths: as `find_evidence` takes them, of the documents that are asked about.
-    Returns source, file_name, question, evidence, chunk_text (the best), match (a name in BUCKETS
-    or BY_PLACE, null where there is none), score, and reason: null, or why it can't be used.
+    Returns source, file_name, question, purpose, evidence, chunk_text (the best), match (a name in
+    BUCKETS or BY_PLACE, null where there is none), score, and reason: null, or the status that says
+    why it can't be used.
     """
     found: dict[LabelledQuestion, list[Evidence]] = defaultdict(list)
     for evidence in find_evidence(chunks, questions, paths):
@@ -72,6 +77,7 @@ def match_report(
                 "source": question.source,
                 "file_name": question.file_name,
                 "question": question.question,
+                "purpose": question.purpose,
                 "evidence": next(iter(question.texts), None),
                 "chunk_text": first.text if first else None,
                 "match": _bucket(question, best) if best.chunk_ids else None,
@@ -111,6 +117,32 @@ def unmatched(report: pl.DataFrame) -> pl.DataFrame:
     return failed.select("source", "file_name", "question", "reason")
 
 
+def row_statuses(report: pl.DataFrame, questions: pl.DataFrame) -> list[str]:
+    """What became of each row of the report in the end, once the filters have passed, as a status.
+
+    questions: kind, purpose, question and status of synthetic_questions. A row that repeats another
+    is a DUPLICATE: one question of the two is kept.
+    """
+    settled = pl.col("status").is_in([KEPT, *CORPUS_WIDE])
+    verdicts = (
+        questions.filter(pl.col("kind") == LABELLED, settled)
+        # Of two documents that answer a question, one is enough.
+        .sort(pl.col("status") != KEPT)
+        .unique(["purpose", "question"], keep="first", maintain_order=True)
+        .select("purpose", "question", "status")
+    )
+    repeats = pl.struct("question", "chunk_text", "reason").is_first_distinct().not_()
+    repeated = pl.when(repeats).then(pl.lit(DUPLICATE))
+    judged = report.with_columns(repeated=repeated).join(
+        verdicts, on=["purpose", "question"], how="left", maintain_order="left"
+    )
+    return (
+        judged.select(pl.coalesce("reason", "repeated", "status", pl.lit(KEPT)))
+        .to_series()
+        .to_list()
+    )
+
+
 _TO_DO: Mapping[str, str] = {
     NO_SUCH_FILE: "Correct the question's file_name, or add that PDF to the folder.",
     EVIDENCE_NOT_FOUND: "Quote the PDF's own words as evidence_text, or give file_name and page: "
@@ -127,7 +159,7 @@ def why_unmatched(lost: pl.DataFrame) -> pl.DataFrame:
     lost: as `unmatched` gives it.
     """
     rows = [
-        (REASONS.get(reason, reason), count, _TO_DO.get(reason, ""))
+        (in_words(reason), count, _TO_DO.get(reason, ""))
         for reason, count in Counter(lost["reason"]).most_common()
     ]
     return pl.DataFrame(rows, ["reason", "questions", "what_to_do"], orient="row")

@@ -31,6 +31,7 @@ from embed_assets.resources.answers import AnswerStore, OpenAnswers, Reply
 from embed_assets.settings import Settings
 from embed_assets.tables import TABLES
 from embed_assets.terminal import progress_bar
+from embed_assets.wording import counted
 
 LOG_EVERY = 15.0  # seconds
 OTHERS_POLL = 0.5  # seconds between looks at what another run is asking for
@@ -166,7 +167,7 @@ def judged_questions(
     verdicts = [judge(row) for row in questions.iter_rows(named=True)]
     unread = sum(v["status"] == KEPT and v["score"] is None for v in verdicts)
     if unread:
-        writing.warn(f"{unread} questions stay unjudged: the judge's replies can't be read.")
+        writing.warn(f"{counted(unread, 'question')} unjudged: the judge's replies can't be read.")
     schema = {"status": pl.String, "reason": pl.String, "score": pl.Float64}
     return questions.with_columns(pl.DataFrame(verdicts, schema=schema).get_columns())
 
@@ -218,8 +219,8 @@ def ask(
                 answers.release_dead()
     if waiting:
         writing.warn(
-            f"{OVER_BUDGET.capitalize()}: {len(waiting)} of {len(calls)} calls are left for the "
-            "next one (EMBED_ASSETS_LLM_TOKEN_BUDGET, EMBED_ASSETS_LLM_COST_BUDGET)."
+            f"{OVER_BUDGET.capitalize()}: {len(waiting)} of {counted(len(calls), 'call')} left for "
+            "the next one (EMBED_ASSETS_LLM_TOKEN_BUDGET, EMBED_ASSETS_LLM_COST_BUDGET)."
         )
     return failures | dict.fromkeys(waiting, (NOT_ASKED, OVER_BUDGET))
 
@@ -256,7 +257,7 @@ class Progress:
         done, total = self._bar.n, self._bar.total
         seconds = max(time.monotonic() - self._start, 1e-9)
         parts = [
-            f"{self._title}: {done} of {total} calls ({self._known} known before)",
+            f"{self._title}: {done} of {counted(total, 'call')} ({self._known} known before)",
             f"{self._entries / seconds:.1f} questions/s",
             self._spending(),
         ]
@@ -273,7 +274,9 @@ class Progress:
             for now, before in zip(self._answers.spent(), self._spent_before, strict=True)
         )
         price = cost(self._writing.settings, read, written)
-        return f"{read} tokens sent, {written} received" + (f", cost {price:.4g}" if price else "")
+        return f"{counted(read, 'token')} sent, {written} received" + (
+            f", cost {price:.4g}" if price else ""
+        )
 
 
 def _read(reply: Reply, most: int) -> list[dict[str, Any]]:

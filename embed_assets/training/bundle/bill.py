@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from embed_assets.training.bundle.files import PROVENANCE, REPORT, of_model
 from embed_assets.training.record import PAIRS
+from embed_assets.wording import counted
 
 if TYPE_CHECKING:
     from cyclonedx.model import HashType, Property
@@ -98,8 +99,8 @@ def _model(name: str, record: Mapping[str, Any], files: Mapping[str, str]) -> "C
         version=record["version"],
         type=ComponentType.MACHINE_LEARNING_MODEL,
         bom_ref="model",
-        description=f"{record['base']}, fine-tuned on {record['questions']} questions about "
-        f"{len(record['documents'])} documents",
+        description=f"{record['base']}, fine-tuned on {counted(record['questions'], 'question')} "
+        f"about {counted(len(record['documents']), 'document')}",
         components=[
             Component(name=path, type=ComponentType.FILE, bom_ref=path, hashes=_sha256(digest))
             for path, digest in of_model(files).items()

@@ -15,6 +15,7 @@ from embed_assets.training.bundle.signing import (
     read_envelope,
     read_public_key,
 )
+from embed_assets.wording import counted
 
 if TYPE_CHECKING:
     from securesystemslib.dsse import Envelope
@@ -65,7 +66,8 @@ def verification_text(summary: Mapping[str, Any]) -> str:
     """The same for a person."""
     if not summary["valid"]:
         return "\n".join(["The bundle is not valid.", *(f"- {p}." for p in summary["problems"])])
-    whole = f"The bundle is whole: {summary['files']} files are as they were when it was written"
+    files = counted(summary["files"], "file")
+    whole = f"The bundle is whole, {files}, and as it was when it was written"
     if not summary["signed"]:
         return f"{whole}. It is unsigned: this shows damage, not forgery."
     if not summary["signature_checked"]:

@@ -28,6 +28,7 @@ from embed_assets.training.bundle.signing import read_signer, signed
 from embed_assets.training.kept import KEPT
 from embed_assets.training.lineage import version_lineage
 from embed_assets.training.record import PAIRS
+from embed_assets.wording import counted
 
 TRAINED_WITH = "config_sentence_transformers.json"
 
@@ -75,8 +76,8 @@ def bundle_text(summary: Mapping[str, Any]) -> str:
     """The same for a person."""
     said = f"signed by key {summary['keyid']}" if summary["signed"] else "unsigned"
     lines = [
-        f"Version {summary['version']} is in {summary['bundle']}: {summary['files']} files and "
-        f"their provenance, {said}."
+        f"Version {summary['version']} is in {summary['bundle']}: "
+        f"{counted(summary['files'], 'file')} and their provenance, {said}."
     ]
     if not summary["signed"]:
         lines.append(f"With {SIGNING_KEY}, a PEM file, it would be signed.")

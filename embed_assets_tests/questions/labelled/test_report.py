@@ -2,7 +2,8 @@
 
 import polars as pl
 
-from embed_assets.questions.labelled.report import match_report, match_table
+from embed_assets.questions.labelled.report import match_report, match_table, row_statuses
+from embed_assets.questions.statuses import NO_SUCH_FILE
 from embed_assets_tests.questions.labelled.test_evidence import RIG, asked
 
 PATHS = {"rig-1": "rig.pdf"}
@@ -27,7 +28,7 @@ def test_every_row_is_reported_once_in_its_order_with_what_became_of_it():
         ("weak", None),
         ("by place", None),
         (None, "EVIDENCE_NOT_FOUND"),
-        (None, "no such file in the folder"),
+        (None, NO_SUCH_FILE),
         (None, "EVIDENCE_NOT_FOUND"),
         ("by place", "UNANSWERABLE"),
         ("by place", "REJECTED_BY_REVIEWER"),
@@ -42,6 +43,32 @@ def test_a_row_that_stands_in_the_file_twice_is_reported_twice():
     assert (
         match_report([lost, lost], [RIG], PATHS)["reason"].to_list() == ["EVIDENCE_NOT_FOUND"] * 2
     )
+
+
+def test_every_row_ends_as_a_status_whatever_the_table_of_questions_lacks():
+    again, trains = asked(evidence_text=HALF, question="Half?"), asked(page=3, purpose="train")
+    report = match_report([*QUESTIONS, again, trains], [RIG], PATHS)
+    in_table = [
+        ("labelled", "test", "Half?", "EVIDENCE_NOT_FOUND"),  # in another document
+        ("labelled", "test", "Half?", "KEPT"),
+        ("labelled", "train", trains.question, "NEAR_DUPLICATE"),
+        ("question", "test", QUESTIONS[0].question, "DUPLICATE"),
+    ]
+    schema = ["kind", "purpose", "question", "status"]
+    questions = pl.DataFrame(in_table, schema, orient="row")
+    assert row_statuses(report, questions) == [
+        "KEPT",
+        "KEPT",
+        "KEPT",
+        "EVIDENCE_NOT_FOUND",
+        NO_SUCH_FILE,
+        "EVIDENCE_NOT_FOUND",
+        "UNANSWERABLE",
+        "REJECTED_BY_REVIEWER",
+        "TOO_VAGUE_TO_TRAIN_ON",
+        "DUPLICATE",
+        "DUPLICATE",
+    ]
 
 
 def test_a_row_found_in_one_of_two_documents_has_matched():

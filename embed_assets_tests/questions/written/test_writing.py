@@ -387,7 +387,7 @@ def test_the_token_budget_stops_cleanly_and_the_next_command_goes_on(server, tmp
     rows = run(chunks(10))
     assert statuses(rows) == {KEPT: 8, NOT_ASKED: 6}
     assert len(server.requests) == 4
-    assert any("6 of 10 calls are left" in line for line in run.log)
+    assert any("6 of 10 calls left" in line for line in run.log)
     again = Run(tmp_path, "next", llm_token_budget=4 * A_CALL, llm_concurrency=3)
     assert statuses(again(chunks(10))) == {KEPT: 16, NOT_ASKED: 2}
     assert len(server.requests) == 8
