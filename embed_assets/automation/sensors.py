@@ -201,7 +201,7 @@ def _ingest(
         # A command may have come while this looked: what it does is no longer as it was seen.
         with command_lock(settings.home):
             moves = first_moves(plan.moved, MOVES_AT_ONCE)
-            sync_partitions(instance, warehouse, replace(plan, moved=moves), state)
+            sync_partitions(instance, warehouse, settings, replace(plan, moved=moves), state)
             order = instance.get_dynamic_partitions(DOCUMENTS)
     except Timeout:
         return BUSY

@@ -37,7 +37,9 @@ from embed_assets.partitions import DOCUMENTS
 from embed_assets.questions import assets as questions_stage
 from embed_assets.questions.generation import check_generator
 from embed_assets.questions.labelled.files import read_labelled
+from embed_assets.resources.io_manager import column_lineage
 from embed_assets.resources.ledger import Records, read_records
+from embed_assets.resources.previews import shown_of_slices
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
 from embed_assets.training import assets as training_stage
@@ -164,12 +166,16 @@ def list_documents(instance: dg.DagsterInstance, warehouse: Warehouse, settings:
     moves = first_moves(plan.moved, MOVES_AT_ONCE)
     there = tuple(key for key in state.folder.found if key not in state.folder.moved)
     plan = replace(plan, add=there, moved=moves)
-    sync_partitions(instance, warehouse, plan, state)
+    sync_partitions(instance, warehouse, settings, plan, state)
     return plan
 
 
 def sync_partitions(
-    instance: dg.DagsterInstance, warehouse: Warehouse, plan: Plan, state: State
+    instance: dg.DagsterInstance,
+    warehouse: Warehouse,
+    settings: Settings,
+    plan: Plan,
+    state: State,
 ) -> None:
     """Bring rows and partitions in line with the folder: what moved, what left, what is new."""
     if plan.moved:
@@ -183,16 +189,40 @@ def sync_partitions(
     left = (key for key in plan.moved.values() if key not in state.folder.found)
     for key in (*plan.remove, *left):
         instance.delete_dynamic_partition(DOCUMENTS, key)
-    for key, before in plan.moved.items():
-        for asset in DOCUMENT_ASSETS:
-            instance.report_runless_asset_event(
-                dg.AssetMaterialization(
-                    asset, partition=key, description=f"The file moved; it was {before} before."
-                )
-            )
+    if plan.moved:
+        paths = {key: state.folder.loaded[before].path for key, before in plan.moved.items()}
+        _report_moved(instance, warehouse, settings, paths)
     if plan.moved or plan.remove:  # those that moved have new names, and fewer may be unreadable
         for evaluation in evaluations(instance, warehouse, list(plan.moved)):
             _report(instance, warehouse, evaluation)
+
+
+def _report_moved(
+    instance: dg.DagsterInstance,
+    warehouse: Warehouse,
+    settings: Settings,
+    paths_before: Mapping[str, str],
+) -> None:
+    """Show on the pages that documents have now what is on record of them. paths_before: by id."""
+    keys, records = list(paths_before), read_records(warehouse, *DOCUMENT_ASSETS)
+    known = records.made.keys() | records.tried.keys()
+    questions = questions_stage.shown_on_record(warehouse, settings, keys)
+    for asset in DOCUMENT_ASSETS:
+        shown = shown_of_slices(warehouse, asset, keys)
+        for key, path in paths_before.items():
+            if (asset, key) not in known:
+                continue
+            own = questions[key] if asset == "synthetic_questions" else {}
+            instance.report_runless_asset_event(
+                dg.AssetMaterialization(
+                    asset,
+                    partition=key,
+                    description=f"The file moved; it was {path} before.",
+                    metadata={**own, **shown[key], **column_lineage(asset)},
+                )
+            )
+    if learned := training_stage.learned_from_today(warehouse):
+        instance.report_runless_asset_event(learned)
 
 
 def _report(instance: dg.DagsterInstance, warehouse: Warehouse, evaluation: Any) -> None:

@@ -115,7 +115,7 @@ def bring_up_to_date(settings: Settings, *, train: bool, agreed: bool = False) -
                     "of them are gone."
                 )
             say_moves(plan)
-            sync_partitions(instance, warehouse, plan, state)
+            sync_partitions(instance, warehouse, settings, plan, state)
             moved += len(plan.remove) + len(plan.moved)
             if plan.changes_documents:
                 order = instance.get_dynamic_partitions(DOCUMENTS)

@@ -14,6 +14,7 @@ from embed_assets.comparison.verdict import Comparison
 from embed_assets.pairs.splits import TEST_SPLITS, TRAIN
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.training.record import read_version_pairs
+from embed_assets.training.start import as_named_today
 
 MOST_DOCUMENTS = 300
 MOST_QUESTIONS = 2_000
@@ -96,16 +97,17 @@ def find_sources(
     result: Comparison,
     wanted: Collection[str] = (),
 ) -> Sources:
-    """What a version learned from and was tested on.
+    """What a version learned from and was tested on, a document that moved since by its new name.
 
     record: as `version_lineage` gives it. wanted: ids of questions that are shown in any case;
     of the others each document gets as many as another, as long as there is room.
     """
     tested = result.queries.filter(pl.col("dimension") == pl.col("dimension").max())
-    questions = pl.concat([_trained(record["pairs"]), _tested(warehouse, tested)]).unique(
+    pdfs = warehouse.read("SELECT document_id, path, sha256 FROM raw_pdfs ORDER BY path")
+    questions = pl.concat([_trained(record["pairs"], pdfs), _tested(warehouse, tested)]).unique(
         "question_id", keep="first", maintain_order=True
     )
-    documents = _documents(warehouse, record, tested)
+    documents = _documents(record, pdfs, tested)
     shown = documents.head(MOST_DOCUMENTS)
     chosen = _chosen(questions.join(shown.select("document_id"), on="document_id"), wanted)
     passages = _passages(warehouse, chosen)
@@ -119,11 +121,11 @@ def find_sources(
     )
 
 
-def _trained(pairs: str | None) -> pl.DataFrame:
+def _trained(pairs: str | None, pdfs: pl.DataFrame) -> pl.DataFrame:
     """The questions that a version has learned from. pairs: its Parquet file, if it is kept."""
     if pairs is None or not Path(pairs).is_file():
         return QUESTIONS.to_frame()
-    return read_version_pairs(Path(pairs)).select(
+    return as_named_today(read_version_pairs(Path(pairs)), pdfs).select(
         "question_id",
         "anchor",
         pl.lit(TRAIN).alias("split"),
@@ -146,11 +148,12 @@ def _tested(warehouse: Warehouse, queries: pl.DataFrame) -> pl.DataFrame:
 
 
 def _documents(
-    warehouse: Warehouse, record: Mapping[str, Any], queries: pl.DataFrame
+    record: Mapping[str, Any], pdfs: pl.DataFrame, queries: pl.DataFrame
 ) -> pl.DataFrame:
     """A row per document that a version learned from or was tested on, what taught most first.
 
-    Columns: those of Source without its passages.
+    Columns: those of Source without its passages. pdfs: document_id, path, sha256 of all that are
+    there.
     """
     learned = pl.DataFrame(
         record["documents"],
@@ -161,8 +164,9 @@ def _documents(
             "questions": pl.Int64,
         },
     ).rename({"questions": "trained"})
-    now = warehouse.read("SELECT document_id, path, sha256 FROM raw_pdfs")
-    known = pl.concat([learned, now.with_columns(trained=pl.lit(0, pl.Int64))])
+    known = pl.concat(
+        [as_named_today(learned, pdfs), pdfs.with_columns(trained=pl.lit(0, pl.Int64))]
+    )
     tests = (
         queries.filter(pl.col("split").is_in(TEST_SPLITS))
         .group_by("document_id")
@@ -174,7 +178,8 @@ def _documents(
         )
     )
     return (
-        known.unique("document_id", keep="first", maintain_order=True)
+        known.group_by("document_id", maintain_order=True)
+        .agg(pl.col("path", "sha256").first(), pl.col("trained").sum())
         .join(tests, on="document_id", how="left")
         .with_columns(pl.col("tested").fill_null(0))
         .filter(pl.col("trained") + pl.col("tested") > 0)

@@ -38,12 +38,9 @@ def raw_pdfs(
         chosen=BUDGET_TAG not in context.run.tags,
     )
     warn_of_failures(context, slices)
-    rows = slices.rows
-    for key, path, sha256 in rows.select("document_id", "path", "sha256").iter_rows():
-        context.add_asset_metadata({"path": path, "sha256": sha256}, partition_key=key)
     # Dagster gives all partitions of one run one data version: a document's sha256 if it is alone,
     # else that of all of them together. The warehouse records it for each, whatever the run.
-    hashes = sorted(rows["sha256"])
+    hashes = sorted(slices.rows["sha256"])
     version = hashes[0] if len(hashes) == 1 else digest(hashes)
     return dg.Output(slices, data_version=dg.DataVersion(version))
 

@@ -7,7 +7,7 @@ import dagster as dg
 import polars as pl
 
 from embed_assets.partitions import asset
-from embed_assets.questions.generation import generate_questions, generator_version
+from embed_assets.questions.generation import IDENTITY, generate_questions, generator_version
 from embed_assets.questions.labelled.evidence import LABELLED
 from embed_assets.questions.labelled.evidence import VERSION as LABELLED_VERSION
 from embed_assets.questions.labelled.files import read_labelled
@@ -22,6 +22,7 @@ from embed_assets.resources.previews import preview, shown_as_table
 from embed_assets.resources.run_tags import BUDGET_TAG
 from embed_assets.resources.warehouse import Warehouse, digest
 from embed_assets.settings import Settings
+from embed_assets.tables import TABLES
 from embed_assets.wording import counted
 
 LOGGED = 10
@@ -51,8 +52,7 @@ def synthetic_questions(
     for line in _dropped(questions):
         context.log.warning(line)
     for key in context.partition_keys:
-        of_document = pl.col("document_id") == key
-        shown = _shown(questions.filter(of_document), chunks.filter(of_document), settings)
+        shown = _shown(questions.filter(document_id=key), chunks.filter(document_id=key), settings)
         context.add_asset_metadata(shown, partition_key=key)
     return Slices(questions, incomplete=unanswered(questions), parts=code_version_parts(settings))
 
@@ -82,15 +82,17 @@ def keep_verdicts(
     them, questions that are made again, and come out the same, would seem to be kept.
     """
     known = warehouse.read(
-        "SELECT question_id, status FROM synthetic_questions WHERE document_id IN "
-        "(SELECT unnest(?::VARCHAR[])) AND status IN (SELECT unnest(?::VARCHAR[]))",
+        f"SELECT {', '.join(IDENTITY)}, status AS verdict FROM synthetic_questions "
+        "WHERE document_id IN (SELECT unnest(?::VARCHAR[])) "
+        "AND status IN (SELECT unnest(?::VARCHAR[]))",
         [list(document_ids), list(CORPUS_WIDE)],
     )
-    verdicts = dict(known.iter_rows())
-    verdict = pl.col("question_id").replace_strict(verdicts, default=None, return_dtype=pl.String)
     kept = pl.when(pl.col("status") == KEPT)
-    return questions.with_columns(
-        status=kept.then(pl.coalesce(verdict, "status")).otherwise("status")
+    # Not by question_id: that of a document that moved since is made with its name before.
+    return (
+        questions.join(known, on=IDENTITY, how="left", maintain_order="left")
+        .with_columns(status=kept.then(pl.coalesce("verdict", "status")).otherwise("status"))
+        .drop("verdict")
     )
 
 
@@ -109,6 +111,24 @@ def _dropped(questions: pl.DataFrame) -> list[str]:
                 f"{in_words(status)}: {rows.height:,} in all; they stand in synthetic_questions."
             )
     return lines
+
+
+def shown_on_record(
+    warehouse: Warehouse, settings: Settings, document_ids: Sequence[str]
+) -> dict[str, dict[str, Any]]:
+    """What partitions show of the questions that are on record, by document."""
+    questions, chunks = (
+        warehouse.read(
+            f"SELECT * FROM {table} WHERE document_id IN (SELECT unnest(?::VARCHAR[])) "
+            f"ORDER BY {', '.join(TABLES[table].key)}",
+            [list(document_ids)],
+        )
+        for table in ("synthetic_questions", "chunks")
+    )
+    return {
+        key: _shown(questions.filter(document_id=key), chunks.filter(document_id=key), settings)
+        for key in document_ids
+    }
 
 
 def _shown(questions: pl.DataFrame, chunks: pl.DataFrame, settings: Settings) -> dict[str, Any]:

@@ -27,6 +27,8 @@ from embed_assets.settings import EXTRACTIVE, Settings
 from embed_assets.tables import TABLES
 
 MODELS = ("openai", "huggingface")
+IDENTITY = ("document_id", "chunk_id", "generator", "question")
+"""Columns that tell a question from others: its question_id is made from them."""
 GENERATORS = (EXTRACTIVE, *(f"{kind}:MODEL" for kind in MODELS), "none")
 
 
@@ -80,11 +82,10 @@ def generate_questions(
     rejected = people.filter(status=REJECTED_BY_REVIEWER).select(*place, "status").unique()
     made = _machine_questions(chunks, writing).update(rejected, on=place)
     table = TABLES["synthetic_questions"]
-    identity = ("document_id", "chunk_id", "generator", "question")
     return (
         pl.concat([people, made], how="diagonal")
         .with_columns(
-            pl.struct(identity).map_elements(_question_id, pl.String).alias("question_id"),
+            pl.struct(IDENTITY).map_elements(_question_id, pl.String).alias("question_id"),
             pl.col("input_tokens", "output_tokens").fill_null(0),
             pl.col("created_at").fill_null(datetime.now(UTC)),
         )

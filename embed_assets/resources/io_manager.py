@@ -32,7 +32,7 @@ from embed_assets.resources.ledger import (
     write_tried,
 )
 from embed_assets.resources.openlineage import Made, Making, versions_together
-from embed_assets.resources.previews import shown_of_slice
+from embed_assets.resources.previews import shown_of_slices
 from embed_assets.resources.run_tags import BUDGET_TAG
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.tables import COLUMN_SOURCES, TABLES
@@ -128,7 +128,7 @@ class _DocumentsIOManager(DbIOManager):
             transaction.replace(asset, written, where={"document_id": list(parts)})
             write_made(transaction, asset, records, context.run_id)
             write_tried(transaction, asset, attempts, context.run_id)
-        self._add_metadata(context, asset, parts)
+        self._add_metadata(context, asset, keys)
         return written, records
 
     def _made(self, asset: str, rows: pl.DataFrame, records: Mapping[str, Materialization]) -> Made:
@@ -164,19 +164,10 @@ class _DocumentsIOManager(DbIOManager):
         read = {up: v for (down, up), v in self._versions_read.items() if down == asset}
         return input_version([versions.get(key, "") for _, versions in sorted(read.items())])
 
-    def _add_metadata(
-        self, context: dg.OutputContext, asset: str, parts: Mapping[str, pl.DataFrame]
-    ) -> None:
-        step = context.step_context
-        for key, part in parts.items():
-            step.add_asset_metadata(
-                {
-                    **shown_of_slice(asset, key, part),
-                    "dagster/partition_row_count": part.height,
-                    "dagster/table_name": f"main.{asset}",
-                },
-                asset_key=context.asset_key,
-                partition_key=key,
+    def _add_metadata(self, context: dg.OutputContext, asset: str, keys: Sequence[str]) -> None:
+        for key, shown in shown_of_slices(self._warehouse, asset, keys).items():
+            context.step_context.add_asset_metadata(
+                shown, asset_key=context.asset_key, partition_key=key
             )
         context.add_output_metadata(column_lineage(asset))
 
@@ -190,14 +181,9 @@ def _check_made(records: Records, upstream: str, keys: Sequence[str]) -> None:
 
 
 def warn_of_failures(context: dg.AssetExecutionContext, slices: Slices) -> None:
-    """Say why documents are to be tried again: in the log, and on their partitions' pages.
-
-    The rows of a document that was made say it themselves.
-    """
+    """Say in the log why documents are to be tried again."""
     for key, failure in {**slices.incomplete, **slices.not_made}.items():
         context.log.warning(f"{key}: {failure.error}")
-    for key, failure in slices.not_made.items():
-        context.add_asset_metadata({"failed": failure.error}, partition_key=key)
 
 
 def column_lineage(table_name: str) -> dict[str, dg.TableColumnLineage]:

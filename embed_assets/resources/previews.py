@@ -1,17 +1,21 @@
 """What Dagster's UI shows of a document's slice, so that a person sees it without a query.
 
-A preview quotes the document: it stands under the label `preview`, by which `redaction.py` finds
-it. It is a few kilobytes, since Dagster keeps every event.
+It is made from what stands in the warehouse: the slice of a document that moved shows the same as
+one that was just made. A preview quotes the document: it stands under the label `preview`, by
+which `redaction.py` finds it. It is a few kilobytes, since Dagster keeps every event.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
 import polars as pl
 
 from embed_assets.graph import DOCUMENT_ASSETS
-from embed_assets.resources.pages import asset_path
+from embed_assets.resources.pages import asset_path, run_path
+from embed_assets.resources.warehouse import Warehouse
+from embed_assets.tables import TABLES
+from embed_assets.wording import counted
 
 ROWS = 5
 """Of a preview, at most."""
@@ -27,13 +31,51 @@ STATUSES = {
 """parser_status in words."""
 
 
-def shown_of_slice(asset: str, document_id: str, rows: pl.DataFrame) -> dict[str, Any]:
-    """Metadata of a document's slice: its figures, a preview, and links to the same document.
+def shown_of_slices(
+    warehouse: Warehouse, asset: str, document_ids: Sequence[str]
+) -> dict[str, dict[str, Any]]:
+    """Metadata of documents' slices by document: figures, a preview, links to the other stages.
 
-    rows: of the asset's table. What questions there are is shown by their own stage.
+    And why a slice is to be made again, and which versions have learned from a PDF. What questions
+    there are is shown by their own stage.
     """
+    keys, table = list(document_ids), TABLES[asset]
+    columns = [name for name, dtype in table.schema.items() if dtype != pl.Binary]
+    chosen = "document_id IN (SELECT unnest(?::VARCHAR[]))"
+    rows = warehouse.read(f"SELECT {', '.join(columns)} FROM {asset} WHERE {chosen}", [keys])
+    tried = warehouse.read(
+        f"SELECT document_id, error FROM attempts WHERE {chosen} AND asset = ?", [keys, asset]
+    )
+    failed = dict(tried.iter_rows())
+    learned = _learned(warehouse, keys) if asset == "raw_pdfs" else {}
+    return {
+        key: {
+            **shown_of_slice(asset, key, rows.filter(document_id=key)),
+            **learned.get(key, {}),
+            **({"failed": failed[key]} if key in failed else {}),
+        }
+        for key in keys
+    }
+
+
+def shown_of_slice(asset: str, document_id: str, rows: pl.DataFrame) -> dict[str, Any]:
+    """What the rows of a document's slice say."""
     shown = _SHOWN[asset](rows) if asset in _SHOWN else {}
-    return {"same_document": _links(asset, document_id), **shown}
+    return {
+        "same_document": _links(asset, document_id),
+        **shown,
+        "dagster/partition_row_count": rows.height,
+        "dagster/table_name": f"main.{asset}",
+    }
+
+
+def shown_learned(version: str, questions: int, run_id: str) -> dict[str, Any]:
+    """That a version has learned from a document. run_id: Dagster run that trained the version.
+
+    Dagster shows the newest of each label: one label for each version shows them all.
+    """
+    said = f"{counted(questions, 'pair')} trained [version {version}]({run_path(run_id)})"
+    return {f"learned_by_v{version}": dg.MetadataValue.md(said)}
 
 
 def shown_as_table(rows: pl.DataFrame, longest: int = LONGEST) -> dg.TableMetadataValue:
@@ -70,19 +112,49 @@ def _links(asset: str, document_id: str) -> dg.MarkdownMetadataValue:
     )
 
 
+def _learned(warehouse: Warehouse, document_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Versions that have learned from what documents hold now, by document, the newest first.
+
+    What one taught under the name of another document that is on record is that one's, which may
+    be a copy; but for a name that it had itself before.
+    """
+    rows = warehouse.read(
+        "SELECT r.document_id, m.version, sum(d.questions)::BIGINT, m.dagster_run_id "
+        "FROM raw_pdfs r JOIN model_documents d USING (sha256) JOIN models m USING (version) "
+        "WHERE r.document_id IN (SELECT unnest(?::VARCHAR[])) AND (d.document_id = r.document_id "
+        "OR d.document_id NOT IN (SELECT document_id FROM raw_pdfs) "
+        "OR (d.path, r.document_id) IN (SELECT (path, document_id) FROM former_paths)) "
+        "GROUP BY ALL ORDER BY any_value(m.trained_at) DESC",
+        [list(document_ids)],
+    )
+    learned: dict[str, dict[str, Any]] = {}
+    for key, *taught in rows.iter_rows():
+        learned.setdefault(key, {}).update(shown_learned(*taught))
+    return learned
+
+
 def _pdf(rows: pl.DataFrame) -> dict[str, Any]:
-    return {"size_kb": round(rows["size_bytes"].sum() / 1000, 1)}
+    if rows.is_empty():
+        return {}
+    pdf = rows.row(0, named=True)
+    size = round(pdf["size_bytes"] / 1000, 1)
+    return {"path": pdf["path"], "sha256": pdf["sha256"], "size_kb": size}
 
 
 def _pages(rows: pl.DataFrame) -> dict[str, Any]:
+    """A document with text on one page is a SUCCESS, whatever its other pages are."""
     if rows.is_empty():
         return {}
-    texts = rows.filter(pl.col("page") > 0, pl.col("markdown").str.strip_chars() != "").sort("page")
-    first = (texts if texts.height else rows).row(0, named=True)
+    rows = rows.sort("page")
+    first = rows.row(0, named=True)
+    readable = "SUCCESS" in rows["parser_status"]
+    status = "SUCCESS" if readable else first["parser_status"]
+    error = None if readable else next(iter(rows["error"].drop_nulls()), None)
+    texts = rows.filter(pl.col("page") > 0, pl.col("markdown").str.strip_chars() != "")
     begins = texts.head(PAGES).select("page", begins="markdown")
     return {
-        "status": STATUSES.get(first["parser_status"], first["parser_status"]),
-        **({"unreadable": first["error"]} if first["error"] else {}),
+        "status": STATUSES.get(status, status),
+        **({"unreadable": error} if error else {}),
         "pages": rows.filter(pl.col("page") > 0).height,
         "pages_with_text": texts.height,
         "parser": first["parser"],

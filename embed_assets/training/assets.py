@@ -1,7 +1,7 @@
 """finetuned_model: the base model or the champion, fine-tuned on the pairs in a child process."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +20,7 @@ from embed_assets.models.identity import model_identity, model_shape
 from embed_assets.models.registry import check_versions, register
 from embed_assets.partitions import DOCUMENTS, asset
 from embed_assets.resources.materializing import Materializing, materializing
-from embed_assets.resources.pages import run_path
+from embed_assets.resources.previews import shown_learned
 from embed_assets.resources.processes import ProcessClient, ProcessError
 from embed_assets.resources.tracking import Tracking
 from embed_assets.resources.warehouse import Warehouse, digest
@@ -39,7 +39,13 @@ from embed_assets.training.record import (
     record_version,
     this_code,
 )
-from embed_assets.training.start import Start, learned_pairs, pairs_from, training_start
+from embed_assets.training.start import (
+    Start,
+    as_named_today,
+    learned_pairs,
+    pairs_from,
+    training_start,
+)
 from embed_assets.training.tables import documents_table, first_documents
 from embed_assets.training.tracked import log_result, log_settings, model_name, said_splits
 from embed_assets.wording import counted
@@ -253,7 +259,6 @@ def _metadata(record: Mapping[str, Any]) -> dict[str, Any]:
     """What the UI shows of a version: its record, counts as numbers, which the UI plots."""
     chosen = ", ".join(f"{name}={value}" for name, value in record["settings_set"].items())
     documents = record["documents"]
-    first, every = first_documents(documents), documents_table(documents)
     return {
         "version": record["version"],
         "base": record["base"],
@@ -262,13 +267,37 @@ def _metadata(record: Mapping[str, Any]) -> dict[str, Any]:
         **({"trained_from": record["trained_from"]} if record["trained_from"] else {}),
         "documents": len(documents),
         "chunks": len(record["chunks"]),
-        "learned_from": dg.MetadataValue.md(first),
-        **({"learned_from_all": dg.MetadataValue.md(every)} if every != first else {}),
+        **_learned_from(documents),
         "splits": said_splits(record["splits"]),
         "settings": chosen or "as by default",
         "code": record["code"],
         "pairs_file": dg.MetadataValue.path(record["pairs"]),
     }
+
+
+def _learned_from(documents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The documents that made a version, each with a link to its page."""
+    first, every = first_documents(documents), documents_table(documents)
+    return {
+        "learned_from": dg.MetadataValue.md(first),
+        **({"learned_from_all": dg.MetadataValue.md(every)} if every != first else {}),
+    }
+
+
+def learned_from_today(warehouse: Warehouse) -> dg.AssetObservation | None:
+    """What made the newest version, by the names of today. Without any version there is none."""
+    documents = warehouse.read(
+        "SELECT document_id, path, sha256, questions FROM model_documents "
+        "WHERE version = (SELECT arg_max(version, trained_at) FROM models) ORDER BY path"
+    )
+    if documents.is_empty():
+        return None
+    pdfs = warehouse.read("SELECT document_id, path, sha256 FROM raw_pdfs ORDER BY path")
+    return dg.AssetObservation(
+        "finetuned_model",
+        description="PDFs that it learned from have moved.",
+        metadata=_learned_from(as_named_today(documents, pdfs).to_dicts()),
+    )
 
 
 def _tell_documents(context: dg.AssetExecutionContext, record: Mapping[str, Any]) -> None:
@@ -282,17 +311,14 @@ def _tell_documents(context: dg.AssetExecutionContext, record: Mapping[str, Any]
             f"Of {counted(len(documents) - TOLD, 'document')} the page doesn't say that version "
             f"{version} learned from it: `embed-assets lineage --document` knows it of each."
         )
-    page = run_path(record["dagster_run_id"])
     for row in documents[:TOLD]:
-        pairs = counted(row["questions"], "pair")
-        linked = dg.MetadataValue.md(f"{pairs} trained [version {version}]({page})")
+        questions = row["questions"]
         context.log_event(
             dg.AssetObservation(
                 "raw_pdfs",
                 partition=row["document_id"],
-                description=f"Version {version} learned from it: {pairs}",
-                # Dagster shows the newest of each name: one name for each version shows them all.
-                metadata={f"learned_by_v{version}": linked},
+                description=f"Version {version} learned from it: {counted(questions, 'pair')}",
+                metadata=shown_learned(version, questions, record["dagster_run_id"]),
             )
         )
 

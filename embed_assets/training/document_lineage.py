@@ -22,6 +22,7 @@ from embed_assets.resources.redaction import FORGOTTEN
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
 
+ASKED = ("question", "chunk_id")
 NEAREST = 3
 """Names that are offered where there is no document of the name that was given."""
 
@@ -225,7 +226,7 @@ def _pairs(
 ) -> dict[str, pl.DataFrame]:
     """What each version learned of a document, of the pairs kept with it, by version.
 
-    question_id, anchor, chunk_id. Nothing of one that was forgotten: its texts are redacted.
+    question, chunk_id, question_id. Nothing of one that was forgotten: its texts are redacted.
     """
     if document.forgotten_at is not None:
         return {}
@@ -235,7 +236,8 @@ def _pairs(
         file = settings.home / Path(files.get(version) or "")
         if file.is_file():
             theirs = pl.scan_parquet(file).filter(_is_of(document, others))
-            kept[version] = theirs.select("question_id", "anchor", "chunk_id").collect()
+            named = theirs.select("chunk_id", "question_id", question="anchor")
+            kept[version] = named.unique(ASKED, keep="first", maintain_order=True).collect()
     return kept
 
 
@@ -246,17 +248,22 @@ def _questions(
 
     Those that only versions know come last: what they were made by is no longer on record.
     """
-    versions: dict[str, list[str]] = {}
-    learned: dict[str, tuple[str, str]] = {}
+    versions: dict[tuple[str, str], list[str]] = {}
+    learned: dict[tuple[str, str], dict[str, str]] = {}
     for version, rows in pairs.items():
-        for question_id, anchor, chunk_id in rows.iter_rows():
-            versions.setdefault(question_id, []).append(version)
-            learned[question_id] = anchor, chunk_id
+        for row in rows.sort("question_id").iter_rows(named=True):
+            versions.setdefault(_asked(row), []).append(version)
+            learned.setdefault(_asked(row), row)
     on_record = warehouse.read(_QUESTIONS, [key])
     for row in on_record.iter_rows(named=True):
-        yield row | {"versions": versions.get(row["question_id"], [])}
+        learned.pop(_asked(row), None)
+        yield row | {"versions": versions.get(_asked(row), [])}
     unknown = dict.fromkeys(on_record.columns) | {"split": TRAIN}
-    for question_id in sorted(learned.keys() - set(on_record["question_id"])):
-        question, chunk_id = learned[question_id]
-        said = {"question_id": question_id, "question": question, "chunk_id": chunk_id}
-        yield unknown | said | {"versions": versions[question_id]}
+    for asked, row in learned.items():
+        yield unknown | row | {"versions": versions[asked]}
+
+
+def _asked(row: Mapping[str, Any]) -> tuple[str, str]:
+    """What a question is by its content. Its question_id is made with the document's name."""
+    question, chunk_id = (row[name] for name in ASKED)
+    return question, chunk_id

@@ -105,9 +105,10 @@ def _not_all_there(known: pl.DataFrame, pairs: pl.DataFrame, pdfs: pl.DataFrame)
 
 
 def as_named_today(known: pl.DataFrame, pdfs: pl.DataFrame) -> pl.DataFrame:
-    """The pairs with the document_id and path that their PDFs have now, known by their sha256.
+    """Pairs, or documents, with the document_id and path that their PDFs have now, by their sha256.
 
-    known: pairs of PDFs that are all there. pdfs: document_id, path and sha256 of those.
+    Those of PDFs that are not there any more stay as they are. pdfs: document_id, path and sha256
+    of all that are there.
     """
     here = pdfs.select("document_id", "sha256", stayed="path")
     first = pdfs.unique("sha256", maintain_order=True, keep="first")
@@ -116,8 +117,10 @@ def as_named_today(known: pl.DataFrame, pdfs: pl.DataFrame) -> pl.DataFrame:
     named = named.join(anew, on="sha256", how="left", maintain_order="left")
     has_moved = pl.col("stayed").is_null()
     return named.with_columns(
-        document_id=pl.when(has_moved).then("new_id").otherwise("document_id"),
-        path=pl.coalesce("stayed", "new_path"),
+        document_id=pl.when(has_moved)
+        .then(pl.coalesce("new_id", "document_id"))
+        .otherwise("document_id"),
+        path=pl.coalesce("stayed", "new_path", "path"),
     ).select(known.columns)
 
 

@@ -1,5 +1,6 @@
 """What a version learned from and was tested on, as much as a page can show."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -113,6 +114,21 @@ def test_a_document_has_its_chunks_with_their_questions_and_its_figures(warehous
     assert (gone.path, gone.trained, gone.tested, gone.base) == ("gone.pdf", 1, 0, None)
     assert [(p.text, p.page_start) for p in gone.passages] == [("gone says 0", None)]
     assert (found.all_documents, found.all_questions, found.questions) == (2, 4, 4)
+
+
+def test_a_document_that_moved_since_it_was_learned_is_one_document_by_its_new_name(
+    warehouse, tmp_path
+):
+    record = learned(tmp_path, {"a": 2})
+    with warehouse.transaction() as transaction:
+        transaction.execute("UPDATE raw_pdfs SET sha256 = 'sha of a', path = 'b.pdf'")
+        transaction.delete("raw_pdfs", {"document_id": ["a"]})
+    tested = result()
+    tested = replace(tested, queries=tested.queries.with_columns(document_id=pl.lit("b")))
+    found = find_sources(warehouse, record, tested)
+    [b] = found.documents
+    assert (b.document_id, b.path, b.trained, b.tested) == ("b", "b.pdf", 2, 1)
+    assert sum(len(passage.questions) for passage in b.passages) == 3
 
 
 def test_a_page_holds_so_many_questions_alike_from_each_document_and_those_that_it_links_to(

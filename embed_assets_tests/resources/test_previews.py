@@ -40,14 +40,23 @@ def test_a_document_with_text_is_not_called_unreadable_for_a_page_that_is():
     assert "unreadable" not in said
 
 
+def test_a_document_with_text_on_its_second_page_alone_was_read():
+    status = pl.when(page=1).then(pl.lit("EMPTY")).otherwise(pl.lit("SUCCESS"))
+    rows = pages("a-1", "", "text").with_columns(parser_status=status, error=pl.lit("no text"))
+    said = shown_of_slice("parsed_markdown", "a-1", rows)
+    assert said["status"] == "text was found"
+    assert "unreadable" not in said
+
+
 def test_chunks_show_their_page_heading_and_text():
     found = shown_of_slice("chunks", "a-1", chunk("a-1", "Turn it off."))
     assert (found["chunks"], found["tokens"]) == (1, 2)
     assert cells(found["preview"]) == [(1, "", "Turn it off.")]
 
 
-def test_a_pdf_shows_its_size():
-    assert shown_of_slice("raw_pdfs", "a-1", raw_pdf("a-1", b"x" * 2340))["size_kb"] == 2.3
+def test_a_pdf_shows_where_it_lies_and_its_size():
+    shown = shown_of_slice("raw_pdfs", "a-1", raw_pdf("a-1", b"x" * 2340))
+    assert (shown["path"], shown["sha256"], shown["size_kb"]) == ("folder/a-1.pdf", "00", 2.3)
 
 
 @pytest.mark.parametrize("asset", DOCUMENT_ASSETS)

@@ -93,13 +93,15 @@ class Home:
             ),
         )
 
-    def keep_pairs(self, version: str, path: str, sha256: str, asked: Sequence[str]) -> None:
-        """The pairs of a version, one of them about another document."""
+    def keep_pairs(
+        self, version: str, path: str, sha256: str, asked: Sequence[str], prefix: str = ""
+    ) -> None:
+        """The pairs of a version, one of them about another document. prefix: of question_ids."""
         rows = [
             dict.fromkeys(PAIR_COLUMNS, "")
             | {
-                "question_id": name,
-                "anchor": f"What said {name}?",
+                "question_id": f"{prefix}{name}",
+                "anchor": f"What says {name}?",
                 "chunk_id": "c",
                 "document_id": key_of(path),
                 "sha256": sha256,
@@ -200,7 +202,7 @@ def test_a_document_that_left_is_known_by_its_last_content_and_by_the_versions(h
     assert home.learned("a.pdf") == [("1", 2, True)]
     asked = {row["question_id"]: row for row in found["questions"]}
     assert asked.keys() == {"q8", "q9"}
-    assert asked["q8"]["question"] == "What said q8?"
+    assert asked["q8"]["question"] == "What says q8?"
     assert (asked["q8"]["split"], asked["q8"]["versions"]) == ("train", ["1"])
     assert f"It left the folder on {NOW:%Y-%m-%d}." in document_text(found)
     assert home.learned("c.pdf") == [("2", 1, True)], "known to a version alone"
@@ -261,6 +263,24 @@ def test_its_questions_say_where_they_stand_what_they_are_for_and_who_learned_th
     text = document_text(found)
     assert "Questions (2 for training, 1 by people, 1 duplicate):" in text
     assert "p. 3–4, for training (v2, v1): What says q0?" in text
+
+
+def test_a_question_made_again_after_its_document_moved_is_the_same_question(home):
+    """Its question_id is made with the name that the document has when the question is made."""
+    home.pdfs(new="1")
+    home.fill("former_paths", {"path": "old.pdf", "document_id": key_of("new.pdf")})
+    home.trained(("1", "old.pdf", "1", 3), ("2", "new.pdf", "1", 2))
+    home.questions("new.pdf", "train", "train")
+    home.keep_pairs("1", "old.pdf", "1", ["q0", "q1", "q7"], prefix="old ")
+    home.keep_pairs("2", "new.pdf", "1", ["q0", "q1"])
+    found = home.ask("new.pdf")
+    said = [(row["question"], row["kind"], row["versions"]) for row in found["questions"]]
+    assert said == [
+        ("What says q0?", "claim", ["2", "1"]),
+        ("What says q1?", "claim", ["2", "1"]),
+        ("What says q7?", None, ["1"]),
+    ]
+    assert "p. 3, train (v2, v1): What says q0?" in document_text(found)
 
 
 def test_a_document_that_is_held_out_says_so(home):

@@ -134,7 +134,8 @@ def test_a_pair_that_a_twin_holds_is_inherited_from_the_one_and_trained_on_of_th
 
 
 def test_what_is_inherited_bears_the_names_that_its_pdfs_have_now() -> None:
-    frame = known(pl.concat([pairs(1, "one"), pairs(1, "two"), pairs(1, "copied")]))
+    names = ("one", "two", "copied", "gone")
+    frame = known(pl.concat([pairs(1, name) for name in names]))
     pdfs = pl.DataFrame(
         [
             ("two", "two.pdf", "sha256 of one"),
@@ -150,6 +151,7 @@ def test_what_is_inherited_bears_the_names_that_its_pdfs_have_now() -> None:
         ("two", "two.pdf", "sha256 of one"),
         ("one", "one.pdf", "sha256 of two"),
         ("copied", "copied.pdf", "sha256 of copied"),
+        ("gone", "gone.pdf", "sha256 of gone"),
     ]
     assert named.columns == frame.columns
 
