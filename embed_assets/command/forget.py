@@ -30,7 +30,7 @@ from embed_assets.questions.labelled.moves import read_moved
 from embed_assets.resources.answers import AnswerStore
 from embed_assets.resources.ledger import document_tables
 from embed_assets.resources.redaction import FORGOTTEN, Traces, files_below, redact_file
-from embed_assets.resources.tracking import Tracking, answer_at_once
+from embed_assets.resources.tracking import HOME_ID, Tracking, answer_at_once
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
 from embed_assets.tables import TABLES
@@ -154,7 +154,7 @@ def forget_documents(settings: Settings, paths: Sequence[str]) -> dict[str, Any]
             "reason": f"the newest version was {'' if due else 'not '}trained on what is forgotten",
         },
         "in_folder": _in_folder(settings, subject),
-        "not_looked_at": _out_of_reach(tracking),
+        "not_looked_at": _outside(tracking).out_of_reach,
     }
 
 
@@ -176,9 +176,9 @@ def forget_text(summary: Mapping[str, Any]) -> str:
         lines.append(f"Still in the PDF folder, and yours to delete: {path}")
     if summary["not_looked_at"]:
         lines.append(
-            "Not on this machine, and so not looked at: the artifacts of MLflow's runs "
-            f"{', '.join(summary['not_looked_at'])}. Delete the reports in them, and the pairs "
-            f"({LINEAGE}/{PAIRS})."
+            "On another machine or in another home, and so not looked at: the artifacts of "
+            f"MLflow's runs {', '.join(summary['not_looked_at'])}. Delete the reports in them, and "
+            f"the pairs ({LINEAGE}/{PAIRS})."
         )
     return "\n".join(lines)
 
@@ -394,26 +394,29 @@ def _forget(
     """Take everything out of the home; gives how many rows were removed, by table."""
     warehouse = Warehouse(path=str(settings.warehouse))
     removed = AnswerStore(path=str(settings.answers)).forget(subject.ids, traces.quotes)
-    in_mlflow = (folder / LINEAGE / PAIRS for folder in _local_artifacts(tracking))
-    copies = filter(Path.is_file, in_mlflow)
+    outside = _outside(tracking).folders
+    copies = [
+        file
+        for folder in (tracking.artifacts, *outside)
+        for file in folder.rglob(f"{LINEAGE}/{PAIRS}")
+    ]
     for file in (*settings.models.glob(f"v*/{PAIRS}"), *copies):
         redact_pairs(file, subject.places, subject.contents, FORGOTTEN)
         redact_training(file.parent, subject.places, subject.contents, FORGOTTEN)
     redact_descriptions(tracking, traces.redact)
     clear_trainings(settings.models)
-    _redact_files(settings, tracking, traces)
+    _redact_files(settings, tracking, outside, traces)
     rows = {"answers": removed, **_forget_rows(warehouse, subject, traces, paths)}
     typer.echo("Writing the warehouse anew, without what was removed.", err=True)
     warehouse.compact()
     return {table: count for table, count in rows.items() if count}
 
 
-def _redact_files(settings: Settings, tracking: Tracking, traces: Traces) -> None:
+def _redact_files(
+    settings: Settings, tracking: Tracking, outside: Iterable[Path], traces: Traces
+) -> None:
     """Look through all files of the home, and of MLflow where it lies elsewhere on this machine."""
-    files = files_below(settings.home)
-    for root in _local_artifacts(tracking):
-        if root.is_dir() and settings.home not in root.parents:
-            files += files_below(root)
+    files = [file for folder in (settings.home, *outside) for file in files_below(folder)]
     if tracking.database is not None and tracking.database.is_file():
         files.append(tracking.database)
     own = f"{settings.warehouse.name}."
@@ -543,10 +546,41 @@ def _local(address: str) -> Path | None:
     return Path(unquote(parts.path)) if parts.scheme in ("", "file") else None
 
 
-def _local_artifacts(tracking: Tracking) -> list[Path]:
-    return [folder for address in _artifacts(tracking).values() if (folder := _local(address))]
+@dataclass(frozen=True)
+class Outside:
+    """What MLflow keeps outside the home of this home's runs.
+
+    folders: on this machine. out_of_reach: runs whose artifacts are on another machine, or in
+    another home, which has a lock of its own.
+    """
+
+    folders: Sequence[Path]
+    out_of_reach: Sequence[str]
 
 
-def _out_of_reach(tracking: Tracking) -> list[str]:
-    """MLflow runs whose artifacts lie on another machine."""
-    return [key for key, address in _artifacts(tracking).items() if _local(address) is None]
+def _outside(tracking: Tracking) -> Outside:
+    """Where artifacts lie outside the home.
+
+    MLflow keeps absolute addresses. Those of a home that was moved or copied name the place where
+    it was: the files are in the home all the same, and that place may be another home by now.
+    """
+    home = Path(tracking.home).resolve()
+    folders: list[Path] = []
+    out_of_reach: list[str] = []
+    for run_id, address in _artifacts(tracking).items():
+        folder = _local(address)
+        if folder is None:
+            out_of_reach.append(run_id)
+        elif not folder.is_dir() or (place := folder.resolve()).is_relative_to(home):
+            continue
+        elif not any((above / HOME_ID).is_file() for above in place.parents):
+            folders.append(folder)
+        elif not _in_this_home(tracking, place):
+            out_of_reach.append(run_id)
+    return Outside(folders, out_of_reach)
+
+
+def _in_this_home(tracking: Tracking, folder: Path) -> bool:
+    """Whether this home has the artifacts that another home has at a place: one is a copy."""
+    _, found, rest = folder.as_posix().rpartition(f"/{tracking.artifacts.name}/")
+    return bool(found) and (tracking.artifacts / rest).is_dir()

@@ -7,7 +7,7 @@ from embed_assets.pairs.arrivals import missing_downstream
 from embed_assets.pairs.leakage import find_leaks
 from embed_assets.questions.labelled.report import report_matches, unmatched, why_unmatched
 from embed_assets.questions.statuses import DROPPED
-from embed_assets.resources.checking import LISTED, Finding, check_result, markdown_list
+from embed_assets.resources.checking import LISTED, Finding, check_result
 from embed_assets.resources.previews import shown_as_table
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
@@ -26,18 +26,17 @@ def no_leakage(warehouse: Warehouse) -> dg.AssetCheckResult:
 
 def _leaks(warehouse: Warehouse) -> Finding:
     leaks = find_leaks(warehouse)
-    questions = [f"{tested} / {trained}" for tested, trained in leaks.questions.iter_rows()]
-    chunks = [f"{chunk} of {document}" for document, chunk in leaks.chunks.iter_rows()]
+    questions, chunks = leaks.questions, leaks.chunks
     return Finding(
         not leaks.count,
-        f"Questions that test and train: {len(questions)}. "
-        f"Chunks of held-out documents that train: {len(chunks)}.",
+        f"Questions that test and train: {questions.height}. "
+        f"Chunks of held-out documents that train: {chunks.height}.",
         {
-            "questions": len(questions),
-            "held_out_chunks": len(chunks),
+            "questions": questions.height,
+            "held_out_chunks": chunks.height,
             **{f"{split}_on_trained_chunks": n for split, n in leaks.on_trained_chunks.items()},
-            **({"tested_and_trained": markdown_list(questions)} if questions else {}),
-            **({"trained_though_held_out": markdown_list(chunks)} if chunks else {}),
+            **_first("tested_and_trained", questions),
+            **_first("trained_though_held_out", chunks),
         },
     )
 
@@ -55,14 +54,18 @@ def documents_arrive(
 
 def _missing(warehouse: Warehouse, settings: Settings) -> Finding:
     missing = missing_downstream(warehouse, settings)
-    lines = [f"{path}: {what}" for path, what in missing.iter_rows()]
     return Finding(
-        not lines,
-        f"Missing: {counted(len(lines), 'document')} with text."
-        if lines
+        missing.is_empty(),
+        f"Missing: {counted(missing.height, 'document')} with text."
+        if missing.height
         else "All documents are there.",
-        {"missing": len(lines), **({"documents": markdown_list(lines)} if lines else {})},
+        {"missing": missing.height, **_first("documents", missing)},
     )
+
+
+def _first(name: str, rows: pl.DataFrame) -> dict[str, dg.TableMetadataValue]:
+    """The first rows as a table of this name; nothing without rows."""
+    return {name: shown_as_table(rows.head(LISTED))} if rows.height else {}
 
 
 @dg.asset_check(

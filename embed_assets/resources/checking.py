@@ -43,9 +43,3 @@ def check_result(
     return dg.AssetCheckResult(
         passed=found.passed, severity=severity, description=found.said, metadata=dict(found.shown)
     )
-
-
-def markdown_list(lines: list[str]) -> dg.MarkdownMetadataValue:
-    """The first lines as a list in markdown, and how many more there are."""
-    more = [f"… and {len(lines) - LISTED} more"] if len(lines) > LISTED else []
-    return dg.MetadataValue.md("\n".join(f"- {line}" for line in [*lines[:LISTED], *more]))

@@ -22,13 +22,17 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from logging import Logger, getLogger
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from embed_assets.graph import GRAPH
+from embed_assets.resources.tracking import without_password
 from embed_assets.resources.warehouse import digest
 from embed_assets.settings import Settings
 from embed_assets.tables import COLUMN_SOURCES, TABLES
+from embed_assets.wording import counted
 
 if TYPE_CHECKING:
+    from openlineage.client import OpenLineageClient
     from openlineage.client.event_v2 import InputDataset, OutputDataset, RunEvent
 
 PRODUCER = "urn:embed-assets"
@@ -126,10 +130,22 @@ def _sentence(error: Exception) -> str:
             "OpenLineage is told nothing: its client is not installed. `pip install "
             "'embed_assets[openlineage]'` brings it; OPENLINEAGE_DISABLED=true ends this warning."
         )
-    # Its message may hold an address with a password, from whichever of its settings.
+    return f"OpenLineage was not told everything; the work goes on. The error: {_kind(error)}."
+
+
+def _kind(error: Exception) -> str:
+    """The kind of an error: its message may hold an address with a password, of any setting."""
     status = getattr(getattr(error, "response", None), "status_code", None)
-    said = f"{type(error).__name__}{f', HTTP status {status}' if status else ''}"
-    return f"OpenLineage was not told everything; the work goes on. The error: {said}."
+    return f"{type(error).__name__}{f', HTTP status {status}' if status else ''}"
+
+
+def _shown(client: "OpenLineageClient | None") -> str:
+    """Where a client sends to, without a password; the kind of receiver where it has no address."""
+    transport = client and client.transport
+    address = getattr(transport, "url", None)
+    if isinstance(address, str):
+        return without_password(urlsplit(address)._replace(query="", fragment="").geturl())
+    return f"the receiver ({transport.kind})" if transport else "the receiver"
 
 
 class Sender:
@@ -142,11 +158,14 @@ class Sender:
         self._events: queue.Queue[RunEvent] = queue.Queue(MOST_WAITING)
         self.trouble: Exception | None = None
         self._is_said = False
+        self._taken = self._sent = 0
+        self._client: OpenLineageClient | None = None
         threading.Thread(target=self._work, name="openlineage", daemon=True).start()
         atexit.register(self.finish)
 
     def send(self, event: "RunEvent") -> None:
         """Take an event, to be sent when those before it are."""
+        self._taken += 1
         try:
             self._events.put_nowait(event)
         except queue.Full as error:
@@ -160,25 +179,34 @@ class Sender:
         return _sentence(self.trouble)
 
     def finish(self, seconds: float = LAST_WAIT) -> None:
-        """Wait for what was not sent yet, but not long, and not for a receiver in trouble."""
+        """Wait for what was not sent yet, but not long, and not for a receiver in trouble.
+
+        The client may be trying still: what it has not sent by then is lost, and counted.
+        """
         waiting = self._events.all_tasks_done
         with waiting:
             waiting.wait_for(
                 lambda: not self._events.unfinished_tasks, 0 if self.trouble else seconds
             )
-        if said := self.say_trouble():
-            getLogger(__name__).warning(said)
+            unsent = self._taken - self._sent
+        if unsent and not self._is_said:
+            self._is_said = True
+            why = f"The error: {_kind(self.trouble)}" if self.trouble else "It has not answered yet"
+            getLogger(__name__).warning(
+                f"OpenLineage was not told everything: {counted(unsent, 'event')} could not be "
+                f"sent to {_shown(self._client)}. {why}."
+            )
 
     def _work(self) -> None:
-        client: Any = None
         while True:
             event = self._events.get()
             try:
                 # Whoever made the event has imported it: two threads at once would lock.
                 from openlineage.client import OpenLineageClient
 
-                client = client or OpenLineageClient()
-                client.emit(event)
+                self._client = self._client or OpenLineageClient()
+                self._client.emit(event)
+                self._sent += 1
             except Exception as error:  # of any transport; said by whoever tells next
                 self.trouble = self.trouble or error
             finally:

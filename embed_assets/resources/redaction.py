@@ -44,6 +44,8 @@ WHITE_SPACE, TAG = re.compile(r"\s"), re.compile(r"<[^<>]*>")
 QUOTE = re.compile(r"""["“”„«»‘`]|(?<!\w)['’]|['’](?!\w)""")
 """A quotation mark, and no apostrophe."""
 AROUND_WORD = re.compile(r"^[\W_]+|[\W_]+$")
+NOTHING = r"(?!)"
+"""Matches nowhere."""
 LEAST_PREFIX = 6
 """Characters of a name that are looked for where a line was cut off in it."""
 CUT = "…"
@@ -86,7 +88,8 @@ class Traces:
         }
         self._kept = {other for other in other_names if any(name in other for name in names)}
         longest_first = sorted({*self._places, *self._kept}, key=lambda form: (-len(form), form))
-        self._pattern = re.compile("|".join(map(re.escape, longest_first)), re.IGNORECASE)
+        self._pattern = _any_of(longest_first)
+        self._over_lines = _any_of(form for form in longest_first if "\n" in form)
         self._runs: set[str] = set()
         self._short: set[str] = set()
         for text in texts:
@@ -111,7 +114,7 @@ class Traces:
             return text if redacted == value else json.dumps(redacted)
         if _is_address(text):
             return self.without_names(text)
-        lines = text.split("\n")
+        lines = self._over_lines.sub(self._other_name, text).split("\n")
         quoted = self._quoting(lines)
         return "\n".join(
             _placeholder(line) if number in quoted else self._redact_line(line, len(lines))
@@ -131,8 +134,6 @@ class Traces:
 
     def without_names(self, text: str) -> str:
         """The text with something else in place of each name, and of its beginning before a `…`."""
-        if not self._places:
-            return text
         text = self._pattern.sub(self._other_name, text)
         *cut, end = text.split(CUT)
         return CUT.join([*map(self._without_beginning, cut), end])
@@ -194,6 +195,11 @@ class Traces:
                 run = " ".join(words[start : start + RUN])
                 if run in self._runs:
                     yield start, run
+
+
+def _any_of(forms: Iterable[str]) -> re.Pattern[str]:
+    """Finds the first of these that stands at a place; of none, nothing."""
+    return re.compile("|".join(map(re.escape, forms)) or NOTHING, re.IGNORECASE)
 
 
 def _starts(words: list[str]) -> range:
@@ -258,10 +264,11 @@ def _emptied(entry: dict[str, Any]) -> dict[str, Any]:
 
 
 def _forms(name: str) -> set[str]:
-    """A name as text, in an address, in JSON and in HTML."""
-    in_json = json.dumps(name)[1:-1]
+    """A name as text, in one line, in an address, in JSON and in HTML."""
+    in_one_line, in_json = " ".join(name.split()), json.dumps(name)[1:-1]
     quoted = name.encode("utf-8", "surrogateescape")
-    return {name, quote(quoted), quote(quoted, safe=""), in_json, html.escape(name)}
+    in_address = {quote(quoted), quote(quoted, safe="")}
+    return {name, in_one_line, *in_address, in_json, html.escape(name)}
 
 
 def _placeholder(line: str) -> str:

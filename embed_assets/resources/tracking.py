@@ -6,12 +6,13 @@ interrupted.
 """
 
 import os
+import sqlite3
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import dagster as dg
 from filelock import FileLock
@@ -64,6 +65,15 @@ EXPERIMENT_TAGS = {
 """
 IN_TRAINING_MODE = "workflowType=machine_learning"
 """Part of an address: MLflow opens on other pages without it."""
+ADDRESSES = {
+    "experiments": "artifact_location",
+    "runs": "artifact_uri",
+    "logged_models": "artifact_location",
+    "model_versions": "storage_location",
+}
+"""Where MLflow's database holds addresses of artifacts: columns by table."""
+PATIENCE = 60.0
+"""Seconds to wait for other programs that write to MLflow's database."""
 HOME_ID = "home-id"
 """File of a home: its id, made once. A copy of the home is the same project."""
 DEFAULT_UI = "http://127.0.0.1:5000"
@@ -97,8 +107,9 @@ class Tracking(dg.ConfigurableResource):
         return Path(path) if is_sqlite else None
 
     @property
-    def _artifacts(self) -> str:
-        return Path(self.home, "mlartifacts").as_uri()
+    def artifacts(self) -> Path:
+        """Where artifacts are kept, unless an MLflow server keeps them."""
+        return Path(self.home, "mlartifacts")
 
     @property
     def _is_in_home(self) -> bool:
@@ -113,9 +124,11 @@ class Tracking(dg.ConfigurableResource):
         """Make MLflow's database, if it is the home's and isn't there yet: whole, and once.
 
         MLflow takes seconds for it. One that a kill or another process came into meanwhile would be
-        broken for ever.
+        broken for ever. One that came here with a moved or copied home is told where it is now.
         """
         if not self.is_empty:
+            if self._is_in_home:
+                self._correct_addresses()
             return
         from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
@@ -126,8 +139,37 @@ class Tracking(dg.ConfigurableResource):
             unfinished = self._database.with_name("mlflow.db.unfinished")
             for left in unfinished.parent.glob(f"{unfinished.name}*"):  # by a kill
                 left.unlink()
-            SqlAlchemyStore(f"sqlite:///{unfinished}", self._artifacts).engine.dispose()
+            SqlAlchemyStore(f"sqlite:///{unfinished}", self.artifacts.as_uri()).engine.dispose()
             unfinished.replace(self._database)
+
+    def _correct_addresses(self) -> None:
+        """Have MLflow keep artifacts in the home where it is now, and find them there.
+
+        MLflow keeps absolute addresses: a copy's runs would write into the home that it was copied
+        from. What was left there is found there.
+        """
+        here = self.artifacts.as_uri()
+        with closing(sqlite3.connect(self._database, timeout=PATIENCE)) as connection, connection:
+            [before] = connection.execute(
+                "SELECT artifact_location FROM experiments WHERE artifact_location LIKE ? "
+                "ORDER BY experiment_id LIMIT 1",
+                [f"file:%/{self.artifacts.name}"],
+            ).fetchone() or [here]
+            if before == here or _is_same_folder(before, here):
+                return
+            for table, column in ADDRESSES.items():
+                known = connection.execute(
+                    f"SELECT DISTINCT {column} FROM {table} WHERE {column} LIKE 'file:%'"
+                )
+                for (address,) in known.fetchall():
+                    rest = address.removeprefix(before)
+                    is_below = rest != address and rest[:1] in ("", "/")
+                    now = f"{here}{rest}"
+                    is_left = _folder(address).exists() and not _folder(now).exists()
+                    if is_below and (table == "experiments" or not is_left):
+                        connection.execute(
+                            f"UPDATE {table} SET {column} = ? WHERE {column} = ?", [now, address]
+                        )
 
     @contextmanager
     def run(self, context: dg.AssetExecutionContext, name: str) -> Iterator[str]:
@@ -211,7 +253,7 @@ class Tracking(dg.ConfigurableResource):
         name = self.name
         experiment = client.get_experiment_by_name(name)
         if experiment is None:
-            location = self._artifacts if self.uri.startswith("sqlite:") else None
+            location = self.artifacts.as_uri() if self.uri.startswith("sqlite:") else None
             tags = {**EXPERIMENT_TAGS, HOME: mark}
             try:
                 mlflow.create_experiment(name, artifact_location=location, tags=tags)
@@ -368,6 +410,18 @@ class Tracking(dg.ConfigurableResource):
             "mlflow_run": dg.MetadataValue.md(f"[{run_id[:8]}]({self.run_url(run_id)})"),
             "mlflow_run_id": dg.MetadataValue.text(run_id),
         }
+
+
+def _folder(address: str) -> Path:
+    """The folder at a `file:` address."""
+    return Path(unquote(urlsplit(address).path))
+
+
+def _is_same_folder(one: str, other: str) -> bool:
+    """Whether two `file:` addresses lead to one folder, which is there."""
+    with suppress(OSError):
+        return _folder(one).samefile(_folder(other))
+    return False
 
 
 def _end_in_vain(status: str) -> None:

@@ -78,7 +78,7 @@ def fit_adapter(config: TrainingConfig, progress: Progress) -> dict[str, Any]:
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            losses.append(float(loss))
+            losses.append(float(loss.detach()))
         ndcg = score(adapter.weight.detach().numpy())
         measured = {"loss": float(np.mean(losses)), "validation_ndcg_at_10": ndcg}
         progress.measure({epoch: measured})

@@ -15,14 +15,13 @@ from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
 from embed_assets.training.lineage import version_lineage
 from embed_assets.training.record import PAIRS
+from embed_assets.training.tables import documents_list
 from embed_assets.training.tracked import LINEAGE, log_version, said_splits, version_tags
 from embed_assets.wording import counted, watt_hours
 
 LONGEST = 5000
 """Characters of a description that every MLflow server keeps."""
 NOT_JUDGED = "Not judged yet: that is what `comparison` does."
-LISTED = 50
-"""Documents of a description, at most."""
 
 
 def describe_version(
@@ -110,22 +109,9 @@ def _took(record: Mapping[str, Any]) -> str:
 
 
 def _documents(record: Mapping[str, Any], room: int) -> list[str]:
-    """The documents of a version as a list, as many as there is room for."""
-    rows = record["documents"]
-    lines = [
-        f"- {row['path']} (sha256 {row['sha256'][:8]}, {counted(row['questions'], 'pair')})"
-        for row in rows
-    ]
-    rest = f"- … {len(rows)} in all"
-    shown: list[str] = []
-    for line in lines[:LISTED]:
-        room -= len(line) + 1
-        if room < 100 + len(rest):
-            break
-        shown.append(line)
-    if len(shown) < len(lines):
-        shown.append(rest)
-    return ["\n".join(["**Documents**", "", *shown])] if rows else []
+    """The documents of a version, as many as there is room for."""
+    title, documents = "**Documents**", record["documents"]
+    return [title, documents_list(documents, room - len(title) - 2)] if documents else []
 
 
 def _about(tracking: Tracking) -> str:

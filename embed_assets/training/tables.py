@@ -3,10 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from embed_assets.resources.pages import asset_path
+from embed_assets.resources.pages import asset_page, asset_path
+from embed_assets.wording import counted
 
 LISTED = 500
 """Rows of a table: what is longer makes a page of Dagster slow."""
+ENDS_CODE = frozenset("|`\n\r")
+"""What ends code in markdown, or a cell or a line of a table."""
 SHOWN_AT_ONCE = 1000
 """Characters of markdown from which on Dagster shows it on a click alone."""
 
@@ -20,7 +23,7 @@ def documents_table(documents: Sequence[Mapping[str, Any]], most: int = LISTED) 
     in_order = sorted(documents, key=lambda row: (-row["questions"], row["path"]))
     lines = ["| document | questions | sha256 |", "| --- | ---: | --- |"]
     lines += [
-        f"| [`{_name(row)}`]({asset_path('raw_pdfs', row['document_id'])}) "
+        f"| [{_name(row)}]({asset_path('raw_pdfs', row['document_id'])}) "
         f"| {row['questions']} | {row['sha256'][:12]} |"
         for row in in_order[:most]
     ]
@@ -37,7 +40,29 @@ def first_documents(documents: Sequence[Mapping[str, Any]]) -> str:
     return documents_table(documents, most)
 
 
+def documents_list(documents: Sequence[Mapping[str, Any]], room: int) -> str:
+    """The documents that made a version as a markdown list, as many as fit into `room` characters.
+
+    For pages that Dagster doesn't serve, each with a link to the document's page there.
+    """
+    rest = f"- … {len(documents)} in all"
+    lines: list[str] = []
+    for row in documents:
+        line = (
+            f"- [{_name(row)}]({asset_page('raw_pdfs', row['document_id'])}) "
+            f"(sha256 {row['sha256'][:8]}, {counted(row['questions'], 'pair')})"
+        )
+        room -= len(line) + 1
+        if room < len(rest):
+            return "\n".join([*lines, rest])
+        lines.append(line)
+    return "\n".join(lines)
+
+
 def _name(document: Mapping[str, Any]) -> str:
-    """Path of a document as it is, or its id where the path would break the table."""
+    """Path of a document as code, in which markdown and HTML mean nothing.
+
+    Its id where the path would end the code or the line.
+    """
     path = document["path"]
-    return document["document_id"] if set(path) & {"|", "`", "\n"} else path
+    return f"`{document['document_id'] if set(path) & ENDS_CODE else path}`"

@@ -98,6 +98,81 @@ def test_runs_whose_artifacts_are_elsewhere_are_named_though_nothing_was_trained
     assert "Delete the reports in them, and the pairs (lineage/pairs.parquet)." in forget_text(said)
 
 
+def compared(project: Project) -> Tracking:
+    """Where an MLflow run of the home keeps a report that names a document, and its pairs.
+
+    The texts of the pairs are of earlier contents: nobody knows them any more.
+    """
+    tracking = Tracking(home=str(project.settings.home), project=project.settings.project)
+    experiment = tracking.client().get_experiment_by_name(tracking.connect())
+    assert experiment is not None
+    run_id = tracking.client().create_run(experiment.experiment_id).info.run_id
+    tracking.client().log_text(run_id, "<p>vantrupe.pdf</p>", "comparison-v1.html")
+    [key] = [key for key, path in project.warehouse.paths().items() if path == "vantrupe.pdf"]
+    pair = {"document_id": key, "path": "vantrupe.pdf", "sha256": "00"}
+    file = project.settings.home / "pairs.parquet"
+    pl.DataFrame([{**pair, "anchor": "zorblatt?", "positive": "zorblatt!"}]).write_parquet(file)
+    tracking.client().log_artifact(run_id, str(file), "lineage")
+    file.unlink()
+    return tracking
+
+
+def contents_of(home: Path) -> dict[str, bytes]:
+    return {
+        file.relative_to(home).as_posix(): file.read_bytes()
+        for file in sorted(home.rglob("*"))
+        if file.is_file()
+    }
+
+
+def test_a_home_that_was_moved_is_looked_through_where_it_is(told):
+    artifacts = compared(told).artifacts.relative_to(told.settings.home)
+    moved = told.settings.home.rename(told.pdfs.with_name("moved"))
+    before = contents_of(moved / artifacts)
+    told.settings = told.settings.model_copy(update={"home": moved})
+    assert forget(told, "vantrupe.pdf")["not_looked_at"] == []
+    assert marks(told) == set()
+    assert len(contents_of(moved / artifacts)) == len(before) - 1, "the report went, the pairs stay"
+
+
+def test_a_copy_of_a_home_is_looked_through_and_the_home_is_not_touched(told):
+    compared(told)
+    home = told.settings.home
+    copy = Path(shutil.copytree(home, told.pdfs.with_name("copy")))
+    before = contents_of(home)
+    told.settings = told.settings.model_copy(update={"home": copy})
+    assert forget(told, "vantrupe.pdf")["not_looked_at"] == []
+    assert marks(told) == set()
+    assert contents_of(home) == before
+
+
+def test_runs_whose_artifacts_are_in_another_home_are_named_and_not_touched(told):
+    other = told.pdfs.with_name("other")
+    Tracking(home=str(other)).connect()
+    tracking = Tracking(home=str(told.settings.home), project=told.settings.project)
+    artifacts = (other / "mlartifacts").as_uri()
+    experiment = tracking.client().create_experiment(tracking.name, artifact_location=artifacts)
+    run_id = tracking.client().create_run(experiment).info.run_id
+    tracking.client().log_text(run_id, "<p>vantrupe.pdf</p>", "comparison-v1.html")
+    before = contents_of(other)
+    said = forget(told, "vantrupe.pdf")
+    assert said["not_looked_at"] == [run_id]
+    assert "in another home, and so not looked at" in forget_text(said)
+    assert contents_of(other) == before
+
+
+def test_artifacts_that_lie_beside_all_homes_are_looked_through(told):
+    beside = told.pdfs.with_name("artifacts")
+    tracking = Tracking(home=str(told.settings.home), project=told.settings.project)
+    client = tracking.client()
+    experiment = client.create_experiment(tracking.name, artifact_location=beside.as_uri())
+    run_id = client.create_run(experiment).info.run_id
+    client.log_text(run_id, "vantrupe.pdf", "notes.txt")
+    assert forget(told, "vantrupe.pdf")["not_looked_at"] == []
+    assert find_marks(beside, MARKS) == set()
+    assert (beside / run_id / "artifacts" / "notes.txt").is_file()
+
+
 def test_an_unknown_path_is_named_and_nothing_is_done(told):
     with pytest.raises(ProjectError, match=r"^nope\.pdf: neither on record nor in .*Nothing was"):
         forget(told, "vantrupe.pdf", "nope.pdf")

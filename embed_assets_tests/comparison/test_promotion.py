@@ -445,7 +445,8 @@ def test_mlflow_says_of_a_version_how_it_was_judged_and_of_what_it_was_made(proj
     for text in (version.description, run.data.tags["mlflow.note.content"]):
         assert report in text
     assert "- 12 questions that people wrote: 0.289 → 1.000, 95 % interval" in version.description
-    assert "- valves/a b.pdf (sha256 abababab, 7 pairs)" in version.description
+    assert "- [`valves/a b.pdf`](http://" in version.description
+    assert "&partition=d) (sha256 abababab, 7 pairs)" in version.description
     assert "`embed-assets lineage 2`" in version.description
     assert version.tags["documents"] == "1"
     assert "valves" not in client.get_run(project.trained_in("2")).data.tags["mlflow.note.content"]

@@ -17,6 +17,7 @@ import polars as pl
 import pytest
 
 from embed_assets.partitions import DOCUMENTS, asset
+from embed_assets.resources import openlineage
 from embed_assets.resources.io_manager import DocumentsIOManager, Slices
 from embed_assets.resources.materializing import materializing
 from embed_assets.resources.openlineage import LISTED, Made, Making, Sender, current_sender
@@ -371,6 +372,44 @@ def test_a_receiver_that_is_gone_is_warned_of_once_without_its_password(
     assert len(said) == 1
     assert "ConnectionError" in said[0]
     assert "passw0rd" not in said[0]
+
+
+def test_events_that_a_receiver_has_not_taken_at_the_end_are_counted_once(
+    house, told, monkeypatch, caplog
+):
+    """The client tries for longer than the process waits: it has no error to tell yet."""
+    monkeypatch.setenv("OPENLINEAGE_URL", told.url.replace("//", "//me:passw0rd@") + "/?key=s3cret")
+    told.may_answer.clear()
+    assert house.run(pdfs("a"), markdown(), keys=["a"])
+    told.take(1)
+    for _ in range(2):
+        current_sender().finish(0)
+    [said] = warned(caplog)
+    assert f"4 events could not be sent to {told.url}/. It has not answered yet." in said
+    assert "passw0rd" not in said
+    assert "s3cret" not in said
+
+
+def test_events_that_failed_unnoticed_are_counted_at_the_end_with_the_error(
+    house, free_port, monkeypatch, caplog
+):
+    monkeypatch.setenv("OPENLINEAGE__TRANSPORT__TYPE", "http")
+    monkeypatch.setenv("OPENLINEAGE__TRANSPORT__URL", url := f"http://127.0.0.1:{free_port()}")
+    monkeypatch.setenv("OPENLINEAGE__TRANSPORT__RETRY", '{"total": 0}')
+    making = Making("chunks", str(uuid.uuid4()), "documents", getLogger("nobody"))
+    current_sender().send(openlineage._event(making, "START", None, ""))
+    wait_for_trouble(current_sender())
+    current_sender().finish(0)
+    assert warned(caplog) == [
+        f"OpenLineage was not told everything: 1 event could not be sent to {url}. "
+        "The error: ConnectionError."
+    ]
+
+
+def warned(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What was warned of when the process ended; the client logs its own troubles."""
+    ours = openlineage.__name__
+    return [record.message for record in caplog.records if record.name == ours]
 
 
 def wait_for_trouble(sender: Sender) -> None:

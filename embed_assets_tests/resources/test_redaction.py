@@ -45,6 +45,13 @@ def test_a_name_gives_way_to_another_and_the_rest_of_the_line_stays(traces, befo
     assert traces.redact(before) == after
 
 
+@pytest.mark.parametrize("form", ["{}", "a log\nof {}\nand more", '["{}", 1]', "# {}\n"])
+def test_a_name_that_goes_over_two_lines_gives_way_whole(form):
+    traces = Traces({"new\nline name.pdf": "gone-1", "new-line-name-0a1b2c3d": "gone-1"}, [TEXT])
+    name = "new\nline name.pdf" if form[0] != "[" else "new\\nline name.pdf"
+    assert traces.redact(form.format(name)) == form.format("gone-1")
+
+
 @pytest.mark.parametrize(
     "line",
     [

@@ -107,6 +107,45 @@ def older_server(server: str) -> MlflowClient:
     return client
 
 
+def note(home: Path, name: str) -> str:
+    """A run of a home that keeps a text; its id."""
+    tracking = Tracking(home=str(home))
+    project = tracking.connect()
+    experiment = tracking.client().get_experiment_by_name(project)
+    assert experiment is not None
+    run_id = tracking.client().create_run(experiment.experiment_id).info.run_id
+    tracking.client().log_text(run_id, name, name)
+    return run_id
+
+
+@pytest.mark.parametrize("take", [shutil.move, shutil.copytree])
+def test_a_home_that_was_moved_or_copied_keeps_and_finds_artifacts_where_it_is(
+    tmp_path: Path, take: Callable[[Path, Path], object]
+):
+    home, now = tmp_path / "home", tmp_path / "now, elsewhere"
+    before = note(home, "before.txt")
+    take(home, now)
+    there = sorted(home.rglob("*"))
+    after = note(now, "after.txt")
+    assert sorted(home.rglob("*")) == there
+    assert {file.name for file in now.rglob("*.txt")} == {"before.txt", "after.txt"}
+    shutil.rmtree(home, ignore_errors=True)
+    client = Tracking(home=str(now)).client()
+    for run_id, name in ((before, "before.txt"), (after, "after.txt")):
+        assert [file.path for file in client.list_artifacts(run_id)] == [name]
+
+
+def test_what_a_moved_home_left_behind_is_found_where_it_is(tmp_path: Path):
+    home, now = tmp_path / "home", tmp_path / "now"
+    run_id = note(home, "before.txt")
+    home.rename(now)
+    (home / "mlartifacts").parent.mkdir()
+    (now / "mlartifacts").rename(home / "mlartifacts")
+    note(now, "after.txt")
+    client = Tracking(home=str(now)).client()
+    assert [file.path for file in client.list_artifacts(run_id)] == ["before.txt"]
+
+
 def test_an_older_home_s_models_stay_its_own_and_are_marked(tmp_path: Path, server: str):
     client = older_server(server)
     older = home(tmp_path, "older")

@@ -311,7 +311,8 @@ def test_mlflow_names_the_version_and_has_its_very_pairs(trained: Trained, tmp_p
     assert version.description is not None
     assert version.description.startswith("Not judged yet")
     for told in (
-        "- one.pdf (sha256 sha256 o, 7 pairs)",
+        "- [`one.pdf`](http://127.0.0.1:3000/assets/raw_pdfs?view=partitions&partition=one)"
+        " (sha256 sha256 o, 7 pairs)",
         f"/runs/{trained.model['dagster_run_id']}",
     ):
         assert told in version.description

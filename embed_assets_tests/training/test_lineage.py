@@ -27,7 +27,12 @@ from embed_assets.training.bundle.writing import write_bundle
 from embed_assets.training.hub_card import CARD
 from embed_assets.training.kept import KEPT
 from embed_assets.training.lineage import version_lineage
-from embed_assets.training.tables import SHOWN_AT_ONCE, documents_table, first_documents
+from embed_assets.training.tables import (
+    SHOWN_AT_ONCE,
+    documents_list,
+    documents_table,
+    first_documents,
+)
 from embed_assets_tests.rows import NOW, filled, model
 from embed_assets_tests.tiny_model import make_tiny_model
 from embed_assets_tests.training.trainings import fill
@@ -189,6 +194,27 @@ def test_a_path_that_would_break_the_table_is_told_by_its_id() -> None:
     table = documents_table(documents(1, path="a|b.pdf"))
     assert "a|b" not in table
     assert "[`manuals-service-manual-0-0123abcd`]" in table
+
+
+@pytest.mark.parametrize(
+    "path", ["[x](javascript:alert(1)) **b** c.pdf", "<img src=x onerror=alert(1)>.pdf"]
+)
+def test_signs_in_a_path_stand_as_they_are_in_lists_and_tables(path: str) -> None:
+    for text in (documents_list(documents(1, path), 5000), documents_table(documents(1, path))):
+        assert f"[`{path}`](" in text
+
+
+@pytest.mark.parametrize("path", ["a|b.pdf", "a`b`.pdf", "new\nline.pdf"])
+def test_a_path_that_would_break_a_list_is_told_by_its_id(path: str) -> None:
+    [line] = documents_list(documents(1, path), 5000).splitlines()
+    assert line.startswith("- [`manuals-service-manual-0-0123abcd`](http://")
+
+
+def test_a_list_of_documents_fits_into_its_room_and_says_how_many_there_are() -> None:
+    said = documents_list(documents(100), 2000)
+    assert 1500 < len(said) <= 2000
+    assert said.endswith("\n- … 100 in all")
+    assert "in all" not in documents_list(documents(2), 2000)
 
 
 def test_only_so_many_documents_are_told_those_with_most_pairs_first(monkeypatch) -> None:

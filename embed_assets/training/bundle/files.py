@@ -23,6 +23,17 @@ def digests(folder: Path) -> dict[str, str]:
     return found
 
 
+def oddities(folder: Path) -> dict[str, str]:
+    """What in a bundle is neither a plain file nor a folder, by path, and what it is."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_symlink():
+            found[path.relative_to(folder).as_posix()] = "a link, where a file belongs"
+        elif not path.is_file() and not path.is_dir():
+            found[path.relative_to(folder).as_posix()] = "neither a file nor a folder"
+    return found
+
+
 def digest(path: Path) -> str:
     """sha256 of a file, in hex."""
     with path.open("rb") as file:

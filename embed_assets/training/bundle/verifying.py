@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from embed_assets.errors import SettingsError, one_line
 from embed_assets.training.bundle.bill import hashes_in_bill, wrong_in_bill
-from embed_assets.training.bundle.files import BILL, PROVENANCE, digests, of_model
+from embed_assets.training.bundle.files import BILL, PROVENANCE, digests, oddities, of_model
 from embed_assets.training.bundle.provenance import read_statement
 from embed_assets.training.bundle.signing import (
     PAYLOAD_TYPE,
@@ -33,11 +33,7 @@ def verify_bundle(folder: Path, key: Path | None) -> dict[str, Any]:
         raise SettingsError(f"{folder} is no folder.", "--verify")
     public = read_public_key(key) if key else None
     files = digests(folder)
-    problems = [
-        f"{path.relative_to(folder).as_posix()}: a link, where a file belongs"
-        for path in sorted(folder.rglob("*"))
-        if path.is_symlink()
-    ]
+    problems = [f"{name}: {what}" for name, what in oddities(folder).items()]
     envelope, promised = None, None
     try:
         payload, envelope = _opened(folder / PROVENANCE)
@@ -56,7 +52,7 @@ def verify_bundle(folder: Path, key: Path | None) -> dict[str, Any]:
         "files": len(files),
         "signed": envelope is not None,
         "keyid": public.keyid if public else None,
-        "claimed_keyids": sorted(envelope.signatures) if envelope else [],
+        "claimed_keyids": sorted(filter(None, envelope.signatures)) if envelope else [],
         "signature_checked": public is not None,
         "problems": problems,
     }
@@ -71,15 +67,20 @@ def verification_text(summary: Mapping[str, Any]) -> str:
     if not summary["signed"]:
         return f"{whole}. It is unsigned: this shows damage, not forgery."
     if not summary["signature_checked"]:
+        keys = ", ".join(summary["claimed_keyids"])
+        by = f"by key {keys}" if keys else "by a key that it does not name"
         return (
-            f"{whole}. It claims to be signed by key {', '.join(summary['claimed_keyids'])}, which "
-            "was not checked: --key PUBLIC.pem does it."
+            f"{whole}. It claims to be signed {by}, which was not checked: --key PUBLIC.pem "
+            "does it."
         )
     return f"{whole}, and signed by key {summary['keyid']}."
 
 
 def _opened(file: Path) -> "tuple[bytes, Envelope | None]":
-    """The statement, and its envelope if it is signed. ValueError where there is neither."""
+    """The statement, and its envelope if it is signed. ValueError where there is neither.
+
+    An envelope without signatures is what anybody can write.
+    """
     if not file.is_file():
         raise ValueError("it is missing")
     content = file.read_bytes()
@@ -91,7 +92,7 @@ def _opened(file: Path) -> "tuple[bytes, Envelope | None]":
     envelope = read_envelope(document)
     if envelope.payload_type != PAYLOAD_TYPE:
         raise ValueError(f"its payload is {envelope.payload_type}, not {PAYLOAD_TYPE}")
-    return envelope.payload, envelope
+    return envelope.payload, envelope if envelope.signatures else None
 
 
 def _differences(files: Mapping[str, str], promised: Mapping[str, str]) -> list[str]:

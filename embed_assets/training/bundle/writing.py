@@ -1,15 +1,18 @@
 """Writes a bundle: the model of a version, the record of what made it, and proof of both."""
 
+import glob
 import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from embed_assets.errors import ProjectError, SettingsError
+from filelock import FileLock, Timeout
+
+from embed_assets.errors import ProjectError, SettingsError, one_line
 from embed_assets.models.names import told_name
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import SIGNING_KEY, Settings
@@ -30,6 +33,8 @@ from embed_assets.training.lineage import version_lineage
 from embed_assets.training.record import PAIRS
 from embed_assets.wording import counted
 
+LOCK = "writing.lock"
+"""Beside a bundle that is being written."""
 TRAINED_WITH = "config_sentence_transformers.json"
 
 
@@ -119,7 +124,11 @@ def _copy_model(model: Path, place: Path) -> None:
 def _check_free(folder: Path, home: Path) -> None:
     """SettingsError unless the folder can be made a bundle."""
     about = "--bundle"
-    if folder.is_relative_to(home):
+    if folder.is_symlink():
+        raise SettingsError(
+            f"{folder} is a link. Give the folder that it leads to, or another one.", about
+        )
+    if Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(home)):
         raise SettingsError(
             f"{folder} lies in the home, which holds what the project makes. Choose a folder "
             "elsewhere.",
@@ -136,11 +145,18 @@ def _check_free(folder: Path, home: Path) -> None:
 
 @contextmanager
 def _whole(folder: Path) -> Iterator[Path]:
-    """A folder beside the one that is meant, which becomes it when the block ends without error."""
-    unfinished = None
+    """A folder beside the one that is meant, which becomes it when the block ends without error.
+
+    What a process that was killed has left there is removed. Who writes holds a lock in its folder,
+    which the system opens when the process dies.
+    """
+    unfinished, lock = None, None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
+        _clear_unfinished(folder)
         unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        lock = FileLock(unfinished / LOCK)
+        lock.acquire()
         bundle = unfinished / folder.name
         bundle.mkdir()  # with the rights that a new folder has, unlike the temporary one
         yield bundle
@@ -148,12 +164,22 @@ def _whole(folder: Path) -> Iterator[Path]:
             folder.rmdir()
         bundle.rename(folder)
     except OSError as error:
-        raise ProjectError(f"{folder}: the bundle can't be written: {error}.") from error
+        said = f"{error.filename}: {error.strerror}" if error.strerror else one_line(str(error))
+        raise ProjectError(f"{folder}: the bundle can't be written: {said}.") from error
     except ValueError as error:
         raise ProjectError(f"{folder}: no bundle was written: {error}.") from error
     finally:
         if unfinished:
             shutil.rmtree(unfinished, ignore_errors=True)
+        if lock:
+            lock.release()
+
+
+def _clear_unfinished(folder: Path) -> None:
+    """Remove what processes that are dead have left of a bundle in this place."""
+    for lock in folder.parent.glob(f".{glob.escape(folder.name)}-*/{LOCK}"):
+        with suppress(Timeout), FileLock(lock, timeout=0):
+            shutil.rmtree(lock.parent, ignore_errors=True)
 
 
 def _libraries(model: Path) -> dict[str, str]:

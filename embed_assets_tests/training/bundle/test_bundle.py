@@ -5,6 +5,9 @@ import hashlib
 import json
 import os
 import shutil
+import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -22,7 +25,7 @@ from embed_assets.training.bundle.bill import wrong_in_bill
 from embed_assets.training.bundle.files import BILL, PROVENANCE, RECORD, REPORT
 from embed_assets.training.bundle.provenance import read_statement
 from embed_assets.training.bundle.verifying import verification_text, verify_bundle
-from embed_assets.training.bundle.writing import bundle_text, write_bundle
+from embed_assets.training.bundle.writing import _whole, bundle_text, write_bundle
 from embed_assets.training.kept import KEPT
 from embed_assets.training.record import PAIRS
 from embed_assets_tests.rows import filled, model
@@ -250,6 +253,23 @@ def test_a_link_is_named_even_where_it_leads_to_the_same_bytes(tmp_path, unsigne
     ]
 
 
+def make_pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def make_socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind(os.path.relpath(path))  # longer names are not allowed
+
+
+@pytest.mark.parametrize("make", [make_pipe, make_socket])
+def test_what_is_neither_a_file_nor_a_folder_is_named(unsigned, monkeypatch, make: Callable):
+    monkeypatch.chdir(unsigned)
+    make(unsigned / "model/extra")
+    problems = verify_bundle(unsigned, None)["problems"]
+    assert problems == ["model/extra: neither a file nor a folder"]
+
+
 def promise(bundle: Path, name: str) -> None:
     """Have the provenance state a file as it is now."""
     statement = statement_of(bundle)
@@ -380,6 +400,25 @@ def test_an_unsigned_bundle_is_not_valid_for_somebody_with_a_key(unsigned, keys)
     ]
 
 
+def test_an_envelope_without_signatures_is_unsigned(signed, keys):
+    envelope = json.loads((signed / PROVENANCE).read_text())
+    (signed / PROVENANCE).write_text(json.dumps(envelope | {"signatures": []}))
+    unchecked = verify_bundle(signed, None)
+    assert (unchecked["valid"], unchecked["signed"]) == (True, False)
+    assert "It is unsigned" in verification_text(unchecked)
+    checked = verify_bundle(signed, keys / "mine.pub")
+    assert checked["problems"] == [f"{PROVENANCE}: it is not signed"]
+
+
+@pytest.mark.parametrize("keyid", ["", None])
+def test_a_key_that_an_envelope_does_not_name_is_not_named(signed, keyid):
+    envelope = json.loads((signed / PROVENANCE).read_text())
+    envelope["signatures"].append({"keyid": keyid, "sig": "AAAA"})
+    del envelope["signatures"][0]
+    (signed / PROVENANCE).write_text(json.dumps(envelope))
+    assert "by a key that it does not name" in verification_text(verify_bundle(signed, None))
+
+
 def test_who_signed_is_said_by_the_key_and_who_claims_to_have_by_the_envelope(signed, keys):
     """Anybody may put another signature first."""
     envelope = json.loads((signed / PROVENANCE).read_text())
@@ -464,6 +503,43 @@ def test_an_empty_folder_is_filled_and_parents_are_made(settings, tmp_path):
 def test_a_bundle_in_the_home_is_refused_since_forgetting_would_miss_it(settings):
     with pytest.raises(SettingsError, match="lies in the home"):
         write_bundle(settings, "3", settings.home / "bundle")
+
+
+def test_a_bundle_that_comes_into_the_home_through_a_link_is_refused(settings, tmp_path):
+    (tmp_path / "link").symlink_to(settings.home)
+    with pytest.raises(SettingsError, match="lies in the home"):
+        write_bundle(settings, "3", tmp_path / "link" / "bundle")
+
+
+@pytest.mark.parametrize("target", ["folder", "nowhere"])
+def test_a_link_does_not_become_a_bundle(settings, tmp_path, target):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / target)
+    with pytest.raises(SettingsError, match=r"^--bundle: .*/link is a link\. Give the folder"):
+        write_bundle(settings, "3", tmp_path / "link")
+    assert list((tmp_path / "folder").iterdir()) == []
+
+
+def test_what_a_killed_command_has_left_is_removed_by_the_next_and_nothing_else(settings, tmp_path):
+    killed = (
+        "import os, pathlib, signal, sys\n"
+        "from embed_assets.training.bundle.writing import _whole\n"
+        "with _whole(pathlib.Path(sys.argv[1])) as bundle:\n"
+        "    (bundle / 'weights').write_text('half')\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    place = tmp_path / "v3"
+    subprocess.run([sys.executable, "-c", killed, str(place)], check=False)
+    assert len(list(tmp_path.glob(".v3-*/v3/weights"))) == 1
+    (tmp_path / ".v3-of-a-person").mkdir()
+    with _whole(place) as written_now:
+        write_bundle(settings, "3", place)
+        assert written_now.is_dir()
+        assert sorted(tmp_path.glob(".v3-*")) == sorted(
+            [tmp_path / ".v3-of-a-person", written_now.parent]
+        )
+        shutil.rmtree(place)
+    assert list(tmp_path.glob(".v3-*")) == [tmp_path / ".v3-of-a-person"]
 
 
 def test_a_bundle_that_cannot_be_finished_leaves_nothing(settings, tmp_path):
