@@ -221,7 +221,7 @@ def _report_moved(
                     metadata={**own, **shown[key], **column_lineage(asset)},
                 )
             )
-    if learned := training_stage.learned_from_today(warehouse):
+    if learned := training_stage.learned_from_today(warehouse, keys):
         instance.report_runless_asset_event(learned)
 
 

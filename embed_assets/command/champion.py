@@ -14,7 +14,7 @@ from embed_assets.comparison.decisions import (
     roll_back_by_hand,
 )
 from embed_assets.models.registry import Decision
-from embed_assets.resources.tracking import Tracking, answer_at_once
+from embed_assets.resources.tracking import Tracking
 from embed_assets.settings import Settings
 
 
@@ -43,8 +43,8 @@ def roll_back(settings: Settings, why: str | None) -> tuple[dict[str, Any], str]
 def _carry_out(
     settings: Settings, decide: Callable[[Tracking], Change]
 ) -> tuple[dict[str, Any], str]:
-    answer_at_once()
     tracking = Tracking(home=str(settings.home), project=settings.project)
+    tracking.check_answers()
     with at_rest(settings) as instance:
         change = decide(tracking)
         instance.report_runless_asset_event(observation(change))

@@ -30,7 +30,7 @@ from embed_assets.questions.labelled.moves import read_moved
 from embed_assets.resources.answers import AnswerStore
 from embed_assets.resources.ledger import document_tables
 from embed_assets.resources.redaction import FORGOTTEN, Traces, files_below, redact_file
-from embed_assets.resources.tracking import HOME_ID, Tracking, answer_at_once
+from embed_assets.resources.tracking import HOME_ID, Tracking
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
 from embed_assets.tables import TABLES
@@ -111,14 +111,15 @@ def forget_documents(settings: Settings, paths: Sequence[str]) -> dict[str, Any]
     ProjectError, and nothing is done, where a path is neither on record nor in the folder, or while
     a version is trained again.
     """
-    answer_at_once()
     warehouse = Warehouse(path=str(settings.warehouse))
     tracking = Tracking(home=str(settings.home), project=settings.project)
+    tracking.check_answers()
     said: set[str] = set()
     removed: dict[str, int] = {}
     withdrawn: list[str] = []
     decision = Decision(this_person(), WHY_WITHDRAWN)
-    with at_rest(settings) as instance:
+    trouble = "Not all is forgotten yet, run it again: MLflow failed"
+    with tracking.explained(trouble), at_rest(settings) as instance:
         for folder in folders_again(settings.models):
             delete_training(folder)
         while True:

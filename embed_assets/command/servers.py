@@ -39,10 +39,14 @@ from embed_assets.command.pipeline import (
 )
 from embed_assets.errors import ProjectError, SettingsError
 from embed_assets.machine import Machine, processes_with, this_machine
-from embed_assets.resources.pages import UI_VARIABLE as DAGSTER_UI_VARIABLE
-from embed_assets.resources.pages import graph_path, launchpad_path, remember_pages
+from embed_assets.resources.pages import (
+    DAGSTER_VARIABLE,
+    MLFLOW_VARIABLE,
+    graph_path,
+    launchpad_path,
+    remember_pages,
+)
 from embed_assets.resources.tracking import (
-    UI_VARIABLE,
     Tracking,
     without_password,
 )
@@ -77,7 +81,7 @@ def serve(
             commands["MLflow"] = (_mlflow_command(settings, mlflow_port), mlflow_url)
         for name, (_, url) in commands.items():
             _check_free(name, int(url.rpartition(":")[2]))
-        served = {UI_VARIABLE: mlflow_url, DAGSTER_UI_VARIABLE: commands["Dagster"][1]}
+        served = {MLFLOW_VARIABLE: mlflow_url, DAGSTER_VARIABLE: commands["Dagster"][1]}
         # MLflow's own job queue would start seven more processes, for features not used here.
         environment = {
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
@@ -320,12 +324,26 @@ def _log(settings: Settings, name: str) -> Path:
 
 def _stop(process: subprocess.Popen[Any]) -> None:
     """End a server and its children, which share its process group, and may have outlived it."""
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGTERM)
-        deadline = time.monotonic() + LONGEST_STOP
-        while time.monotonic() < deadline:
-            process.poll()  # one that ended would count until it is asked
-            os.killpg(process.pid, 0)
-            time.sleep(0.1)
-        os.killpg(process.pid, signal.SIGKILL)
+    deadline = time.monotonic() + LONGEST_STOP
+    by = signal.SIGTERM
+    while _signalled(process, by):
+        by = signal.SIGKILL if time.monotonic() > deadline else 0
+        time.sleep(0.1)
     process.wait()
+
+
+def _signalled(process: subprocess.Popen[Any], by: int) -> bool:
+    """Whether any process of the group lives; then it was sent the signal, 0 being none.
+
+    Those that ended would count until they are waited for: they come to the first process of a
+    container, which this may be.
+    """
+    if process.poll() is not None:
+        with suppress(ChildProcessError):
+            while os.waitpid(-process.pid, os.WNOHANG)[0]:
+                pass
+    try:
+        os.killpg(process.pid, by)
+    except (ProcessLookupError, PermissionError):  # macOS: of a group that has ended
+        return False
+    return True

@@ -118,7 +118,8 @@ def _metadata(warehouse: Warehouse, pairs: pl.DataFrame, report: pl.DataFrame) -
 def _stages(warehouse: Warehouse, report: pl.DataFrame) -> pl.DataFrame:
     """The funnels: of people's questions by the rows of their files, used or not."""
     questions = warehouse.read(
-        "SELECT kind, purpose, question, status FROM synthetic_questions WHERE question <> ''"
+        "SELECT document_id, kind, purpose, question, status FROM synthetic_questions "
+        "WHERE question <> ''"
     )
     generated = questions.filter(pl.col("kind").ne_missing(LABELLED))
     return funnels(generated["status"], row_statuses(report, questions))

@@ -9,7 +9,7 @@ import math
 import sqlite3
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -126,8 +126,12 @@ class AnswerStore(dg.ConfigurableResource):
                 answers = OpenAnswers(connection, patient, owner, model, prompt_version, session)
                 try:
                     yield answers
-                finally:
-                    answers.release()
+                except BaseException:
+                    # Whoever stops it waits for nobody; what is left, the next run frees.
+                    with suppress(BusyError):
+                        replace(answers, file=replace(file, limit=0.0)).release()
+                    raise
+                answers.release()
         finally:
             Path(lock.lock_file).unlink(missing_ok=True)
 
@@ -313,9 +317,11 @@ def _connect(file: _File) -> Iterator[sqlite3.Connection]:
         file.once_free(lambda: _set_up(connection))
     try:
         yield connection
-    finally:
-        with replace(file, limit=math.inf).turn():  # the work is done
-            connection.close()
+    except BaseException:
+        connection.close()
+        raise
+    with replace(file, limit=math.inf).turn():  # the work is done
+        connection.close()
 
 
 def _set_up(connection: sqlite3.Connection) -> None:

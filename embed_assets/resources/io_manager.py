@@ -128,7 +128,7 @@ class _DocumentsIOManager(DbIOManager):
             transaction.replace(asset, written, where={"document_id": list(parts)})
             write_made(transaction, asset, records, context.run_id)
             write_tried(transaction, asset, attempts, context.run_id)
-        self._add_metadata(context, asset, keys)
+        self._add_metadata(context, asset, shown_of_slices(warehouse, asset, keys))
         return written, records
 
     def _made(self, asset: str, rows: pl.DataFrame, records: Mapping[str, Materialization]) -> Made:
@@ -164,8 +164,10 @@ class _DocumentsIOManager(DbIOManager):
         read = {up: v for (down, up), v in self._versions_read.items() if down == asset}
         return input_version([versions.get(key, "") for _, versions in sorted(read.items())])
 
-    def _add_metadata(self, context: dg.OutputContext, asset: str, keys: Sequence[str]) -> None:
-        for key, shown in shown_of_slices(self._warehouse, asset, keys).items():
+    def _add_metadata(
+        self, context: dg.OutputContext, asset: str, shown_of: Mapping[str, Mapping[str, Any]]
+    ) -> None:
+        for key, shown in shown_of.items():
             context.step_context.add_asset_metadata(
                 shown, asset_key=context.asset_key, partition_key=key
             )

@@ -9,33 +9,32 @@ from pathlib import Path
 from embed_assets.graph import GRAPH
 
 DEFAULT_UI = "http://127.0.0.1:3000"
-UI_VARIABLE = "EMBED_ASSETS_DAGSTER_UI"
-"""Where Dagster's pages are served; set by `embed-assets ui`."""
+DAGSTER_VARIABLE, MLFLOW_VARIABLE = "EMBED_ASSETS_DAGSTER_UI", "EMBED_ASSETS_MLFLOW_UI"
+"""Where the pages of each are served; set by `embed-assets ui`."""
 LOCATION = "embed_assets"
 """What Dagster calls the project, by its package."""
 SERVED = "pages.json"
-"""File of a home: the variables that say where its pages were served last."""
+"""File of a home: where its pages were served last, as those variables, and its own path then."""
 
 
 def remember_pages(home: Path, served: Mapping[str, str]) -> None:
-    """Keep where pages are served, for who links to them from another process. served: variables.
-
-    MLflow's pages have a variable of their own.
-    """
+    """Keep where pages are served, for links from other processes. served: those variables."""
     file = home / SERVED
     unfinished = file.with_suffix(".unfinished")
-    unfinished.write_text(json.dumps(served), encoding="utf-8")
+    unfinished.write_text(json.dumps({"home": str(home), **served}), encoding="utf-8")
     unfinished.replace(file)
 
 
 def recall_pages(home: Path) -> None:
     """Have this process and its children link to where pages were served last.
 
-    What the environment says comes first.
+    What the environment says comes first. A copy of the home was never served.
     """
-    with suppress(FileNotFoundError):
-        for name, address in json.loads((home / SERVED).read_text(encoding="utf-8")).items():
-            os.environ.setdefault(name, address)
+    with suppress(OSError, ValueError, LookupError, TypeError):
+        served = json.loads((home / SERVED).read_text(encoding="utf-8"))
+        if served["home"] == str(home):
+            for name in (DAGSTER_VARIABLE, MLFLOW_VARIABLE):
+                os.environ.setdefault(name, served[name])
 
 
 def run_page(run_id: str) -> str:
@@ -71,4 +70,4 @@ def graph_path() -> str:
 
 
 def _server() -> str:
-    return os.environ.get(UI_VARIABLE, DEFAULT_UI).rstrip("/")
+    return os.environ.get(DAGSTER_VARIABLE, DEFAULT_UI).rstrip("/")

@@ -19,7 +19,7 @@ from filelock import FileLock
 
 from embed_assets.errors import ProjectError, hide_password, one_line
 from embed_assets.resources import headline
-from embed_assets.resources.pages import asset_page, run_page
+from embed_assets.resources.pages import MLFLOW_VARIABLE, asset_page, run_page
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import DEFAULT_PROJECT, TRACKING_URI
 
@@ -77,8 +77,6 @@ PATIENCE = 60.0
 HOME_ID = "home-id"
 """File of a home: its id, made once. A copy of the home is the same project."""
 DEFAULT_UI = "http://127.0.0.1:5000"
-UI_VARIABLE = "EMBED_ASSETS_MLFLOW_UI"
-"""Set by `embed-assets ui` to where it serves MLflow."""
 
 
 class Tracking(dg.ConfigurableResource):
@@ -350,14 +348,24 @@ class Tracking(dg.ConfigurableResource):
 
         MLflow tells a server that doesn't answer by what its client raised.
         """
-        from requests.exceptions import RequestException
+        from requests.exceptions import ConnectionError, ProxyError, SSLError
 
-        if not isinstance(error.__context__, RequestException):
+        cause = error.__context__
+        if not isinstance(cause, ConnectionError) or isinstance(cause, ProxyError | SSLError):
             return one_line(hide_password(str(error), self.uri))
         server = hide_password(without_password(self.uri), self.uri)
         return (
             f"the server {server} doesn't answer. Start it, or set {TRACKING_URI} to another one."
         )
+
+    def check_answers(self) -> None:
+        """ProjectError at once where the server doesn't answer: MLflow's client tries for minutes.
+
+        Ask before something is changed, and change it with the client's own patience: a server that
+        was given up on may have done what it was asked.
+        """
+        with answering_at_once():
+            _ = self.name
 
     def run_url(self, run_id: str, artifact: str = "") -> str:
         """Page of a run, or of an artifact of it; a report opens in it.
@@ -387,7 +395,7 @@ class Tracking(dg.ConfigurableResource):
         """Where MLflow's pages are served."""
         if self.uri.startswith("http"):
             return without_password(self.uri).rstrip("/")
-        return os.environ.get(UI_VARIABLE, DEFAULT_UI).rstrip("/")
+        return os.environ.get(MLFLOW_VARIABLE, DEFAULT_UI).rstrip("/")
 
     @property
     def _key(self) -> str:

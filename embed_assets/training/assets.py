@@ -1,7 +1,7 @@
 """finetuned_model: the base model or the champion, fine-tuned on the pairs in a child process."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -284,19 +284,27 @@ def _learned_from(documents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def learned_from_today(warehouse: Warehouse) -> dg.AssetObservation | None:
-    """What made the newest version, by the names of today. Without any version there is none."""
+def learned_from_today(warehouse: Warehouse, moved: Collection[str]) -> dg.AssetObservation | None:
+    """What made the newest version, by the names of today; None where none of these made it.
+
+    moved: ids of documents as they are now.
+    """
     documents = warehouse.read(
         "SELECT document_id, path, sha256, questions FROM model_documents "
         "WHERE version = (SELECT arg_max(version, trained_at) FROM models) ORDER BY path"
     )
-    if documents.is_empty():
-        return None
     pdfs = warehouse.read("SELECT document_id, path, sha256 FROM raw_pdfs ORDER BY path")
+    today = (
+        as_named_today(documents, pdfs)
+        .group_by("document_id", maintain_order=True)  # of two copies one may be left
+        .agg(pl.col("path", "sha256").first(), pl.col("questions").sum())
+    )
+    if set(moved).isdisjoint(today["document_id"]):
+        return None
     return dg.AssetObservation(
         "finetuned_model",
         description="PDFs that it learned from have moved.",
-        metadata=_learned_from(as_named_today(documents, pdfs).to_dicts()),
+        metadata=_learned_from(today.to_dicts()),
     )
 
 

@@ -43,8 +43,9 @@ class Cost:
         joules = self._joules if self._is_known else None
         state = {"seconds": self.seconds, "joules": joules, "names": self._names}
         unfinished = self._file.with_suffix(".unfinished")
-        unfinished.write_text(json.dumps(state), encoding="utf-8")
-        unfinished.replace(self._file)
+        with suppress(OSError):  # a disk that is full for a moment: the next reading is written
+            unfinished.write_text(json.dumps(state), encoding="utf-8")
+            unfinished.replace(self._file)
 
     def _read_counters(self) -> None:
         if not self._is_known:

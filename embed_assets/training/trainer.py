@@ -229,7 +229,7 @@ def _train_and_report(config: TrainingConfig) -> None:
         unfinished = config.result.with_suffix(".unfinished")
         unfinished.write_text(json.dumps(result), encoding="utf-8")
         unfinished.replace(config.result)
-        config.cost.unlink()
+        config.cost.unlink(missing_ok=True)
         shutil.rmtree(config.checkpoints, ignore_errors=True)
 
 

@@ -168,6 +168,17 @@ def test_the_page_of_the_newest_version_leads_to_the_pages_that_its_documents_ha
     assert "a.pdf" not in links
 
 
+def test_the_page_of_a_version_says_nothing_of_moves_of_what_it_did_not_learn(project):
+    project.put("a.pdf", "b.pdf")
+    project.ingest()
+    learn(project, "1", "b.pdf")
+    rename(project, "a.pdf", "c.pdf")
+    list_now(project)
+    with project.instance() as instance:
+        asset = dg.AssetKey("finetuned_model")
+        assert list(instance.fetch_observations(asset, limit=5).records) == []
+
+
 def test_a_copy_of_a_document_has_taught_nothing_while_that_one_is_there(project):
     project.put("a.pdf", "b.pdf")
     project.ingest()

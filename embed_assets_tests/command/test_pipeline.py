@@ -5,8 +5,10 @@ import signal
 import time
 from collections.abc import Callable
 from functools import partial
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
+from typing import ClassVar
 
 import dagster as dg
 import psutil
@@ -196,6 +198,16 @@ def test_work_that_needs_mlflow_says_that_it_waits_for_it(instance, tmp_path, ca
     assert "it is asked for some minutes more" in capfd.readouterr().err
 
 
+class Refusing(BaseHTTPRequestHandler):
+    """A server that is about to come up, and counts who asks."""
+
+    asked: ClassVar[list[str]] = []
+
+    def do_GET(self) -> None:
+        self.asked.append(self.path)
+        self.send_error(503)
+
+
 @pytest.mark.usefixtures("mlflow_down")
 def test_a_decision_about_the_champion_says_at_once_that_mlflow_does_not_answer(
     tmp_path, monkeypatch
@@ -204,7 +216,16 @@ def test_a_decision_about_the_champion_says_at_once_that_mlflow_does_not_answer(
         monkeypatch.delenv(name)
     settings = Settings(home=tmp_path)
     Warehouse(path=str(settings.warehouse)).replace("models", model("1"))
-    for decide in (lambda: promote_version(settings, "1", None), lambda: roll_back(settings, None)):
+    decisions = (lambda: promote_version(settings, "1", None), lambda: roll_back(settings, None))
+    for decide in decisions:
         with pytest.raises(ProjectError, match="doesn't answer"):
             decide()
-    assert {name: os.environ[name] for name in ONCE} == ONCE
+    with HTTPServer(("127.0.0.1", 0), Refusing) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{server.server_port}")
+        for decide in decisions:
+            with pytest.raises(ProjectError, match="503"):
+                decide()
+        server.shutdown()
+    assert len(Refusing.asked) == len(decisions)
+    assert ONCE.keys().isdisjoint(os.environ), "what is changed is changed with patience"

@@ -17,6 +17,7 @@ from filelock import FileLock
 
 from embed_assets.command.pipeline import prepare_home
 from embed_assets.command.servers import (
+    LONGEST_STOP,
     _bring_in_line,
     _mlflow_command,
     _started,
@@ -122,6 +123,25 @@ def test_what_a_server_that_was_killed_had_started_is_ended_with_it() -> None:
     _stop(server)
     psutil.wait_procs([left], timeout=10)
     assert not left.is_running() or left.status() == psutil.STATUS_ZOMBIE
+
+
+AS_FIRST_PROCESS = """
+import ctypes, subprocess, time
+from embed_assets.command.servers import _stop
+assert ctypes.CDLL(None).prctl(36, 1) == 0  # whoever loses their parent comes to this process
+server = subprocess.Popen(["sh", "-c", "sleep 600 & exit"], start_new_session=True)
+server.wait()
+began = time.monotonic()
+_stop(server)
+print(time.monotonic() - began)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="prctl")
+def test_the_first_process_of_a_container_does_not_wait_for_who_has_ended() -> None:
+    call = [sys.executable, "-c", AS_FIRST_PROCESS]
+    done = subprocess.run(call, capture_output=True, text=True, check=True)
+    assert float(done.stdout) < LONGEST_STOP
 
 
 @pytest.mark.parametrize("proxy", [None, "http://127.0.0.1:9"])

@@ -86,6 +86,28 @@ def test_what_was_paid_for_waits_for_others_as_long_as_it_must_and_says_for_whom
         assert answers.known(["key"]) == {"key"}
 
 
+def test_who_stops_a_run_waits_for_nobody(store):
+    """The test would never end."""
+    with store.open("m", "1", "first"):
+        holder = sqlite3.connect(store.path, isolation_level=None)
+    turn = FileLock(f"{store.path}.lock")
+
+    def stop() -> None:
+        with store.open("m", "1", "mine") as answers:
+            answers.claim("key")
+            holder.execute("BEGIN IMMEDIATE")
+            turn.acquire()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stop()
+    holder.close()
+    turn.release()
+    with store.open("m", "1", "next") as answers:
+        answers.release_dead()
+        assert answers.claim("key")
+
+
 def test_an_answer_is_there_for_the_next_run(store):
     with store.open("m", "1", "first") as answers:
         answers.put("key", reply_now("the reply", 7, 3))

@@ -93,6 +93,16 @@ def test_what_a_killed_part_took_counts_too(tmp_path: Path) -> None:
     assert cost.seconds > killed.seconds > 0
 
 
+def test_a_reading_that_can_not_be_kept_for_a_moment_counts_all_the_same(tmp_path: Path) -> None:
+    file = tmp_path / "folder" / "cost.json"  # there is no folder yet
+    cost = Cost([counting(0, 1800, 3600)], file)
+    cost.read()
+    file.parent.mkdir()
+    cost.read()
+    assert cost.watt_hours == 1.0
+    assert Cost([counting(0)], file).watt_hours == 1.0
+
+
 @pytest.mark.parametrize("parts", [([], [counting(0, 1)]), ([counting(0, 1)], [])])
 def test_energy_of_a_part_alone_is_not_told(
     parts: tuple[list[EnergyCounter], list[EnergyCounter]], tmp_path: Path

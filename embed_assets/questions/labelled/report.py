@@ -47,6 +47,7 @@ _SCHEMA = {
     "match": pl.String,
     "score": pl.Float64,
     "reason": pl.String,
+    "document_ids": pl.List(pl.String),
 }
 
 
@@ -59,8 +60,8 @@ def match_report(
 
     chunks, paths: as `find_evidence` takes them, of the documents that are asked about.
     Returns source, file_name, question, purpose, evidence, chunk_text (the best), match (a name in
-    BUCKETS or BY_PLACE, null where there is none), score, and reason: null, or the status that says
-    why it can't be used.
+    BUCKETS or BY_PLACE, null where there is none), score, reason: null, or the status that says why
+    it can't be used; and document_ids: those that were looked through for it.
     """
     found: dict[LabelledQuestion, list[Evidence]] = defaultdict(list)
     for evidence in find_evidence(chunks, questions, paths):
@@ -83,6 +84,7 @@ def match_report(
                 "match": _bucket(question, best) if best.chunk_ids else None,
                 "score": best.score,
                 "reason": None if status == KEPT else status if known else NO_SUCH_FILE,
+                "document_ids": [evidence.document_id for evidence in found[question]],
             }
         )
     return pl.DataFrame(rows, schema=_SCHEMA)
@@ -120,22 +122,25 @@ def unmatched(report: pl.DataFrame) -> pl.DataFrame:
 def row_statuses(report: pl.DataFrame, questions: pl.DataFrame) -> list[str]:
     """What became of each row of the report in the end, once the filters have passed, as a status.
 
-    questions: kind, purpose, question and status of synthetic_questions. A row that repeats another
-    is a DUPLICATE: one question of the two is kept.
+    questions: document_id, kind, purpose, question and status of synthetic_questions. A row that
+    repeats another is a DUPLICATE: one question of the two is kept.
     """
     settled = pl.col("status").is_in([KEPT, *CORPUS_WIDE])
+    asked = ["document_id", "purpose", "question"]
     verdicts = (
-        questions.filter(pl.col("kind") == LABELLED, settled)
+        report.with_row_index("row")
+        .explode("document_ids")
+        .rename({"document_ids": "document_id"})
+        .join(questions.filter(pl.col("kind") == LABELLED, settled), on=asked)
         # Of two documents that answer a question, one is enough.
         .sort(pl.col("status") != KEPT)
-        .unique(["purpose", "question"], keep="first", maintain_order=True)
-        .select("purpose", "question", "status")
+        .unique("row", keep="first")
+        .select("row", "status")
     )
     repeats = pl.struct("question", "chunk_text", "reason").is_first_distinct().not_()
     repeated = pl.when(repeats).then(pl.lit(DUPLICATE))
-    judged = report.with_columns(repeated=repeated).join(
-        verdicts, on=["purpose", "question"], how="left", maintain_order="left"
-    )
+    numbered = report.with_row_index("row").with_columns(repeated=repeated)
+    judged = numbered.join(verdicts, on="row", how="left", maintain_order="left")
     return (
         judged.select(pl.coalesce("reason", "repeated", "status", pl.lit(KEPT)))
         .to_series()

@@ -49,12 +49,12 @@ def test_every_row_ends_as_a_status_whatever_the_table_of_questions_lacks():
     again, trains = asked(evidence_text=HALF, question="Half?"), asked(page=3, purpose="train")
     report = match_report([*QUESTIONS, again, trains], [RIG], PATHS)
     in_table = [
-        ("labelled", "test", "Half?", "EVIDENCE_NOT_FOUND"),  # in another document
-        ("labelled", "test", "Half?", "KEPT"),
-        ("labelled", "train", trains.question, "NEAR_DUPLICATE"),
-        ("question", "test", QUESTIONS[0].question, "DUPLICATE"),
+        ("other-2", "labelled", "test", "Half?", "EVIDENCE_NOT_FOUND"),
+        ("rig-1", "labelled", "test", "Half?", "KEPT"),
+        ("rig-1", "labelled", "train", trains.question, "NEAR_DUPLICATE"),
+        ("rig-1", "question", "test", QUESTIONS[0].question, "DUPLICATE"),
     ]
-    schema = ["kind", "purpose", "question", "status"]
+    schema = ["document_id", "kind", "purpose", "question", "status"]
     questions = pl.DataFrame(in_table, schema, orient="row")
     assert row_statuses(report, questions) == [
         "KEPT",
@@ -69,6 +69,26 @@ def test_every_row_ends_as_a_status_whatever_the_table_of_questions_lacks():
         "DUPLICATE",
         "DUPLICATE",
     ]
+
+
+def test_of_a_question_that_is_asked_of_two_files_each_row_has_its_own_verdict():
+    paths = {"rig-1": "rig.pdf", "copy-2": "copy.pdf"}
+    words = "alone for five days in a row"
+    rows = [asked(evidence_text=words, file_name=name) for name in ("rig.pdf", "copy.pdf")]
+    elsewhere = RIG.with_columns(
+        document_id=pl.lit("copy-2"), chunk_text=pl.col("chunk_text") + " It rests in port."
+    )
+    report = match_report(rows, [RIG, elsewhere], paths)
+    questions = pl.DataFrame(
+        {
+            "document_id": ["rig-1", "copy-2"],
+            "kind": "labelled",
+            "purpose": "test",
+            "question": rows[0].question,
+            "status": ["KEPT", "DUPLICATE"],
+        }
+    )
+    assert row_statuses(report, questions) == ["KEPT", "DUPLICATE"]
 
 
 def test_a_row_found_in_one_of_two_documents_has_matched():
