@@ -64,12 +64,14 @@ class Subject:
     """All that is forgotten together.
 
     documents: those that were named, and their copies. names: what these are or were called, by
-    path, each with a content that it had. versions: those that were trained on them.
+    path, each with a content that it had. versions: those that were trained on them. taken: ids
+    that they had once and others have now.
     """
 
     documents: tuple[Document, ...]
     names: frozenset[Document]
     versions: tuple[str, ...]
+    taken: frozenset[str]
 
     @property
     def ids(self) -> list[str]:
@@ -218,7 +220,8 @@ def find_subject(settings: Settings, warehouse: Warehouse, paths: Sequence[str])
         if Document(path, sha256) in names:
             versions.update(before)
     versions |= _trained_from(warehouse, versions)
-    return Subject(documents, frozenset(names), tuple(sorted(versions, key=int)))
+    taken = {row.document_id for row in gone_before if row.sha256 in contents} - ids
+    return Subject(documents, frozenset(names), tuple(sorted(versions, key=int)), frozenset(taken))
 
 
 def _former_paths(warehouse: Warehouse) -> dict[str, str]:
@@ -366,7 +369,8 @@ def _traces(warehouse: Warehouse, subject: Subject, texts: Iterable[str]) -> Tra
         file_name = PurePosixPath(name.path).name
         if file_name not in others:
             places[file_name] = places[name.path]
-    return Traces(places, texts, others, _texts_of_others(warehouse, subject.ids))
+    others_texts = _texts_of_others(warehouse, subject.ids)
+    return Traces(places, texts, others, others_texts, subject.taken)
 
 
 def _texts_of_others(warehouse: Warehouse, ids: Collection[str]) -> Iterator[str]:

@@ -76,13 +76,16 @@ class Traces:
         texts: Iterable[str] = (),
         other_names: Iterable[str] = (),
         other_texts: Iterable[str] = (),
+        taken: Iterable[str] = (),
     ) -> None:
         """What to look for.
 
         names: of documents (ids, paths, names of files), each with what takes its place. texts:
         what documents say, and what was asked about them. other_names, other_texts: of documents
-        that stay, of which one of `names` or `texts` may be a part.
+        that stay, of which one of `names` or `texts` may be a part. taken: partitions of these that
+        were once of documents that are forgotten: whose a preview there is can't be told.
         """
+        self._taken = frozenset(taken)
         self._places = {
             form.lower(): place for name, place in names.items() for form in _forms(name)
         }
@@ -156,7 +159,8 @@ class Traces:
     def _is_of_another(self, event: dict[str, Any]) -> bool:
         """Whether an event of Dagster is of the partition of a document that stays."""
         partition = event.get("partition")
-        return isinstance(partition, str) and partition.lower() not in self._places
+        ours = self._places.keys() | self._taken
+        return isinstance(partition, str) and partition.lower() not in ours
 
     def _other_name(self, found: re.Match[str]) -> str:
         name = found[0]

@@ -149,7 +149,7 @@ def test_dimensions_that_the_model_lacks_are_refused(settings, beir):
 def test_a_person_sees_ndcg_first_and_what_was_left_out(settings, tmp_path):
     folder = write_folder(tmp_path / "beir", {("q1", "d1"): 1, ("q1", "d9"): 1, ("q9", "d1"): 1})
     lines = scores_text(score_on_beir(settings, folder)).splitlines()
-    assert "1 queries and 5 documents" in lines[0]
+    assert "1 query and 5 documents" in lines[0]
     assert [line.split()[-1] for line in lines[1:4]] == ["2.", "1.", "1."]
     assert lines[5].split() == ["dimension", "32", "16", "8"]
     assert lines[6].startswith("ndcg@10 ")

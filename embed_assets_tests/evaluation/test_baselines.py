@@ -219,7 +219,7 @@ def test_a_server_that_fails_does_not_lose_base_eval_and_is_not_forgotten(
         run_id = metadata["mlflow_run_id"]
         assert "out of memory" in metadata["failed_baselines"]
         assert "out of memory" in failed_baselines(warehouse, run_id)["openai:broken"]
-        assert "| split | base | bm25 |" in metadata["by_model"]
+        assert "| questions | base | bm25 |" in metadata["by_model"]
         assert metadata["by_model"].endswith(" 1.0000 |")
         run = mlflow.MlflowClient(f"sqlite:///{settings.home / 'mlflow.db'}").get_run(run_id)
         assert run.info.status == "FINISHED"

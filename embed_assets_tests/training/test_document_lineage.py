@@ -280,7 +280,7 @@ def test_a_question_made_again_after_its_document_moved_is_the_same_question(hom
         ("What says q1?", "claim", ["2", "1"]),
         ("What says q7?", None, ["1"]),
     ]
-    assert "p. 3, train (v2, v1): What says q0?" in document_text(found)
+    assert "p. 3, for training (v2, v1): What says q0?" in document_text(found)
 
 
 def test_a_document_that_is_held_out_says_so(home):

@@ -105,7 +105,12 @@ def test_a_person_reads_all_of_it(home: Home) -> None:
     first, standing, *_ = text.splitlines()
     assert first.endswith("on 14 questions about 2 documents")
     assert standing == "There is no champion."
-    for said in ("14 train, 2 validation", "epochs=1", str(this_machine()), summary["pairs"]):
+    for said in (
+        "14 for training, 2 for validation",
+        "epochs=1",
+        str(this_machine()),
+        summary["pairs"],
+    ):
         assert said in text
     for said in ("code", "dagster_run", "mlflow_run", "dagster_run_id", "mlflow_run_id"):
         assert summary[said] in text
@@ -118,7 +123,7 @@ def test_the_ui_shows_what_a_version_was_made_from(home: Home) -> None:
     record = record_of(home, "1")
     assert shown["base"] == record["base"]
     assert (shown["documents"], shown["chunks"], shown["pairs"]) == (2, 14, 14)
-    assert shown["splits"] == "14 train, 2 validation"
+    assert shown["splits"] == "14 for training, 2 for validation"
     assert "epochs=1" in str(shown["settings"])
     assert shown["seconds"] == record["seconds"]
     for name in ("code", "machine", "base_identity", "mlflow_run_id"):
@@ -301,7 +306,7 @@ def test_what_is_known_is_said_with_its_unit(settings, keep):
     text = lineage_text(lineage_summary(settings, "1"))
     assert "fine-tuned from team/base (0123abcd) on" in text
     assert "1,234 s, 12.35 Wh (package-0)" in text
-    assert "3 train" in text
+    assert "3 for training" in text
 
 
 def test_the_newest_is_shown_and_says_which_other_one_is_the_champion(settings, keep):
