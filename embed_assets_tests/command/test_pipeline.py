@@ -3,7 +3,7 @@
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -11,6 +11,7 @@ from threading import Thread
 from typing import ClassVar
 
 import dagster as dg
+import mlflow
 import psutil
 import pytest
 from dagster._core.test_utils import create_run_for_test
@@ -175,10 +176,13 @@ def test_it_is_said_how_many_runs_were_ended_that_no_process_is_at(instance, tmp
 
 
 @pytest.fixture
-def mlflow_down(monkeypatch: pytest.MonkeyPatch) -> None:
+def mlflow_down(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in ONCE:  # commands set them for their own process
         monkeypatch.setenv(name, "1")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    yield
+    # Tests that come after it would ask that server.
+    mlflow.set_tracking_uri(None)  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.usefixtures("mlflow_down")
