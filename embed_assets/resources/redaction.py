@@ -40,7 +40,8 @@ nobody knows any more what a PDF held before it changed. That on a partition quo
 """
 EMPTIED: Mapping[str, Any] = {"md_str": FORGOTTEN, "records": []}
 """Where Dagster keeps what metadata in markdown and tables say, and what is left of it."""
-WHITE_SPACE, TAG = re.compile(r"\s"), re.compile(r"<[^<>]*>")
+WHITE_SPACE, WHITE_SPACES = re.compile(r"\s"), re.compile(r"\s+")
+TAG = re.compile(r"<[^<>]*>")
 QUOTE = re.compile(r"""["“”„«»‘`]|(?<!\w)['’]|['’](?!\w)""")
 """A quotation mark, and no apostrophe."""
 AROUND_WORD = re.compile(r"^[\W_]+|[\W_]+$")
@@ -269,7 +270,7 @@ def _emptied(entry: dict[str, Any]) -> dict[str, Any]:
 
 def _forms(name: str) -> set[str]:
     """A name as text, in one line, in an address, in JSON and in HTML."""
-    in_one_line, in_json = " ".join(name.split()), json.dumps(name)[1:-1]
+    in_one_line, in_json = WHITE_SPACES.sub(" ", name), json.dumps(name)[1:-1]
     quoted = name.encode("utf-8", "surrogateescape")
     in_address = {quote(quoted), quote(quoted, safe="")}
     return {name, in_one_line, *in_address, in_json, html.escape(name)}

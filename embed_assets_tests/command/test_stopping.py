@@ -67,6 +67,29 @@ def test_ctrl_c_wakes_a_command_that_waits_whatever_threads_there_are() -> None:
             command.kill()
 
 
+WITHOUT_MASKS = """
+import signal
+from embed_assets.command import stopping
+stopping._CHANGES_MASKS = False
+stopping.listen()
+stopping.shield_children()
+with stopping.children_hear():
+    pass
+print(signal.pthread_sigmask(signal.SIG_BLOCK, set()))
+try:
+    signal.raise_signal(signal.SIGINT)
+except stopping.Stopped as stopped:
+    print(stopping.exit_status(stopped))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="is what Windows does by itself")
+def test_ctrl_c_ends_a_command_where_no_signal_can_be_blocked() -> None:
+    call = [sys.executable, "-c", WITHOUT_MASKS]
+    done = subprocess.run(call, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["set()", "130"]
+
+
 HEARD_BY_A_SERVER = """
 import signal, subprocess, sys
 from embed_assets.command import stopping

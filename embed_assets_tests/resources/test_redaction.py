@@ -52,6 +52,12 @@ def test_a_name_that_goes_over_two_lines_gives_way_whole(form):
     assert traces.redact(form.format(name)) == form.format("gone-1")
 
 
+@pytest.mark.parametrize("name", [" .pdf", "\n.pdf", "\t .pdf"])
+def test_a_name_of_hardly_anything_takes_nothing_from_others(name):
+    said = "read b.pdf and\tc.pdf"
+    assert Traces({name: "forgotten-1"}).redact(said) == said
+
+
 @pytest.mark.parametrize(
     "line",
     [
