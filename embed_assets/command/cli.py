@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from embed_assets.command import stopping
 from embed_assets.errors import ProjectError, SettingsError
+from embed_assets.interruptions import none_lost
 from embed_assets.places import absolute
 from embed_assets.resources.pages import recall_pages
 from embed_assets.settings import PREFIX, Settings, wrong_setting
@@ -343,7 +344,7 @@ def _session(pdfs: str | None, home: Path | None, as_json: bool) -> Iterator[tup
     try:
         settings = load_settings()
         recall_pages(settings.home)
-        with _disk_explained(settings.home):
+        with none_lost(), _disk_explained(settings.home):
             yield settings, emit
     except ProjectError as error:
         typer.echo(f"embed-assets: {error}", err=True)

@@ -3,7 +3,7 @@
 A terminal sends Ctrl-C to all processes of a command at once, and each would end with a traceback.
 So a command blocks SIGINT, for itself and the processes that it starts. A thread takes it and
 passes it on to the main thread as SIGTERM, on which Dagster ends a run. Who started a process ends
-it.
+it. Where the shell has SIGINT ignored, since the command is in the background, nobody takes it.
 
 SIGINT is blocked before any library is imported: a thread of theirs that didn't block it would get
 it, and the main thread would never wake.
@@ -51,6 +51,7 @@ class _Ear:
             end.setblocking(False)
         signal.set_wakeup_fd(self._in.fileno(), warn_on_full_buffer=False)
         self.by_terminal = False
+        self.ignores_terminal = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 
     def first(self) -> int | None:
         """The first signal to stop since it was last asked, if any came."""
@@ -75,11 +76,12 @@ def listen() -> None:
     signal.signal(signal.SIGTERM, _stop)
     if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
         signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
-    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # it is in the background
+    if _CHANGES_MASKS or not _ear.ignores_terminal:
         # Dagster gives both signals the handler of SIGINT when a run has ended.
         signal.signal(signal.SIGINT, _stop)
-        if _CHANGES_MASKS:
-            _change(signal.SIG_BLOCK)
+    if _CHANGES_MASKS:
+        _change(signal.SIG_BLOCK)
+        if not _ear.ignores_terminal:
             threading.Thread(target=_pass_on, args=[_ear], name="ctrl-c", daemon=True).start()
 
 
@@ -96,7 +98,7 @@ def shield_children() -> None:
 @contextmanager
 def children_hear() -> Iterator[None]:
     """Processes that are started in the block get SIGINT as they would without this command."""
-    blocks = _blocks()
+    blocks = _blocks() and not (_ear and _ear.ignores_terminal)
     if blocks:
         _change(signal.SIG_UNBLOCK)
     try:

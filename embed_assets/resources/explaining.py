@@ -1,4 +1,4 @@
-"""How what is written for a person reaches the UI: errors as what they say, progress in the log."""
+"""Around all work: errors reach the UI as what they say, progress its log, a stop the work."""
 
 import functools
 import traceback
@@ -9,6 +9,7 @@ from typing import Any
 import dagster as dg
 
 from embed_assets.errors import ProjectError, one_line
+from embed_assets.interruptions import none_lost
 from embed_assets.terminal import progress_told
 
 LONGEST_MESSAGE = 1000
@@ -17,12 +18,12 @@ LONGEST_MESSAGE = 1000
 def said_in_the_ui(work: Callable[..., Any]) -> Callable[..., Any]:
     """Decorator of an asset's or an op's function: `explained`, and its progress in the log.
 
-    The function takes the context first.
+    The function takes the context first. A person who ends the run is heard.
     """
 
     @functools.wraps(work)
     def worked(context: Any, *args: Any, **inputs: Any) -> Any:
-        with explained(context.log), progress_told(context.log.info):
+        with explained(context.log), progress_told(context.log.info), none_lost():
             return work(context, *args, **inputs)
 
     return worked

@@ -109,3 +109,26 @@ def test_a_server_hears_sigint_and_other_children_do_not() -> None:
     call = [sys.executable, "-c", HEARD_BY_A_SERVER]
     blocked = subprocess.run(call, capture_output=True, text=True, check=True).stdout.split()
     assert blocked == ["True", "False", "True"]
+
+
+IN_THE_BACKGROUND = """
+import os, signal, time
+from dagster._utils.interrupts import capture_interrupts
+from embed_assets.command import stopping
+stopping.listen()
+os.kill(os.getpid(), signal.SIGINT)
+with capture_interrupts():  # a run
+    pass
+try:
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(5)
+except stopping.Stopped as stopped:
+    print(stopping.exit_status(stopped))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no such signals")
+def test_a_command_in_the_background_hears_sigterm_and_no_sigint_after_its_runs_too() -> None:
+    call = f"'{sys.executable}' -c '{IN_THE_BACKGROUND}' & wait"
+    done = subprocess.run(["sh", "-c", call], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["143"]
