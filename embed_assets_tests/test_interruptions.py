@@ -1,51 +1,110 @@
-"""An interruption that comes where Python lets no exception out."""
+"""An interruption that comes where no exception gets through."""
 
+import os
+import signal
 import subprocess
 import sys
+import threading
+from pathlib import Path
 
 import pytest
 
-COMES_IN_A_CALLBACK = """
-import signal, sys, time, weakref
-from embed_assets.interruptions import none_lost
+from embed_assets.interruptions import kept_apart
+from embed_assets.resources.warehouse import Warehouse
+
+IN_A_CALLBACK = """
+import signal, time, weakref
 class Thing: pass
 def come(reference):
     if comes:
         signal.raise_signal(comes.pop())
-def wait():
-    with none_lost():
-        thing = Thing()
-        kept = weakref.ref(thing, come)
-        del thing
-        print("goes on", flush=True)
-        time.sleep(60)
 comes = [signal.SIGTERM]
+def work():
+    thing = Thing()
+    kept = weakref.ref(thing, come)
+    del thing
+    print("goes on", flush=True)
+    time.sleep(60)
+"""
+IN_AN_IMPORT = """
+import time
+def work():
+    import interrupted
+    print("goes on", interrupted.ready, flush=True)
+    time.sleep(60)
+"""
+IMPORTED = """
+import os, signal
+try:
+    signal.raise_signal(signal.SIGTERM)
+except BaseException:
+    os._exit(134)  # as C++ does
+ready = True
 """
 OF_A_COMMAND = """
 from embed_assets.command import stopping
+from embed_assets.interruptions import none_lost
 stopping.listen()
 try:
-    wait()
+    with none_lost():
+        work()
 except stopping.Stopped as stopped:
     print(stopping.exit_status(stopped))
 """
 OF_A_RUN = """
 from dagster._core.errors import DagsterExecutionInterruptedError, raise_execution_interrupts
 from dagster._utils.interrupts import capture_interrupts
+from embed_assets.interruptions import none_lost
 with capture_interrupts(), raise_execution_interrupts():
     try:
-        wait()
+        with none_lost():
+            work()
     except DagsterExecutionInterruptedError:
         print(143)
 """
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="has no such signals")
+@pytest.mark.parametrize("where", [IN_A_CALLBACK, IN_AN_IMPORT])
 @pytest.mark.parametrize("of", [OF_A_COMMAND, OF_A_RUN])
-def test_it_is_raised_again(of: str) -> None:
-    call = [sys.executable, "-c", COMES_IN_A_CALLBACK + of]
-    done = subprocess.run(call, capture_output=True, text=True, timeout=50, check=True)
-    assert done.stdout.split("\n")[:2] == ["goes on", "143"]
+def test_it_is_raised_again(tmp_path: Path, where: str, of: str) -> None:
+    (tmp_path / "interrupted.py").write_text(IMPORTED, encoding="utf-8")
+    call = [sys.executable, "-c", where + of]
+    done = subprocess.run(
+        call, cwd=tmp_path, capture_output=True, text=True, timeout=50, check=True
+    )
+    said, status = done.stdout.splitlines()
+    assert said.startswith("goes on")
+    assert status == "143"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no such signals")
+def test_a_query_ends_by_it_at_once_and_not_by_an_error_of_duckdb(tmp_path: Path) -> None:
+    warehouse = Warehouse(path=str(tmp_path / "warehouse.duckdb"))
+    with warehouse.transaction():
+        pass
+    comes = threading.Timer(0.5, os.kill, [os.getpid(), signal.SIGINT])
+
+    def ask() -> None:
+        comes.start()
+        warehouse.read("SELECT sum(hash(range)) FROM range(1000000000000)")
+
+    with pytest.raises(KeyboardInterrupt):
+        ask()
+
+
+@kept_apart()
+def fail() -> None:
+    try:
+        raise ValueError("the cause")
+    except ValueError as error:
+        raise OSError("of something else") from error
+
+
+def test_other_errors_stay_what_they_are() -> None:
+    with pytest.raises(OSError, match="of something else") as raised:
+        fail()
+    assert isinstance(raised.value.__cause__, ValueError)
 
 
 OTHERS = """
@@ -61,7 +120,7 @@ with none_lost():
 """
 
 
-def test_other_errors_are_said_as_ever() -> None:
+def test_other_errors_in_a_callback_are_said_as_ever() -> None:
     call = [sys.executable, "-c", OTHERS]
     done = subprocess.run(call, capture_output=True, text=True, check=True)
     assert "ValueError: said as ever" in done.stderr

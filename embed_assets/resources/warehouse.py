@@ -21,6 +21,7 @@ from filelock import FileLock, Timeout
 from pydantic import PrivateAttr
 
 from embed_assets.errors import BusyError, one_line
+from embed_assets.interruptions import kept_apart
 from embed_assets.resources.waiting import Wait
 from embed_assets.tables import TABLES
 
@@ -61,7 +62,7 @@ class Warehouse(dg.ConfigurableResource):
 
     def _read_as_today(self, path: str | None, sql: str, parameters: Sequence[Any]) -> pl.DataFrame:
         """Result of a query on the tables of `tables.py`, whatever of them the file has."""
-        with duckdb.connect(":memory:") as connection:
+        with _until_stopped(duckdb.connect(":memory:")) as connection:
             stored: dict[str, list[str]] = {}
             if path is not None:
                 connection.execute(f"ATTACH '{_quoted(path)}' AS stored (READ_ONLY)")
@@ -136,7 +137,7 @@ class Warehouse(dg.ConfigurableResource):
             # Nobody outside has the file open, and no log stands beside it: it may be replaced.
             for left in Path(self.path).parent.glob(f"{fresh.name}*"):  # by a kill
                 left.unlink()
-            with duckdb.connect(":memory:") as connection:
+            with _until_stopped(duckdb.connect(":memory:")) as connection:
                 connection.execute(f"ATTACH '{_quoted(self.path)}' AS stored (READ_ONLY)")
                 connection.execute(f"ATTACH '{_quoted(str(fresh))}' AS fresh")
                 connection.execute("COPY FROM DATABASE stored TO fresh")
@@ -176,7 +177,7 @@ class Warehouse(dg.ConfigurableResource):
                         f"again. DuckDB says: {one_line(str(error))}"
                     ) from None
         try:
-            with connection:
+            with _until_stopped(connection):
                 yield connection
         finally:
             lock.release()
@@ -190,6 +191,20 @@ def _take(lock: FileLock, path: str, read_only: bool) -> duckdb.DuckDBPyConnecti
     except BaseException:
         lock.release()
         raise
+
+
+@contextmanager
+def _until_stopped(
+    connection: duckdb.DuckDBPyConnection,
+) -> Iterator[duckdb.DuckDBPyConnection]:
+    """The connection, closed at the end of the block; a query that is stopped ends at once."""
+    with kept_apart(), connection:
+        try:
+            yield connection
+        except BaseException:
+            with suppress(duckdb.ConnectionException):  # the block has closed it
+                connection.interrupt()  # else closing it may wait for the query's end
+            raise
 
 
 def _quoted(path: str) -> str:
