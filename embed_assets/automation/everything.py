@@ -27,8 +27,10 @@ from embed_assets.settings import PREFIX, Settings
 
 ASKED_BY = f"{PREFIX}ASKED_BY"
 """Set for the command: the run that it works for, by whose id its own runs are found."""
-LONGEST_STOP = 60.0
-"""Seconds that the command has to end its runs when a person stops the job."""
+LONGEST_STOP = 180.0
+"""Seconds that the command has to end its runs when a person stops the job: an import of torch is
+waited for, which takes long on a busy machine, and a command that is killed leaves its run behind.
+"""
 PAUSE = 0.2
 """Seconds between two looks at what the command says."""
 
