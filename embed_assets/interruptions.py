@@ -37,14 +37,14 @@ def none_lost() -> Iterator[None]:
 
     sys.unraisablehook = hear
     try:
-        with kept_apart(), _imports_completed():
+        with unwrapped(), _imports_completed():
             yield
     finally:
         sys.unraisablehook = before
 
 
 @contextmanager
-def kept_apart() -> Iterator[None]:
+def unwrapped() -> Iterator[None]:
     """An interruption of which a library made an error leaves the block as the interruption."""
     try:
         yield

@@ -1,16 +1,13 @@
 """An interruption that comes where no exception gets through."""
 
-import os
-import signal
 import subprocess
 import sys
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from embed_assets.interruptions import kept_apart
-from embed_assets.resources.warehouse import Warehouse
+from embed_assets.interruptions import none_lost, unwrapped
 
 IN_A_CALLBACK = """
 import signal, time, weakref
@@ -41,6 +38,9 @@ except BaseException:
     os._exit(134)  # as C++ does
 ready = True
 """
+IN_A_CALLBACK_ON_WINDOWS = IN_A_CALLBACK.replace(
+    "time.sleep(60)", "[time.sleep(0.1) for _ in range(600)]"
+).replace("class Thing", "del signal.pthread_kill\nclass Thing")
 OF_A_COMMAND = """
 from embed_assets.command import stopping
 from embed_assets.interruptions import none_lost
@@ -50,6 +50,19 @@ try:
         work()
 except stopping.Stopped as stopped:
     print(stopping.exit_status(stopped))
+"""
+IN_A_QUERY = """
+import os, signal, sys, threading
+from embed_assets.resources.warehouse import Warehouse
+signal.signal(signal.SIGINT, signal.default_int_handler)  # who runs the tests may have it ignored
+warehouse = Warehouse(path=sys.argv[1])
+with warehouse.transaction():
+    pass
+threading.Timer(0.5, os.kill, [os.getpid(), signal.SIGINT]).start()
+try:
+    warehouse.read("SELECT sum(hash(range)) FROM range(1000000000000)")
+except KeyboardInterrupt:
+    print("interrupted")
 """
 OF_A_RUN = """
 from dagster._core.errors import DagsterExecutionInterruptedError, raise_execution_interrupts
@@ -65,7 +78,7 @@ with capture_interrupts(), raise_execution_interrupts():
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="has no such signals")
-@pytest.mark.parametrize("where", [IN_A_CALLBACK, IN_AN_IMPORT])
+@pytest.mark.parametrize("where", [IN_A_CALLBACK, IN_A_CALLBACK_ON_WINDOWS, IN_AN_IMPORT])
 @pytest.mark.parametrize("of", [OF_A_COMMAND, OF_A_RUN])
 def test_it_is_raised_again(tmp_path: Path, where: str, of: str) -> None:
     (tmp_path / "interrupted.py").write_text(IMPORTED, encoding="utf-8")
@@ -80,20 +93,22 @@ def test_it_is_raised_again(tmp_path: Path, where: str, of: str) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="has no such signals")
 def test_a_query_ends_by_it_at_once_and_not_by_an_error_of_duckdb(tmp_path: Path) -> None:
-    warehouse = Warehouse(path=str(tmp_path / "warehouse.duckdb"))
-    with warehouse.transaction():
-        pass
-    comes = threading.Timer(0.5, os.kill, [os.getpid(), signal.SIGINT])
-
-    def ask() -> None:
-        comes.start()
-        warehouse.read("SELECT sum(hash(range)) FROM range(1000000000000)")
-
-    with pytest.raises(KeyboardInterrupt):
-        ask()
+    call = [sys.executable, "-c", IN_A_QUERY, str(tmp_path / "warehouse.duckdb")]
+    done = subprocess.run(call, capture_output=True, text=True, timeout=50, check=True)
+    assert done.stdout.split() == ["interrupted"]
 
 
-@kept_apart()
+def in_a_thread() -> str:
+    with none_lost():
+        return "worked"
+
+
+def test_a_thread_that_gets_no_signals_works_too() -> None:
+    with ThreadPoolExecutor(1) as threads:
+        assert threads.submit(in_a_thread).result() == "worked"
+
+
+@unwrapped()
 def fail() -> None:
     try:
         raise ValueError("the cause")

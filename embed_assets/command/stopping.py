@@ -98,14 +98,18 @@ def shield_children() -> None:
 @contextmanager
 def children_hear() -> Iterator[None]:
     """Processes that are started in the block get SIGINT as they would without this command."""
-    blocks = _blocks() and not (_ear and _ear.ignores_terminal)
+    blocks = _blocks()
+    handler = signal.getsignal(signal.SIGINT)
     if blocks:
+        if _ear and _ear.ignores_terminal:  # as the shell has it: they may still choose to hear it
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
         _change(signal.SIG_UNBLOCK)
     try:
         yield
     finally:
         if blocks:
             _change(signal.SIG_BLOCK)
+            signal.signal(signal.SIGINT, handler)
 
 
 def _blocks() -> bool:

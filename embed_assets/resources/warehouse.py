@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 from pydantic import PrivateAttr
 
 from embed_assets.errors import BusyError, one_line
-from embed_assets.interruptions import kept_apart
+from embed_assets.interruptions import unwrapped
 from embed_assets.resources.waiting import Wait
 from embed_assets.tables import TABLES
 
@@ -198,7 +198,7 @@ def _until_stopped(
     connection: duckdb.DuckDBPyConnection,
 ) -> Iterator[duckdb.DuckDBPyConnection]:
     """The connection, closed at the end of the block; a query that is stopped ends at once."""
-    with kept_apart(), connection:
+    with unwrapped(), connection:
         try:
             yield connection
         except BaseException:

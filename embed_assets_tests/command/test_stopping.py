@@ -94,7 +94,11 @@ HEARD_BY_A_SERVER = """
 import signal, subprocess, sys
 from embed_assets.command import stopping
 stopping.listen()
-asks = "import signal; print(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, set()))"
+asks = '''
+import signal
+print(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, set()), end=" ")
+print(signal.getsignal(signal.SIGINT) is signal.SIG_IGN)
+'''
 def ask():
     print(subprocess.run([sys.executable, "-c", asks], capture_output=True, text=True).stdout)
 ask()
@@ -105,10 +109,17 @@ ask()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="has no such signals")
-def test_a_server_hears_sigint_and_other_children_do_not() -> None:
-    call = [sys.executable, "-c", HEARD_BY_A_SERVER]
-    blocked = subprocess.run(call, capture_output=True, text=True, check=True).stdout.split()
+@pytest.mark.parametrize("ignored", [False, True])
+def test_a_server_hears_sigint_as_it_would_by_itself_and_other_children_do_not(
+    ignored: bool,
+) -> None:
+    first = "signal.SIG_IGN" if ignored else "signal.default_int_handler"
+    program = f"import signal; signal.signal(signal.SIGINT, {first})\n{HEARD_BY_A_SERVER}"
+    call = [sys.executable, "-c", program]
+    said = subprocess.run(call, capture_output=True, text=True, check=True).stdout.split()
+    blocked, left_ignored = said[::2], said[1::2]
     assert blocked == ["True", "False", "True"]
+    assert left_ignored[1] == str(ignored)
 
 
 IN_THE_BACKGROUND = """
