@@ -5,7 +5,7 @@ import signal
 import time
 from pathlib import Path
 
-from embed_assets.documents.parsing import Page
+from embed_assets.documents.reading import Page
 from embed_assets_tests.e2e.conftest import DOCUMENTS
 
 ENOUGH = ("alder", "birch", "hornbeam", "elm", "hawthorn", "rowan")

@@ -14,7 +14,7 @@ import numpy as np
 from sentence_transformers import SentenceTransformer
 
 from embed_assets.documents.chunking import chunk_markdown
-from embed_assets.documents.parsing import parse_pdf
+from embed_assets.documents.reading import parse_pdf
 from embed_assets.evaluation.retrieval import top_k
 
 SHOWN = 3

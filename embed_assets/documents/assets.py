@@ -8,7 +8,8 @@ import polars as pl
 from embed_assets.documents.chunking import CHUNKER, chunk_documents
 from embed_assets.documents.folder import load_documents
 from embed_assets.documents.forgotten import read_forgotten
-from embed_assets.documents.parsing import PARSER, parse_documents
+from embed_assets.documents.parsing import parse_documents
+from embed_assets.documents.reading import PARSER
 from embed_assets.models.card import model_card
 from embed_assets.models.identity import tokenizer_name
 from embed_assets.partitions import asset

@@ -9,7 +9,7 @@ import pymupdf
 import pytest
 
 from embed_assets.documents.chunking import chunk_documents, chunk_markdown
-from embed_assets.documents.parsing import PARSER, parse_pdf
+from embed_assets.documents.reading import PARSER, parse_pdf
 from embed_assets.tables import TABLES
 
 LIMIT = 50  # of which a chunk may have 45 words, and share 5 with the next

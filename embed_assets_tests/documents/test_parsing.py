@@ -14,14 +14,12 @@ import polars as pl
 import pymupdf
 import pytest
 
-from embed_assets.documents.parsing import (
-    NOT_READ,
+from embed_assets.documents.parsing import NOT_READ, document_statuses, parse_documents
+from embed_assets.documents.reading import (
     PARSER,
     Page,
     UnreadablePdfError,
     clean_markdown,
-    document_statuses,
-    parse_documents,
     parse_pdf,
 )
 from embed_assets.resources.ledger import Cause, Failure, Slices
@@ -157,7 +155,7 @@ def form(pages: int) -> bytes:
 def reported(monkeypatch: pytest.MonkeyPatch, content: bytes) -> list[int]:
     """What a worker reports of a PDF while it parses it."""
     pages: list[int] = []
-    monkeypatch.setattr("embed_assets.documents.parsing.report", pages.append)
+    monkeypatch.setattr("embed_assets.documents.reading.report", pages.append)
     parse_pdf(content)
     return pages
 
@@ -411,8 +409,8 @@ def test_a_parser_that_breaks_for_lack_of_memory_says_nothing_of_the_page(monkey
     def break_down(*_: object, **__: object) -> None:
         raise RuntimeError("std::bad_alloc")
 
-    monkeypatch.setattr("embed_assets.documents.parsing._markdown", break_down)
-    monkeypatch.setattr("embed_assets.documents.parsing.lacks_memory", lambda: lacking)
+    monkeypatch.setattr("embed_assets.documents.reading._markdown", break_down)
+    monkeypatch.setattr("embed_assets.documents.reading.lacks_memory", lambda: lacking)
     if lacking:
         with pytest.raises(MemoryError):
             parse_pdf(pdf("One page."))
@@ -452,7 +450,7 @@ def test_hostile_files_from_other_projects_end_as_rows(warehouse):
 
 PARSE = """
 import sys
-from embed_assets.documents.parsing import parse_pdf
+from embed_assets.documents.reading import parse_pdf
 print(len(parse_pdf(sys.stdin.buffer.read())))
 """
 
