@@ -352,6 +352,16 @@ class Automation(Group):
     )
 
 
+class Serving(Group):
+    """Who may ask the servers."""
+
+    ui_hosts: Annotated[str, NOTHING] = Field(
+        default="",
+        description="Hosts under which a proxy or a forwarded port leads to `embed-assets ui`, "
+        "separated by commas: `dagster.example.com,localhost:8000`. Others are refused",
+    )
+
+
 class Sharing(Group):
     """How a version is handed on."""
 
@@ -373,6 +383,7 @@ class Settings(  # pyright: ignore[reportIncompatibleVariableOverride] # two kin
     Evaluation,
     Promotion,
     Automation,
+    Serving,
     Sharing,
     BaseSettings,
 ):

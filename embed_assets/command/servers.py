@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -28,7 +29,7 @@ from embed_assets.automation.runs import (
 )
 from embed_assets.automation.sensors import SENSORS
 from embed_assets.automation.state import list_documents
-from embed_assets.command import stopping
+from embed_assets.command import guarded, stopping
 from embed_assets.command.news import News
 from embed_assets.command.pipeline import (
     end_dead_if_answered,
@@ -39,6 +40,7 @@ from embed_assets.command.pipeline import (
 )
 from embed_assets.errors import ProjectError, SettingsError
 from embed_assets.machine import Machine, processes_with, this_machine
+from embed_assets.resources.guard import UI_HOSTS, own_hosts
 from embed_assets.resources.pages import (
     DAGSTER_VARIABLE,
     MLFLOW_VARIABLE,
@@ -81,6 +83,7 @@ def serve(
             commands["MLflow"] = (_mlflow_command(settings, mlflow_port), mlflow_url)
         for name, (_, url) in commands.items():
             _check_free(name, int(url.rpartition(":")[2]))
+        mlflow_hosts = own_hosts(mlflow_port, settings.ui_hosts)
         served = {MLFLOW_VARIABLE: mlflow_url, DAGSTER_VARIABLE: commands["Dagster"][1]}
         # MLflow's own job queue would start seven more processes, for features not used here.
         environment = {
@@ -89,12 +92,16 @@ def serve(
             **served,
             # Not on the command line: `ps` shows that, and the address may hold a password.
             "MLFLOW_BACKEND_STORE_URI": tracking.uri,
+            UI_HOSTS: settings.ui_hosts,
+            # By itself MLflow answers to every address of a private network.
+            "MLFLOW_SERVER_ALLOWED_HOSTS": ",".join(sorted(mlflow_hosts)),
         }
         with _started(
             settings, {n: c for n, (c, _) in commands.items()}, environment, lock
         ) as processes:
             for name, (_, url) in commands.items():
                 _wait(name, url, processes[name], settings)
+            _check_guard(commands["Dagster"][1])
             dagster_url, runs_url = commands["Dagster"][1], f"{mlflow_url}/{_runs_link(tracking)}"
             graph = f"{dagster_url}{graph_path()}"
             launchpad = f"{dagster_url}{launchpad_path(EVERYTHING)}"
@@ -285,7 +292,7 @@ def _stay(
 def _dagster_command(settings: Settings, port: int) -> list[str]:
     workspace = str(settings.dagster_home / "workspace.yaml")
     where = ["--host", HOST, "--port", str(port)]
-    return [sys.executable, "-m", "dagster", "dev", "--workspace", workspace, *where]
+    return [sys.executable, "-m", guarded.MODULE, "dev", "--workspace", workspace, *where]
 
 
 def _mlflow_command(settings: Settings, port: int) -> list[str]:
@@ -307,15 +314,34 @@ def _check_free(name: str, port: int) -> None:
 
 
 def _wait(name: str, url: str, process: subprocess.Popen[bytes], settings: Settings) -> None:
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # this machine is asked
     deadline = time.monotonic() + START_TIMEOUT
     while time.monotonic() < deadline and process.poll() is None:
         try:
-            with direct.open(url, timeout=5):
+            with _direct().open(url, timeout=5):
                 return
         except OSError:
             time.sleep(0.5)
     raise ProjectError(f"{name} did not start: see {_log(settings, name)}.")
+
+
+def _check_guard(url: str) -> None:
+    """ProjectError where Dagster's server answers to a page of another site."""
+    foreign = urllib.request.Request(url, headers={"Origin": "http://another.site"})
+    try:
+        with _direct().open(foreign, timeout=START_TIMEOUT):
+            pass
+    except urllib.error.HTTPError as error:
+        if error.code == 403:
+            return
+    raise ProjectError(
+        "Dagster's server has no guard, and would do what any web page asks of it: nothing is "
+        "served. Install the versions of constraints.txt."
+    )
+
+
+def _direct() -> urllib.request.OpenerDirector:
+    """Asks this machine, whatever proxy leads outside."""
+    return urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 def _log(settings: Settings, name: str) -> Path:

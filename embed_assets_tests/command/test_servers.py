@@ -19,13 +19,14 @@ from embed_assets.command.pipeline import prepare_home
 from embed_assets.command.servers import (
     LONGEST_STOP,
     _bring_in_line,
+    _check_guard,
     _mlflow_command,
     _started,
     _stop,
     _wait,
     serve,
 )
-from embed_assets.errors import SettingsError
+from embed_assets.errors import ProjectError, SettingsError
 from embed_assets.partitions import DOCUMENTS
 from embed_assets.resources.tracking import ONCE
 from embed_assets.settings import Settings
@@ -168,3 +169,8 @@ def test_the_address_of_mlflow_s_database_is_not_on_the_command_line(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://me:secret@127.0.0.1/mlflow")
     assert "secret" not in " ".join(_mlflow_command(Settings(home=tmp_path), 5000))
+
+
+def test_a_server_that_answers_to_another_site_is_not_served(server: str) -> None:
+    with pytest.raises(ProjectError, match="no guard"):
+        _check_guard(server)

@@ -1,0 +1,66 @@
+"""`dagster dev` with a guard in front of its webserver, for `embed-assets ui`.
+
+Dagster lets nobody add middleware to its server: in each of its two commands one function is
+replaced. Another release of Dagster might not call these functions, so `embed-assets ui` makes sure
+that the server refuses before it says that it is up.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from embed_assets.resources.guard import UI_HOSTS, Guard, own_hosts
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+
+MODULE = "embed_assets.command.guarded"
+"""This one, as `python -m` takes it."""
+WEBSERVER = "dagster_webserver"
+"""Argument of `python -m`: what `dagster dev` starts, and the first argument of this module's."""
+
+
+def dev() -> None:
+    """Run `dagster dev`, whose webserver is started from here."""
+    from dagster._cli import dev as command
+    from dagster._cli import main
+
+    start = command.open_ipc_subprocess
+
+    def start_guarded(parts: Sequence[str], **options: Any) -> Any:
+        return start(_guarded(parts), **options)
+
+    command.open_ipc_subprocess = start_guarded
+    main()
+
+
+def _guarded(parts: Sequence[str]) -> list[str]:
+    """The command line of a process of Dagster's; of the webserver, that of the guarded one."""
+    if parts[1:3] != ["-m", WEBSERVER]:
+        return [*parts]
+    return [parts[0], "-m", MODULE, WEBSERVER, *parts[3:]]
+
+
+def webserver() -> None:
+    """Run `dagster-webserver` with the guard around its application."""
+    from dagster_webserver import cli
+
+    create = cli.create_app_from_workspace_process_context
+    port = int(sys.argv[sys.argv.index("--port") + 1])
+
+    def create_guarded(*given: Any, **options: Any) -> "Starlette":
+        app = create(*given, **options)
+        app.add_middleware(Guard, hosts=own_hosts(port, os.environ.get(UI_HOSTS, "")))
+        return app
+
+    cli.create_app_from_workspace_process_context = create_guarded
+    cli.main()
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == [WEBSERVER]:
+        del sys.argv[1]
+        webserver()
+    else:
+        dev()
