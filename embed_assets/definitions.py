@@ -29,6 +29,7 @@ from embed_assets.resources.shown_settings import settings_resource
 from embed_assets.resources.tracking import Tracking
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.resources.workers import WorkerPool
+from embed_assets.secrets import hide_in_logs
 from embed_assets.settings import Settings
 from embed_assets.tables import TABLES
 from embed_assets.training import assets as training_stage
@@ -147,4 +148,5 @@ def _column_schema(name: str) -> dg.TableSchema:
 @dg.definitions
 def defs() -> dg.Definitions:
     """The project under the settings of the environment; made when Dagster asks for it."""
+    hide_in_logs()
     return build_definitions()

@@ -7,6 +7,7 @@ reads goes to stderr; stdout carries the result alone, as a table or, with --jso
 import json
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ from embed_assets.errors import ProjectError, SettingsError
 from embed_assets.interruptions import none_lost
 from embed_assets.places import absolute
 from embed_assets.resources.pages import recall_pages
+from embed_assets.secrets import hide_in_logs, hide_secrets
 from embed_assets.settings import PREFIX, Settings, wrong_setting
 from embed_assets.wording import counted
 
@@ -347,9 +349,10 @@ def _session(pdfs: str | None, home: Path | None, as_json: bool) -> Iterator[tup
         with none_lost(), _disk_explained(settings.home):
             yield settings, emit
     except ProjectError as error:
-        typer.echo(f"embed-assets: {error}", err=True)
+        said = hide_secrets(str(error))
+        typer.echo(f"embed-assets: {said}", err=True)
         if as_json:
-            emit({"error": str(error)}, "")
+            emit({"error": said}, "")
         raise typer.Exit(error.status) from error
     except KeyboardInterrupt as interruption:
         typer.echo(f"{_below_the_bar()}embed-assets: {stopping.SAID}", err=True)
@@ -396,7 +399,12 @@ def main() -> None:
             sys.exit("embed-assets: Python reads file names in another encoding than UTF-8.")
         os.environ["PYTHONUTF8"] = "1"
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
-    app()
+    hide_in_logs()
+    try:
+        app()
+    except Exception:
+        sys.stderr.write(hide_secrets(traceback.format_exc()))
+        sys.exit(1)
 
 
 if __name__ == "__main__":

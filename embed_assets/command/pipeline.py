@@ -38,14 +38,15 @@ from embed_assets.automation.take_up import take_up
 from embed_assets.command import stopping
 from embed_assets.definitions import build_definitions
 from embed_assets.documents.folder import FoundDocument, scan
-from embed_assets.errors import ProjectError, SettingsError, hide_password, one_line
+from embed_assets.errors import ProjectError, SettingsError, one_line
 from embed_assets.graph import GRAPH
 from embed_assets.machine import processes_with
 from embed_assets.partitions import DOCUMENTS
 from embed_assets.resources.run_tags import BUDGET_TAG
 from embed_assets.resources.tracking import answering_at_once
 from embed_assets.resources.warehouse import Warehouse
-from embed_assets.settings import TRACKING_URI, Settings
+from embed_assets.secrets import hide_secrets
+from embed_assets.settings import Settings
 from embed_assets.terminal import terminal_kept
 from embed_assets.wording import counted
 
@@ -319,9 +320,8 @@ def explain(error: BaseException, step: str | None) -> str:
         causes.append(causes[-1].__cause__)
     ours = next((cause for cause in causes if isinstance(cause, ProjectError | dg.Failure)), None)
     if ours is not None:
-        return " ".join(str(ours).split())
-    said = one_line(f"{type(causes[-1]).__name__}: {causes[-1]}")
-    first = hide_password(said, os.environ.get(TRACKING_URI, ""))
+        return hide_secrets(" ".join(str(ours).split()))
+    first = one_line(hide_secrets(f"{type(causes[-1]).__name__}: {causes[-1]}"))
     return f"{step}: {first}" if step else first
 
 

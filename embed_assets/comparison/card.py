@@ -11,9 +11,10 @@ from embed_assets.comparison.verdict import (
     reservations,
     verdict_sentence,
 )
-from embed_assets.errors import hide_password, one_line
+from embed_assets.errors import one_line
 from embed_assets.pairs.splits import VALIDATION
 from embed_assets.resources.warehouse import Warehouse
+from embed_assets.secrets import hide_secrets
 from embed_assets.settings import Settings
 from embed_assets.training.hub_card import Judgement, keep_card
 
@@ -52,5 +53,5 @@ def rewrite_card(
     try:
         mlflow.log_text(file.read_text(encoding="utf-8"), MODEL_CARD)
     except Exception as error:  # of whatever library: the verdict is worth more than the card
-        reason = one_line(hide_password(str(error), mlflow.get_tracking_uri()))
+        reason = one_line(hide_secrets(str(error)))
         warn(f"MLflow takes no card of version {version}: {reason}")

@@ -15,13 +15,14 @@ from embed_assets.comparison.verdict import (
     reservations,
     verdict_sentence,
 )
-from embed_assets.errors import hide_password, one_line
+from embed_assets.errors import one_line
 from embed_assets.evaluation.headline import headline_figures
 from embed_assets.evaluation.retrieval import metric_name
 from embed_assets.evaluation.scoring import mlflow_metrics
 from embed_assets.evaluation.tracked import log_task_data
 from embed_assets.resources.headline import headline_metrics
 from embed_assets.resources.tracking import Tracking
+from embed_assets.secrets import hide_secrets
 from embed_assets.settings import Settings
 from embed_assets.wording import change
 
@@ -154,5 +155,5 @@ def log_to_training(
     try:
         mlflow.log_metrics(_headline(model, figures, before) | tuned, run_id=model["mlflow_run_id"])
     except MlflowException as error:
-        reason = one_line(hide_password(str(error), mlflow.get_tracking_uri()))
+        reason = one_line(hide_secrets(str(error)))
         warn(f"The MLflow run of the training takes no figures: {reason}")

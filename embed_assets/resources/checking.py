@@ -1,14 +1,13 @@
 """What every asset check does around its look: it always gives a result."""
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import dagster as dg
 
-from embed_assets.errors import hide_password, one_line
-from embed_assets.settings import TRACKING_URI
+from embed_assets.errors import one_line
+from embed_assets.secrets import hide_secrets
 
 LISTED = 20
 """Rows of a list in the UI."""
@@ -33,8 +32,7 @@ def check_result(
     try:
         found = look()
     except Exception as error:
-        said = one_line(f"{type(error).__name__}: {error}")
-        reason = hide_password(said, os.environ.get(TRACKING_URI, ""))
+        reason = one_line(hide_secrets(f"{type(error).__name__}: {error}"))
         return dg.AssetCheckResult(
             passed=False,
             severity=dg.AssetCheckSeverity.WARN,

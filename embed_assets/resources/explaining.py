@@ -10,6 +10,7 @@ import dagster as dg
 
 from embed_assets.errors import ProjectError, one_line
 from embed_assets.interruptions import none_lost
+from embed_assets.secrets import hide_secrets
 from embed_assets.terminal import progress_told
 
 LONGEST_MESSAGE = 1000
@@ -33,10 +34,19 @@ def said_in_the_ui(work: Callable[..., Any]) -> Callable[..., Any]:
 def explained(log: dg.DagsterLogManager) -> Iterator[None]:
     """Where an error that is written for a person is shown in the UI as what it says, no stack.
 
-    At level debug the log says where it was raised.
+    At level debug the log says where it was raised. Any other error is Dagster's to show, unless
+    it holds a secret.
     """
     try:
         yield
     except ProjectError as error:
         log.debug("".join(traceback.format_exception(error)))
-        raise dg.Failure(one_line(str(error), LONGEST_MESSAGE), allow_retries=False) from None
+        said = one_line(hide_secrets(str(error)), LONGEST_MESSAGE)
+        raise dg.Failure(said, allow_retries=False) from None
+    except Exception as error:
+        stack = "".join(traceback.format_exception(error))
+        if hide_secrets(stack) == stack:
+            raise
+        log.debug(stack)  # without what is hidden, as all lines of the log
+        said = one_line(hide_secrets(f"{type(error).__name__}: {error}"), LONGEST_MESSAGE)
+        raise dg.Failure(said, allow_retries=False) from None

@@ -8,7 +8,7 @@ from typing import Any
 
 import dagster as dg
 
-from embed_assets.errors import BusyError, ProjectError, hide_password, one_line
+from embed_assets.errors import BusyError, ProjectError, one_line
 from embed_assets.graph import GRAPH
 from embed_assets.resources.io_manager import column_lineage
 from embed_assets.resources.ledger import (
@@ -26,6 +26,7 @@ from embed_assets.resources.ledger import (
 from embed_assets.resources.openlineage import Made, Making, versions_together
 from embed_assets.resources.tracking import Tracking
 from embed_assets.resources.warehouse import Transaction, Warehouse
+from embed_assets.secrets import hide_secrets
 from embed_assets.wording import counted
 
 
@@ -82,9 +83,7 @@ class Materializing:
 
     def record_failure(self, error: Exception) -> None:
         """Remember in the ledger that the asset could not be made, and why."""
-        said = one_line(f"{type(error).__name__}: {error}")
-        if self.tracking:
-            said = hide_password(said, self.tracking.uri)
+        said = one_line(hide_secrets(f"{type(error).__name__}: {error}"))
         with self.warehouse.transaction() as transaction:
             self._write_attempt(transaction, Failure(Cause.FAILED, said))
 

@@ -12,11 +12,13 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from embed_assets.errors import ProjectError, SettingsError, one_line
+from embed_assets.secrets import HIDDEN, hide_secrets
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -43,8 +45,9 @@ class OpenAIServer(BaseSettings):
 
     @property
     def address(self) -> str:
-        """Where the server is: another address may have another model of the same name."""
-        return self.base_url.rstrip("/") or OPENAI
+        """Where the server is, without a password: another may have another model of the name."""
+        parts = urlsplit(self.base_url.rstrip("/"))
+        return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl() or OPENAI
 
     def check(self, wanted_by: str) -> None:
         """SettingsError where there is no usable key, nor a server that may do without.
@@ -65,7 +68,7 @@ class OpenAIServer(BaseSettings):
     def redact(self, text: str) -> str:
         """Text without the key, on one line: servers like to quote it in their errors."""
         secret = self.api_key.get_secret_value()
-        return one_line(text.replace(secret, "…") if secret else text)
+        return one_line(hide_secrets(text.replace(secret, HIDDEN) if secret else text))
 
 
 class ServerError(ProjectError):

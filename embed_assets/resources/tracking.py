@@ -17,10 +17,11 @@ from urllib.parse import quote, unquote, urlsplit
 import dagster as dg
 from filelock import FileLock
 
-from embed_assets.errors import ProjectError, hide_password, one_line
+from embed_assets.errors import ProjectError, one_line
 from embed_assets.resources import headline
 from embed_assets.resources.pages import MLFLOW_VARIABLE, asset_page, run_page
 from embed_assets.resources.warehouse import Warehouse
+from embed_assets.secrets import hide_secrets
 from embed_assets.settings import DEFAULT_PROJECT, TRACKING_URI
 
 if TYPE_CHECKING:
@@ -91,7 +92,11 @@ class Tracking(dg.ConfigurableResource):
 
     @property
     def uri(self) -> str:
-        """MLflow server: MLFLOW_TRACKING_URI, else SQLite in the home folder. Show it to nobody."""
+        """MLflow server: MLFLOW_TRACKING_URI, else SQLite in the home folder. Show it to nobody.
+
+        That of a database may hold a password; a server's stands in variables of its own.
+        """
+        set_password_apart()
         return os.environ.get(TRACKING_URI) or f"sqlite:///{self._database}"
 
     @property
@@ -352,8 +357,8 @@ class Tracking(dg.ConfigurableResource):
 
         cause = error.__context__
         if not isinstance(cause, ConnectionError) or isinstance(cause, ProxyError | SSLError):
-            return one_line(hide_password(str(error), self.uri))
-        server = hide_password(without_password(self.uri), self.uri)
+            return one_line(hide_secrets(str(error)))
+        server = hide_secrets(without_password(self.uri))
         return (
             f"the server {server} doesn't answer. Start it, or set {TRACKING_URI} to another one."
         )
@@ -491,6 +496,18 @@ def _make_id(home: str) -> str:
             unfinished.write_text(uuid.uuid4().hex, encoding="utf-8")
             unfinished.replace(file)
     return _read_id(home)
+
+
+def set_password_apart() -> None:
+    """Move the name and the password in MLFLOW_TRACKING_URI to the variables that MLflow has.
+
+    MLflow prints the address of each run, which compute logs keep.
+    """
+    parts = urlsplit(os.environ.get(TRACKING_URI, ""))
+    if parts.scheme in ("http", "https") and parts.username and parts.password:
+        os.environ[TRACKING_URI] = without_password(parts.geturl())
+        os.environ["MLFLOW_TRACKING_USERNAME"] = unquote(parts.username)
+        os.environ["MLFLOW_TRACKING_PASSWORD"] = unquote(parts.password)
 
 
 def without_password(address: str) -> str:

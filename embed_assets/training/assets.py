@@ -12,7 +12,7 @@ import polars as pl
 from pydantic import Field, create_model
 from pydantic.fields import FieldInfo
 
-from embed_assets.errors import BusyError, ProjectError, hide_password, one_line
+from embed_assets.errors import BusyError, ProjectError, one_line
 from embed_assets.machine import this_machine
 from embed_assets.models.card import model_card, model_revision, version_card
 from embed_assets.models.embeddings import CachedEncoder
@@ -24,6 +24,7 @@ from embed_assets.resources.previews import shown_learned
 from embed_assets.resources.processes import ProcessClient, ProcessError
 from embed_assets.resources.tracking import Tracking
 from embed_assets.resources.warehouse import Warehouse, digest
+from embed_assets.secrets import hide_secrets
 from embed_assets.settings import Settings, Training
 from embed_assets.training.claims import claimed, clear_trainings
 from embed_assets.training.config import TrainingConfig, as_meant, training_config
@@ -193,7 +194,7 @@ def _kept(folder: Path, tracking_uri: str) -> Iterator[None]:
     except BusyError:
         raise
     except Exception as error:
-        said = one_line(hide_password(f"{type(error).__name__}: {error}", tracking_uri))
+        said = one_line(hide_secrets(f"{type(error).__name__}: {error}"))
         raise TrainingError(
             f"The model is trained, and kept in {folder}; it could not be recorded ({said}). "
             "The next run takes it up, without training again."

@@ -5,8 +5,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-from embed_assets.errors import hide_password, one_line
+from embed_assets.errors import one_line
 from embed_assets.machine import GIB, Machine, peak_memory_bytes
+from embed_assets.secrets import hide_secrets
 from embed_assets.terminal import progress_bar
 from embed_assets.training.config import TrainingConfig
 
@@ -44,7 +45,6 @@ class PipesAndMlflow:
 
     def measure(self, metrics: Mapping[int, Mapping[str, float]]) -> None:
         """Metrics by step, for MLflow. Where it can't be reached, training goes on without."""
-        from mlflow import get_tracking_uri
         from mlflow.entities import Metric
         from mlflow.exceptions import MlflowException
 
@@ -60,7 +60,7 @@ class PipesAndMlflow:
         except MlflowException as error:
             if not self._lost:
                 self._lost = True
-                reason = one_line(hide_password(str(error), get_tracking_uri()))
+                reason = one_line(hide_secrets(str(error)))
                 self._pipes.log.warning(f"MLflow takes no metrics, training goes on: {reason}")
 
 

@@ -17,10 +17,10 @@ from typing import Any
 
 import polars as pl
 
-from embed_assets.errors import ProjectError, hide_password, one_line
+from embed_assets.errors import ProjectError, one_line
 from embed_assets.machine import Machine, this_machine
 from embed_assets.models.encoder import load_model, resolved_precision
-from embed_assets.settings import TRACKING_URI
+from embed_assets.secrets import hide_in_logs, hide_secrets
 from embed_assets.training.adapter import fit_adapter
 from embed_assets.training.claims import training_in
 from embed_assets.training.config import TrainingConfig
@@ -200,6 +200,7 @@ def _merge(
 
 def main() -> None:
     """Entry point of the child process."""
+    hide_in_logs()
     config = TrainingConfig.model_validate_json(Path(sys.argv[1]).read_text(encoding="utf-8"))
     first = os.environ.get("RANK", "0") == "0"  # torchrun's: the first process speaks for all
     try:
@@ -248,9 +249,8 @@ def _progress(config: TrainingConfig) -> Iterator[Progress]:
 def _reason(error: Exception) -> str:
     """Why a training failed, in one line."""
     if isinstance(error, ProjectError):
-        return one_line(str(error))
-    said = one_line(f"The training failed: {type(error).__name__}: {error}")
-    return hide_password(said, os.environ.get(TRACKING_URI, ""))
+        return one_line(hide_secrets(str(error)))
+    return one_line(hide_secrets(f"The training failed: {type(error).__name__}: {error}"))
 
 
 if __name__ == "__main__":
