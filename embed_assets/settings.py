@@ -89,6 +89,11 @@ class Model(Group):
         description="Base model: a sentence-transformers hub name or a local folder. "
         "`all-MiniLM-L6-v2` is installed with the package and needs no network",
     )
+    trusted_models: Annotated[str, NOTHING] = Field(
+        default="",
+        description="Models whose own code may be run, by hub name or folder, separated by commas. "
+        "No other model's is: one that needs it is refused",
+    )
     query_prompt: Annotated[str | None, EMBEDDINGS] = Field(
         default=None, description="Put before each query. Unset: what the model's family needs"
     )

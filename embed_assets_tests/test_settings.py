@@ -205,6 +205,7 @@ WITNESSES: dict[str, Any] = {
     "retrain_share": 0.5,
     "retrain_wait_hours": 7.0,
     "retrain_pause_hours": 7.0,
+    "trusted_models": "someone/else",
     "ui_hosts": "a.example.com",
     "signing_key": "signing.pem",
 }

@@ -23,15 +23,16 @@ WEBSERVER = "dagster_webserver"
 
 def dev() -> None:
     """Run `dagster dev`, whose webserver is started from here."""
+    import dagster_shared.ipc
     from dagster._cli import dev as command
     from dagster._cli import main
 
-    start = command.open_ipc_subprocess
+    start = dagster_shared.ipc.open_ipc_subprocess
 
     def start_guarded(parts: Sequence[str], **options: Any) -> Any:
         return start(_guarded(parts), **options)
 
-    command.open_ipc_subprocess = start_guarded
+    command.open_ipc_subprocess = start_guarded  # pyright: ignore[reportPrivateImportUsage]
     main()
 
 
@@ -44,17 +45,17 @@ def _guarded(parts: Sequence[str]) -> list[str]:
 
 def webserver() -> None:
     """Run `dagster-webserver` with the guard around its application."""
-    from dagster_webserver import cli
+    from dagster_webserver import app, cli
 
-    create = cli.create_app_from_workspace_process_context
+    create = app.create_app_from_workspace_process_context
     port = int(sys.argv[sys.argv.index("--port") + 1])
 
     def create_guarded(*given: Any, **options: Any) -> "Starlette":
-        app = create(*given, **options)
-        app.add_middleware(Guard, hosts=own_hosts(port, os.environ.get(UI_HOSTS, "")))
-        return app
+        made = create(*given, **options)
+        made.add_middleware(Guard, hosts=own_hosts(port, os.environ.get(UI_HOSTS, "")))
+        return made
 
-    cli.create_app_from_workspace_process_context = create_guarded
+    setattr(cli, create.__name__, create_guarded)
     cli.main()
 
 

@@ -6,9 +6,16 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from embed_assets.errors import one_line
 from embed_assets.machine import Machine, this_machine
 from embed_assets.models.card import ModelCard
-from embed_assets.models.files import NoModelError, Task
+from embed_assets.models.files import (
+    TRUSTED_MODELS,
+    NoModelError,
+    Task,
+    foreign_code,
+    may_run_code,
+)
 from embed_assets.settings import Precision
 from embed_assets.terminal import progress_bar
 
@@ -183,7 +190,11 @@ def load_model(source: str, token_limit: int | None = None, machine: Machine | N
     token_limit: where it cuts texts that are longer, if its own limit isn't lower. A model of
     static embeddings has none: it reads whole texts. torch gets no more threads than there are
     cores for this process: it counts the whole machine's, whatever a container may use.
+    NoModelError where it can't be loaded, or only by code that comes with it and isn't trusted: no
+    code in a file of weights is ever run.
     """
+    from pickle import UnpicklingError
+
     import torch
     from sentence_transformers import SentenceTransformer
     from transformers.utils import logging
@@ -191,15 +202,28 @@ def load_model(source: str, token_limit: int | None = None, machine: Machine | N
     logging.disable_progress_bar()
     machine = machine or this_machine()
     torch.set_num_threads(min(torch.get_num_threads(), machine.cores))
+    trusted = may_run_code(source)
     try:
         model = SentenceTransformer(
             source,
             # None: the GPU of this process. Apple's GPUs are left alone: nobody tried them.
             device=None if machine.gpus else "cpu",
             model_kwargs={"dtype": torch.float32},
+            trust_remote_code=trusted,
         )
-    except (OSError, ValueError) as error:
-        raise NoModelError(f"{source} can't be loaded: {str(error).splitlines()[0]}") from error
+    except (OSError, ValueError, UnpicklingError) as error:
+        code = () if trusted else foreign_code(source)
+        raise NoModelError(_why_not_loaded(source, error, code)) from error
     if token_limit is not None and model.max_seq_length != math.inf:
         model.max_seq_length = min(model.max_seq_length or token_limit, token_limit)
     return model
+
+
+def _why_not_loaded(source: str, error: Exception, code: Sequence[str]) -> str:
+    """What a person is told. code: classes from code beside the weights, which were not run."""
+    if code:
+        return (
+            f"{source} runs code that comes with it ({', '.join(code)}), which may do anything. "
+            f"If you trust who wrote it, name the model in {TRUSTED_MODELS}."
+        )
+    return f"{source} can't be loaded: {one_line(str(error)) or type(error).__name__}"

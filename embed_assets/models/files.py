@@ -13,8 +13,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from embed_assets.errors import SettingsError
+from embed_assets.settings import PREFIX, Settings
 
 Task = Literal["query", "document"]
+TRUSTED_MODELS = f"{PREFIX}TRUSTED_MODELS"
 BASE_MODEL = "EMBED_ASSETS_MODEL"
 """The setting that names the base model: what an error is about where nobody knows better."""
 MODULES = "modules.json"
@@ -22,6 +24,8 @@ TRANSFORMER = "Transformer"
 ROUTER = "Router"
 ROUTER_CONFIG = "router_config.json"
 """What sentence-transformers writes where queries and documents take different ways."""
+OWN_CLASSES = "sentence_transformers"
+"""Package of the modules that need no code of the model's."""
 WEIGHTS = (".safetensors", ".bin")
 
 
@@ -88,6 +92,28 @@ def tokenizer_file(source: str) -> Path:
         if (file := find_file(source, name)) is not None:
             return file
     raise NoModelError(f"{source} has no tokenizer.json, without which no tokens are counted.")
+
+
+def foreign_code(source: str) -> tuple[str, ...]:
+    """Classes that a model takes from code beside its weights, as its files name them."""
+    listed = [row["type"] for row in read_json(source, MODULES) or ()]
+    modules = [name for name in listed if not name.startswith(f"{OWN_CLASSES}.")]
+    configs = {"config.json", *(module.file("config.json") for module in route(source, "document"))}
+    mapped = [read_json(source, name).get("auto_map") or {} for name in sorted(configs)]
+    return tuple(modules + [str(name) for classes in mapped for name in classes.values()])
+
+
+def may_run_code(source: str, trusted: str | None = None) -> bool:
+    """Whether a person named the model, or a folder that it lies in, among those that they trust.
+
+    trusted: as the setting has it; that of the environment if none is given.
+    """
+    named = Settings().trusted_models if trusted is None else trusted
+    names = [name.strip() for name in named.split(",") if name.strip()]
+    if not Path(source).is_dir():
+        return source in names
+    folders = [Path(name).expanduser().resolve() for name in names]
+    return any(Path(source).resolve().is_relative_to(folder) for folder in folders)
 
 
 def hub_commit(source: str) -> str:
