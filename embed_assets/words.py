@@ -16,13 +16,14 @@ import re
 import unicodedata
 from itertools import chain, groupby, pairwise
 
-_JOINERS = "\u200c\u200d"  # invisible, within words of Persian and of Indian scripts
+JOINERS = "\u200c\u200d"
+"""Invisible, within words of Persian and of Indian scripts."""
 
 
 def _marks() -> str:
     """Ranges of the characters that belong to the letter before them, for a class of a pattern."""
     characters = map(chr, range(0x300, 0x12000))
-    marks = [c for c in characters if unicodedata.category(c)[0] == "M" or c in _JOINERS]
+    marks = [c for c in characters if unicodedata.category(c)[0] == "M" or c in JOINERS]
     # Neighbours differ from their place in the list by the same number.
     runs = groupby(enumerate(marks), key=lambda pair: ord(pair[1]) - pair[0])
     ends = ([character for _, character in run] for _, run in runs)
@@ -45,6 +46,11 @@ UNSPACED = re.compile(f"[{_UNSPACED}]")
 """A character of a script that puts no spaces between words."""
 
 _CHARACTER = re.compile(f"[{_UNSPACED}][{_MARKS}]*")
+ANY_CHARACTER = re.compile(f"(?s:.)[{_MARKS}]{{0,8}}")
+"""A character of any kind with its marks; of more marks than a script has, eight at a time."""
+CLAUSE_END = re.compile("(?<=[。！？；：，、।॥؟۔။។])")
+"""Where a sentence or clause ends without a space that says so."""
+
 _WORD = re.compile(f"{_CHARACTER.pattern}|{_run_of_letters('_', _UNSPACED)}")
 
 
