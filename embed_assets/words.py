@@ -36,7 +36,7 @@ _MARKS = _marks()
 def _run_of_letters(*apart: str) -> str:
     """Pattern of a word. apart: what Python takes for a letter and this pattern doesn't."""
     letter = rf"[^\W{''.join(apart)}]"
-    return f"{letter}+(?:[{_MARKS}]+{letter}*)*"
+    return f"{letter}++(?:[{_MARKS}]++{letter}*+)*+"
 
 
 _HAN, _KATAKANA = r"\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff", r"\u30a0-\u30ff"
