@@ -13,7 +13,7 @@ from urllib.parse import unquote
 
 from embed_assets.errors import hide_password, one_line
 
-_URL = re.compile(r"([a-z][a-z0-9+.-]*)://(.*)", re.IGNORECASE | re.DOTALL)
+_URL = re.compile(r"^([a-z][a-z0-9+.-]*)://(.*)", re.IGNORECASE | re.DOTALL)
 _LOCAL = ("file", "local")
 _TIMES = ("mtime", "LastModified", "last_modified", "updated", "created")
 """Under which filesystems say when a file was last written, the surest first."""

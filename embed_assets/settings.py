@@ -32,6 +32,7 @@ Method = Literal["full", "lora", "adapter"]
 Loss = Literal["mnrl", "cached_mnrl", "gist"]
 LabelledPurpose = Literal["train", "test"]
 RetrainFrom = Literal["base", "champion"]
+Headings = Literal["first", "every"]
 Merge = Literal["best"] | Annotated[float, Field(gt=0, le=1)]
 
 
@@ -49,6 +50,7 @@ class Shapes:
 NOTHING = Shapes()
 TOKENS = Shapes("chunks", "training_pairs", "base_eval", "finetuned_model")
 EMBEDDINGS = Shapes("training_pairs", "base_eval", "finetuned_model")
+CHUNKS = Shapes("chunks")
 DIMENSIONS = Shapes("base_eval", "finetuned_model")
 QUESTIONS = Shapes("synthetic_questions")
 QUESTIONS_AND_PAIRS = Shapes("synthetic_questions", "training_pairs")
@@ -112,6 +114,11 @@ class Model(Group):
         default=512,
         ge=32,
         description="Upper bound of a chunk for models that take very long texts",
+    )
+    headings: Annotated[Headings, CHUNKS] = Field(
+        default="first",
+        description="`first`: a section's headings stand in its first chunk. "
+        "`every`: each chunk begins with all headings above it",
     )
 
 

@@ -132,7 +132,7 @@ _TABLES = (
             "document_id": _DOCUMENT_ID,
             "chunk_index": _integer("Place of the chunk in its document, from 0"),
             "chunk_id": _CHUNK_ID,
-            "chunk_text": _text("The chunk's text, its headings included"),
+            "chunk_text": _text("Its text, with headings and the names of its table's columns"),
             "heading_path": _text("Headings above the chunk, outermost first, joined by ' > '"),
             "page_start": _integer("Page on which the chunk begins, from 1"),
             "page_end": _integer("Page on which the chunk ends, from 1"),

@@ -16,13 +16,14 @@ import re
 import unicodedata
 from itertools import chain, groupby, pairwise
 
-_JOINERS = "\u200c\u200d"  # invisible, within words of Persian and of Indian scripts
+JOINERS = "\u200c\u200d"
+"""Invisible, within words of Persian and of Indian scripts."""
 
 
 def _marks() -> str:
     """Ranges of the characters that belong to the letter before them, for a class of a pattern."""
     characters = map(chr, range(0x300, 0x12000))
-    marks = [c for c in characters if unicodedata.category(c)[0] == "M" or c in _JOINERS]
+    marks = [c for c in characters if unicodedata.category(c)[0] == "M" or c in JOINERS]
     # Neighbours differ from their place in the list by the same number.
     runs = groupby(enumerate(marks), key=lambda pair: ord(pair[1]) - pair[0])
     ends = ([character for _, character in run] for _, run in runs)
@@ -35,16 +36,22 @@ _MARKS = _marks()
 def _run_of_letters(*apart: str) -> str:
     """Pattern of a word. apart: what Python takes for a letter and this pattern doesn't."""
     letter = rf"[^\W{''.join(apart)}]"
-    return f"{letter}+(?:[{_MARKS}]+{letter}*)*"
+    return f"{letter}++(?:[{_MARKS}]++{letter}*+)*+"
 
 
 _HAN, _KATAKANA = r"\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff", r"\u30a0-\u30ff"
 _HIRAGANA, _THAI_TO_KHMER = r"\u3040-\u309f", r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"
-_UNSPACED = _HAN + _KATAKANA + _HIRAGANA + _THAI_TO_KHMER
+_HAN_AND_KANA = _HAN + _KATAKANA + _HIRAGANA
+_UNSPACED = _HAN_AND_KANA + _THAI_TO_KHMER
 UNSPACED = re.compile(f"[{_UNSPACED}]")
 """A character of a script that puts no spaces between words."""
 
 _CHARACTER = re.compile(f"[{_UNSPACED}][{_MARKS}]*")
+ANY_CHARACTER = re.compile(f"(?s:.)[{_MARKS}]{{0,8}}")
+"""A character of any kind with its marks; of more marks than a script has, eight at a time."""
+CLAUSE_END = re.compile("(?<=[。！？；：，、।॥؟۔။។])")
+"""Where a sentence or clause ends without a space that says so."""
+
 _WORD = re.compile(f"{_CHARACTER.pattern}|{_run_of_letters('_', _UNSPACED)}")
 
 
@@ -53,29 +60,62 @@ def split_words(text: str) -> list[str]:
     return _WORD.findall(text)
 
 
+_INVISIBLE = re.compile(
+    "[\u00ad\u034f\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufe00-\ufe0f\ufeff"
+    "\u0640\u064b-\u065f\u0670\u06d6-\u06ed\ufe70-\ufe7f"
+    "\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7]+"
+)
+"""What may stand in a word or not: soft hyphens, joiners, marks of direction, the vowel points of
+Arabic and Hebrew, and the stroke that stretches Arabic words."""
+_DOT = "\u0307"
+"""What `İ` leaves of its dot in lower case."""
+_ONE_LETTER = str.maketrans("ıىیک", "iييك")
+"""Letters of Turkish, Arabic and Persian that are written for one another."""
+
+
+def _compatible(text: str) -> str:
+    """A text without what may stand in a word or not, and one form of each letter (NFKC)."""
+    if text.isascii():
+        return text
+    return _INVISIBLE.sub("", unicodedata.normalize("NFKC", _INVISIBLE.sub("", text)))
+
+
 def normalised_words(text: str) -> list[str]:
-    """Words in order without case, letters in their compatible form (NFKC): `ﬁ` is fi."""
-    return split_words(unicodedata.normalize("NFKC", text).casefold())
+    """Words in order without case, each letter in one form: `ﬁ` is fi, `ß` is ss, `İ` and `ı` i.
+
+    Vowel points of Arabic and Hebrew and invisible characters don't count.
+    """
+    folded = _compatible(text).casefold()
+    if not folded.isascii():
+        folded = folded.replace(_DOT, "").translate(_ONE_LETTER)
+    return split_words(folded)
 
 
-_SEARCHED = re.compile(f"(?:{_CHARACTER.pattern})+|{_run_of_letters(_UNSPACED)}")
+_OVER_A_LINE_END = f"(?<=[{_HAN_AND_KANA}])[ \\n](?=[{_HAN_AND_KANA}])"
+_UNSPACED_RUN = f"{_CHARACTER.pattern}(?:{_CHARACTER.pattern}|{_OVER_A_LINE_END})*"
+_SEARCHED = re.compile(f"{_UNSPACED_RUN}|{_run_of_letters(_UNSPACED)}")
+_HANGUL = re.compile("[\uac00-\ud7a3]{3,}")
 
 
 def search_words(text: str) -> list[str]:
     """Words by which a text is found, in lower case, of two letters or more.
 
     Where a script has no spaces: its characters, and each two that stand side by side, which find
-    about as much as a dictionary's words (Nie, Gao, Zhang & Zhou 2000). An underscore counts as a
-    letter here, as in the pattern by which BM25's published figures were made.
+    about as much as a dictionary's words (Nie, Gao, Zhang & Zhou 2000); a line may end between
+    them. Words of Korean carry their particles: each two of their syllables are words too (Lee &
+    Ahn 1996). An underscore counts as a letter here, as in the pattern by which BM25's published
+    figures were made.
     """
     found: list[str] = []
-    for run in _SEARCHED.findall(text.lower()):
+    for run in _SEARCHED.findall(_compatible(text).lower().replace(_DOT, "")):
         if UNSPACED.match(run):
             characters = _CHARACTER.findall(run)
             found += characters
             found += map("".join, pairwise(characters))
         elif len(run) > 1:
             found.append(run)
+            if _HANGUL.fullmatch(run):
+                found += map("".join, pairwise(run))
     return found
 
 

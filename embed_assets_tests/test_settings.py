@@ -162,6 +162,7 @@ WITNESSES: dict[str, Any] = {
     "dimensions": "64",
     "precision": "fp32",
     "max_chunk_tokens": 100,
+    "headings": "every",
     "workers": 3,
     "parse_timeout": 9,
     "questions": "openai:another",
@@ -258,7 +259,7 @@ def test_a_value_that_stands_for_an_unmarked_setting_is_an_error():
     ("given", "versions"),
     [
         ({}, {}),
-        ({"max_chunk_tokens": 128}, {"chunks": "1, all-MiniLM-L6-v2 tokens, limit 128"}),
+        ({"max_chunk_tokens": 128}, {"chunks": "2, all-MiniLM-L6-v2 tokens, limit 128"}),
         ({"questions": "none"}, {"synthetic_questions": "none"}),
         (
             {"filters": "all"},
@@ -289,7 +290,7 @@ def test_what_older_homes_hold_of_documents_and_questions_is_not_made_anew(given
     kept = {
         "raw_pdfs": "1",
         "parsed_markdown": f"pymupdf4llm-layout {version('pymupdf')}",
-        "chunks": "1, all-MiniLM-L6-v2 tokens, limit 256",
+        "chunks": "2, all-MiniLM-L6-v2 tokens, limit 256",
         "synthetic_questions": "extractive extractive-2, filters unanswerable",
     }
     made = code_versions(Settings.model_validate(given))

@@ -39,12 +39,33 @@ def test_compared_words_have_no_case_and_one_form_of_each_letter():
     ]
 
 
+def test_what_may_stand_in_a_word_or_not_does_not_count_where_texts_are_compared():
+    alike = [
+        ("بِسْمِ", "بسم"),  # vowel points
+        ("مـحـمد", "محمد"),  # stretched
+        ("\ufee3\ufea4\ufee4\ufeaa", "محمد"),  # presentation forms
+        ("שָׁלוֹם", "שלום"),
+        ("می\u200cخواهم", "میخواهم"),
+        ("كتابي", "کتابی"),  # letters of Arabic and of Persian
+        ("Wartungs\u00adplan", "wartungsplan"),
+        ("cafe\u0301", "café"),
+        ("Straße", "STRASSE"),
+        ("İSTANBUL", "istanbul"),
+        ("ISPARTA", "ısparta"),
+        ("\u200fשלום\u200e", "שלום"),
+    ]
+    for one, other in alike:
+        assert normalised_words(one) == normalised_words(other) != []
+
+
 def test_searched_words_are_of_two_letters_or_more_and_an_underscore_is_one():
-    assert search_words("A pump's snake_case, m² and a") == ["pump", "snake_case", "m²", "and"]
+    assert search_words("A pump's snake_case, m² and a") == ["pump", "snake_case", "m2", "and"]
 
 
 def test_what_has_no_spaces_is_searched_by_characters_and_their_pairs():
     assert search_words("水泵 H5型") == ["水", "泵", "水泵", "h5", "型"]
+    assert search_words("检查 油\n位")[-3:] == ["检查", "查油", "油位"]  # over the end of a line
+    assert search_words("한국어는") == ["한국어는", "한국", "국어", "어는"]
     assert search_words("ดิน") == ["ดิ", "น", "ดิน"]
 
 

@@ -73,13 +73,16 @@ def chunks(
     card = model_card(settings)
     paths = warehouse.paths(context.partition_keys)
     names = {key: PurePosixPath(path).name for key, path in paths.items()}
-    return chunk_documents(parsed_markdown, names, card.count_tokens, card.token_limit)
+    return chunk_documents(
+        parsed_markdown, names, card.count_tokens, card.token_limit, settings.headings
+    )
 
 
 def code_versions(settings: Settings) -> dict[str, str]:
     """Version of each asset's code and of the settings that shape it."""
+    headings = "" if settings.headings == "first" else f", headings {settings.headings}"
     return {
         "raw_pdfs": "1",
         "parsed_markdown": PARSER,
-        "chunks": f"{CHUNKER}, {tokenizer_name(settings)}",
+        "chunks": f"{CHUNKER}, {tokenizer_name(settings)}{headings}",
     }

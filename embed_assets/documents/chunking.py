@@ -1,27 +1,48 @@
-"""Markdown becomes chunks that fit the embedding model, with their headings and pages.
+"""Markdown becomes chunks that fit the embedding model, with their headings, columns and pages.
 
-MarkdownHeaderTextSplitter cuts at headings (# to ####), then RecursiveCharacterTextSplitter cuts
-what is still too long, measured in the embedding model's own tokens. Neither knows of pages, so a
-mark on a line of its own goes in front of each page, travels with the text, and is taken out again.
+Headings (# to ####) divide a document into sections. A section that is too long is cut between
+lines, and a line that is too long between words, clauses or characters; lengths are in the
+embedding model's own tokens. Without tables the chunks are those of LangChain's
+MarkdownHeaderTextSplitter and RecursiveCharacterTextSplitter, which know neither of pages nor of
+columns. Time and memory are linear in the text, whatever it holds.
 """
 
+import functools
 import re
-from collections.abc import Callable, Iterator
-from itertools import pairwise
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import Any
 
 import polars as pl
 
+from embed_assets.documents.sections import (
+    BLOCK,
+    Line,
+    Section,
+    cells,
+    level_of,
+    read_sections,
+)
 from embed_assets.models.identity import text_id
+from embed_assets.settings import Headings
 from embed_assets.tables import TABLES
+from embed_assets.words import ANY_CHARACTER, CLAUSE_END
 
 CHUNK_SHARE = 0.9
 OVERLAP_SHARE = 0.1
-CHUNKER = "1"
-HEADING_LEVELS = ["#", "##", "###", "####"]
-_PAGE_MARK = re.compile(r"\s*⟦page (\d+) of this document⟧\s*")
+CHUNKER = "2"
+MOST_ABOVE = 0.5
+"""Share of a chunk that headings, or the names of columns, may take; longer ones stand once."""
+LONGEST_WORD = 32
+"""Characters of a text whose length in tokens is remembered."""
+LONGEST_HEADING = 500
+"""Characters of a heading in a path, which stands beside each chunk."""
+EDGES = (re.compile("(?= )"), CLAUSE_END, ANY_CHARACTER)
+"""Where a line may be cut, the best first."""
 _HAS_WORD = re.compile(r"\w{2,}")
-_HEADING_LINES = re.compile(r"(\s*(#{1,6} .*|⟦page \d+ of this document⟧)\s*(\n|$))*")
 _EMPHASIS = re.compile(r"\*\*|__|(?<!\w)_|_(?!\w)|\*|`")
 
 TokenCounter = Callable[[str], int]
@@ -32,11 +53,12 @@ def chunk_documents(
     file_names: dict[str, str],
     count_tokens: TokenCounter,
     token_limit: int,
+    headings: Headings = "first",
 ) -> pl.DataFrame:
     """Rows of chunks for every document that has text.
 
-    parsed_markdown: document_id, page, markdown, parser_status. file_names: by document_id.
-    token_limit: what the embedding model takes; chunks keep to 0.9 of it and overlap by 0.1.
+    parsed_markdown: document_id, page, markdown, parser_status. file_names: by document_id. The
+    rest as `chunk_markdown` takes it.
     """
     readable = parsed_markdown.filter(pl.col("parser_status") == "SUCCESS")
     rows: list[dict[str, Any]] = []
@@ -45,7 +67,7 @@ def chunk_documents(
     ):
         document_id = str(key[0])
         texts = list(pages.select("page", "markdown").iter_rows())
-        chunks = chunk_markdown(texts, count_tokens, token_limit)
+        chunks = chunk_markdown(texts, count_tokens, token_limit, headings)
         rows += [
             {
                 "document_id": document_id,
@@ -59,107 +81,196 @@ def chunk_documents(
 
 
 def chunk_markdown(
-    pages: list[tuple[int, str]], count_tokens: TokenCounter, token_limit: int
+    pages: list[tuple[int, str]],
+    count_tokens: TokenCounter,
+    token_limit: int,
+    headings: Headings = "first",
 ) -> Iterator[dict[str, Any]]:
-    """Chunks of one document. pages: (page from 1, markdown), in order."""
-    page = pages[0][0] if pages else 1
-    for section in _sections(_with_marks(pages)):
-        heading_path = " > ".join(
-            _plain(section.metadata[marks]) for marks in HEADING_LEVELS if marks in section.metadata
-        )
-        finder = _PageFinder(section.page_content, page)
-        for start, end, text in _pieces(section.page_content, count_tokens, token_limit):
-            page_start, page_end = finder.span(start, end)
+    """Chunks of one document. pages: (page from 1, markdown), in order.
+
+    token_limit: what the embedding model takes; chunks keep to 0.9 of it and overlap by 0.1.
+    headings: `first`, a section's headings stand with its first chunk; `every`, each chunk begins
+    with all headings above it. A chunk that begins within a table has the names of its columns.
+    """
+    for section in read_sections(pages):
+        heading_path = " > ".join(filter(None, (_plain(text) for _, text in section.headings)))
+        for piece in _pieces(section, count_tokens, token_limit, headings):
             yield {
-                "chunk_id": text_id(text),
-                "chunk_text": text,
+                "chunk_id": text_id(piece.text),
+                "chunk_text": piece.text,
                 "heading_path": heading_path,
-                "page_start": page_start,
-                "page_end": page_end,
-                "token_count": count_tokens(text),
+                "page_start": piece.page_start,
+                "page_end": piece.page_end,
+                "token_count": count_tokens(piece.text),
             }
-        page = finder.last
 
 
-def _sections(markdown: str) -> list[Any]:
-    """Texts between headings, each with its own heading and, as metadata, those above it."""
-    from langchain_text_splitters import MarkdownHeaderTextSplitter
-
-    by_heading = MarkdownHeaderTextSplitter(
-        [(marks, marks) for marks in HEADING_LEVELS], strip_headers=False
-    )
-    sections = by_heading.split_text(markdown)
-    for above, below in pairwise(sections):
-        # A heading without text goes with the subheading under it. The splitter does this too, but
-        # not where a page ends between them, as after a title page.
-        deeper = len(below.metadata) > len(above.metadata)
-        if deeper and _HEADING_LINES.fullmatch(above.page_content):
-            below.page_content = f"{above.page_content}\n\n{below.page_content}"
-            above.page_content = ""
-    return [section for section in sections if section.page_content]
+@dataclass(frozen=True)
+class _Piece:
+    text: str
+    page_start: int
+    page_end: int
 
 
 def _pieces(
-    section: str, count_tokens: TokenCounter, token_limit: int
-) -> Iterator[tuple[int, int, str]]:
-    """Start, end and text of a section's chunks. The headings stay with the first of them."""
-    from langchain_text_splitters import RecursiveCharacterTextSplitter
-
-    matched = _HEADING_LINES.match(section)
-    head = matched.group() if matched else ""
-    head_tokens = count_tokens(_without_marks(head)) + 2  # and the blank line after it
+    section: Section, count: TokenCounter, token_limit: int, headings: Headings
+) -> Iterator[_Piece]:
+    """Texts of a section's chunks, and their pages."""
     size, overlap = int(token_limit * CHUNK_SHARE), int(token_limit * OVERLAP_SHARE)
-    if head_tokens > size // 2:
-        head, head_tokens = "", 0
-    by_length = RecursiveCharacterTextSplitter(
-        chunk_size=size - head_tokens,
-        chunk_overlap=min(overlap, (size - head_tokens) // 2),
-        length_function=lambda text: count_tokens(_without_marks(text)),
-    )
-    start, end = len(head) - 1, 0
-    for index, piece in enumerate(by_length.split_text(section[len(head) :]) or [""]):
-        # Pieces are stretches of the text; each begins after the one before it began, and ends no
-        # sooner, which tells it from a like text within that one. (The splitter's own start index
-        # counts overlap in characters, and here lengths are tokens.)
-        start = section.find(piece, max(start + 1, end - len(piece)))
-        end = start + len(piece)
-        begin = 0 if index == 0 else start
-        text = _without_marks(section[begin:end])
-        if _HAS_WORD.search(text):
-            yield begin, end, text
+    text = _Text(section.lines)
+    head = section.first_lines
+    begins = text.starts[len(head)] if len(head) < len(section.lines) else len(text.content)
+    first, others = text.content[:begins], ""
+    if headings == "every":
+        others = _headings_above(section, count, size)
+        first = others + "".join(line.text + BLOCK for line in head if not level_of(line.text))
+    taken = max(count(first.strip()), count(others.strip())) + 2  # and the blank line after it
+    if taken > size * MOST_ABOVE:
+        head, begins, first, others, taken = [], 0, "", "", 0
+    room = size - taken
+    cutter = _Cutter(text.content, count, room, min(overlap, room // 2))
+    lines = text.spans(len(head), cutter)
+    for number, span in enumerate(list(cutter.cut(lines)) or [_Span(begins, begins, 0)]):
+        above = f"{span.names}\n" if span.names else ""
+        above = first + above if number == 0 else above
+        within = text.content[span.start : span.end].strip()
+        if _HAS_WORD.search(above + within):
+            above = above if number == 0 else others + above
+            yield _Piece((above + within).strip(), *text.pages(span, from_top=number == 0))
 
 
-class _PageFinder:
-    """Tells on which pages a stretch of a section lies, by the marks in its text."""
-
-    def __init__(self, text: str, page_before: int) -> None:
-        self._text = text
-        self._page_before = page_before
-        self._marks = [(m.start(), m.end(), int(m[1])) for m in _PAGE_MARK.finditer(text)]
-        self.last = self._marks[-1][2] if self._marks else page_before
-
-    def span(self, start: int, end: int) -> tuple[int, int]:
-        """First and last page with text of text[start:end]; marks at its edges don't count."""
-        for mark_start, mark_end, _ in self._marks:
-            if mark_start <= start < mark_end:
-                start = mark_end
-            if mark_start < end <= mark_end:
-                end = mark_start
-        return self._page_at(start), self._page_at(max(start, end - 1))
-
-    def _page_at(self, position: int) -> int:
-        before = [page for _, mark_end, page in self._marks if mark_end <= position]
-        return before[-1] if before else self._page_before
+def _headings_above(section: Section, count: TokenCounter, size: int) -> str:
+    """The headings above a section, as lines; of too many, the innermost."""
+    lines = [f"{'#' * level} {text}{BLOCK}" for level, text in section.headings]
+    while lines and count("".join(lines).strip()) + 2 > size * MOST_ABOVE:
+        del lines[0]
+    return "".join(lines)
 
 
-def _with_marks(pages: list[tuple[int, str]]) -> str:
-    return "\n\n".join(f"⟦page {page} of this document⟧\n\n{text}" for page, text in pages)
+@dataclass(frozen=True, slots=True)
+class _Span:
+    """A stretch of a text. size: in tokens. names: of its table's columns, where they stand above.
+
+    names_size: in tokens, 0 without.
+    """
+
+    start: int
+    end: int
+    size: int
+    names: str = ""
+    names_size: int = 0
 
 
-def _without_marks(text: str) -> str:
-    return _PAGE_MARK.sub("\n\n", text).strip()
+class _Text:
+    """The lines of a section as one text, which knows the page of each place."""
+
+    def __init__(self, lines: Sequence[Line]) -> None:
+        self._lines = lines
+        parts = [(line.before if number else "", line.text) for number, line in enumerate(lines)]
+        self.content = "".join(before + text for before, text in parts)
+        ends = list(accumulate(len(before) + len(text) for before, text in parts))
+        self._ends = ends
+        self.starts = [end - len(text) for end, (_, text) in zip(ends, parts, strict=True)]
+        """Where each line begins."""
+
+    def spans(self, first: int, cutter: "_Cutter") -> Iterator[_Span]:
+        """The lines from one on. The names of columns are one with their first row, if both fit."""
+        place = first
+        while place < len(self._lines):
+            start = self._ends[place - 1] if place > first else self.starts[place]
+            names = self._lines[place].names
+            opens = names is None and self._names_of(place + 1) is not None
+            if opens and cutter.span(start, self._ends[place + 1]).size < cutter.room:
+                place += 1
+            yield cutter.span(start, self._ends[place], names or "")
+            place += 1
+
+    def _names_of(self, place: int) -> str | None:
+        return self._lines[place].names if place < len(self._lines) else None
+
+    def pages(self, span: _Span, *, from_top: bool) -> tuple[int, int]:
+        """First and last page of a span; from_top: of all down to its end."""
+        return self._page_at(0 if from_top else span.start), self._page_at(max(0, span.end - 1))
+
+    def _page_at(self, place: int) -> int:
+        return self._lines[bisect_right(self._ends, place)].page
+
+
+class _Cutter:
+    """Cuts a text into spans of less than `room` tokens that overlap by `overlap` at most.
+
+    As RecursiveCharacterTextSplitter does it: what is too long is cut at the best edge that it has,
+    then neighbours are joined while they fit.
+    """
+
+    def __init__(self, content: str, count: TokenCounter, room: int, overlap: int) -> None:
+        self.room = room
+        self._content = content
+        self._overlap = overlap
+        self._count = count
+        self._count_word = functools.lru_cache(100_000)(count)
+        self._names_size = functools.lru_cache(2)(self._size_of_names)
+
+    def span(self, start: int, end: int, names: str = "") -> _Span:
+        """A stretch of the text with its size; too long names of columns are left out."""
+        text = self._content[start:end]
+        size = self._count_word(text) if len(text) <= LONGEST_WORD else self._count(text)
+        names_size = self._names_size(names)
+        if not names_size:
+            return _Span(start, end, size)
+        return _Span(start, end, size, names, names_size)
+
+    def _size_of_names(self, names: str) -> int:
+        """Tokens of the names of columns and their rule; 0 where they are too many, or empty."""
+        size = self._count(f"{names}\n") if any(cells(names.partition("\n")[0])) else 0
+        return size if size <= self.room * MOST_ABOVE else 0
+
+    def cut(
+        self, spans: Iterable[_Span], edges: Sequence[re.Pattern[str]] = EDGES
+    ) -> Iterator[_Span]:
+        """Chunks of these neighbours, each as long as may be."""
+        fitting: list[_Span] = []
+        for span in spans:
+            if span.size + span.names_size < self.room:
+                fitting.append(span)
+                continue
+            yield from self._join(fitting)
+            fitting = []
+            if edges:
+                yield from self.cut(self._divide(span, edges[0]), edges[1:])
+            else:
+                yield span
+        yield from self._join(fitting)
+
+    def _divide(self, span: _Span, edge: re.Pattern[str]) -> Iterator[_Span]:
+        within = (found.end() for found in edge.finditer(self._content, span.start, span.end))
+        inner = [place for place in within if span.start < place < span.end]
+        if not inner:
+            yield span
+            return
+        for start, end in pairwise([span.start, *inner, span.end]):
+            yield self.span(start, end, span.names)
+
+    def _join(self, spans: Iterable[_Span]) -> Iterator[_Span]:
+        joined: deque[_Span] = deque()
+        total = 0
+        for span in spans:
+            if joined and self._exceeds(joined, total + span.size):
+                yield _Span(joined[0].start, joined[-1].end, total, joined[0].names)
+                while joined and (
+                    total > self._overlap or self._exceeds(joined, total + span.size)
+                ):
+                    total -= joined.popleft().size
+            joined.append(span)
+            total += span.size
+        if joined:
+            yield _Span(joined[0].start, joined[-1].end, total, joined[0].names)
+
+    def _exceeds(self, joined: Sequence[_Span], size: int) -> bool:
+        return joined[0].names_size + size > self.room
 
 
 def _plain(heading: str) -> str:
-    """A heading without its markdown emphasis."""
-    return " ".join(_EMPHASIS.sub("", heading).split())
+    """A heading without its markdown emphasis; a very long one cut."""
+    plain = " ".join(_EMPHASIS.sub("", heading).split())
+    return plain if len(plain) <= LONGEST_HEADING else f"{plain[:LONGEST_HEADING]}…"

@@ -19,9 +19,9 @@ PARSER = f"pymupdf4llm-layout {version('pymupdf')}"
 PDF_BEGINS, PDF_ENDS, MARKED_WITHIN = b"%PDF-", b"%%EOF", 1024
 """What a PDF begins and ends with, within so many bytes."""
 _PICTURE_MARK = re.compile(
-    r"<!--.*?-->|"
-    r"\*{0,2}(==> picture \[[^\]\n]*\] intentionally omitted <==|----- (Start|End) of picture text"
-    r" -----)\*{0,2}(<br>)?"
+    r"<!--.{0,1000}?-->|"
+    r"\*{0,2}(==> picture \[[^\]\n]{0,100}\] intentionally omitted <==|"
+    r"----- (Start|End) of picture text -----)\*{0,2}(<br>)?"
 )
 _LINE_BREAK = re.compile(r"<br\s*/?>")
 _TAG = re.compile(r"</?(sup|sub|u|s|mark)>")

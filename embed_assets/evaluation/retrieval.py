@@ -203,9 +203,12 @@ def quality_kept(scores: pl.DataFrame) -> pl.DataFrame:
     )
 
 
+_NOT_IN_NAMES = re.compile(r"[^\w.-]+")
+
+
 def metric_name(split: str, name: str) -> str:
     """A figure's name in MLflow, which allows few signs: test_labelled/dim_64_cosine_ndcg_at_10."""
-    allowed = re.sub(r"[^\w.-]+", "_", name.replace("@", "_at_"))
+    allowed = _NOT_IN_NAMES.sub("_", name.replace("@", "_at_"))
     return f"{split}/{allowed[-LONGEST_NAME:]}"
 
 

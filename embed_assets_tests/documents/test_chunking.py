@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import unicodedata
 from itertools import pairwise
 
 import polars as pl
@@ -10,6 +11,7 @@ import pytest
 
 from embed_assets.documents.chunking import chunk_documents, chunk_markdown
 from embed_assets.documents.reading import PARSER, parse_pdf
+from embed_assets.settings import Headings
 from embed_assets.tables import TABLES
 
 LIMIT = 50  # of which a chunk may have 45 words, and share 5 with the next
@@ -26,8 +28,10 @@ def words(name: str, count: int) -> str:
     return " ".join(f"{name}{number}" for number in range(count))
 
 
-def chunked(*pages: str, limit: int = LIMIT, first: int = 1) -> list[Chunk]:
-    return list(chunk_markdown(list(enumerate(pages, first)), count_words, limit))
+def chunked(
+    *pages: str, limit: int = LIMIT, first: int = 1, headings: Headings = "first"
+) -> list[Chunk]:
+    return list(chunk_markdown(list(enumerate(pages, first)), count_words, limit, headings))
 
 
 def spans(chunks: list[Chunk]) -> list[tuple[int, int]]:
@@ -168,6 +172,125 @@ def test_a_hash_in_a_code_block_is_no_heading():
     assert chunk["heading_path"] == "Setup"
 
 
+def test_every_chunk_begins_with_the_headings_above_it_if_asked_to():
+    text = f"# Alpha\n\n{words('a', 9)}\n\n## Beta\n\n##### Deep\n\n{words('b', 120)}"
+    alpha, first, *rest = chunked(text, headings="every")
+    assert lines(alpha)[0] == "# Alpha"
+    assert lines(first)[:3] == ["# Alpha", "## Beta", "##### Deep"]
+    assert rest
+    assert all(lines(chunk)[:2] == ["# Alpha", "## Beta"] for chunk in rest)
+    assert max(chunk["token_count"] for chunk in [alpha, first, *rest]) <= 45
+
+
+def test_of_headings_that_would_fill_a_chunk_the_innermost_stand_above():
+    text = f"# {words('h', 15)}\n\n## {words('i', 10)}\n\n{words('a', 90)}"
+    _, *rest = chunked(text, headings="every")
+    assert {lines(chunk)[0] for chunk in rest} == {f"## {words('i', 10)}"}
+    assert max(chunk["token_count"] for chunk in rest) <= 45
+
+
+def test_a_heading_of_a_whole_page_is_cut_where_it_stands_beside_each_chunk():
+    chunks = chunked(f"# {words('h', 3000)}")
+    assert len(chunks) > 60
+    assert max(len(chunk["heading_path"]) for chunk in chunks) < 600
+
+
+def test_a_block_of_code_that_nothing_closes_ends_with_its_page():
+    chunks = chunked("# Setup\n\n```\nrun it", "# Next\n\ndone here")
+    assert [chunk["heading_path"] for chunk in chunks] == ["Setup", "Next"]
+
+
+def test_a_text_above_a_subheading_keeps_its_own_headings():
+    text = f"# Alpha\n\n{words('a', 9)}\n\n##### x\n\n## Beta\n\n{words('b', 9)}"
+    assert [chunk["heading_path"] for chunk in chunked(text)] == ["Alpha", "Alpha > Beta"]
+
+
+# Tables.
+
+NAMES_OF_COLUMNS = ["|Cartridge|Flow limit|", "|---|---|"]
+
+
+def table_rows(first: int, last: int) -> list[str]:
+    return [f"|FC-{n} of steel|{n} l/min|" for n in range(first, last)]  # 4 words each
+
+
+def test_a_chunk_that_begins_within_a_table_has_the_names_of_its_columns():
+    rows = table_rows(100, 140)
+    chunks = chunked("\n".join(["# Filters", "", "See the table.", "", *NAMES_OF_COLUMNS, *rows]))
+    assert len(chunks) > 4
+    assert lines(chunks[0])[:5] == ["# Filters", "See the table.", *NAMES_OF_COLUMNS, rows[0]]
+    for chunk in chunks[1:]:
+        assert lines(chunk)[:2] == NAMES_OF_COLUMNS
+        assert lines(chunk)[2] in rows
+        assert chunk["token_count"] <= 45
+    assert set(rows) <= {line for chunk in chunks for line in lines(chunk)}
+
+
+def test_the_text_after_a_table_has_no_names_of_columns_above_it():
+    text = "\n".join([*NAMES_OF_COLUMNS, *table_rows(1, 5), "", words("a", 200)])
+    assert all(lines(chunk)[0] != NAMES_OF_COLUMNS[0] for chunk in chunked(text)[2:])
+
+
+def test_no_chunk_ends_with_the_names_of_columns():
+    for before in range(1, 40):
+        chunks = chunked("\n".join([words("a", before), "", *NAMES_OF_COLUMNS, *table_rows(1, 9)]))
+        assert all(lines(chunk)[-1].startswith("|FC-") for chunk in chunks[1:])
+
+
+@pytest.mark.parametrize("repeated", [True, False])
+def test_a_table_that_goes_on_over_a_page_is_one_table_with_each_rows_page(repeated):
+    """The parser takes the first row of a page for the names of columns."""
+    rows = table_rows(100, 130)
+    rule = NAMES_OF_COLUMNS[1]
+    second = [*NAMES_OF_COLUMNS, *rows[10:]] if repeated else [rows[10], rule, *rows[11:]]
+    chunks = chunked("\n".join([*NAMES_OF_COLUMNS, *rows[:10]]), "\n".join(second))
+    for chunk in chunks:
+        assert lines(chunk)[:2] == NAMES_OF_COLUMNS
+        assert chunk["chunk_text"].count(rule) == 1
+        pages = [1 if line in rows[:10] else 2 for line in lines(chunk)[2:]]
+        assert spans([chunk]) == [(pages[0], pages[-1])]
+    assert set(rows) <= {line for chunk in chunks for line in lines(chunk)}
+
+
+def test_a_row_that_is_not_in_bold_as_the_names_are_is_no_names():
+    page = "\n".join(["|**Part**|**Made of**|", "|---|---|", *["|nut|good steel|"] * 30])
+    other = "\n".join(["|bolt|brass|", "|---|---|", *["|cap|tin plate|"] * 30])
+    assert all("**Part**" in lines(chunk)[0] for chunk in chunked(page, other))
+
+
+@pytest.mark.parametrize("other", ["|Tool|Use|", "|Part|Number|Price|"])
+def test_another_table_on_the_next_page_has_its_own_names(other):
+    rule = "|---" * (other.count("|") - 1) + "|"
+    more = [other, rule, *[other.replace("Tool", "saw").replace("Part", "nut")] * 99]
+    chunks = chunked("\n".join([*NAMES_OF_COLUMNS, *table_rows(1, 20)]), "\n".join(more))
+    assert lines(chunks[-1])[:2] == [other, rule]
+
+
+def test_names_of_columns_that_would_fill_a_chunk_stand_once():
+    names = f"|{words('n', 30)}|more|"
+    chunks = chunked("\n".join([names, "|---|---|", *table_rows(1, 40)]))
+    assert sum("n0" in chunk["chunk_text"] for chunk in chunks) == 1
+    assert max(chunk["token_count"] for chunk in chunks) <= 45
+
+
+def test_a_row_longer_than_a_chunk_is_cut_and_each_part_has_the_names():
+    chunks = chunked("\n".join([*NAMES_OF_COLUMNS, f"|{words('a', 120)}|{words('b', 60)}|"]))
+    assert all(lines(chunk)[:2] == NAMES_OF_COLUMNS for chunk in chunks[1:])
+    assert max(chunk["token_count"] for chunk in chunks) <= 45
+    found = {word for chunk in chunks for word in re.findall(r"[ab]\d+", chunk["chunk_text"])}
+    assert len(found) == 180
+
+
+def test_rows_of_figures_alone_are_a_chunk_since_the_columns_have_names():
+    chunks = chunked("\n".join(["|Port|State|", "|---|---|", *["|1|0|"] * 100]))
+    assert sum(chunk["chunk_text"].count("|1|0|") for chunk in chunks) >= 100
+
+
+def test_a_table_without_names_of_columns_repeats_none():
+    chunks = chunked("\n".join(["|||", "|---|---|", *table_rows(1, 40)]))
+    assert sum("|||" in chunk["chunk_text"] for chunk in chunks) == 1
+
+
 # Lengths.
 
 
@@ -198,6 +321,39 @@ def test_a_text_without_spaces_is_cut_all_the_same():
     chunks = list(chunk_markdown([(1, "水" * 500)], len, 100))
     assert max(len(chunk["chunk_text"]) for chunk in chunks) <= 90
     assert sum(len(chunk["chunk_text"]) for chunk in chunks) >= 500
+
+
+def test_a_text_without_spaces_is_cut_after_a_clause_where_there_is_one():
+    chunks = list(chunk_markdown([(1, "水泵漏水时先关阀门。再拧紧螺栓！" * 40)], len, 100))
+    assert all(chunk["chunk_text"][-1] in "。！" for chunk in chunks)
+
+
+def test_no_character_loses_its_marks():
+    chunks = list(chunk_markdown([(1, "ก็ดื่มน้ำ" * 60)], len, 50))
+    assert all(unicodedata.category(chunk["chunk_text"][0])[0] == "L" for chunk in chunks)
+
+
+@pytest.mark.parametrize("space", ["\xa0", "\u3000", "\u2009", "\t"])
+def test_a_space_of_any_kind_parts_words(space):
+    assert [chunk["chunk_text"] for chunk in chunked(f"10{space}000{space}Euro")] == ["10 000 Euro"]
+
+
+def test_what_joins_letters_within_a_word_stays():
+    [chunk] = chunked("می‌خواهم بروم")
+    assert chunk["chunk_text"] == "می‌خواهم بروم"
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [
+        *("##### x\n", "# A\n## B\n", "# *_`", "x", "word ", "水", "。", " ", "\n", "\u0301", "#"),
+        *("|", "> ", "```\n", "|a|b|\n|---|---|\n", "| | |\n", "|1|2|\n\n", "- ", "\ue000", "\x00"),
+    ],
+)
+def test_any_text_is_chunked_in_time_linear_in_its_length(unit):
+    """A pattern that backtracked, or a loop in a loop, would not come back from this."""
+    chunks = chunked(unit * (60_000 // len(unit)), "the end")
+    assert "the end" in chunks[-1]["chunk_text"]
 
 
 def test_what_holds_no_word_is_no_chunk():

@@ -21,6 +21,38 @@ def test_words_are_found_in_any_form_and_rare_ones_weigh_more():
     assert bm25_rankings(["pump pressure"], corpus)[0][0] == "c"
 
 
+LANGUAGES = {
+    "german": (
+        "Die Ventile werden geöffnet und das Wasser ist nicht zu heiß, wenn die Pumpen laufen.",
+        "Öffnung des Ventils",
+    ),
+    "french": ("Les soupapes sont ouvertes et la pression est dans le tuyau.", "ouverte soupape"),
+    "spanish": ("Las válvulas se abren y el agua no es para los motores.", "válvula"),
+    "russian": ("Насосы не работают, если на клапанах есть вода или это лёд.", "насосами"),
+    "finnish": (
+        "Pumput ovat päällä ja venttiilit on suljettu, mutta se ei riitä.",
+        "pumppu venttiili",
+    ),
+    "turkish": ("Pompalar bir vana ile çalışır ve ISI için bu gerekli değil.", "ısı pompası"),
+    "hungarian": ("Az a szivattyú nem jó, és a szelepek is kopottak, hogy ne legyen.", "szelep"),
+    "arabic": ("المضخات التي في المصنع لا تعمل من غير ماء على هذا الضغط.", "المضخة ماء"),
+}
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_each_text_is_stemmed_by_its_own_language_wherever_languages_are_mixed(language):
+    answer, query = LANGUAGES[language]
+    corpus = {name: text for name, (text, _) in LANGUAGES.items()}
+    corpus["english"] = "The filters are cleaned by the operator, and that is all there is to it."
+    assert bm25_rankings([query], corpus)[0][:1] == [language]
+    assert bm25_rankings([query], {"a": answer}) == [["a"]]
+
+
+def test_a_text_whose_words_tell_no_language_is_stemmed_as_most_others():
+    corpus = {"a": "Ventile: 12", "b": LANGUAGES["german"][0]}
+    assert bm25_rankings(["Ventils"], corpus) == [["a", "b"]]
+
+
 def test_equal_scores_stand_in_the_order_of_the_ids_whatever_the_order_of_the_corpus():
     ids = ["e", "b", "d", "a", "c"]
     corpus = dict.fromkeys(ids, "salt water") | {"f": "salt water salt"}

@@ -50,6 +50,8 @@ _IS_A = re.compile(
     re.I,
 )
 _MEANS = re.compile(r"^(?P<term>[^,;:()]+?)\s(?:means|refers to|stands for|denotes)\s", re.I)
+_ARTICLE = re.compile(r"(?:an?|the)\s", re.I)
+_SENTENCE_END = re.compile(r"[.!?]\s")
 _ACRONYM = re.compile(r"\((?P<short>[A-Z][A-Z0-9]{1,5})s?\)")
 
 
@@ -83,7 +85,7 @@ class Defined:
 
     def as_question(self) -> str:
         """`What is the marrow buoy?`."""
-        has_article = re.match(r"(?:an?|the)\s", self.term, re.I)
+        has_article = _ARTICLE.match(self.term)
         term = self.term[0].lower() + self.term[1:] if has_article else self.term
         return f"What {self.verb} {term}?"
 
@@ -115,7 +117,7 @@ def _is_definable(term: str, passage: Passage) -> bool:
     return (
         not (_LABELS | _SAYS_NOTHING).intersection(core)
         and not (STOP_WORDS - _WITHIN_TERMS).intersection(core)
-        and not re.search(r"[.!?]\s", term)
+        and not _SENTENCE_END.search(term)
         and any(map(may_be_term, map(fold, split_terms(term))))
     )
 

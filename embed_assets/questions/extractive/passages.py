@@ -62,13 +62,16 @@ class Passage:
         return 12 * sum(word in ENGLISH for word in words) >= len(words) > 0
 
 
-_HEADING = re.compile(r"^ {0,3}#{1,6}\s+(.*?)\s*#*$")
+_HEADING = re.compile(r"^ {0,3}#{1,6}\s")
+_QUOTED = re.compile(r"^\s*+(?:>\s?)+")
+_CELL_EDGE = re.compile(r"(?<!\\)\|")
 _LIST_ITEM = re.compile(r"^\s*(?:[-*+•▪◦●]|\(?\d{1,3}[.)]|\(?[a-z][.)])\s+")
 _EMPHASISED_LABEL = re.compile(
     r"^(?P<sign>[*_]{1,3})(?P<term>[^*_:]+)(?::(?P=sign)|(?P=sign)(?:\s\([^()]*\))?(?::|\s[–—-]))\s+\S"
 )
 _LABEL_OF_ITEM = re.compile(
-    r"^(?P<term>[^,;:()]+?)(?:\s\([^()]*\))?(?::[*_]*|[*_]*\s[–—-])\s+\S+(?:\s\S+){3}"
+    r"^(?P<term>[^,;:()]{1,200}?)(?:\s\([^()]{0,200}\))?(?::[*_]{0,3}|[*_]{0,3}\s[–—-])"
+    r"\s+\S++(?:\s\S++){3}"
 )
 _NO_TEXT = re.compile(  # rules, code fences, what pymupdf4llm writes in place of a picture
     r"^(?:(?:[-*_=]\s*){3,}|(?:```|~~~).*|.{0,8}==>.*<==.{0,8}|"
@@ -108,9 +111,10 @@ def _mark_blocks(lines: Sequence[str]) -> Iterable[tuple[tuple[str, int], str]]:
     """Each line without the sign of its shape, with the shape and number of its block."""
     number, previous = 0, ""
     for line in lines:
-        line = re.sub(r"^\s*(?:>\s?)+", "", line)
-        if heading := _HEADING.match(line):
-            shape, line, begins = "heading", heading[1], True
+        line = _QUOTED.sub("", line)
+        if _HEADING.match(line):
+            shape, begins = "heading", True
+            line = line.strip().lstrip("#").strip().rstrip("#")
         elif line.count("|") >= 2 or (previous == "table" and "|" in line):
             shape, begins = "table", previous != "table"
         elif not line.strip():
@@ -140,15 +144,17 @@ def _is_table_rule(line: str) -> bool:
 
 
 def _cells(line: str) -> tuple[str, ...]:
-    return tuple(strip_markup(cell) for cell in re.split(r"(?<!\\)\|", line.strip().strip("|")))
+    return tuple(strip_markup(cell) for cell in _CELL_EDGE.split(line.strip().strip("|")))
 
 
 _MARKUP: Sequence[tuple[re.Pattern[str], str]] = [
-    (re.compile(r"<!--.*?-->|<(sup|sub)>[\s\d,*†‡§_∗]*</\1>", re.S), ""),  # footnote marks
+    (re.compile(r"<!--.{0,1000}?-->", re.S), ""),
+    (re.compile(r"<(sup|sub)>[\s\d,*†‡§_∗]{0,50}</\1>"), ""),  # footnote marks
     (re.compile(r"</?[a-zA-Z][^<>]*>"), " "),
-    (re.compile(r"!?\[([^\]]*)\]\([^()]*(?:\([^()]*\)[^()]*)*\)"), r"\1"),  # images and links
+    # Images and links.
+    (re.compile(r"!?\[([^\]]{0,300})\]\((?:[^()]|\([^()]{0,300}\)){0,300}\)"), r"\1"),
     (re.compile(r"\[\^?[\d,\s–-]+\]"), ""),  # citations
-    (re.compile(r"\$([^$\n]*[\\^_][^$\n]*)\$"), r"\1"),  # inline formulas
+    (re.compile(r"\$([^$\n\\^_]*+[\\^_][^$\n]*+)\$"), r"\1"),  # inline formulas
     (re.compile(r"(?<!\\)\\[a-zA-Z]+\s?"), " "),  # LaTeX commands
     (re.compile(r"\\([^\w\s])"), r"\1"),  # escapes
     (re.compile(r"`+"), ""),
@@ -165,11 +171,17 @@ def strip_markup(markdown: str) -> str:
     return " ".join(text.split())
 
 
+_NUMBER = re.compile(
+    r"^(?:(?:chapter|section|appendix|part)\s+)?"
+    r"(?:\d+(?:[.-]\d+)*|[A-Z](?:\.\d+)+|[A-Z](?=[.):]))[.):]?\s+",
+    re.I,
+)
+_SPACE_BEFORE = re.compile(r" (?=[.,;:!?)])")
+
+
 def _strip_number(heading: str) -> str:
     """`3.1 Methods` and `Chapter 3: Methods` are headed Methods."""
-    number = r"(?:\d+(?:[.-]\d+)*|[A-Z](?:\.\d+)+|[A-Z](?=[.):]))[.):]?"
-    pattern = rf"^(?:(?:chapter|section|appendix|part)\s+)?{number}\s+"
-    return re.sub(pattern, "", heading, flags=re.I).rstrip(" .:;,") or heading
+    return _NUMBER.sub("", heading).rstrip(" .:;,") or heading
 
 
 _ABBREVIATION = re.compile(
@@ -199,5 +211,5 @@ def split_sentences(text: str) -> list[str]:
 
 def tidy(question: str) -> str:
     """A text of one line, without the signs that it begins and ends with."""
-    question = re.sub(r"\s+([.,;:!?)])", r"\1", " ".join(question.split()))
+    question = _SPACE_BEFORE.sub("", " ".join(question.split()))
     return question.strip(" .,;:-–—·•。।").strip("\"“”'‘’") if question else question

@@ -25,10 +25,13 @@ STOP_WORDS = ENGLISH | word_set(
 )
 
 
+_POSSESSIVE = re.compile(r"['’]s?$")
+
+
 @lru_cache(100_000)
 def fold(term: str) -> str:
     """One form for `Casts`, `cast` and `cast's`."""
-    folded = re.sub(r"['’]s?$", "", term.casefold())
+    folded = _POSSESSIVE.sub("", term.casefold())
     return folded[:-1] if len(folded) > 4 and folded.endswith("s") else folded
 
 

@@ -32,7 +32,7 @@ ANYWHERE_THRESHOLD = 0.7
 
 Higher than MATCH_THRESHOLD, because the words alone choose the document.
 """
-VERSION = "labelled-3"
+VERSION = "labelled-4"
 LABELLED = "labelled"
 """Kind of a question that a person wrote."""
 

@@ -226,7 +226,7 @@ def _score(entry: Any) -> float | None:
 # Reading JSON out of what models write
 
 
-_THOUGHTS = re.compile(r".*</(?:think|thinking|reasoning)>", re.DOTALL | re.IGNORECASE)
+_THOUGHTS = re.compile(r"\A.*</(?:think|thinking|reasoning)>", re.DOTALL | re.IGNORECASE)
 _OPENING = re.compile(r"[{\[]")
 _MOST_STARTS = 50  # places at which JSON is looked for
 Entry = TypeVar("Entry")
