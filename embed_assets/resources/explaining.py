@@ -10,6 +10,8 @@ import dagster as dg
 
 from embed_assets.errors import ProjectError, one_line
 from embed_assets.interruptions import none_lost
+from embed_assets.settings import Settings
+from embed_assets.storage import disk_of, trouble_with
 from embed_assets.terminal import progress_told
 
 LONGEST_MESSAGE = 1000
@@ -33,10 +35,21 @@ def said_in_the_ui(work: Callable[..., Any]) -> Callable[..., Any]:
 def explained(log: dg.DagsterLogManager) -> Iterator[None]:
     """Where an error that is written for a person is shown in the UI as what it says, no stack.
 
+    So is one that came of the home's disk.
+
     At level debug the log says where it was raised.
     """
     try:
         yield
     except ProjectError as error:
-        log.debug("".join(traceback.format_exception(error)))
-        raise dg.Failure(one_line(str(error), LONGEST_MESSAGE), allow_retries=False) from None
+        raise _failure(log, error, str(error)) from None
+    except Exception as error:
+        said = trouble_with(disk_of(Settings().home), error)
+        if said is None:
+            raise
+        raise _failure(log, error, said) from None
+
+
+def _failure(log: dg.DagsterLogManager, error: Exception, said: str) -> dg.Failure:
+    log.debug("".join(traceback.format_exception(error)))
+    return dg.Failure(one_line(said, LONGEST_MESSAGE), allow_retries=False)
