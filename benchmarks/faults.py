@@ -252,9 +252,7 @@ def main() -> None:
     print(", ".join(f"{number} {what}" for what, number in counts.items()))
 
 
-def try_fault(
-    name: str, fault: Fault, pdfs: Path, home: Path, details: bool
-) -> Counter[str]:
+def try_fault(name: str, fault: Fault, pdfs: Path, home: Path, details: bool) -> Counter[str]:
     """Counts of commands that were tried, survived and fell; of faults that lost rows."""
     counts: Counter[str] = Counter()
     before = rows_of(home)
@@ -270,7 +268,9 @@ def try_fault(
                 counts["fell" if fell else "survived"] += 1
                 if fell or details:
                     took = time.monotonic() - start
-                    print(f"{name}: {' '.join(command)}: exit {status} in {took:.0f} s, {fell or 'well'}")
+                    print(
+                        f"{name}: {' '.join(command)}: {fell or 'well'}, exit {status}, {took:.0f} s"
+                    )
                     print("    " + "\n    ".join(said.splitlines()[-6:]), flush=True)
         if fault.healed and rows_of(copied) != before:
             counts["lost"] += 1

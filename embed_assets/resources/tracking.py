@@ -115,6 +115,11 @@ class Tracking(dg.ConfigurableResource):
         return self.uri == f"sqlite:///{self._database}"
 
     @property
+    def home_id(self) -> str:
+        """The mark of what belongs to this home; made where it has none."""
+        return _make_id(self.home)
+
+    @property
     def is_empty(self) -> bool:
         """Whether nothing was ever tracked: MLflow's database would have to be made first."""
         if not self._is_in_home:

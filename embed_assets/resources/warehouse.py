@@ -91,7 +91,7 @@ class Warehouse(dg.ConfigurableResource):
         with _until_stopped(duckdb.connect(":memory:")) as connection:
             stored: dict[str, list[str]] = {}
             if path is not None:
-                connection.execute(f"ATTACH '{_quoted(path)}' AS stored (READ_ONLY)")
+                connection.execute(f"ATTACH '{quoted(path)}' AS stored (READ_ONLY)")
                 found = connection.execute(
                     "SELECT table_name, list(column_name) FROM duckdb_columns() "
                     "WHERE database_name = 'stored' GROUP BY table_name"
@@ -170,6 +170,21 @@ class Warehouse(dg.ConfigurableResource):
             yield Transaction(connection)
             connection.commit()  # closed without it, the connection rolls back
 
+    def stored_tables(self) -> dict[str, dict[str, StoredColumn]]:
+        """Tables as they stand in the file, their columns by name; none where there is no file."""
+        if not self.is_there:
+            return {}
+        with self._connected(read_only=True) as connection:
+            return _stored_tables(connection)
+
+    @contextmanager
+    def mending(self) -> Iterator["Transaction"]:
+        """A transaction on tables as they stand, right or wrong."""
+        with self._connected(read_only=False) as connection:
+            connection.begin()
+            yield Transaction(connection)
+            connection.commit()
+
     def compact(self) -> None:
         """Write the file anew without the room of deleted rows: their bytes still stand in it.
 
@@ -185,8 +200,8 @@ class Warehouse(dg.ConfigurableResource):
             for left in Path(self.path).parent.glob(f"{fresh.name}*"):  # by a kill
                 left.unlink()
             with _until_stopped(duckdb.connect(":memory:")) as connection:
-                connection.execute(f"ATTACH '{_quoted(self.path)}' AS stored (READ_ONLY)")
-                connection.execute(f"ATTACH '{_quoted(str(fresh))}' AS fresh")
+                connection.execute(f"ATTACH '{quoted(self.path)}' AS stored (READ_ONLY)")
+                connection.execute(f"ATTACH '{quoted(str(fresh))}' AS fresh")
                 connection.execute("COPY FROM DATABASE stored TO fresh")
                 connection.execute("DETACH fresh")
             shutil.copymode(self.path, fresh)
@@ -286,13 +301,13 @@ def _check_schema_once(connection: duckdb.DuckDBPyConnection, path: str) -> None
 
 def _check_schema(connection: duckdb.DuckDBPyConnection, path: str) -> None:
     """SchemaError where a table is not as this release has it."""
-    for name, columns in stored_tables(connection).items():
+    for name, columns in _stored_tables(connection).items():
         if name in TABLES and (said := TABLES[name].differences(columns)):
             is_newer = any(c.required for n, c in columns.items() if n not in TABLES[name].columns)
             raise SchemaError(path, name, said[0], is_newer=is_newer)
 
 
-def stored_tables(
+def _stored_tables(
     connection: duckdb.DuckDBPyConnection,
 ) -> dict[str, dict[str, StoredColumn]]:
     """Tables of a warehouse, their columns by name."""
@@ -325,7 +340,7 @@ def _until_stopped(
             raise
 
 
-def _quoted(path: str) -> str:
+def quoted(path: str) -> str:
     """A path as it stands between quotes in SQL."""
     return path.replace("'", "''")
 

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import duckdb
 import pytest
-
 from embed_assets.command.disk import LEAST_FREE, Disk, disk_of, trouble_with
 
 HOME = Path("/home/me/model")
