@@ -268,9 +268,8 @@ def try_fault(name: str, fault: Fault, pdfs: Path, home: Path, details: bool) ->
                 counts["fell" if fell else "survived"] += 1
                 if fell or details:
                     took = time.monotonic() - start
-                    print(
-                        f"{name}: {' '.join(command)}: {fell or 'well'}, exit {status}, {took:.0f} s"
-                    )
+                    called = f"{name}: {' '.join(command)}"
+                    print(f"{called}: {fell or 'well'}, exit {status}, {took:.0f} s")
                     print("    " + "\n    ".join(said.splitlines()[-6:]), flush=True)
         if fault.healed and rows_of(copied) != before:
             counts["lost"] += 1
@@ -285,8 +284,8 @@ def call(words: list[str], pdfs: Path, home: Path) -> tuple[int | None, str]:
     try:
         done = subprocess.run(
             [*command, *where],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             text=True,
             encoding="utf-8",
             errors="replace",
@@ -294,8 +293,8 @@ def call(words: list[str], pdfs: Path, home: Path) -> tuple[int | None, str]:
             check=False,
         )
     except subprocess.TimeoutExpired as error:
-        return None, str(error.stderr)
-    return done.returncode, done.stderr
+        return None, str(error.stdout)
+    return done.returncode, done.stdout
 
 
 def why_fallen(status: int | None, said: str, fault: Fault) -> str:
@@ -306,7 +305,11 @@ def why_fallen(status: int | None, said: str, fault: Fault) -> str:
         return f"a traceback of {len(said.splitlines())} lines"
     if status and fault.works:
         return "it should have worked"
-    if status and sum(line.startswith("embed-assets: ") for line in said.splitlines()) != 1:
+    if (
+        status
+        and "damaged" not in said
+        and sum(line.startswith("embed-assets: ") for line in said.splitlines()) != 1
+    ):
         return "it doesn't say why"
     return ""
 

@@ -1,0 +1,126 @@
+"""`check` finds what is damaged, changes nothing unasked, and what it mends is made as before."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from embed_assets.command.check import MEND, PERSON, check_home, check_text
+from embed_assets.errors import SettingsError
+from embed_assets_tests.command.conftest import Project
+
+
+@pytest.fixture
+def ingested(project: Project) -> Project:
+    project.put("alder.pdf", "birch.pdf")
+    project.ingest()
+    return project
+
+
+def change(project: Project, *sql: str) -> None:
+    with duckdb.connect(project.warehouse.path) as connection:
+        for statement in sql:
+            connection.execute(statement)
+
+
+def found(project: Project) -> list[tuple[str, str]]:
+    return [(row["what"], row["mended_by"]) for row in check_home(project.settings)["damaged"]]
+
+
+def test_there_is_nothing_to_check_where_there_is_no_home(project: Project) -> None:
+    with pytest.raises(SettingsError, match="there is nothing in"):
+        check_home(project.settings)
+
+
+def test_what_an_ingest_made_is_whole_and_so_is_what_has_moved(ingested: Project) -> None:
+    assert check_home(ingested.settings)["damaged"] == []
+    (ingested.pdfs / "alder.pdf").rename(ingested.pdfs / "elm.pdf")
+    ingested.ingest()
+    summary = check_home(ingested.settings)
+    assert summary["whole"]
+    assert "Nothing is damaged." in check_text(summary)
+
+
+@pytest.mark.parametrize(
+    ("sql", "what"),
+    [
+        ("DELETE FROM chunks WHERE chunk_index > 0", "chunks"),
+        ("DROP TABLE chunks", "chunks"),
+        ("UPDATE parsed_markdown SET markdown = 'x' WHERE page = 1", "parsed_markdown"),
+        ("UPDATE raw_pdfs SET content = ''", "raw_pdfs"),
+        ("DELETE FROM synthetic_questions", "synthetic_questions"),
+        ("ALTER TABLE chunks DROP COLUMN heading_path", "chunks"),
+    ],
+)
+def test_damage_that_can_be_made_again_is_made_again_as_it_was(
+    ingested: Project, sql: str, what: str
+) -> None:
+    before = ingested.contents
+    change(ingested, sql)
+    rows = Path(ingested.warehouse.path).read_bytes()
+    damage = found(ingested)
+    assert (what, MEND) in damage
+    assert {by for _, by in damage} == {MEND}
+    assert Path(ingested.warehouse.path).read_bytes() == rows  # it only looked
+    assert check_home(ingested.settings, mend=True)["whole"]
+    ingested.ingest()
+    assert ingested.contents == before
+    assert found(ingested) == []
+
+
+def test_rows_of_a_table_that_had_to_begin_anew_are_kept_as_parquet(ingested: Project) -> None:
+    rows = ingested.warehouse.count("chunks")
+    change(ingested, "ALTER TABLE chunks DROP COLUMN heading_path")
+    check_home(ingested.settings, mend=True)
+    [kept] = (ingested.settings.home / "damaged").iterdir()
+    assert duckdb.sql(f"SELECT count(*) FROM '{kept}'").fetchone() == (rows,)
+
+
+def test_a_table_that_lost_its_key_gets_it_back_with_all_its_rows(ingested: Project) -> None:
+    before = ingested.contents
+    change(ingested, "CREATE OR REPLACE TABLE chunks AS FROM chunks")
+    assert found(ingested) == [("chunks", MEND)]
+    assert check_home(ingested.settings, mend=True)["whole"]
+    assert ingested.contents == before
+    assert not ingested.ingest().changed
+
+
+def test_rows_that_nothing_can_make_again_are_a_persons_to_bring_back(ingested: Project) -> None:
+    change(
+        ingested,
+        "ALTER TABLE model_documents DROP COLUMN path",
+        "INSERT INTO model_documents VALUES ('1', 'alder', 'sha', 3)",
+    )
+    summary = check_home(ingested.settings, mend=True)
+    assert not summary["whole"]
+    assert ingested.warehouse.stored_tables()["model_documents"].keys() >= {"version", "sha256"}
+
+
+def test_rows_of_a_document_that_nothing_knows_are_removed(ingested: Project) -> None:
+    change(
+        ingested,
+        "INSERT INTO chunks SELECT * REPLACE ('stray-00000000' AS document_id) FROM chunks "
+        "WHERE document_id LIKE 'alder%'",
+    )
+    assert found(ingested) == [("chunks", MEND)]
+    before = ingested.warehouse.count("chunks")
+    assert check_home(ingested.settings, mend=True)["whole"]
+    assert ingested.warehouse.count("chunks") < before
+    assert not ingested.ingest().changed
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("warehouse.duckdb", lambda file: file.write_bytes(b"nothing" * 2000)),
+        ("dagster/schedules/schedules.db", lambda file: file.write_bytes(b"nothing" * 2000)),
+    ],
+)
+def test_a_database_that_cannot_be_read_is_a_row_with_what_to_do(
+    ingested: Project, name: str, damage: Callable[[Path], object]
+) -> None:
+    damage(ingested.settings.home / name)
+    [row] = check_home(ingested.settings)["damaged"]
+    assert (row["what"], row["mended_by"]) == (name, PERSON)
+    assert "away" in row["remedy"]
