@@ -24,6 +24,7 @@ from pathlib import Path
 import duckdb
 
 READING = (("status",), ("search", "valve"), ("lineage",), ("export", "{out}/q.jsonl"), ("check",))
+DAMAGED = "The home is damaged."
 WORKING = (("ingest",), ("run",))
 Broken = Iterator[Path]
 

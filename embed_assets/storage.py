@@ -21,8 +21,8 @@ PRIVATE = 0o077
 """The umask under which files and folders are their owner's alone."""
 LEAST_FREE = 1 << 22
 """Bytes: what has less free is full, for databases that write more at once."""
-SQLITE_FILES = ("mlflow.db", "dagster/*/*.db", "dagster/history/runs/*.db")
-"""Databases of MLflow and Dagster in a home."""
+SQLITE_FILES = ("mlflow.db", "answers.sqlite", "dagster/*/*.db", "dagster/history/runs/*.db")
+"""Databases of MLflow, of language models' answers and of Dagster in a home."""
 LOCKED = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
@@ -98,7 +98,7 @@ def trouble_with(disk: Disk, error: BaseException) -> str | None:
 
 
 def sqlite_files(home: Path) -> list[Path]:
-    """Databases of MLflow and Dagster in a home."""
+    """Databases of a home beside the warehouse."""
     return [file for pattern in SQLITE_FILES for file in sorted(home.glob(pattern))]
 
 
@@ -147,6 +147,8 @@ def _begin_anew(file: Path) -> str:
             "move it away: MLflow begins anew, and `embed-assets check --mend` registers the "
             "versions in models/ again. Figures of old runs and the champion are lost."
         )
+    if file.suffix == ".sqlite":
+        return "move it away: what language models answered is asked for, and paid, again."
     if file.suffix == ".db":
         return "move the home's folder dagster/ away: the history of runs is lost, nothing else."
     return (

@@ -68,8 +68,9 @@ def _check_numbers(file: Path) -> None:
 
 def _check_table(file: Path) -> None:
     """ValueError where a Parquet file is cut off."""
+    size = file.stat().st_size
     with file.open("rb") as opened:
         begins = opened.read(4)
-        opened.seek(max(0, file.stat().st_size - 4))
-        if begins != PARQUET or opened.read() != PARQUET:
+        opened.seek(max(0, size - 4))
+        if size < 3 * len(PARQUET) or {begins, opened.read()} != {PARQUET}:
             raise ValueError(f"{file} is cut off, or is no Parquet file")

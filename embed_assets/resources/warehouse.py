@@ -216,6 +216,7 @@ class Warehouse(dg.ConfigurableResource):
         While a program outside has the file open, it is nobody's turn: those that may use it
         beside that program go first.
         """
+        _ = self.is_there  # a file that a disk has emptied is not begun anew
         wait, file = Wait(self.path, self.lock_timeout, self._log), Path(f"{self.path}.lock")
         lock = None if read_only and _is_unlockable(file) else FileLock(file, timeout=0)
         while True:

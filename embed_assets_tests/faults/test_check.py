@@ -1,5 +1,6 @@
 """`check` finds what is damaged, changes nothing unasked, and what it mends is made as before."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,11 +11,25 @@ from embed_assets.command.check import MEND, PERSON, check_home, check_text
 from embed_assets.errors import SettingsError
 from embed_assets_tests.command.conftest import Project
 
+pytestmark = pytest.mark.filterwarnings("ignore:InitResourceContext.dagster_run is deprecated")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, small_model: Path) -> Path:
+    """A folder with PDFs, and the home that they were ingested into."""
+    folder = tmp_path_factory.mktemp("made")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("DAGSTER_HOME", "")
+        project = Project(folder, small_model, patched)
+        project.put("alder.pdf", "birch.pdf")
+        project.ingest()
+    return folder
+
 
 @pytest.fixture
-def ingested(project: Project) -> Project:
-    project.put("alder.pdf", "birch.pdf")
-    project.ingest()
+def ingested(project: Project, made: Path) -> Project:
+    shutil.copytree(made / "pdfs", project.pdfs, dirs_exist_ok=True)
+    shutil.copytree(made / "home", project.settings.home)
     return project
 
 
@@ -43,25 +58,29 @@ def test_what_an_ingest_made_is_whole_and_so_is_what_has_moved(ingested: Project
 
 
 @pytest.mark.parametrize(
-    ("sql", "what"),
+    ("damage", "what"),
     [
-        ("DELETE FROM chunks WHERE chunk_index > 0", "chunks"),
-        ("DROP TABLE chunks", "chunks"),
-        ("UPDATE parsed_markdown SET markdown = 'x' WHERE page = 1", "parsed_markdown"),
-        ("UPDATE raw_pdfs SET content = ''", "raw_pdfs"),
-        ("DELETE FROM synthetic_questions", "synthetic_questions"),
-        ("ALTER TABLE chunks DROP COLUMN heading_path", "chunks"),
+        (
+            (
+                "DELETE FROM chunks WHERE chunk_index > 0 AND document_id LIKE 'alder%'",
+                "UPDATE parsed_markdown SET markdown = 'x' WHERE document_id LIKE 'birch%'",
+                "UPDATE raw_pdfs SET content = '' WHERE document_id LIKE 'birch%'",
+            ),
+            {"chunks", "parsed_markdown", "raw_pdfs", "synthetic_questions"},
+        ),
+        (("DROP TABLE synthetic_questions",), {"synthetic_questions"}),
+        (("ALTER TABLE chunks DROP COLUMN heading_path",), {"chunks"}),
     ],
+    ids=["rows", "table", "column"],
 )
 def test_damage_that_can_be_made_again_is_made_again_as_it_was(
-    ingested: Project, sql: str, what: str
+    ingested: Project, damage: tuple[str, ...], what: set[str]
 ) -> None:
     before = ingested.contents
-    change(ingested, sql)
+    change(ingested, *damage)
     rows = Path(ingested.warehouse.path).read_bytes()
-    damage = found(ingested)
-    assert (what, MEND) in damage
-    assert {by for _, by in damage} == {MEND}
+    assert {by for _, by in found(ingested)} == {MEND}
+    assert {name for name, _ in found(ingested)} <= what
     assert Path(ingested.warehouse.path).read_bytes() == rows  # it only looked
     assert check_home(ingested.settings, mend=True)["whole"]
     ingested.ingest()

@@ -1,5 +1,6 @@
 """Files of versions that are damaged are found, and what a kill left in MLflow is taken up."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -40,8 +41,6 @@ def cut(file: Path) -> None:
 def test_a_file_of_a_version_that_is_damaged_is_found(
     tmp_path: Path, model: Path, damage: Callable[[Path], object], said: str
 ) -> None:
-    import shutil
-
     folder = Path(shutil.copytree(model, tmp_path / "v1"))
     assert why_broken(folder) is None
     assert why_broken(folder, deep=True) is None
@@ -68,8 +67,11 @@ def test_what_a_kill_left_between_logging_and_registering_is_registered_and_noth
     assert unregistered_models(tracking) == []
     assert [f.name for f in (tracking.artifacts / "models").iterdir()] == [left.model_id]
 
-    # MLflow's database is lost: the versions that have folders are registered again.
-    (tmp_path / "home" / "mlflow.db").unlink()
+
+def test_versions_that_mlflow_has_lost_are_registered_again_under_their_numbers(
+    tmp_path: Path, model: Path
+) -> None:
+    tracking = Tracking(home=str(tmp_path))
     folders = {"1": (model, "the run"), "3": (model, "another run")}
     assert register_again(tracking, folders) == ["1", "3"]
     assert registered_numbers(tracking) == {"1", "3"}
