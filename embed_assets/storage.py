@@ -104,8 +104,10 @@ def sqlite_files(home: Path) -> list[Path]:
 
 def sqlite_trouble(file: Path) -> str | None:
     """Why a SQLite database can't be used, in one line; None where it can."""
+    # Where nothing can be written, SQLite can't make the files beside a database that it wants.
+    options = "mode=ro" if is_writable(file.parent) else "mode=ro&immutable=1"
     try:
-        with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True, timeout=0)) as reader:
+        with closing(sqlite3.connect(f"{file.as_uri()}?{options}", uri=True, timeout=0)) as reader:
             [found] = reader.execute("PRAGMA quick_check(1)").fetchone()
     except sqlite3.Error as error:
         if error.sqlite_errorcode & 0xFF in LOCKED:

@@ -133,7 +133,7 @@ def _look(settings: Settings, *, deep: bool) -> Found:
     try:
         damage += _warehouse(settings, warehouse, unchecked, counts, deep=deep)
     except ProjectError as error:
-        damage.append(Damage(settings.warehouse.name, str(error), remedy=str(error)))
+        damage.append(Damage(settings.warehouse.name, "it can't be used", remedy=str(error)))
     else:
         if not any(row.table for row in damage):
             damage += _versions(settings, warehouse, unchecked, counts, deep=deep)
@@ -149,7 +149,7 @@ def _databases(settings: Settings) -> Iterable[Damage]:
     for file in sqlite_files(settings.home):
         if said := sqlite_trouble(file):
             name = file.relative_to(settings.home).as_posix()
-            yield Damage(name, said.partition(". ")[0], remedy=said)
+            yield Damage(name, "it can't be used", remedy=said)
 
 
 def _warehouse(

@@ -104,6 +104,16 @@ def test_a_locked_database_is_named_with_who_locks_it(locked: Path) -> None:
     assert said.startswith(f"{locked} is locked by ")
 
 
+def test_a_database_with_a_log_is_looked_at_where_nothing_can_be_written(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(sqlite3.connect(database)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+    monkeypatch.setattr("embed_assets.storage.is_writable", lambda _: False)
+    assert sqlite_trouble(database) is None
+    assert not list(database.parent.glob("*-shm"))  # none was made
+
+
 def test_who_locks_mlflows_database_is_said_while_it_is_waited_for(
     locked: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
