@@ -50,6 +50,32 @@ class Table:
         """Polars schema, in the table's column order."""
         return pl.Schema({name: c.dtype for name, c in self.columns.items()})
 
+    def differences(self, columns: Mapping[str, "StoredColumn"]) -> list[str]:
+        """Why a stored table can't be used as this one, each in words; none where it can.
+
+        Columns that may be null may be missing: an older version made the table. More columns may
+        be there if rows need no value in them.
+        """
+        said = [
+            f"no column {name}"
+            for name, column in self.columns.items()
+            if name not in columns and not column.nullable
+        ]
+        said += [
+            f"{columns[name].sql} where {column.sql} belongs, in {name}"
+            for name, column in self.columns.items()
+            if name in columns and columns[name].sql != _STORED_AS.get(column.sql, column.sql)
+        ]
+        said += [
+            f"an unknown column {name}, which must have a value"
+            for name, column in columns.items()
+            if name not in self.columns and column.required
+        ]
+        key = tuple(name for name, column in columns.items() if column.in_key)
+        if set(key) != set(self.key):
+            said.append(f"the key ({', '.join(key)}) where ({', '.join(self.key)}) belongs")
+        return said
+
     def empty(self) -> pl.DataFrame:
         """A frame with these columns and no rows."""
         return pl.DataFrame(schema=self.schema)
@@ -70,6 +96,19 @@ class Table:
             if not column.nullable and frame[name].null_count():
                 raise TableMismatchError(f"{self.name}.{name}: null where a value belongs")
         return frame.select(list(self.columns)).cast(self.schema, strict=True)
+
+
+@dataclass(frozen=True)
+class StoredColumn:
+    """A column as it stands in the warehouse. required: rows need a value in it."""
+
+    sql: str
+    required: bool
+    in_key: bool
+
+
+_STORED_AS = {"TIMESTAMPTZ": "TIMESTAMP WITH TIME ZONE"}
+"""What DuckDB calls types that have another name here."""
 
 
 class TableMismatchError(Exception):

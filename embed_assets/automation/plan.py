@@ -164,6 +164,8 @@ class Policy:
             return True
         if attempt.failure.cause in (Cause.TIME_LIMIT, Cause.FORGOTTEN):
             return False
+        if attempt.tried_at > self.now:  # the clock was set back: no pause counts from there
+            return True
         if self.asked_at is not None and attempt.tried_at < self.asked_at:
             return True
         if attempt.failure.cause is Cause.NOT_ASKED:

@@ -73,13 +73,17 @@ class RetrainingPolicy:
         if pairs_alone and untrained.share < self.share and not self.waited(untrained, now):
             until = untrained.since and f" or until {at(untrained.since + self.wait)}"
             return f"{untrained}: waits for {100 * self.share:g} %{until or ''}"
-        if now < (again := untrained.trained_at + self.pause):
+        if untrained.trained_at <= now < (again := untrained.trained_at + self.pause):
             return f"{untrained}: trained at {at(untrained.trained_at)}, again from {at(again)} on"
         return None
 
     def waited(self, untrained: Untrained, now: datetime) -> bool:
-        """Whether the oldest change has waited long enough."""
-        return untrained.since is not None and now >= untrained.since + self.wait
+        """Whether the oldest change has waited long enough.
+
+        One that is yet to come was noted before the clock was set back: nobody knows how long ago.
+        """
+        since = untrained.since
+        return since is not None and (now >= since + self.wait or now < since)
 
     def longest(self, untrained: Untrained) -> timedelta:
         """How long documents may come before a training; the first model waits for few of them."""
@@ -87,8 +91,10 @@ class RetrainingPolicy:
 
     def scores_again(self, untrained: Untrained, now: datetime) -> datetime | None:
         """When new questions are scored next while a training waits; None where it is time."""
-        again = untrained.scored_at and untrained.scored_at + self.pause
-        return again if again and now < again else None
+        if untrained.scored_at is None or now < untrained.scored_at:
+            return None
+        again = untrained.scored_at + self.pause
+        return again if now < again else None
 
 
 def at(time: datetime) -> str:

@@ -1,5 +1,6 @@
 """Dagster runs of the project: which are under way, which are dead, when to ask again."""
 
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from itertools import islice, takewhile
@@ -178,6 +179,8 @@ def pause_until(instance: dg.DagsterInstance, job: str) -> datetime | None:
     if not failed:
         return None
     ended = failed[0].end_time or failed[0].create_timestamp.timestamp()
+    if ended > time.time():  # the clock was set back: no pause counts from there
+        return None
     return datetime.fromtimestamp(ended, UTC) + PAUSES[len(failed) - 1]
 
 

@@ -23,6 +23,7 @@ from embed_assets.places import absolute
 from embed_assets.resources.pages import recall_pages
 from embed_assets.secrets import hide_in_logs, hide_secrets
 from embed_assets.settings import PREFIX, Settings, wrong_setting
+from embed_assets.storage import as_the_person_has_it, keep_private
 from embed_assets.wording import counted
 
 app = typer.Typer(
@@ -90,6 +91,29 @@ def status(
 
         summary = status_summary(settings)
         emit(summary, status_text(summary, details=details))
+
+
+@app.command()
+def check(
+    mend: Annotated[
+        bool,
+        typer.Option("--mend", help="Have what is damaged made again, remove what is left over."),
+    ] = False,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Read every byte of PDFs and models, too.")
+    ] = False,
+    pdfs: Pdfs = None,
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """Say what of the home is damaged or left over, and how it is mended. Changes nothing."""
+    with _session(pdfs, home, as_json) as (settings, emit):
+        from embed_assets.command.check import check_home, check_text
+
+        summary = check_home(settings, mend=mend, deep=deep)
+        emit(summary, check_text(summary))
+        if not summary["whole"]:
+            raise typer.Exit(1)
 
 
 @app.command()
@@ -192,7 +216,8 @@ def lineage(
             if not summary["valid"]:
                 raise typer.Exit(1)
         elif bundle:
-            summary = write_bundle(settings, version, bundle)
+            with as_the_person_has_it():
+                summary = write_bundle(settings, version, bundle)
             emit(summary, bundle_text(summary))
         else:
             summary = found.lineage_summary(settings, version)
@@ -291,7 +316,8 @@ def export(
     with _session(pdfs, home, as_json) as (settings, emit):
         from embed_assets.questions.export import export_questions
 
-        summary = export_questions(settings, file, file_format, status)
+        with as_the_person_has_it():
+            summary = export_questions(settings, file, file_format, status)
         emit(summary, f"{counted(summary['questions'], 'question')} in {summary['path']}")
 
 
@@ -346,6 +372,7 @@ def _session(pdfs: str | None, home: Path | None, as_json: bool) -> Iterator[tup
     try:
         settings = load_settings()
         recall_pages(settings.home)
+        keep_private(settings.home)
         with none_lost(), _disk_explained(settings.home):
             yield settings, emit
     except ProjectError as error:
@@ -361,13 +388,13 @@ def _session(pdfs: str | None, home: Path | None, as_json: bool) -> Iterator[tup
 
 @contextmanager
 def _disk_explained(home: Path) -> Iterator[None]:
-    """ProjectError where an error came of the home's disk."""
+    """ProjectError where an error came of the home's disk, or of a file there."""
     try:
         yield
     except ProjectError:
         raise
     except Exception as error:
-        from embed_assets.command.disk import disk_of, trouble_with
+        from embed_assets.storage import disk_of, trouble_with
 
         said = trouble_with(disk_of(home), error)
         if said is None:

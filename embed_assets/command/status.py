@@ -23,6 +23,7 @@ from embed_assets.models.registry import ALIASES, aliases
 from embed_assets.resources.tracking import MODELS, answer_at_once
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
+from embed_assets.storage import is_writable
 from embed_assets.wording import counted
 
 LISTED = 5
@@ -68,7 +69,9 @@ def status_summary(settings: Settings) -> dict[str, Any]:
 
 
 def _state(settings: Settings, warehouse: Warehouse) -> State:
-    if not (settings.dagster_home / "dagster.yaml").is_file():
+    """The state; without Dagster's runs where there are none, or the home may only be read."""
+    # Dagster writes to its databases whenever it opens them.
+    if not is_writable(settings.dagster_home / "dagster.yaml"):
         return read_state(settings, warehouse, None)
     os.environ["DAGSTER_HOME"] = str(settings.dagster_home)
     with dg.DagsterInstance.get() as instance:

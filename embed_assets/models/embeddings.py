@@ -99,7 +99,8 @@ def cached_embeddings(
         part = "" if len(missing) <= BLOCK else f" {start + len(block)} of {len(missing)}"
         matrix = encode([text_of[key] for key in block], progress and progress + part)
         _check_size(matrix, known)
-        _keep(warehouse, model, block, matrix)
+        if warehouse.is_writable:
+            _keep(warehouse, model, block, matrix)
         known.update(zip(block, matrix, strict=True))
     if not ids:
         return np.empty((0, 0), dtype=np.float32)

@@ -1,5 +1,6 @@
 """The versions that this project has trained: where each is, and which one is the champion."""
 
+import shutil
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,6 +17,7 @@ from embed_assets.resources.tracking import (
     CHALLENGER,
     CHAMPION,
     DESCRIBED,
+    HOME,
     MADE_CHAMPION,
     PREVIOUS,
     REPLACED,
@@ -29,8 +31,11 @@ from embed_assets.settings import TRACKING_URI, Settings
 from embed_assets.tables import TABLES
 
 if TYPE_CHECKING:
+    from mlflow.entities import LoggedModel
     from mlflow.entities.model_registry import ModelVersion
 
+LOGGED_BY = "embed-assets finetuned_model"
+"""What a logged model says of the program that logged it."""
 SERVING_REQUIREMENTS = ("sentence-transformers", "torch", "transformers", "mlflow")
 
 
@@ -71,6 +76,12 @@ class Version:
 def trained_version(row: Mapping[str, Any]) -> Version:
     """The version of a row of `models`, as `newest_model` gives it."""
     return Version(row["version"], row["base"], Path(row["path"]))
+
+
+def version_folders(warehouse: Warehouse) -> dict[str, tuple[Path, str]]:
+    """Of each version on record its folder, there or not, and the MLflow run that trained it."""
+    rows = warehouse.read("SELECT version, path, mlflow_run_id FROM models ORDER BY trained_at")
+    return {v: (Path(_in_home(path, warehouse)), run) for v, path, run in rows.iter_rows()}
 
 
 def _in_home(path: str, warehouse: Warehouse) -> str:
@@ -191,19 +202,107 @@ def register(tracking: Tracking, model: Path, trained_in: str, called: str = "mo
     for known in tracking.client().search_model_versions(f"name = '{name}'"):
         if known.tags.get(TRAINED_IN) == trained_in:
             return str(known.version)
-    logged = log_model(
-        load_model(str(model)),
-        name=called,
-        tags={SOURCE: "embed-assets finetuned_model"},
-        task="llm/v1/embeddings",
-        # A local build (torch 2.13.0+cpu) is served by the public version of the same number.
-        pip_requirements=[
-            f"{package}=={version(package).partition('+')[0]}" for package in SERVING_REQUIREMENTS
-        ],
+    uri = (
+        _logged_before(tracking, trained_in)
+        or log_model(
+            load_model(str(model)),
+            name=called,
+            tags={SOURCE: LOGGED_BY, TRAINED_IN: trained_in},
+            task="llm/v1/embeddings",
+            # A local build (torch 2.13.0+cpu) is served by the public version of the same number.
+            pip_requirements=[
+                f"{package}=={version(package).partition('+')[0]}"
+                for package in SERVING_REQUIREMENTS
+            ],
+        ).model_uri
     )
-    registered = mlflow.register_model(logged.model_uri, name, tags={TRAINED_IN: trained_in})
+    registered = mlflow.register_model(uri, name, tags={TRAINED_IN: trained_in})
     tracking.connect()  # marks the registered model that this may have made
     return str(registered.version)
+
+
+def _logged_before(tracking: Tracking, trained_in: str) -> str | None:
+    """Address of the model that a run logged which was killed before it registered it, if any.
+
+    What was logged in part is removed.
+    """
+    found = [m for m in unregistered_models(tracking) if m.tags.get(TRAINED_IN) == trained_in]
+    whole = next((m for m in found if str(m.status) == "READY"), None)
+    for model in found:
+        if model is not whole:
+            remove_logged(tracking, model)
+    return whole and whole.model_uri
+
+
+def unregistered_models(tracking: Tracking) -> "list[LoggedModel]":
+    """Models that were logged by this project and never registered. ProjectError if MLflow can't
+    say.
+    """
+    if tracking.is_empty:
+        return []
+    with tracking.explained("MLflow can't say what was logged"):
+        client, name = tracking.client(), tracking.name
+        experiment = client.get_experiment_by_name(name)
+        if experiment is None:
+            return []
+        versions = client.search_model_versions(f"name = '{name}'")
+        registered = {str(version.source).removeprefix("models:/") for version in versions}
+        logged = client.search_logged_models([experiment.experiment_id])
+        ours = [model for model in logged if model.tags.get(SOURCE) == LOGGED_BY]
+        return [model for model in ours if model.model_id not in registered]
+
+
+def remove_logged(tracking: Tracking, model: "LoggedModel") -> None:
+    """Remove a logged model and its files; those that a server keeps are the server's to remove."""
+    tracking.client().delete_logged_model(model.model_id)
+    shutil.rmtree(tracking.artifacts / "models" / model.model_id, ignore_errors=True)
+
+
+def registered_numbers(tracking: Tracking) -> set[str]:
+    """Versions that MLflow knows of this home's registered model. ProjectError if it can't say."""
+    if tracking.is_empty:
+        return set()
+    with tracking.explained():
+        known = tracking.client().search_model_versions(f"name = '{tracking.name}'")
+        return {str(version.version) for version in known}
+
+
+def lost_artifacts(tracking: Tracking) -> list[str]:
+    """Versions whose files MLflow looks for in this home in vain."""
+    if tracking.is_empty:
+        return []
+    with tracking.explained():
+        known = tracking.client().search_model_versions(f"name = '{tracking.name}'")
+        of = {str(v.version): str(v.source).removeprefix("models:/") for v in known}
+    kept = tracking.artifacts / "models"
+    return [v for v, model in of.items() if model.startswith("m-") and not (kept / model).is_dir()]
+
+
+def register_again(tracking: Tracking, folders: Mapping[str, tuple[Path, str]]) -> list[str]:
+    """Register versions that MLflow has lost, under their numbers; gives them.
+
+    folders: by version, its folder and the MLflow run that trained it. MLflow counts by itself: a
+    number between them that has no folder is made and deleted. Nothing, where MLflow has counted
+    beyond them.
+    """
+    known = registered_numbers(tracking)
+    missing = sorted(int(number) for number in folders if number not in known)
+    last = max((int(number) for number in known), default=0)
+    if not missing or missing[0] <= last:
+        return []
+    name, client = tracking.connect(), tracking.client()
+    if not known and tracking.registered_model() is None:
+        client.create_registered_model(name, {HOME: tracking.home_id})
+    made = []
+    for number in range(last + 1, missing[-1] + 1):
+        folder, run = folders.get(str(number), (Path(), ""))
+        source = folder.as_uri() if run else tracking.artifacts.as_uri()
+        version = client.create_model_version(name, source, tags={TRAINED_IN: run})
+        if run:
+            made.append(str(version.version))
+        else:
+            client.delete_model_version(name, str(version.version))
+    return made
 
 
 def write_description(tracking: Tracking, version: str, text: str, tags: Mapping[str, str]) -> None:

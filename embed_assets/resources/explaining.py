@@ -11,6 +11,8 @@ import dagster as dg
 from embed_assets.errors import ProjectError, one_line
 from embed_assets.interruptions import none_lost
 from embed_assets.secrets import hide_secrets
+from embed_assets.settings import Settings
+from embed_assets.storage import disk_of, trouble_with
 from embed_assets.terminal import progress_told
 
 LONGEST_MESSAGE = 1000
@@ -34,19 +36,23 @@ def said_in_the_ui(work: Callable[..., Any]) -> Callable[..., Any]:
 def explained(log: dg.DagsterLogManager) -> Iterator[None]:
     """Where an error that is written for a person is shown in the UI as what it says, no stack.
 
-    At level debug the log says where it was raised. Any other error is Dagster's to show, unless
-    it holds a secret.
+    So is one that came of the home's disk. At level debug the log says where it was raised. Any
+    other error is Dagster's to show, unless it holds a secret.
     """
     try:
         yield
     except ProjectError as error:
-        log.debug("".join(traceback.format_exception(error)))
-        said = one_line(hide_secrets(str(error)), LONGEST_MESSAGE)
-        raise dg.Failure(said, allow_retries=False) from None
+        raise _failure(log, error, str(error)) from None
     except Exception as error:
-        stack = "".join(traceback.format_exception(error))
-        if hide_secrets(stack) == stack:
-            raise
-        log.debug(stack)  # without what is hidden, as all lines of the log
-        said = one_line(hide_secrets(f"{type(error).__name__}: {error}"), LONGEST_MESSAGE)
-        raise dg.Failure(said, allow_retries=False) from None
+        said = trouble_with(disk_of(Settings().home), error)
+        if said is None:
+            stack = "".join(traceback.format_exception(error))
+            if hide_secrets(stack) == stack:
+                raise
+            said = f"{type(error).__name__}: {error}"
+        raise _failure(log, error, said) from None
+
+
+def _failure(log: dg.DagsterLogManager, error: Exception, said: str) -> dg.Failure:
+    log.debug("".join(traceback.format_exception(error)))  # all lines of the log hide secrets
+    return dg.Failure(one_line(hide_secrets(said), LONGEST_MESSAGE), allow_retries=False)

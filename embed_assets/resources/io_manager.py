@@ -82,9 +82,11 @@ class _DocumentsIOManager(DbIOManager):
         versions = {key: records.data_version(upstream, key) for key in keys}
         self._versions_read[context.op_def.name, upstream] = versions
         table = TABLES[upstream]
-        order = ", ".join(f'"{name}"' for name in table.key)
+        columns, order = (
+            ", ".join(f'"{name}"' for name in names) for names in (table.columns, table.key)
+        )
         rows = self._warehouse.read(
-            f"SELECT * FROM {upstream} WHERE document_id IN (SELECT unnest(?::VARCHAR[])) "
+            f"SELECT {columns} FROM {upstream} WHERE document_id IN (SELECT unnest(?::VARCHAR[])) "
             f"ORDER BY {order}",
             [keys],
         )

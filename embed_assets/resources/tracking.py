@@ -17,18 +17,19 @@ from urllib.parse import quote, unquote, urlsplit
 import dagster as dg
 from filelock import FileLock
 
-from embed_assets.errors import ProjectError, one_line
+from embed_assets.errors import BusyError, ProjectError, one_line
 from embed_assets.resources import headline
 from embed_assets.resources.pages import MLFLOW_VARIABLE, asset_page, run_page
+from embed_assets.resources.waiting import Wait
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.secrets import hide_secrets
 from embed_assets.settings import DEFAULT_PROJECT, TRACKING_URI
+from embed_assets.storage import disk_of, is_locked, is_writable, locked_by, trouble_with
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Experiment
     from mlflow.entities.model_registry import RegisteredModel
-    from mlflow.exceptions import MlflowException
 
 CHAMPION = "champion"
 CHALLENGER = "challenger"
@@ -119,9 +120,21 @@ class Tracking(dg.ConfigurableResource):
         return self.uri == f"sqlite:///{self._database}"
 
     @property
+    def home_id(self) -> str:
+        """The mark of what belongs to this home; made where it has none."""
+        return _make_id(self.home)
+
+    @property
     def is_empty(self) -> bool:
         """Whether nothing was ever tracked: MLflow's database would have to be made first."""
-        return self._is_in_home and not self._database.is_file()
+        if not self._is_in_home:
+            return False
+        return not self._database.exists() or self._is_begun
+
+    @property
+    def _is_begun(self) -> bool:
+        """Whether the database is an empty file: SQLite makes one before it writes."""
+        return self._database.is_file() and self._database.stat().st_size == 0
 
     def make_database(self) -> None:
         """Make MLflow's database, if it is the home's and isn't there yet: whole, and once.
@@ -130,9 +143,15 @@ class Tracking(dg.ConfigurableResource):
         broken for ever. One that came here with a moved or copied home is told where it is now.
         """
         if not self.is_empty:
-            if self._is_in_home:
-                self._correct_addresses()
+            if self._is_in_home and is_writable(Path(self.home)):
+                self._await_unlocked()
+                with self.explained():
+                    self._correct_addresses()
             return
+        with self.explained("MLflow's database can't be made"):
+            self._make_database()
+
+    def _make_database(self) -> None:
         from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
         self._database.parent.mkdir(parents=True, exist_ok=True)
@@ -278,6 +297,7 @@ class Tracking(dg.ConfigurableResource):
         """A client of this server."""
         import mlflow
 
+        self._await_unlocked()
         os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
         uri, before = self.uri, os.environ.get(TRACKING_URI)
         mlflow.set_tracking_uri(uri)
@@ -288,6 +308,16 @@ class Tracking(dg.ConfigurableResource):
         else:
             os.environ[TRACKING_URI] = before
         return mlflow.MlflowClient()
+
+    def _await_unlocked(self) -> None:
+        """Wait while another program keeps the database from being read. Says for whom."""
+        file = self.database
+        if file is None or not file.is_file():
+            return
+        wait = Wait(str(file), PATIENCE)
+        while is_locked(file):
+            if not wait.goes_on(str(file)):
+                raise BusyError(locked_by(file))
 
     def registered_model(self) -> "RegisteredModel | None":
         """The home's registered model, if it has any. ProjectError if MLflow can't say."""
@@ -342,17 +372,21 @@ class Tracking(dg.ConfigurableResource):
     ) -> Iterator[None]:
         """Tell a person in one line that MLflow can't be asked, without the server's password."""
         from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import SQLAlchemyError
 
         try:
             yield
-        except MlflowException as error:
+        except (MlflowException, SQLAlchemyError, sqlite3.Error) as error:
             raise ProjectError(f"{trouble}: {self._said(error)}") from None
 
-    def _said(self, error: "MlflowException") -> str:
+    def _said(self, error: Exception) -> str:
         """An error of MLflow in one line, without the password that the server's address may hold.
 
-        MLflow tells a server that doesn't answer by what its client raised.
+        MLflow tells a server that doesn't answer by what its client raised. Of its database the
+        disk and the file are looked at.
         """
+        if self.database and (said := trouble_with(disk_of(self.database.parent), error)):
+            return said
         from requests.exceptions import ConnectionError, ProxyError, SSLError
 
         cause = error.__context__

@@ -8,6 +8,7 @@ What was made from what is in `ledger.py`.
 
 import hashlib
 import math
+import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -20,16 +21,40 @@ import polars as pl
 from filelock import FileLock, Timeout
 from pydantic import PrivateAttr
 
-from embed_assets.errors import BusyError, one_line
+from embed_assets.errors import BusyError, ProjectError, one_line
 from embed_assets.interruptions import unwrapped
 from embed_assets.resources.waiting import Wait
-from embed_assets.tables import TABLES
+from embed_assets.storage import damaged, disk_of, trouble_with
+from embed_assets.tables import TABLES, StoredColumn
 
 LOCK_TIMEOUT = 120.0
+DAMAGE = (
+    duckdb.IOException,
+    duckdb.SerializationException,
+    duckdb.FatalException,
+    duckdb.InternalException,
+)
+"""What DuckDB raises where it can't read or write its file."""
 
 
 class WarehouseBusyError(BusyError):
     """Another program held the warehouse for longer than the deadline."""
+
+
+class WarehouseError(ProjectError):
+    """The warehouse can't be read or written: its file is damaged, or the disk is in trouble."""
+
+
+class SchemaError(WarehouseError):
+    """A table is not as this release has it. The message says which, how, and what to do."""
+
+    def __init__(self, path: str, table: str, difference: str, *, is_newer: bool) -> None:
+        how = (
+            "A newer release of embed_assets made it: use that one, or another --home."
+            if is_newer
+            else "`embed-assets check` says what else is damaged, and `check --mend` mends it."
+        )
+        super().__init__(f"{path}: the table {table} has {difference}. {how}")
 
 
 class Warehouse(dg.ConfigurableResource):
@@ -50,9 +75,10 @@ class Warehouse(dg.ConfigurableResource):
 
     def read(self, sql: str, parameters: Sequence[Any] = ()) -> pl.DataFrame:
         """Result of a query. Changes nothing; a table never written is empty, a column null."""
-        if not Path(self.path).exists():
+        if not self.is_there:
             return self._read_as_today(None, sql, parameters)
         with self._connected(read_only=True) as connection:
+            _check_schema_once(connection, self.path)
             # A table is missing where the first write was killed half-way, a column where an older
             # version made the table.
             with suppress(duckdb.CatalogException, duckdb.BinderException):
@@ -65,7 +91,7 @@ class Warehouse(dg.ConfigurableResource):
         with _until_stopped(duckdb.connect(":memory:")) as connection:
             stored: dict[str, list[str]] = {}
             if path is not None:
-                connection.execute(f"ATTACH '{_quoted(path)}' AS stored (READ_ONLY)")
+                connection.execute(f"ATTACH '{quoted(path)}' AS stored (READ_ONLY)")
                 found = connection.execute(
                     "SELECT table_name, list(column_name) FROM duckdb_columns() "
                     "WHERE database_name = 'stored' GROUP BY table_name"
@@ -80,6 +106,26 @@ class Warehouse(dg.ConfigurableResource):
                 else:
                     connection.execute(table.ddl)
             return _query(connection, sql, parameters)
+
+    @property
+    def is_there(self) -> bool:
+        """Whether anything was ever written. WarehouseError where a disk has lost it.
+
+        An empty file is none in a home without models: a first write was killed there.
+        """
+        file = Path(self.path)
+        if not file.exists():
+            return False
+        if file.is_file() and file.stat().st_size == 0:
+            if any(file.parent.glob("models/v*")):
+                raise WarehouseError(damaged(file, "it is empty"))
+            return False
+        return True
+
+    @property
+    def is_writable(self) -> bool:
+        """Whether its folder may be written to, or made."""
+        return disk_of(Path(self.path).parent).is_writable
 
     def corpus(self) -> pl.DataFrame:
         """What is searched: chunk_id and chunk_text of each distinct text, by chunk_id."""
@@ -118,10 +164,26 @@ class Warehouse(dg.ConfigurableResource):
         with self._connected(read_only=False) as connection:
             connection.execute("SET TimeZone = 'UTC'")
             connection.begin()
+            _check_schema(connection, self.path)
             for table in TABLES.values():
                 connection.execute(table.ddl)
             yield Transaction(connection)
             connection.commit()  # closed without it, the connection rolls back
+
+    def stored_tables(self) -> dict[str, dict[str, StoredColumn]]:
+        """Tables as they stand in the file, their columns by name; none where there is no file."""
+        if not self.is_there:
+            return {}
+        with self._connected(read_only=True) as connection:
+            return _stored_tables(connection)
+
+    @contextmanager
+    def mending(self) -> Iterator["Transaction"]:
+        """A transaction on tables as they stand, right or wrong."""
+        with self._connected(read_only=False) as connection:
+            connection.begin()
+            yield Transaction(connection)
+            connection.commit()
 
     def compact(self) -> None:
         """Write the file anew without the room of deleted rows: their bytes still stand in it.
@@ -138,8 +200,8 @@ class Warehouse(dg.ConfigurableResource):
             for left in Path(self.path).parent.glob(f"{fresh.name}*"):  # by a kill
                 left.unlink()
             with _until_stopped(duckdb.connect(":memory:")) as connection:
-                connection.execute(f"ATTACH '{_quoted(self.path)}' AS stored (READ_ONLY)")
-                connection.execute(f"ATTACH '{_quoted(str(fresh))}' AS fresh")
+                connection.execute(f"ATTACH '{quoted(self.path)}' AS stored (READ_ONLY)")
+                connection.execute(f"ATTACH '{quoted(str(fresh))}' AS fresh")
                 connection.execute("COPY FROM DATABASE stored TO fresh")
                 connection.execute("DETACH fresh")
             shutil.copymode(self.path, fresh)
@@ -154,14 +216,15 @@ class Warehouse(dg.ConfigurableResource):
         While a program outside has the file open, it is nobody's turn: those that may use it
         beside that program go first.
         """
-        wait = Wait(self.path, self.lock_timeout, self._log)
-        lock = FileLock(f"{self.path}.lock", timeout=0)
+        _ = self.is_there  # a file that a disk has emptied is not begun anew
+        wait, file = Wait(self.path, self.lock_timeout, self._log), Path(f"{self.path}.lock")
+        lock = None if read_only and _is_unlockable(file) else FileLock(file, timeout=0)
         while True:
             try:
                 connection = _take(lock, self.path, read_only)
                 break
             except Timeout:
-                if not wait.goes_on(lock.lock_file):
+                if not wait.goes_on(str(file)):
                     raise WarehouseBusyError(
                         f"{self.path}: other runs held the warehouse for "
                         f"{self.lock_timeout:.0f} s ({wait.whom}). Wait for them to end, or stop "
@@ -170,27 +233,98 @@ class Warehouse(dg.ConfigurableResource):
             except duckdb.IOException as error:
                 # DuckDB has no class for it.
                 if "Could not set lock on file" not in str(error):
-                    raise
+                    raise self._trouble(error) from error
                 if not wait.goes_on(self.path):
                     raise WarehouseBusyError(
                         f"{self.path}: another program has the warehouse open. Close it and try "
                         f"again. DuckDB says: {one_line(str(error))}"
                     ) from None
+            except (*DAMAGE, OSError) as error:
+                raise self._trouble(error) from error
         try:
             with _until_stopped(connection):
                 yield connection
+        except DAMAGE as error:
+            raise self._trouble(error) from error
         finally:
-            lock.release()
+            if lock:
+                lock.release()
+
+    def _trouble(self, error: Exception) -> WarehouseError:
+        """Why the file can't be used: the disk is looked at first."""
+        said = trouble_with(disk_of(Path(self.path).parent), error)
+        return WarehouseError(said or damaged(Path(self.path), error))
 
 
-def _take(lock: FileLock, path: str, read_only: bool) -> duckdb.DuckDBPyConnection:
+def _is_unlockable(lock: Path) -> bool:
+    """Whether no lock can be held here, for lack of the right to write.
+
+    Who reads does without: DuckDB's own lock keeps readers and writers apart.
+    """
+    return not os.access(lock if lock.exists() else lock.parent, os.W_OK)
+
+
+def _take(lock: FileLock | None, path: str, read_only: bool) -> duckdb.DuckDBPyConnection:
     """Lock and connection together, or neither of them."""
-    lock.acquire()
+    if lock:
+        lock.acquire()
     try:
+        if not read_only:
+            _make(Path(path))
         return duckdb.connect(path, read_only=read_only)
     except BaseException:
-        lock.release()
+        if lock:
+            lock.release()
         raise
+
+
+def _make(file: Path) -> None:
+    """Make an empty database, if none is there: whole, whatever kills this process meanwhile."""
+    if file.exists() and (file.is_dir() or file.stat().st_size):
+        return
+    unfinished = Path(f"{file}.unfinished")
+    for left in file.parent.glob(f"{unfinished.name}*"):  # by a kill
+        left.unlink()
+    duckdb.connect(unfinished).close()
+    unfinished.replace(file)
+
+
+_checked: set[tuple[str, int]] = set()
+"""Warehouses whose schema this process has found right: path and inode."""
+
+
+def _check_schema_once(connection: duckdb.DuckDBPyConnection, path: str) -> None:
+    known = path, Path(path).stat().st_ino
+    if known not in _checked:
+        _check_schema(connection, path)
+        _checked.add(known)
+
+
+def _check_schema(connection: duckdb.DuckDBPyConnection, path: str) -> None:
+    """SchemaError where a table is not as this release has it."""
+    for name, columns in _stored_tables(connection).items():
+        if name in TABLES and (said := TABLES[name].differences(columns)):
+            is_newer = any(c.required for n, c in columns.items() if n not in TABLES[name].columns)
+            raise SchemaError(path, name, said[0], is_newer=is_newer)
+
+
+def _stored_tables(
+    connection: duckdb.DuckDBPyConnection,
+) -> dict[str, dict[str, StoredColumn]]:
+    """Tables of a warehouse, their columns by name."""
+    names = connection.execute(
+        "SELECT table_name FROM duckdb_tables() WHERE database_name = current_database() "
+        "AND schema_name = 'main' ORDER BY table_name"
+    ).fetchall()
+    return {
+        name: {
+            column: StoredColumn(sql, required and default is None, in_key)
+            for _, column, sql, required, default, in_key in connection.execute(
+                "SELECT * FROM pragma_table_info(?)", [name]
+            ).fetchall()
+        }
+        for (name,) in names
+    }
 
 
 @contextmanager
@@ -207,7 +341,7 @@ def _until_stopped(
             raise
 
 
-def _quoted(path: str) -> str:
+def quoted(path: str) -> str:
     """A path as it stands between quotes in SQL."""
     return path.replace("'", "''")
 

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +38,7 @@ from embed_assets.training.record import (
     keep_version,
     record_version,
     this_code,
+    trained_now,
 )
 from embed_assets.training.start import (
     Start,
@@ -236,7 +236,7 @@ def _record(
         "input_version": making.input_version,
         "mlflow_run_id": config.mlflow_run_id,
         "dagster_run_id": making.context.run.run_id,
-        "trained_at": datetime.now(UTC),
+        "trained_at": trained_now(making.warehouse),
         "fingerprints": encoder.fingerprints,
         "settings": json.dumps(
             {"set": settings.shaping_as_set, "used": settings.shaping | config.told},

@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 from collections.abc import Collection, Mapping
+from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,16 @@ def read_version_pairs(file: Path) -> pl.DataFrame:
     if "inherited_from" in pairs.columns:
         return pairs
     return pairs.with_columns(inherited_from=pl.lit(None, pl.String))
+
+
+def trained_now(warehouse: Warehouse) -> datetime:
+    """The time of a version that is trained now: after every other, though the clock was set back.
+
+    The newest version is the one that was trained last.
+    """
+    last = warehouse.read("SELECT max(trained_at) AS last FROM models")["last"][0]
+    now = datetime.now(UTC)
+    return now if last is None else max(now, last + timedelta(microseconds=1))
 
 
 def record_version(transaction: Transaction, row: Mapping[str, Any], pairs: pl.DataFrame) -> None:

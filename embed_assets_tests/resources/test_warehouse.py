@@ -18,7 +18,7 @@ import polars as pl
 import psutil
 import pytest
 
-from embed_assets.resources.warehouse import Warehouse, WarehouseBusyError
+from embed_assets.resources.warehouse import Warehouse, WarehouseBusyError, WarehouseError
 from embed_assets.tables import TABLES, TableMismatchError
 from embed_assets_tests.rows import pages, question, raw_pdf
 
@@ -412,7 +412,7 @@ def test_a_wait_for_the_warehouse_can_be_ended(warehouse):
 def test_a_file_that_is_no_warehouse_is_an_error_at_once_wherever_it_lies(tmp_path):
     file = tmp_path / "clockwork.duckdb"  # its name must not pass for a lock
     file.write_text("hello" * 1000)
-    with pytest.raises(duckdb.IOException, match="not a valid DuckDB"):
+    with pytest.raises(WarehouseError, match="not a valid DuckDB"):
         texts(Warehouse(path=str(file), lock_timeout=0.5))
 
 
