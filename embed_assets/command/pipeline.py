@@ -42,6 +42,7 @@ from embed_assets.errors import ProjectError, SettingsError, hide_password, one_
 from embed_assets.graph import GRAPH
 from embed_assets.machine import processes_with
 from embed_assets.partitions import DOCUMENTS
+from embed_assets.resources.event_log import kept_open
 from embed_assets.resources.run_tags import BUDGET_TAG
 from embed_assets.resources.tracking import answering_at_once
 from embed_assets.resources.warehouse import Warehouse
@@ -96,7 +97,7 @@ def bring_up_to_date(settings: Settings, *, train: bool, agreed: bool = False) -
     seconds: dict[str, float] = {}
     moved = 0
     read: set[str] = set()
-    with _in_turn(settings), dg.DagsterInstance.get() as instance:
+    with _in_turn(settings), dg.DagsterInstance.get() as instance, kept_open(instance):
         take_up(warehouse, settings)
         end_dead_said(instance, settings)
         if train:  # an ingest does without MLflow, whose server may be down
@@ -104,7 +105,7 @@ def bring_up_to_date(settings: Settings, *, train: bool, agreed: bool = False) -
         _let_settle(settings)
         while True:
             end_dead_runs(instance, settings)
-            state = read_state(settings, warehouse, instance)
+            state = read_state(settings, warehouse, instance, trains=train)
             # What changes again while it is ingested is taken by the next command.
             state = state.with_settling(read & state.pending.keys() & state.folder.loaded.keys())
             plan = state.plan(settings, versions, asked_at=asked_at, agreed=agreed)

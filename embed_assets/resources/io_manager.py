@@ -76,7 +76,7 @@ class _DocumentsIOManager(DbIOManager):
         keys = list(context.asset_partition_keys)
         # Versions are read before the rows: should a run change the rows in between, the slice
         # made from them counts as stale rather than as fresh.
-        records = read_records(self._warehouse, upstream)
+        records = read_records(self._warehouse, upstream, documents=keys)
         if BUDGET_TAG not in context.step_context.dagster_run.tags:  # a person chose the documents
             _check_made(records, upstream, keys)
         versions = {key: records.data_version(upstream, key) for key in keys}
@@ -148,7 +148,8 @@ class _DocumentsIOManager(DbIOManager):
         failures = {**made.incomplete, **made.not_made}
         if not failures:
             return {}
-        before, now = read_records(warehouse, asset).tried, datetime.now(UTC)
+        before = read_records(warehouse, asset, documents=list(failures)).tried
+        now = datetime.now(UTC)
         return {
             key: next_attempt(
                 before.get((asset, key)),
@@ -167,10 +168,7 @@ class _DocumentsIOManager(DbIOManager):
     def _add_metadata(
         self, context: dg.OutputContext, asset: str, shown_of: Mapping[str, Mapping[str, Any]]
     ) -> None:
-        for key, shown in shown_of.items():
-            context.step_context.add_asset_metadata(
-                shown, asset_key=context.asset_key, partition_key=key
-            )
+        add_partition_metadata(context.step_context, context.asset_key, shown_of)
         context.add_output_metadata(column_lineage(asset))
 
 
@@ -180,6 +178,21 @@ def _check_made(records: Records, upstream: str, keys: Sequence[str]) -> None:
     if missing := [key for key in keys if key not in known]:
         named = ", ".join(missing[:3]) + (", …" if len(missing) > 3 else "")
         raise ProjectError(f"{upstream} of {named} is not made yet. Materialize that first.")
+
+
+def add_partition_metadata(
+    step: Any, asset: dg.AssetKey, shown_of: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """Add metadata to documents of a step by their keys, as `add_asset_metadata` does for one.
+
+    Dagster reads all keys of the project for each of them, to see whether the run has it.
+    """
+    metadata = step._metadata_accumulator
+    for key, shown in shown_of.items():
+        metadata = metadata.with_additional_asset_metadata(
+            asset_key=asset, metadata=shown, partition_key=key
+        )
+    step._metadata_accumulator = metadata
 
 
 def warn_of_failures(context: dg.AssetExecutionContext, slices: Slices) -> None:

@@ -9,6 +9,8 @@ What was made from what is in `ledger.py`.
 import hashlib
 import math
 import shutil
+import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -183,6 +185,34 @@ class Warehouse(dg.ConfigurableResource):
             lock.release()
 
 
+class _Absent(threading.local):
+    """An importer that finds no pandas for a thread in which it is left out."""
+
+    left_out = False
+
+    def find_spec(self, name: str, *_: object) -> None:
+        """Says of pandas alone that it isn't there."""
+        if self.left_out and name == "pandas":
+            raise ModuleNotFoundError(f"{name} is not needed", name=name)
+
+
+_pandas = _Absent()
+sys.meta_path.insert(0, _pandas)  # pyright: ignore[reportArgumentType]
+
+
+@contextmanager
+def _without_pandas() -> Iterator[None]:
+    """Have DuckDB do without pandas, which it would import for the first parameter of a query.
+
+    The import takes longer than all queries of a command.
+    """
+    _pandas.left_out = True
+    try:
+        yield
+    finally:
+        _pandas.left_out = False
+
+
 def _take(lock: FileLock, path: str, read_only: bool) -> duckdb.DuckDBPyConnection:
     """Lock and connection together, or neither of them."""
     lock.acquire()
@@ -216,7 +246,8 @@ def _query(
     connection: duckdb.DuckDBPyConnection, sql: str, parameters: Sequence[Any]
 ) -> pl.DataFrame:
     connection.execute("SET TimeZone = 'UTC'")
-    return connection.execute(sql, list(parameters)).pl()
+    with _without_pandas():
+        return connection.execute(sql, list(parameters)).pl()
 
 
 class Transaction:
@@ -267,16 +298,18 @@ class Transaction:
 
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> int:
         """Run a statement that the other methods can't say; gives how many rows it changed."""
-        changed = self._connection.execute(sql, list(parameters)).fetchone()
+        with _without_pandas():
+            changed = self._connection.execute(sql, list(parameters)).fetchone()
         return int(changed[0]) if changed else 0
 
     def register(self, name: str, frame: pl.DataFrame) -> None:
         """Let statements read a frame under this name."""
-        self._connection.register(name, frame.to_arrow())
+        with _without_pandas():
+            self._connection.register(name, frame.to_arrow())
 
     def _with_rows(self, sql: str, rows: pl.DataFrame) -> None:
         self.register("new_rows", rows)
-        self._connection.execute(sql)
+        self.execute(sql)
         self._connection.unregister("new_rows")
 
 
