@@ -56,18 +56,19 @@ def evaluations(
     instance: dg.DagsterInstance, warehouse: Warehouse, keys: Sequence[str]
 ) -> list[Any]:
     """What is to be said of these documents, one by one, and then of all on record."""
-    found, made = _statuses(warehouse), _made(instance, keys)
+    made = _made(instance, keys)
+    with warehouse.at_once() as at_once:
+        found, paths = _statuses(at_once), at_once.paths()
     each = []
     for key in keys:
         status, error, pages = found.get(key, NOT_ON_RECORD)
         metadata = {"status": STATUSES.get(status, status), "pages": pages}
         each.append(_evaluation(status == "SUCCESS", error, metadata, made.get(key), key))
     unreadable = {key: error for key, (status, error, _) in found.items() if status != "SUCCESS"}
-    return [*each, _overall(warehouse, len(found), unreadable)]
+    return [*each, _overall(paths, len(found), unreadable)]
 
 
-def _overall(warehouse: Warehouse, count: int, unreadable: Mapping[str, str | None]) -> Any:
-    paths = warehouse.paths()
+def _overall(paths: Mapping[str, str], count: int, unreadable: Mapping[str, str | None]) -> Any:
     lines = [f"{paths.get(key, key)}: {error}" for key, error in unreadable.items()]
     more = [f"and {len(lines) - LISTED} more"] if len(lines) > LISTED else []
     listed = "; ".join([*lines[:LISTED], *more])

@@ -127,7 +127,7 @@ def _kept_open_log() -> Any:
                 connection.execute(SqlEventLogStorageTable.insert(), rows)
             with self.index_transaction() as connection:
                 stored = [connection.execute(SqlEventLogStorageTable.insert(), row) for row in rows]
-                ids = [one.inserted_primary_key[0] for one in stored]
+                ids = [one.lastrowid for one in stored]
                 self._store_asset_event_tags(connection, events, ids)
                 for event, event_id in _last_of_each(events, ids):
                     self._store_asset_event(connection, event, event_id)

@@ -74,19 +74,25 @@ class _DocumentsIOManager(DbIOManager):
     def _load(self, context: dg.InputContext) -> pl.DataFrame:
         upstream = context.asset_key.path[-1]
         keys = list(context.asset_partition_keys)
+        with self._warehouse.at_once() as warehouse:
+            return self._load_at_once(context, warehouse, upstream, keys)
+
+    def _load_at_once(
+        self, context: dg.InputContext, warehouse: Warehouse, upstream: str, keys: Sequence[str]
+    ) -> pl.DataFrame:
         # Versions are read before the rows: should a run change the rows in between, the slice
         # made from them counts as stale rather than as fresh.
-        records = read_records(self._warehouse, upstream, documents=keys)
+        records = read_records(warehouse, upstream, documents=keys)
         if BUDGET_TAG not in context.step_context.dagster_run.tags:  # a person chose the documents
             _check_made(records, upstream, keys)
         versions = {key: records.data_version(upstream, key) for key in keys}
         self._versions_read[context.op_def.name, upstream] = versions
         table = TABLES[upstream]
         order = ", ".join(f'"{name}"' for name in table.key)
-        rows = self._warehouse.read(
+        rows = warehouse.read(
             f"SELECT * FROM {upstream} WHERE document_id IN (SELECT unnest(?::VARCHAR[])) "
             f"ORDER BY {order}",
-            [keys],
+            [list(keys)],
         )
         return table.conform(rows)
 

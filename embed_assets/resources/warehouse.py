@@ -40,6 +40,7 @@ class Warehouse(dg.ConfigurableResource):
     path: str
     lock_timeout: float = LOCK_TIMEOUT
     _log: Callable[[str], object] | None = PrivateAttr(default=None)
+    _shared: duckdb.DuckDBPyConnection | None = PrivateAttr(default=None)
 
     def patient(self, log: Callable[[str], object]) -> "Warehouse":
         """The same for work that is done: it waits as long as it must.
@@ -52,15 +53,36 @@ class Warehouse(dg.ConfigurableResource):
 
     def read(self, sql: str, parameters: Sequence[Any] = ()) -> pl.DataFrame:
         """Result of a query. Changes nothing; a table never written is empty, a column null."""
+        if self._shared is not None:
+            return self._read_by(self._shared, sql, parameters)
         if not Path(self.path).exists():
             return self._read_as_today(None, sql, parameters)
         with self._connected(read_only=True) as connection:
-            # A table is missing where the first write was killed half-way, a column where an older
-            # version made the table.
-            with suppress(duckdb.CatalogException, duckdb.BinderException):
-                return _query(connection, sql, parameters)
-            connection.close()  # one process attaches a file once
-            return self._read_as_today(self.path, sql, parameters)
+            return self._read_by(connection, sql, parameters)
+
+    @contextmanager
+    def at_once(self) -> Iterator["Warehouse"]:
+        """The same for several reads by one connection: to open one costs more than most queries.
+
+        Keep it short: others wait.
+        """
+        if self._shared is not None or not Path(self.path).exists():
+            yield self
+            return
+        with self._connected(read_only=True) as connection:
+            shared = self.model_copy()
+            shared._shared = connection
+            yield shared
+
+    def _read_by(
+        self, connection: duckdb.DuckDBPyConnection, sql: str, parameters: Sequence[Any]
+    ) -> pl.DataFrame:
+        # A table is missing where the first write was killed half-way, a column where an older
+        # version made the table. What is shared was closed by an earlier read that found that.
+        with suppress(duckdb.CatalogException, duckdb.BinderException, duckdb.ConnectionException):
+            return _query(connection, sql, parameters)
+        connection.close()  # one process attaches a file once
+        return self._read_as_today(self.path, sql, parameters)
 
     def _read_as_today(self, path: str | None, sql: str, parameters: Sequence[Any]) -> pl.DataFrame:
         """Result of a query on the tables of `tables.py`, whatever of them the file has."""
