@@ -16,6 +16,7 @@ import dagster as dg
 from dagster._core.storage.tags import GRPC_INFO_TAG  # Dagster doesn't export it
 from filelock import FileLock, Timeout
 
+from embed_assets.resources.event_log import kept_open
 from embed_assets.settings import Settings
 
 AT_WORK = [
@@ -59,7 +60,7 @@ class _Holding(dg.Executor):
         return self._inner.step_dependency_config
 
     def execute(self, plan_context: Any, execution_plan: Any) -> Iterator[dg.DagsterEvent]:
-        with held(self._settings, plan_context.run_id):
+        with held(self._settings, plan_context.run_id), kept_open(plan_context.instance):
             yield from self._inner.execute(plan_context, execution_plan)
 
 

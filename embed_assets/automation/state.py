@@ -138,12 +138,13 @@ def read_state(
     instance: none where Dagster has not been used in this home. trains: whether the plan is asked
     when to train again.
     """
-    scanned, forgotten = scan(settings.pdfs), read_forgotten(warehouse)
+    scanned = scan(settings.pdfs)
+    with warehouse.at_once() as at_once:
+        forgotten, loaded = read_forgotten(at_once), read_loaded(at_once)
+        records = read_records(at_once)
     refused = {file.path: why for file in scanned.values() if (why := forgotten.why_not(file.path))}
     found = {key: file for key, file in scanned.items() if file.path not in refused}
-    loaded = read_loaded(warehouse)
     moved = find_moved(settings.pdfs, found, loaded)
-    records = read_records(warehouse)
     return State(
         records,
         Folder(found, loaded, (), moved, refused),

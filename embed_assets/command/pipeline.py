@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from pathlib import Path
 
 import dagster as dg
@@ -36,12 +37,12 @@ from embed_assets.automation.runs import (
 from embed_assets.automation.state import check_settings, code_versions, read_state, sync_partitions
 from embed_assets.automation.take_up import take_up
 from embed_assets.command import stopping
-from embed_assets.definitions import build_definitions
 from embed_assets.documents.folder import FoundDocument, scan
 from embed_assets.errors import ProjectError, SettingsError, one_line
 from embed_assets.graph import GRAPH
 from embed_assets.machine import processes_with
 from embed_assets.partitions import DOCUMENTS
+from embed_assets.resources.event_log import kept_open
 from embed_assets.resources.run_tags import BUDGET_TAG
 from embed_assets.resources.tracking import answering_at_once
 from embed_assets.resources.warehouse import Warehouse
@@ -92,12 +93,12 @@ def bring_up_to_date(settings: Settings, *, train: bool, agreed: bool = False) -
     check_settings(settings, warehouse)
     prepare_home(settings)
     versions = code_versions(settings)
-    runs = _Runs(build_definitions(settings), os.environ.get(ASKED_BY) or uuid.uuid4().hex)
+    runs = _Runs(settings, os.environ.get(ASKED_BY) or uuid.uuid4().hex)
     asked_at = datetime.now(UTC)
     seconds: dict[str, float] = {}
     moved = 0
     read: set[str] = set()
-    with _in_turn(settings), dg.DagsterInstance.get() as instance:
+    with _in_turn(settings), dg.DagsterInstance.get() as instance, kept_open(instance):
         take_up(warehouse, settings)
         end_dead_said(instance, settings)
         if train:  # an ingest does without MLflow, whose server may be down
@@ -105,7 +106,7 @@ def bring_up_to_date(settings: Settings, *, train: bool, agreed: bool = False) -
         _let_settle(settings)
         while True:
             end_dead_runs(instance, settings)
-            state = read_state(settings, warehouse, instance)
+            state = read_state(settings, warehouse, instance, trains=train)
             # What changes again while it is ingested is taken by the next command.
             state = state.with_settling(read & state.pending.keys() & state.folder.loaded.keys())
             plan = state.plan(settings, versions, asked_at=asked_at, agreed=agreed)
@@ -248,8 +249,15 @@ def _in_turn(settings: Settings) -> Iterator[None]:
 class _Runs:
     """Starts Dagster runs of a project. command: runs with the same share a budget."""
 
-    definitions: dg.Definitions
+    settings: Settings
     command: str
+
+    @cached_property
+    def definitions(self) -> dg.Definitions:
+        """The project. It is made for the first run: most commands find that none is due."""
+        from embed_assets.definitions import build_definitions
+
+        return build_definitions(self.settings)
 
     def execute(
         self,

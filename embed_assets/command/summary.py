@@ -42,9 +42,10 @@ TITLES = {split: words.briefly for split, words in IN_WORDS.items() if words.bri
 
 def ingest_summary(settings: Settings, done: Done) -> dict[str, Any]:
     """What `ingest --json` prints."""
-    warehouse = Warehouse(path=str(settings.warehouse))
+    with Warehouse(path=str(settings.warehouse)).at_once() as warehouse:
+        there = what_is_there(settings, warehouse)
     return {
-        **what_is_there(settings, warehouse),
+        **there,
         "waiting": [{"what": wait.what, "reason": wait.reason} for wait in done.waiting],
         "seconds": _by_stage(done.seconds, DOCUMENT_ASSETS),
         "seconds_by_asset": _rounded(done.seconds),

@@ -22,6 +22,8 @@ from embed_assets.wording import counted
 
 ASSET = dg.AssetKey("parsed_markdown")
 NAME = "document_is_readable"
+AT_ONCE = 500
+"""Events that are read at a time."""
 NOT_ON_RECORD = ("", "nothing is on record of it: the document has left", 0)
 
 
@@ -54,18 +56,19 @@ def evaluations(
     instance: dg.DagsterInstance, warehouse: Warehouse, keys: Sequence[str]
 ) -> list[Any]:
     """What is to be said of these documents, one by one, and then of all on record."""
-    found = _statuses(warehouse)
+    made = _made(instance, keys)
+    with warehouse.at_once() as at_once:
+        found, paths = _statuses(at_once), at_once.paths()
     each = []
     for key in keys:
         status, error, pages = found.get(key, NOT_ON_RECORD)
         metadata = {"status": STATUSES.get(status, status), "pages": pages}
-        each.append(_evaluation(status == "SUCCESS", error, metadata, _made(instance, key), key))
+        each.append(_evaluation(status == "SUCCESS", error, metadata, made.get(key), key))
     unreadable = {key: error for key, (status, error, _) in found.items() if status != "SUCCESS"}
-    return [*each, _overall(warehouse, len(found), unreadable)]
+    return [*each, _overall(paths, len(found), unreadable)]
 
 
-def _overall(warehouse: Warehouse, count: int, unreadable: Mapping[str, str | None]) -> Any:
-    paths = warehouse.paths()
+def _overall(paths: Mapping[str, str], count: int, unreadable: Mapping[str, str | None]) -> Any:
     lines = [f"{paths.get(key, key)}: {error}" for key, error in unreadable.items()]
     more = [f"and {len(lines) - LISTED} more"] if len(lines) > LISTED else []
     listed = "; ".join([*lines[:LISTED], *more])
@@ -89,18 +92,23 @@ def _statuses(warehouse: Warehouse) -> dict[str, tuple[str, str | None, int]]:
 
 
 def _made(
-    instance: dg.DagsterInstance, key: str
-) -> AssetCheckEvaluationTargetMaterializationData | None:
-    """The materialization that is judged: without it Dagster thinks of an older one."""
-    wanted = dg.AssetRecordsFilter(ASSET, asset_partitions=[key])
-    records = instance.fetch_materializations(wanted, limit=1).records
-    if not records:
-        return None
-    return AssetCheckEvaluationTargetMaterializationData(
-        storage_id=records[0].storage_id,
-        run_id=records[0].run_id,
-        timestamp=records[0].timestamp,
+    instance: dg.DagsterInstance, keys: Sequence[str]
+) -> dict[str, AssetCheckEvaluationTargetMaterializationData]:
+    """The materializations that are judged, by document: else Dagster thinks of older ones."""
+    if not keys:
+        return {}
+    newest = instance.event_log_storage.get_latest_storage_id_by_partition(
+        ASSET, dg.DagsterEventType.ASSET_MATERIALIZATION, set(keys)
     )
+    made: dict[str, AssetCheckEvaluationTargetMaterializationData] = {}
+    for start in range(0, len(newest), AT_ONCE):
+        ids = list(newest.values())[start : start + AT_ONCE]
+        wanted = dg.AssetRecordsFilter(ASSET, storage_ids=ids)
+        for record in instance.fetch_materializations(wanted, limit=len(ids)).records:
+            made[record.partition_key or ""] = AssetCheckEvaluationTargetMaterializationData(
+                storage_id=record.storage_id, run_id=record.run_id, timestamp=record.timestamp
+            )
+    return made
 
 
 def _evaluation(

@@ -17,6 +17,7 @@ from embed_assets.questions.statuses import CORPUS_WIDE, FAILED, KEPT, NOT_ASKED
 from embed_assets.questions.written.openai import cost
 from embed_assets.questions.written.writing import Writing
 from embed_assets.resources.answers import AnswerStore
+from embed_assets.resources.io_manager import add_partition_metadata
 from embed_assets.resources.ledger import PEOPLES_ROWS, Cause, Failure, Slices
 from embed_assets.resources.previews import preview, shown_as_table
 from embed_assets.resources.run_tags import BUDGET_TAG
@@ -51,9 +52,12 @@ def synthetic_questions(
     questions = keep_verdicts(questions, patient, context.partition_keys)
     for line in _dropped(questions):
         context.log.warning(line)
-    for key in context.partition_keys:
-        shown = _shown(questions.filter(document_id=key), chunks.filter(document_id=key), settings)
-        context.add_asset_metadata(shown, partition_key=key)
+    shown = {
+        key: _shown(questions.filter(document_id=key), chunks.filter(document_id=key), settings)
+        for key in context.partition_keys
+    }
+    step = context.op_execution_context.get_step_execution_context()
+    add_partition_metadata(step, context.asset_key, shown)
     return Slices(questions, incomplete=unanswered(questions), parts=code_version_parts(settings))
 
 

@@ -74,9 +74,15 @@ class _DocumentsIOManager(DbIOManager):
     def _load(self, context: dg.InputContext) -> pl.DataFrame:
         upstream = context.asset_key.path[-1]
         keys = list(context.asset_partition_keys)
+        with self._warehouse.at_once() as warehouse:
+            return self._load_at_once(context, warehouse, upstream, keys)
+
+    def _load_at_once(
+        self, context: dg.InputContext, warehouse: Warehouse, upstream: str, keys: Sequence[str]
+    ) -> pl.DataFrame:
         # Versions are read before the rows: should a run change the rows in between, the slice
         # made from them counts as stale rather than as fresh.
-        records = read_records(self._warehouse, upstream)
+        records = read_records(warehouse, upstream, documents=keys)
         if BUDGET_TAG not in context.step_context.dagster_run.tags:  # a person chose the documents
             _check_made(records, upstream, keys)
         versions = {key: records.data_version(upstream, key) for key in keys}
@@ -85,10 +91,10 @@ class _DocumentsIOManager(DbIOManager):
         columns, order = (
             ", ".join(f'"{name}"' for name in names) for names in (table.columns, table.key)
         )
-        rows = self._warehouse.read(
+        rows = warehouse.read(
             f"SELECT {columns} FROM {upstream} WHERE document_id IN (SELECT unnest(?::VARCHAR[])) "
             f"ORDER BY {order}",
-            [keys],
+            [list(keys)],
         )
         return table.conform(rows)
 
@@ -150,7 +156,8 @@ class _DocumentsIOManager(DbIOManager):
         failures = {**made.incomplete, **made.not_made}
         if not failures:
             return {}
-        before, now = read_records(warehouse, asset).tried, datetime.now(UTC)
+        before = read_records(warehouse, asset, documents=list(failures)).tried
+        now = datetime.now(UTC)
         return {
             key: next_attempt(
                 before.get((asset, key)),
@@ -169,10 +176,7 @@ class _DocumentsIOManager(DbIOManager):
     def _add_metadata(
         self, context: dg.OutputContext, asset: str, shown_of: Mapping[str, Mapping[str, Any]]
     ) -> None:
-        for key, shown in shown_of.items():
-            context.step_context.add_asset_metadata(
-                shown, asset_key=context.asset_key, partition_key=key
-            )
+        add_partition_metadata(context.step_context, context.asset_key, shown_of)
         context.add_output_metadata(column_lineage(asset))
 
 
@@ -182,6 +186,21 @@ def _check_made(records: Records, upstream: str, keys: Sequence[str]) -> None:
     if missing := [key for key in keys if key not in known]:
         named = ", ".join(missing[:3]) + (", …" if len(missing) > 3 else "")
         raise ProjectError(f"{upstream} of {named} is not made yet. Materialize that first.")
+
+
+def add_partition_metadata(
+    step: Any, asset: dg.AssetKey, shown_of: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """Add metadata to documents of a step by their keys, as `add_asset_metadata` does for one.
+
+    Dagster reads all keys of the project for each of them, to see whether the run has it.
+    """
+    metadata = step._metadata_accumulator
+    for key, shown in shown_of.items():
+        metadata = metadata.with_additional_asset_metadata(
+            asset_key=asset, metadata=shown, partition_key=key
+        )
+    step._metadata_accumulator = metadata
 
 
 def warn_of_failures(context: dg.AssetExecutionContext, slices: Slices) -> None:

@@ -148,19 +148,23 @@ def next_attempt(
     return Attempt(failure, code, inputs, count, now, next_at)
 
 
-def read_records(warehouse: Warehouse, *assets: str) -> Records:
-    """Records of these assets, of all without any."""
-    names = list(assets or GRAPH)
-    chosen = "WHERE asset IN (SELECT unnest(?::VARCHAR[]))"
+def read_records(
+    warehouse: Warehouse, *assets: str, documents: Sequence[str] | None = None
+) -> Records:
+    """Records of these assets, of all without any; of these documents, of all without them."""
+    chosen, about = "WHERE asset IN (SELECT unnest(?::VARCHAR[]))", [list(assets or GRAPH)]
+    if documents is not None:
+        chosen += " AND document_id IN (SELECT unnest(?::VARCHAR[]))"
+        about.append(list(documents))
     made = warehouse.read(
         "SELECT asset, document_id, code_version, input_version, data_version, parts "
         f"FROM materializations {chosen}",
-        [names],
+        about,
     )
     tried = warehouse.read(
         "SELECT asset, document_id, cause, error, limit_reached, code_version, input_version, "
         f"attempts, tried_at, next_at FROM attempts {chosen}",
-        [names],
+        about,
     )
     return Records(
         {

@@ -39,7 +39,14 @@ def shown_of_slices(
     And why a slice is to be made again, and which versions have learned from a PDF. What questions
     there are is shown by their own stage.
     """
-    keys, table = list(document_ids), TABLES[asset]
+    with warehouse.at_once() as at_once:
+        return _shown_of_slices(at_once, asset, list(document_ids))
+
+
+def _shown_of_slices(
+    warehouse: Warehouse, asset: str, keys: Sequence[str]
+) -> dict[str, dict[str, Any]]:
+    table = TABLES[asset]
     columns = [name for name, dtype in table.schema.items() if dtype != pl.Binary]
     chosen = "document_id IN (SELECT unnest(?::VARCHAR[]))"
     rows = warehouse.read(f"SELECT {', '.join(columns)} FROM {asset} WHERE {chosen}", [keys])

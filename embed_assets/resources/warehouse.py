@@ -10,6 +10,8 @@ import hashlib
 import math
 import os
 import shutil
+import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -63,6 +65,7 @@ class Warehouse(dg.ConfigurableResource):
     path: str
     lock_timeout: float = LOCK_TIMEOUT
     _log: Callable[[str], object] | None = PrivateAttr(default=None)
+    _shared: duckdb.DuckDBPyConnection | None = PrivateAttr(default=None)
 
     def patient(self, log: Callable[[str], object]) -> "Warehouse":
         """The same for work that is done: it waits as long as it must.
@@ -75,16 +78,38 @@ class Warehouse(dg.ConfigurableResource):
 
     def read(self, sql: str, parameters: Sequence[Any] = ()) -> pl.DataFrame:
         """Result of a query. Changes nothing; a table never written is empty, a column null."""
+        if self._shared is not None:
+            return self._read_by(self._shared, sql, parameters)
         if not self.is_there:
             return self._read_as_today(None, sql, parameters)
         with self._connected(read_only=True) as connection:
             _check_schema_once(connection, self.path)
-            # A table is missing where the first write was killed half-way, a column where an older
-            # version made the table.
-            with suppress(duckdb.CatalogException, duckdb.BinderException):
-                return _query(connection, sql, parameters)
-            connection.close()  # one process attaches a file once
-            return self._read_as_today(self.path, sql, parameters)
+            return self._read_by(connection, sql, parameters)
+
+    @contextmanager
+    def at_once(self) -> Iterator["Warehouse"]:
+        """The same for several reads by one connection: to open one costs more than most queries.
+
+        Keep it short: others wait.
+        """
+        if self._shared is not None or not self.is_there:
+            yield self
+            return
+        with self._connected(read_only=True) as connection:
+            _check_schema_once(connection, self.path)
+            shared = self.model_copy()
+            shared._shared = connection
+            yield shared
+
+    def _read_by(
+        self, connection: duckdb.DuckDBPyConnection, sql: str, parameters: Sequence[Any]
+    ) -> pl.DataFrame:
+        # A table is missing where the first write was killed half-way, a column where an older
+        # version made the table. What is shared was closed by an earlier read that found that.
+        with suppress(duckdb.CatalogException, duckdb.BinderException, duckdb.ConnectionException):
+            return _query(connection, sql, parameters)
+        connection.close()  # one process attaches a file once
+        return self._read_as_today(self.path, sql, parameters)
 
     def _read_as_today(self, path: str | None, sql: str, parameters: Sequence[Any]) -> pl.DataFrame:
         """Result of a query on the tables of `tables.py`, whatever of them the file has."""
@@ -264,6 +289,34 @@ def _is_unlockable(lock: Path) -> bool:
     return not os.access(lock if lock.exists() else lock.parent, os.W_OK)
 
 
+class _Absent(threading.local):
+    """An importer that finds no pandas for a thread in which it is left out."""
+
+    left_out = False
+
+    def find_spec(self, name: str, *_: object) -> None:
+        """Says of pandas alone that it isn't there."""
+        if self.left_out and name == "pandas":
+            raise ModuleNotFoundError(f"{name} is not needed", name=name)
+
+
+_pandas = _Absent()
+sys.meta_path.insert(0, _pandas)  # pyright: ignore[reportArgumentType]
+
+
+@contextmanager
+def _without_pandas() -> Iterator[None]:
+    """Have DuckDB do without pandas, which it would import for the first parameter of a query.
+
+    The import takes longer than all queries of a command.
+    """
+    _pandas.left_out = True
+    try:
+        yield
+    finally:
+        _pandas.left_out = False
+
+
 def _take(lock: FileLock | None, path: str, read_only: bool) -> duckdb.DuckDBPyConnection:
     """Lock and connection together, or neither of them."""
     if lock:
@@ -350,7 +403,8 @@ def _query(
     connection: duckdb.DuckDBPyConnection, sql: str, parameters: Sequence[Any]
 ) -> pl.DataFrame:
     connection.execute("SET TimeZone = 'UTC'")
-    return connection.execute(sql, list(parameters)).pl()
+    with _without_pandas():
+        return connection.execute(sql, list(parameters)).pl()
 
 
 class Transaction:
@@ -401,16 +455,18 @@ class Transaction:
 
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> int:
         """Run a statement that the other methods can't say; gives how many rows it changed."""
-        changed = self._connection.execute(sql, list(parameters)).fetchone()
+        with _without_pandas():
+            changed = self._connection.execute(sql, list(parameters)).fetchone()
         return int(changed[0]) if changed else 0
 
     def register(self, name: str, frame: pl.DataFrame) -> None:
         """Let statements read a frame under this name."""
-        self._connection.register(name, frame.to_arrow())
+        with _without_pandas():
+            self._connection.register(name, frame.to_arrow())
 
     def _with_rows(self, sql: str, rows: pl.DataFrame) -> None:
         self.register("new_rows", rows)
-        self._connection.execute(sql)
+        self.execute(sql)
         self._connection.unregister("new_rows")
 
 

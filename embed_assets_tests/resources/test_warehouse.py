@@ -449,3 +449,46 @@ def _end(*_: object) -> None:
 def test_a_warehouse_that_was_never_written_is_compact(warehouse):
     warehouse.compact()
     assert not Path(warehouse.path).exists()
+
+
+def test_reads_at_once_open_the_warehouse_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warehouse = Warehouse(path=str(tmp_path / "w.duckdb"))
+    with warehouse.transaction():
+        pass
+    opened: list[str] = []
+    connect = duckdb.connect
+
+    def connecting(path: str, *, read_only: bool = False) -> duckdb.DuckDBPyConnection:
+        opened.append(path)
+        return connect(path, read_only=read_only)
+
+    monkeypatch.setattr(duckdb, "connect", connecting)
+    with warehouse.at_once() as at_once:
+        assert [at_once.count("chunks"), at_once.count("raw_pdfs")] == [0, 0]
+    assert len(opened) == 1
+    with warehouse.transaction() as transaction:  # the lock is free again
+        transaction.delete("chunks", {})
+
+
+def test_reads_at_once_of_an_older_warehouse_are_as_of_today(tmp_path: Path) -> None:
+    path = tmp_path / "w.duckdb"
+    with duckdb.connect(str(path)) as connection:
+        connection.execute("CREATE TABLE chunks (chunk_id VARCHAR)")
+        connection.execute("INSERT INTO chunks VALUES ('a')")
+    with Warehouse(path=str(path)).at_once() as at_once:
+        assert at_once.read("SELECT heading_path FROM chunks")["heading_path"].to_list() == [None]
+        assert at_once.read("SELECT chunk_id FROM chunks")["chunk_id"].to_list() == ["a"]
+        assert at_once.count("raw_pdfs") == 0
+
+
+def test_a_query_imports_no_pandas(tmp_path: Path) -> None:
+    code = (
+        "import sys; from embed_assets.resources.warehouse import Warehouse; "
+        f"w = Warehouse(path={str(tmp_path / 'w.duckdb')!r}); "
+        "rows = w.read('SELECT ? AS a, unnest(?) AS b', ['x', [1, 2]]); "
+        "assert rows.rows() == [('x', 1), ('x', 2)]; assert 'pandas' not in sys.modules; "
+        "import pandas"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
