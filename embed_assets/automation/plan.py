@@ -195,7 +195,8 @@ def make_plan(
         waiting.append(Wait(FOLDER, _loss(lost, folder, policy), Until.PERSON))
     else:
         lost = []
-    gone = [k for k in dict.fromkeys([*partitions, *folder.loaded]) if k not in {*kept, *lost}]
+    stays = kept.union(lost)
+    gone = [key for key in dict.fromkeys([*partitions, *folder.loaded]) if key not in stays]
     moved = folder.moved
     if work.busy or work.ingesting:
         for keys, what in ((gone, "gone"), (moved, "moved")):

@@ -106,13 +106,7 @@ def champion(warehouse: Warehouse, settings: Settings) -> Version | None:
 
 def champion_version(tracking: Tracking) -> str | None:
     """Version that has the alias `champion`, if any has. ProjectError if MLflow can't say."""
-    return _aliases(tracking).get(CHAMPION)
-
-
-def _aliases(tracking: Tracking) -> dict[str, str]:
-    """Versions by alias. ProjectError if MLflow can't say."""
-    model = tracking.registered_model()
-    return {name: str(version) for name, version in model.aliases.items()} if model else {}
+    return tracking.aliases().get(CHAMPION)
 
 
 def champion_before(
@@ -420,7 +414,7 @@ def _point(tracking: Tracking, alias: str, version: str | None) -> None:
     client, name = tracking.client(), tracking.name
     if version is not None:
         client.set_registered_model_alias(name, alias, version)
-    elif alias in _aliases(tracking):
+    elif alias in tracking.aliases():
         client.delete_registered_model_alias(name, alias)
 
 
@@ -429,7 +423,7 @@ def aliases(warehouse: Warehouse, settings: Settings) -> dict[str, str | None]:
     if not warehouse.count("models"):
         return dict.fromkeys(ALIASES)
     tracking = Tracking(home=str(settings.home), project=settings.project)
-    known = _aliases(tracking)
+    known = tracking.aliases()
     return {name: known.get(name) for name in ALIASES}
 
 
@@ -452,7 +446,7 @@ def withdraw(
     for row in known:
         if str(row.version) in versions and WITHDRAWN not in row.tags:
             client.set_model_version_tag(name, row.version, WITHDRAWN, decision.mark)
-    held = _aliases(tracking)
+    held = tracking.aliases()
     taken = {alias: number for alias, number in held.items() if number in versions}
     if CHAMPION in taken:
         clean = [

@@ -319,6 +319,28 @@ class Tracking(dg.ConfigurableResource):
             if not wait.goes_on(str(file)):
                 raise BusyError(locked_by(file))
 
+    def aliases(self) -> dict[str, str]:
+        """Versions of the home's registered model by alias. ProjectError if MLflow can't say.
+
+        From the home's own database they are read without MLflow, whose import takes seconds.
+        """
+        if self.is_empty:
+            return {}
+        if self._is_in_home:
+            # What can't be read, or stands elsewhere in another MLflow, MLflow itself says.
+            with suppress(sqlite3.Error):
+                return self._aliases_in_home()
+        model = self.registered_model()
+        return {name: str(version) for name, version in model.aliases.items()} if model else {}
+
+    def _aliases_in_home(self) -> dict[str, str]:
+        address = f"{self._database.absolute().as_uri()}?mode=ro"
+        with closing(sqlite3.connect(address, uri=True, timeout=1)) as connection:
+            rows = connection.execute(
+                "SELECT alias, version FROM registered_model_aliases WHERE name = ?", [self.project]
+            )
+            return {alias: str(version) for alias, version in rows}
+
     def registered_model(self) -> "RegisteredModel | None":
         """The home's registered model, if it has any. ProjectError if MLflow can't say."""
         return None if self.is_empty else self._registered(self.name)

@@ -1,5 +1,8 @@
 """The champion's history: who was it, what a rollback returns to, and what never comes back."""
 
+import sqlite3
+import subprocess
+import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -8,7 +11,6 @@ import pytest
 from embed_assets.errors import ProjectError
 from embed_assets.models.registry import (
     Decision,
-    _aliases,
     champion_version,
     make_challenger,
     make_champion,
@@ -48,17 +50,39 @@ def crown(tracking: Tracking, *versions: str) -> None:
         make_champion(tracking, version, BY_TEST)
 
 
+def test_aliases_are_read_without_mlflow(tracking: Tracking) -> None:
+    crown(tracking, "2")
+    code = (
+        "import sys; from embed_assets.resources.tracking import Tracking; "
+        f"assert Tracking(home={tracking.home!r}).aliases() == {{'champion': '2'}}; "
+        "assert 'mlflow' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_aliases_that_the_database_does_not_give_are_asked_of_mlflow(
+    tracking: Tracking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crown(tracking, "2")
+
+    def fail(_: Tracking) -> dict[str, str]:
+        raise sqlite3.OperationalError("no such table: registered_model_aliases")
+
+    monkeypatch.setattr(Tracking, "_aliases_in_home", fail)
+    assert tracking.aliases() == {"champion": "2"}
+
+
 def test_previous_follows_each_promotion_and_each_rollback(tracking):
     crown(tracking, "1")
-    assert _aliases(tracking) == {"champion": "1"}
+    assert tracking.aliases() == {"champion": "1"}
     crown(tracking, "2", "3")
-    assert _aliases(tracking) == {"champion": "3", "previous": "2"}
+    assert tracking.aliases() == {"champion": "3", "previous": "2"}
     assert roll_back(tracking, BY_TEST) == "2"
-    assert _aliases(tracking) == {"champion": "2", "previous": "1"}
+    assert tracking.aliases() == {"champion": "2", "previous": "1"}
     assert roll_back(tracking, BY_TEST) == "1"
-    assert _aliases(tracking) == {"champion": "1"}
+    assert tracking.aliases() == {"champion": "1"}
     assert roll_back(tracking, BY_TEST) is None
-    assert _aliases(tracking) == {}
+    assert tracking.aliases() == {}
     with pytest.raises(ProjectError, match="no champion to roll back from"):
         roll_back(tracking, BY_TEST)
 
@@ -84,7 +108,7 @@ def test_a_rollback_passes_over_a_version_that_mlflow_has_no_more(tracking):
 
 def test_versions_that_replaced_each_other_are_no_endless_way_back(tracking):
     crown(tracking, "1", "2", "1")
-    assert _aliases(tracking) == {"champion": "1", "previous": "2"}
+    assert tracking.aliases() == {"champion": "1", "previous": "2"}
     assert roll_back(tracking, BY_TEST) == "2"
     assert roll_back(tracking, BY_TEST) is None
 
@@ -94,7 +118,7 @@ def test_a_withdrawn_version_that_a_person_promotes_is_withdrawn_no_more(trackin
     roll_back(tracking, BY_TEST)
     crown(tracking, "2")
     assert WITHDRAWN not in tags(tracking, "2")
-    assert _aliases(tracking) == {"champion": "2", "previous": "1"}
+    assert tracking.aliases() == {"champion": "2", "previous": "1"}
 
 
 def test_a_champion_after_the_base_model_replaced_nobody(tracking):
@@ -102,7 +126,7 @@ def test_a_champion_after_the_base_model_replaced_nobody(tracking):
     tracking.client().delete_registered_model_alias(tracking.name, "champion")
     crown(tracking, "2")
     assert REPLACED not in tags(tracking, "2")
-    assert _aliases(tracking) == {"champion": "2"}
+    assert tracking.aliases() == {"champion": "2"}
 
 
 @pytest.mark.parametrize("calls", range(1, 5))
@@ -117,7 +141,7 @@ def test_a_rollback_that_was_killed_half_way_is_finished_by_the_next(
             roll_back(tracking, BY_TEST)
     if champion_version(tracking) == "3":
         roll_back(tracking, BY_TEST)
-    assert _aliases(tracking) == {"champion": "2", "previous": "1"}
+    assert tracking.aliases() == {"champion": "2", "previous": "1"}
     assert WITHDRAWN in tags(tracking, "3")
 
 
@@ -131,7 +155,7 @@ def test_a_promotion_that_was_killed_half_way_is_finished_by_the_next(
         with suppress(KeyboardInterrupt):
             crown(tracking, "3")
     crown(tracking, "3")
-    assert _aliases(tracking) == {"champion": "3", "previous": "2"}
+    assert tracking.aliases() == {"champion": "3", "previous": "2"}
     assert MADE_CHAMPION in tags(tracking, "3")
     assert tags(tracking, "3")[REPLACED] == "2"
 
@@ -146,7 +170,7 @@ def test_a_withdrawal_that_was_killed_half_way_is_finished_by_the_next(
         with suppress(KeyboardInterrupt):
             withdraw(tracking, ["3"], BY_TEST)
     withdraw(tracking, ["3"], BY_TEST)
-    assert _aliases(tracking) == {"champion": "2", "previous": "1"}
+    assert tracking.aliases() == {"champion": "2", "previous": "1"}
     assert WITHDRAWN in tags(tracking, "3")
 
 
@@ -170,7 +194,7 @@ def dies_at(patch: pytest.MonkeyPatch, call: int) -> None:
 def test_the_challenger_is_the_newest_that_was_judged(tracking):
     make_challenger(tracking, "1")
     make_challenger(tracking, "4")
-    assert _aliases(tracking) == {"challenger": "4"}
+    assert tracking.aliases() == {"challenger": "4"}
 
 
 def test_a_version_trained_on_a_forgotten_document_counts_as_withdrawn(tracking, tmp_path):
