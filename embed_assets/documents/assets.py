@@ -48,13 +48,18 @@ def raw_pdfs(
 
 @asset("parsed_markdown", kinds={"python", "duckdb"})
 def parsed_markdown(
-    context: dg.AssetExecutionContext, raw_pdfs: pl.DataFrame, pool: WorkerPool
+    context: dg.AssetExecutionContext,
+    raw_pdfs: pl.DataFrame,
+    pool: WorkerPool,
+    warehouse: Warehouse,
+    settings: dg.ResourceParam[Settings],
 ) -> Slices:
     """The text of each document as markdown, page by page.
 
     A document's partition shows how its pages begin, or why it can't be read.
     """
-    slices = parse_documents(raw_pdfs, context.partition_keys, pool)
+    version = code_versions(settings)["parsed_markdown"]
+    slices = parse_documents(raw_pdfs, context.partition_keys, pool, warehouse, version)
     warn_of_failures(context, slices)
     return slices
 
