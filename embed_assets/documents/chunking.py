@@ -5,13 +5,16 @@ what is still too long, measured in the embedding model's own tokens. Neither kn
 mark on a line of its own goes in front of each page, travels with the text, and is taken out again.
 """
 
+import functools
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 import polars as pl
 
+from embed_assets.models.card import token_counter
 from embed_assets.models.identity import text_id
 from embed_assets.tables import TABLES
 
@@ -25,6 +28,26 @@ _HEADING_LINES = re.compile(r"(\s*(#{1,6} .*|⟦page \d+ of this document⟧)\s*
 _EMPHASIS = re.compile(r"\*\*|__|(?<!\w)_|_(?!\w)|\*|`")
 
 TokenCounter = Callable[[str], int]
+
+
+@dataclass(frozen=True)
+class Uncut:
+    """A document to cut: its rows of parsed_markdown, and its file's name."""
+
+    document_id: str
+    file_name: str
+    pages: pl.DataFrame
+
+
+def chunk_document(source: str, token_limit: int, document: Uncut) -> pl.DataFrame:
+    """Rows of chunks of one document. Runs in a worker process. source: as of the model's card."""
+    names = {document.document_id: document.file_name}
+    return chunk_documents(document.pages, names, _token_counter(source), token_limit)
+
+
+@functools.cache
+def _token_counter(source: str) -> TokenCounter:
+    return token_counter(source)
 
 
 def chunk_documents(

@@ -87,7 +87,7 @@ def parse_documents(
 
 
 @dataclass
-class _Document:
+class Parsed:
     """What is known of a document: its pages so far, and by number those that broke, and why.
 
     count: of its pages; None where it could not be told. Then a failure stands under 0.
@@ -177,7 +177,7 @@ def _parse(
     kept: Mapping[str, Sequence[Mapping[str, Any]]],
     keeper: PageKeeper,
     pool: WorkerPool,
-) -> list[_Document]:
+) -> list[Parsed]:
     """The documents of these contents, by sha256, parsed. ids_of: what they are called."""
     if not contents:
         return []
@@ -189,7 +189,7 @@ def _parse(
     ):
         counts = workers.map(count_shared_pages, shared, timeout=COUNT_TIMEOUT)
         documents = [
-            _Document(sha256, outcome.item, outcome.result)
+            Parsed(sha256, outcome.item, outcome.result)
             for sha256, outcome in zip(contents, counts, strict=True)
         ]
         for document in documents:
@@ -200,7 +200,7 @@ def _parse(
 
 
 def _work_off(
-    documents: Sequence[_Document],
+    documents: Sequence[Parsed],
     ids_of: Mapping[str, Sequence[str]],
     keeper: PageKeeper,
     workers: Workers,

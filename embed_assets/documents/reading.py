@@ -200,6 +200,7 @@ def _is_lost(pdf_page: Any, page: Page) -> bool:
 def _markdown(document: Any, indices: list[int], *, margins: bool) -> list[Page]:
     """Pages as the parser has them. margins: with running headers and footers."""
     from pymupdf4llm.helpers.document_layout import parse_document
+    from pymupdf4llm.ocr import OCRMode
 
     # A page without text (blank, or scanned) has nothing for the layout model to look at.
     readable = [index for index in indices if document[index].get_text().strip()]
@@ -207,7 +208,9 @@ def _markdown(document: Any, indices: list[int], *, margins: bool) -> list[Page]
         return [Page(index + 1, "") for index in indices]
     with _reporting(document, indices[0]):
         # As `pymupdf4llm.to_markdown` does it, which keeps the sizes of headings to itself.
-        parsed: Any = parse_document(document, pages=readable, force_text=True, use_ocr=False)
+        parsed: Any = parse_document(
+            document, pages=readable, force_text=True, use_ocr=OCRMode.NEVER
+        )
         parts = parsed.to_markdown(header=margins, footer=margins, page_chunks=True)
     found = {
         index: _page(index + 1, layout, part)
