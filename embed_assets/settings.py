@@ -129,7 +129,10 @@ class Documents(Group):
         default=0, ge=0, description="Processes that parse PDFs. 0: one per core, at most 8"
     )
     parse_timeout: Annotated[float, NOTHING] = Field(
-        default=600.0, gt=0, description="Seconds that parsing one document may take"
+        default=300.0,
+        gt=0,
+        description="Seconds that 16 pages of a document may take to parse, and a page by itself: "
+        "of what takes longer, pages are tried one by one. Also for a document's chunks",
     )
 
 

@@ -165,6 +165,16 @@ _TABLES = (
         },
     ),
     Table(
+        "kept_pages",
+        ("sha256", "version", "page"),
+        {
+            "sha256": _text("sha256 of a document's content that is being parsed"),
+            "version": _text("Parser and its version, and the settings that shape its pages"),
+            "page": _integer("Page, from 1"),
+            "made": _text("What the parser made of it, as JSON, until the document is stored"),
+        },
+    ),
+    Table(
         "chunks",
         ("document_id", "chunk_index"),
         {

@@ -24,7 +24,7 @@ def write_documents(folder: Path, *names: str) -> None:
         os.utime(file, (1_700_000_000, 1_700_000_000))
 
 
-def read(content: bytes) -> list[Page]:
+def read(content: bytes, begin: int = 0, end: int | None = None) -> list[Page]:
     """The text of a file as its one page, unless it says otherwise."""
     text = content.decode()
     if log := os.environ.get(READ):
@@ -35,7 +35,7 @@ def read(content: bytes) -> list[Page]:
     return [Page(1, text)]
 
 
-def read_or_die(content: bytes) -> list[Page]:
+def read_or_die(content: bytes, begin: int = 0, end: int | None = None) -> list[Page]:
     """The same, but that some files end their worker, as the system does for lack of memory."""
     if b"die" in content:
         os.kill(os.getpid(), signal.SIGKILL)

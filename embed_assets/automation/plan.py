@@ -135,7 +135,8 @@ class Plan:
 
 @dataclass(frozen=True)
 class Policy:
-    """What the plan goes by. code_versions: by asset. parse_timeout: seconds for a document.
+    """What the plan goes by. code_versions: by asset. parse_timeout: a worker has so many
+    seconds for an item.
 
     asked_at: when a person asked; what was tried in vain before is tried once more, and no training
     waits. budget_since: since when there is a new budget for language models. agreed: whether a

@@ -28,6 +28,7 @@ from embed_assets.partitions import DOCUMENTS, document_id
 from embed_assets.questions.labelled.evidence import documents_by_name
 from embed_assets.questions.labelled.moves import read_moved
 from embed_assets.resources.answers import AnswerStore
+from embed_assets.resources.kept_pages import drop_kept_pages
 from embed_assets.resources.ledger import document_tables
 from embed_assets.resources.redaction import FORGOTTEN, Traces, files_below, redact_file
 from embed_assets.resources.tracking import HOME_ID, Tracking
@@ -481,6 +482,7 @@ def _forget_rows(
                 table: transaction.delete(table, {"document_id": ids})
                 for table in (*document_tables(), "training_pairs")
             },
+            "kept_pages": drop_kept_pages(transaction),
             # Those of texts that they held before are known by nobody: what is left is kept.
             "embeddings": transaction.execute(
                 "DELETE FROM embeddings WHERE text_id NOT IN (SELECT chunk_id FROM chunks UNION "

@@ -5,7 +5,8 @@ from pathlib import PurePosixPath
 import dagster as dg
 import polars as pl
 
-from embed_assets.documents.chunking import CHUNKER, chunk_documents
+from embed_assets.documents.chunking import CHUNKER
+from embed_assets.documents.cutting import cut_documents
 from embed_assets.documents.folder import load_documents
 from embed_assets.documents.forgotten import read_forgotten
 from embed_assets.documents.parsing import parse_documents
@@ -48,13 +49,18 @@ def raw_pdfs(
 
 @asset("parsed_markdown", kinds={"python", "duckdb"})
 def parsed_markdown(
-    context: dg.AssetExecutionContext, raw_pdfs: pl.DataFrame, pool: WorkerPool
+    context: dg.AssetExecutionContext,
+    raw_pdfs: pl.DataFrame,
+    pool: WorkerPool,
+    warehouse: Warehouse,
+    settings: dg.ResourceParam[Settings],
 ) -> Slices:
     """The text of each document as markdown, page by page.
 
     A document's partition shows how its pages begin, or why it can't be read.
     """
-    slices = parse_documents(raw_pdfs, context.partition_keys, pool)
+    version = code_versions(settings)["parsed_markdown"]
+    slices = parse_documents(raw_pdfs, context.partition_keys, pool, warehouse, version)
     warn_of_failures(context, slices)
     return slices
 
@@ -63,9 +69,10 @@ def parsed_markdown(
 def chunks(
     context: dg.AssetExecutionContext,
     parsed_markdown: pl.DataFrame,
+    pool: WorkerPool,
     warehouse: Warehouse,
     settings: dg.ResourceParam[Settings],
-) -> pl.DataFrame:
+) -> Slices:
     """Passages that fit the embedding model, with their headings and pages: what a search finds.
 
     A document's partition shows the first of them.
@@ -73,9 +80,9 @@ def chunks(
     card = model_card(settings)
     paths = warehouse.paths(context.partition_keys)
     names = {key: PurePosixPath(path).name for key, path in paths.items()}
-    return chunk_documents(
-        parsed_markdown, names, card.count_tokens, card.token_limit, settings.headings
-    )
+    slices = cut_documents(parsed_markdown, names, card, pool, settings.headings)
+    warn_of_failures(context, slices)
+    return slices
 
 
 def code_versions(settings: Settings) -> dict[str, str]:

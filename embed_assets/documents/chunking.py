@@ -26,6 +26,7 @@ from embed_assets.documents.sections import (
     level_of,
     read_sections,
 )
+from embed_assets.models.card import token_counter
 from embed_assets.models.identity import text_id
 from embed_assets.settings import Headings
 from embed_assets.tables import TABLES
@@ -46,6 +47,28 @@ _HAS_WORD = re.compile(r"\w{2,}")
 _EMPHASIS = re.compile(r"\*\*|__|(?<!\w)_|_(?!\w)|\*|`")
 
 TokenCounter = Callable[[str], int]
+
+
+@dataclass(frozen=True)
+class Uncut:
+    """A document to cut: its rows of parsed_markdown, and its file's name."""
+
+    document_id: str
+    file_name: str
+    pages: pl.DataFrame
+
+
+def chunk_document(
+    source: str, token_limit: int, headings: Headings, document: Uncut
+) -> pl.DataFrame:
+    """Rows of chunks of one document. Runs in a worker process. source: as of the model's card."""
+    names = {document.document_id: document.file_name}
+    return chunk_documents(document.pages, names, _token_counter(source), token_limit, headings)
+
+
+@functools.cache
+def _token_counter(source: str) -> TokenCounter:
+    return token_counter(source)
 
 
 def chunk_documents(

@@ -27,11 +27,12 @@ def failed_documents(warehouse: Warehouse) -> dict[str, FailedDocument]:
     failed = {
         key: FailedDocument(error) for key, error in errors.select("document_id", "error").rows()
     }
-    records = read_records(warehouse, "raw_pdfs", "parsed_markdown")
-    # Of a file that may not come in, raw_pdfs says why, and comes last.
+    records = read_records(warehouse, "raw_pdfs", "parsed_markdown", "chunks")
+    # Of a file that may not come in, raw_pdfs says why, and comes last; one that could not be read
+    # can't be cut.
     for (asset, key), attempt in sorted(records.tried.items()):
         made_from = records.input_version(asset, key)
-        if asset == "parsed_markdown" and attempt.input_version != made_from:
+        if asset != "raw_pdfs" and attempt.input_version != made_from:
             continue  # of a file that is no more
         final = attempt.next_at is None
         failed[key] = FailedDocument(attempt.failure.error, attempt.attempts, final)

@@ -18,6 +18,7 @@ from embed_assets.documents.forgotten import Forgotten
 from embed_assets.errors import ProjectError, SettingsError
 from embed_assets.partitions import document_id
 from embed_assets.places import Place, RemotePath
+from embed_assets.resources.kept_pages import drop_kept_pages
 from embed_assets.resources.ledger import Cause, Failure, Slices, document_tables
 from embed_assets.resources.warehouse import Transaction, Warehouse
 from embed_assets.tables import TABLES
@@ -222,6 +223,7 @@ def move_documents(
         # What was on record of another file at the new path.
         for table in (*document_tables(), "former_paths"):
             transaction.delete(table, {"document_id": sorted(taken)})
+        drop_kept_pages(transaction)
         transaction.register("moved", pl.DataFrame(rows))
         for table in (*document_tables(), "training_pairs", "former_paths"):
             _rename(transaction, table, "document_id")
@@ -265,6 +267,7 @@ def remove_documents(warehouse: Warehouse, document_ids: Sequence[str]) -> None:
         for table in (*document_tables(), "former_paths"):
             deleted = transaction.delete(table, {"document_id": document_ids})
             left += deleted if table == "raw_pdfs" else 0
+        drop_kept_pages(transaction)
         if left:  # a key that a person made up is no document
             record_removal(transaction, left)
 

@@ -1,82 +1,248 @@
-"""Documents become rows of parsed_markdown in the worker pool, or a row that says why not."""
+"""Documents become rows of parsed_markdown in the worker pool, or a row that says why not.
 
-from collections.abc import Collection, Sequence
-from dataclasses import replace
+Ranges of pages go through the pool, those of the largest documents first, so that one long document
+keeps all workers busy, and what breaks costs a page. Each range is kept as it comes.
+"""
+
+from collections import deque
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from itertools import groupby
 from typing import Any
 
 import polars as pl
 
-from embed_assets.documents.reading import PARSER, Page, count_pages, parse_pdf
+from embed_assets.documents.reading import (
+    PARSER,
+    Page,
+    PageRange,
+    count_shared_pages,
+    parse_pages,
+    read_range,
+    with_levels,
+)
+from embed_assets.resources.kept_pages import PageKeeper, read_kept_pages
 from embed_assets.resources.ledger import Cause, Failure, Slices
+from embed_assets.resources.shared_bytes import SharedBytes, shared_bytes
 from embed_assets.resources.warehouse import Warehouse
-from embed_assets.resources.workers import Outcome, WorkerPool
+from embed_assets.resources.workers import Outcome, WorkerPool, Workers
 from embed_assets.tables import TABLES
 from embed_assets.terminal import progress_bar
 from embed_assets.wording import counted
 
+PAGES_AT_ONCE = 16
+"""Pages that a worker is given: few enough that little is lost with them and that all workers have
+some of a long document, and so many that opening the document costs nothing beside them."""
+BYTES_AT_ONCE = 64 << 10
+"""So many bytes have PAGES_AT_ONCE pages of text at least: fewer need no second worker."""
 COUNT_TIMEOUT = 30.0
-"""Seconds for counting the pages of a document; one that takes longer counts as one page."""
+"""Seconds for counting the pages of a document; one that takes longer is read in one go."""
 NOT_READ = "the file was not read"
 PASSING = frozenset({Cause.PROCESS_ENDED, Cause.NO_MEMORY})
 """Causes that say nothing of the file."""
+MOST_BROKEN = {Cause.TIME_LIMIT: 4, Cause.PROCESS_ENDED: 32, Cause.NO_MEMORY: 32}
+"""Causes for which the pages of a range are tried one by one, and how many pages of a document may
+break so: with so many broken, its other pages are not tried."""
 
 
 def parse_documents(
-    raw_pdfs: pl.DataFrame, document_ids: Collection[str], pool: WorkerPool
+    raw_pdfs: pl.DataFrame,
+    document_ids: Collection[str],
+    pool: WorkerPool,
+    warehouse: Warehouse | None = None,
+    version: str = PARSER,
 ) -> Slices:
     """Rows of parsed_markdown for these documents, whatever state their files are in.
 
-    raw_pdfs: document_id, file_name, content. What a passing cause kept from being read has no
-    rows: a status is a fact about the file.
+    raw_pdfs: document_id, sha256, content. warehouse: keeps what was parsed, should the work end
+    before all is; pages that it has are not parsed again. version: of all that shapes pages. What a
+    passing cause kept from being read has no rows: a status is a fact about the file.
     """
-    there = raw_pdfs.sort("document_id")
-    ids, contents = there["document_id"].to_list(), there["content"].to_list()
+    found = raw_pdfs.sort("document_id")
+    ids_of: dict[str, list[str]] = {}
+    for key, sha256 in found.select("document_id", "sha256").iter_rows():
+        ids_of.setdefault(sha256, []).append(key)
+    different = found.unique("sha256", keep="first", maintain_order=True)
+    contents = dict(different.select("sha256", "content").iter_rows())
     rows: list[dict[str, Any]] = []
     incomplete: dict[str, Failure] = {}
     not_made = {
-        key: Failure(Cause.UNREADABLE_FILE, NOT_READ) for key in set(document_ids) - set(ids)
+        key: Failure(Cause.UNREADABLE_FILE, NOT_READ)
+        for key in set(document_ids).difference(found["document_id"])
     }
-    if ids:
-        with pool.start(len(ids)) as workers:
-            pages = [
-                of_document.result or 1
-                for of_document in workers.map(count_pages, contents, timeout=COUNT_TIMEOUT)
-            ]
-            ended = 0
-            with progress_bar("Parsing PDFs", sum(pages), "page") as bar:
-
-                def move_on(done: Sequence[int]) -> None:
-                    at_work = map(min, done[ended:], pages[ended:])
-                    bar.update(max(0, sum(pages[:ended]) + sum(at_work) - bar.n))
-
-                parsed = workers.map(parse_pdf, contents, watch=move_on)
-                for key, outcome in zip(ids, parsed, strict=True):
-                    failure = outcome.failure
-                    if failure is not None and failure.cause in PASSING:
-                        not_made[key] = failure
-                    else:
-                        rows += _rows(key, outcome)
-                    if failure is not None and failure.cause is Cause.TIME_LIMIT:
-                        incomplete[key] = failure
-                    ended += 1
-                    said = f"{ended} of {counted(len(ids), 'document')}"
-                    said += f", next {ids[ended]}" if ended < len(ids) else ""
-                    bar.set_postfix_str(said, refresh=False)
-                    move_on([0] * len(ids))
+    kept = read_kept_pages(warehouse, list(contents), version) if warehouse and contents else {}
+    with PageKeeper(warehouse, version) as keeper:
+        for document in _parse(contents, ids_of, kept, keeper, pool):
+            lost = document.lost
+            for key in ids_of[document.sha256]:
+                if lost and document.says_nothing:
+                    not_made[key] = lost
+                    continue
+                rows += _rows(key, document.all_pages)
+                if lost:
+                    incomplete[key] = lost
     frame = pl.DataFrame(rows, schema=TABLES["parsed_markdown"].schema)
     return Slices(frame, not_made=not_made, incomplete=incomplete)
 
 
-def _rows(document_id: str, outcome: Outcome[bytes, list[Page]]) -> list[dict[str, Any]]:
+@dataclass
+class Parsed:
+    """What is known of a document: its pages so far, and by number those that broke, and why.
+
+    count: of its pages; None where it could not be told. Then a failure stands under 0.
+    """
+
+    sha256: str
+    content: SharedBytes
+    count: int | None
+    pages: dict[int, Page] = field(default_factory=dict)
+    failures: dict[int, Failure] = field(default_factory=dict)
+
+    @property
+    def size(self) -> int:
+        """How many pages it counts for."""
+        return self.count or 1
+
+    @property
+    def done(self) -> int:
+        """Pages of which it is known what becomes of them."""
+        return min(self.size, len(self.pages) + len(self.failures))
+
+    @property
+    def all_pages(self) -> list[Page]:
+        """Its pages in order, with the reason in place of those that broke."""
+        broken = [Page(number, "", why.error) for number, why in self.failures.items()]
+        pages = sorted([*self.pages.values(), *broken], key=lambda page: page.number)
+        return with_levels(pages)
+
+    @property
+    def says_nothing(self) -> bool:
+        """Whether so little is known of it, for causes that say nothing of the file, that it is no
+        document yet: no text, or less than half its pages.
+        """
+        passing = sum(failure.cause in PASSING for failure in self.failures.values())
+        text = any(page.markdown for page in self.pages.values())
+        return passing > 0 and (not text or passing > self.size / 2)
+
+    @property
+    def lost(self) -> Failure | None:
+        """Why it is to be made again, and which pages are lacking; None where none are."""
+        again = {n: why for n, why in self.failures.items() if why.cause in MOST_BROKEN}
+        if not again:
+            return None
+        # One that another try may mend by itself, if there is any.
+        _, why = min(again.items(), key=lambda found: (found[1].cause not in PASSING, found[0]))
+        if len(again) == self.size:
+            return why
+        numbers = [str(n) for n, other in sorted(again.items()) if other.cause is why.cause]
+        named = ", ".join(numbers[:3]) + (", …" if len(numbers) > 3 else "")
+        which = "page" if len(numbers) == 1 else "pages"
+        return Failure(why.cause, f"{which} {named}: {why.error}", why.limit)
+
+    def ranges(self) -> Iterator[PageRange]:
+        """Pages that are not parsed yet, some at a time."""
+        if self.count is None:
+            yield PageRange(self.content)
+            return
+        missing = [index for index in range(self.count) if index + 1 not in self.pages]
+        for _, group in groupby(missing, lambda index: index // PAGES_AT_ONCE):
+            first, *rest = group
+            yield PageRange(self.content, first, (rest or [first])[-1] + 1)
+
+    def take(self, outcome: Outcome[PageRange, list[Page]]) -> list[PageRange]:
+        """Take in what became of some pages; gives those to try one by one."""
+        at, failure = outcome.item, outcome.failure
+        if failure is None:
+            self.pages |= {page.number: page for page in outcome.result or []}
+            return []
+        if at.size > 1 and failure.cause in MOST_BROKEN:
+            return [PageRange(at.content, number - 1, number) for number in at.numbers]
+        self.failures |= dict.fromkeys(at.numbers, failure)
+        return []
+
+    @property
+    def gives_up(self) -> Failure | None:
+        """Why its other pages are not tried any more, if they are not."""
+        for cause, most in MOST_BROKEN.items():
+            broken = [failure for failure in self.failures.values() if failure.cause is cause]
+            if len(broken) >= most:
+                return broken[0]
+        return None
+
+
+def _parse(
+    contents: Mapping[str, bytes],
+    ids_of: Mapping[str, Sequence[str]],
+    kept: Mapping[str, Sequence[Mapping[str, Any]]],
+    keeper: PageKeeper,
+    pool: WorkerPool,
+) -> list[Parsed]:
+    """The documents of these contents, by sha256, parsed. ids_of: what they are called."""
+    if not contents:
+        return []
+    with (
+        shared_bytes(list(contents.values())) as shared,
+        pool.start(
+            sum(1 + len(content) // BYTES_AT_ONCE for content in contents.values())
+        ) as workers,
+    ):
+        counts = workers.map(count_shared_pages, shared, timeout=COUNT_TIMEOUT)
+        documents = [
+            Parsed(sha256, outcome.item, outcome.result)
+            for sha256, outcome in zip(contents, counts, strict=True)
+        ]
+        for document in documents:
+            pages = [_as_kept(page) for page in kept.get(document.sha256, ())]
+            document.pages = {page.number: page for page in pages} if document.count else {}
+        _work_off(documents, ids_of, keeper, workers)
+    return documents
+
+
+def _work_off(
+    documents: Sequence[Parsed],
+    ids_of: Mapping[str, Sequence[str]],
+    keeper: PageKeeper,
+    workers: Workers,
+) -> None:
+    """Have the pages of all documents parsed that are not yet."""
+    document_of = {document.content: document for document in documents}
+    largest_first = sorted(documents, key=lambda document: -document.size)
+    queue = deque(pages for document in largest_first for pages in document.ranges())
+    total, known = (sum(getattr(d, what) for d in documents) for what in ("size", "done"))
+    with progress_bar("Parsing PDFs", total, "page", initial=known) as bar:
+
+        def move_on(in_hand: Sequence[tuple[PageRange, int]] = ()) -> None:
+            at_work = sum(min(done, pages.size) for pages, done in in_hand)
+            bar.update(max(0, sum(document.done for document in documents) + at_work - bar.n))
+
+        for outcome in workers.work_off(partial(read_range, parse_pages), queue, watch=move_on):
+            document = document_of[outcome.item.content]
+            queue.extendleft(reversed(document.take(outcome)))
+            if outcome.result and document.count:
+                keeper.keep(document.sha256, {page.number: asdict(page) for page in outcome.result})
+            if failure := document.gives_up:
+                dropped = [pages for pages in queue if pages.content == document.content]
+                for pages in dropped:
+                    queue.remove(pages)
+                    document.failures |= dict.fromkeys(pages.numbers, failure)
+            left = [document for document in largest_first if document.done < document.size]
+            said = f"{len(documents) - len(left)} of {counted(len(documents), 'document')}"
+            said += f", next {ids_of[left[0].sha256][0]}" if left else ""
+            bar.set_postfix_str(said, refresh=False)
+            move_on()
+
+
+def _as_kept(page: Mapping[str, Any]) -> Page:
+    return Page(**{**page, "headings": tuple((at, size) for at, size in page["headings"])})
+
+
+def _rows(document_id: str, pages: Sequence[Page]) -> list[dict[str, Any]]:
     """Rows of a document's pages, or one of page 0 that says why it has none."""
-    pages = outcome.result or []
-    if outcome.failure is not None:
-        pages = [Page(0, "", outcome.failure.error)]
-    elif all(page.error for page in pages):
-        pages = [replace(pages[0], number=0)]
-    elif not any(page.markdown for page in pages):
-        reason = "no text on any page: scanned, or only pictures"
-        return [_row(document_id, Page(0, "", reason), "EMPTY")]
+    if not any(page.markdown for page in pages):
+        errors = [page.error for page in pages if page.error]
+        reason = errors[0] if errors else "no text on any page: scanned, or only pictures"
+        return [_row(document_id, Page(0, "", reason), "ERROR" if errors else "EMPTY")]
     return [_row(document_id, page) for page in pages]
 
 

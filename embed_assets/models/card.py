@@ -82,12 +82,17 @@ class ModelCard:
     @functools.cached_property
     def count_tokens(self) -> Callable[[str], int]:
         """Counts a text's tokens, special ones left out."""
-        from tokenizers import Tokenizer
+        return token_counter(self.source)
 
-        tokenizer = Tokenizer.from_file(str(tokenizer_file(self.source)))
-        tokenizer.no_truncation()
-        tokenizer.no_padding()
-        return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)
+
+def token_counter(source: str) -> Callable[[str], int]:
+    """Counts a text's tokens for a model, special ones left out. source: as of its card."""
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(tokenizer_file(source)))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)
 
 
 def model_card(settings: Settings) -> ModelCard:

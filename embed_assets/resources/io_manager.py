@@ -19,6 +19,7 @@ from dagster_duckdb_polars import DuckDBPolarsTypeHandler
 
 from embed_assets.errors import ProjectError
 from embed_assets.resources.explaining import explained
+from embed_assets.resources.kept_pages import drop_kept_pages
 from embed_assets.resources.ledger import (
     Attempt,
     Materialization,
@@ -134,6 +135,8 @@ class _DocumentsIOManager(DbIOManager):
         with warehouse.transaction() as transaction:
             written = rows.filter(pl.col("document_id").is_in(list(parts)))
             transaction.replace(asset, written, where={"document_id": list(parts)})
+            if asset == "parsed_markdown":
+                drop_kept_pages(transaction, sorted(records.keys() - made.incomplete.keys()), code)
             write_made(transaction, asset, records, context.run_id)
             write_tried(transaction, asset, attempts, context.run_id)
         self._add_metadata(context, asset, shown_of_slices(warehouse, asset, keys))

@@ -27,7 +27,7 @@ WORDS = "The valve opens when the pressure of the brine reaches four bar at the 
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
-    monkeypatch.setattr("embed_assets.documents.parsing.parse_pdf", read)
+    monkeypatch.setattr("embed_assets.documents.parsing.parse_pages", read)
     with dg.instance_for_test() as instance:
         yield Project(tmp_path, instance)
 

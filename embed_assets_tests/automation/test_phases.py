@@ -103,7 +103,7 @@ class Living(Project):
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Living]:
     monkeypatch.setenv(READ, str(tmp_path / "read"))
-    monkeypatch.setattr("embed_assets.documents.parsing.parse_pdf", read)
+    monkeypatch.setattr("embed_assets.documents.parsing.parse_pages", read)
     with dg.instance_for_test() as instance:
         yield Living(tmp_path, instance)
     AT.clear()

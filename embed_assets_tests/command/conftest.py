@@ -37,7 +37,7 @@ class Project:
         self.read_with(read)
 
     def read_with(self, reader: Any) -> None:
-        self.monkeypatch.setattr("embed_assets.documents.parsing.parse_pdf", reader)
+        self.monkeypatch.setattr("embed_assets.documents.parsing.parse_pages", reader)
 
     def put(self, *names: str, says: str = "") -> None:
         """Files with a text of their own that have been there for a while. says: what it begins

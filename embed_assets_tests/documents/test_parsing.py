@@ -1,5 +1,6 @@
 """Whatever state its file is in, a document ends as pages of markdown or as a reason why not."""
 
+import hashlib
 import os
 import random
 import signal
@@ -103,7 +104,7 @@ def raw_pdfs(files: dict[str, bytes]) -> pl.DataFrame:
     return pl.DataFrame(
         {
             "document_id": list(files),
-            "file_name": [f"{key}.pdf" for key in files],
+            "sha256": [hashlib.sha256(content).hexdigest() for content in files.values()],
             "content": list(files.values()),
         }
     )
@@ -376,8 +377,8 @@ def test_a_documents_status_counts_its_pages_and_keeps_its_first_error(warehouse
 # What says nothing of the file.
 
 
-def die_or_dawdle(content: bytes) -> list[Page]:
-    """In place of `parse_pdf`, in a worker: ends its process, takes too long, or reads."""
+def die_or_dawdle(content: bytes, begin: int, end: int | None) -> list[Page]:
+    """In place of `parse_pages`, in a worker: ends its process, takes too long, or reads."""
     if content == b"die":
         os.kill(os.getpid(), signal.SIGKILL)
     if content == b"dawdle":
@@ -391,7 +392,7 @@ def die_or_dawdle(content: bytes) -> list[Page]:
 def mishaps() -> Slices:
     files = {name: name.encode() for name in ("die", "dawdle", "good", "much")}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("embed_assets.documents.parsing.parse_pdf", die_or_dawdle)
+        patch.setattr("embed_assets.documents.parsing.parse_pages", die_or_dawdle)
         return parse(files, list(files), WorkerPool(processes=2, timeout=5.4))
 
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
@@ -14,7 +15,8 @@ import pytest
 
 from embed_assets.errors import ProjectError, one_line
 from embed_assets.resources.ledger import Cause
-from embed_assets.resources.workers import Outcome, WorkerPool, report
+from embed_assets.resources.worker import report
+from embed_assets.resources.workers import Outcome, WorkerPool
 
 TIMEOUT = 6.0  # beside other tests a worker takes a while to answer
 
@@ -52,6 +54,7 @@ def complain_strangely(number: int) -> None:
 deeds: dict[str, Callable[[int], Any]] = {
     "double": lambda number: None,
     "dawdle": lambda number: time.sleep(0.3),
+    "linger": lambda number: time.sleep(2),
     "raise": complain,
     "raise strangely": complain_strangely,
     "hang": lambda number: time.sleep(120),
@@ -160,7 +163,7 @@ def test_an_error_where_hardly_any_memory_is_left_is_put_down_to_that():
 def test_to_ask_whether_memory_is_left_takes_none():
     program = (
         "import resource\n"
-        "from embed_assets.resources.workers import HEADROOM, lacks_memory\n"
+        "from embed_assets.resources.worker import HEADROOM, lacks_memory\n"
         "taken = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024\n"
         "before = taken()\n"
         "assert not lacks_memory()\n"
@@ -195,19 +198,55 @@ def report_and_wait(item: tuple[int, str]) -> int:
 
 def test_what_workers_report_is_seen_while_they_are_at_work(tmp_path):
     seen = tmp_path / "seen"
+    items = deque([(3, str(seen)), (5, str(seen))])
+    looks: list[dict[Any, int]] = []
 
-    def watch(done: Sequence[int]) -> None:
-        if list(done) == [3, 5]:
+    def watch(in_hand: Sequence[tuple[Any, int]]) -> None:
+        looks.append(dict(in_hand))
+        if sorted(looks[-1].values()) == [3, 5]:
             seen.touch()
 
-    items = [(3, str(seen)), (5, str(seen))]
     with WorkerPool(processes=2, timeout=60).start(2) as workers:
-        outcomes = list(workers.map(report_and_wait, items, watch=watch))
-        assert [outcome.result for outcome in outcomes] == [3, 5]
-        looks: list[int] = []
-        never = [("dawdle", 1)]
-        list(workers.map(do, never, watch=lambda done: looks.extend(done)))
-        assert set(looks) <= {0}, "each map begins at nothing"
+        outcomes = list(workers.work_off(report_and_wait, items, watch=watch))
+        assert sorted(o.result for o in outcomes if o.result) == [3, 5]
+        assert {(3, str(seen)): 3, (5, str(seen)): 5} in looks
+        looks.clear()
+        list(workers.work_off(do, deque([("linger", 1)]), watch=watch))
+        assert {done for look in looks for done in look.values()} == {0}, "each begins at nothing"
+
+
+def test_a_queue_may_grow_and_shrink_while_it_is_worked_off():
+    queue = deque([("double", number) for number in range(20)])
+    found = []
+    with WorkerPool(processes=1, timeout=60).start(1) as workers:
+        for outcome in workers.work_off(do, queue):
+            found.append(outcome.item[1])
+            if len(found) == 1:
+                queue.clear()
+                queue.append(("double", 100))
+    # Two are in hand at a time.
+    assert found == [0, 1, 100]
+
+
+def test_what_is_worked_off_comes_as_it_ends_and_a_failure_costs_its_item_alone():
+    queue = deque([("linger", 1), ("die", 2), ("double", 3), ("double", 4)])
+    with WorkerPool(processes=2, timeout=60).start(2) as workers:
+        outcomes = list(workers.work_off(do, queue))
+    assert {o.item[1]: (o.result, why(o)) for o in outcomes} == {
+        1: (2, None),
+        2: (None, "its process ended with exit code -9"),
+        3: (6, None),
+        4: (8, None),
+    }
+
+
+def test_a_worker_loads_nothing_heavy_by_itself():
+    program = (
+        "import sys\n"
+        "import embed_assets.documents.reading, embed_assets.resources.worker\n"
+        "assert not {'dagster', 'polars', 'duckdb', 'pydantic'} & sys.modules.keys()\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 def test_a_limit_of_its_own_holds_for_one_map_alone():

@@ -1,0 +1,79 @@
+"""What goes on inside a worker process. Imports nothing heavy: each worker that starts pays for it.
+
+The pool that starts and ends them is in `workers.py`.
+"""
+
+import mmap
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from embed_assets.errors import ProjectError, one_line
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+Broken = tuple[bool, str]
+"""Whether memory ran out, and what went wrong in one line."""
+HEADROOM = 512 << 20
+"""Bytes that a worker must be able to take, else an error in it is put down to lack of memory."""
+
+_reports: Any = None
+_place = 0
+
+
+def is_worker() -> bool:
+    """Whether this process is a worker of a pool."""
+    return _reports is not None
+
+
+def report(done: int) -> None:
+    """Say how much of its item this worker has done. Outside a pool nobody listens.
+
+    Through shared memory and without a lock: a worker may be killed at any moment, and what it held
+    would be held for ever.
+    """
+    if _reports is not None:
+        _reports[_place] = done
+
+
+def lacks_memory() -> bool:
+    """Whether this process can hardly take any more memory.
+
+    Libraries say it in many ways, few of them a MemoryError: what remains is asked instead. It is
+    reserved for a moment, and none of it is used.
+    """
+    try:
+        mmap.mmap(-1, HEADROOM).close()
+    except OSError:
+        return True
+    return False
+
+
+def call(
+    function: Callable[[Item], Result], item: Item, place: int
+) -> tuple[Result, None] | tuple[None, Broken]:
+    """Result of one item, or what went wrong. place: where it reports.
+
+    Errors don't travel: one that can't be unpickled would break the pool for the items after it.
+    """
+    global _place
+    _place = place
+    try:
+        return function(item), None
+    except Exception as error:
+        no_memory = isinstance(error, MemoryError) or lacks_memory()
+        said = str(error) if isinstance(error, ProjectError) else f"{type(error).__name__}: {error}"
+        return None, (no_memory, one_line(said))
+
+
+def initialise(limit_bytes: int | None, reports: Any) -> None:
+    """What a worker does before its first item. limit_bytes: of memory."""
+    global _reports
+    _reports = reports
+    if limit_bytes is None:
+        return
+    # A decompression bomb fails in its own process before the machine runs out of memory.
+    import resource
+
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    soft = limit_bytes if hard == resource.RLIM_INFINITY else min(limit_bytes, hard)
+    resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
