@@ -25,13 +25,23 @@ _ETAGS = ("VersionId", "version_id", "generation", "ETag", "etag")
 class RemoteFile:
     """A file in a folder: its path there, and by what a change of it is noticed.
 
-    etag: what the filesystem calls this version of the file, where it does.
+    etag: what the filesystem calls this version of the file, where it does. kind: what it is, where
+    it is no file.
     """
 
     path: str
     size_bytes: int
     modified_at: datetime
     etag: str | None
+    kind: str | None = None
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What is in a folder. odd: subfolders that can't be listed -> why."""
+
+    files: list[RemoteFile]
+    odd: Mapping[str, str]
 
 
 @dataclass(frozen=True, repr=False)
@@ -68,30 +78,33 @@ class RemotePath:
     def _url(self) -> str:
         return f"{self.folder}/{self.path}" if self.path else self.folder
 
-    def find(self) -> list[RemoteFile]:
+    def find(self) -> Listing:
         """All files in the folder and its subfolders, as they are now.
 
-        An object store knows no folders: one without objects is empty if its bucket is there. A
-        subfolder that can't be listed is an error.
+        An object store knows no folders: one without objects is empty if its bucket is there.
         """
+        closed: dict[str, str] = {}
         with self._in_one_line():
             fs, root = self._open()
             fs.invalidate_cache()
             walks = _walks(fs)
-            listed = _walk(fs, root) if walks else fs.find(root, detail=True)
+            listed = self._walk(fs, root, closed) if walks else fs.find(root, detail=True)
             start = f"{root.rstrip('/')}/"
             below = [name for name in listed if name.startswith(start)]
-            if not below:
+            if not below and not closed:
                 if root in listed and not fs.isdir(root):
                     raise NotADirectoryError
                 if not walks:
                     with suppress(PermissionError):  # only a part of it may be looked into
                         fs.info(root.lstrip("/").partition("/")[0])
-            return [
-                _file(name.removeprefix(start), listed[name])
-                for name in below
-                if listed[name]["type"] in ("file", "link")
-            ]
+            return Listing(
+                [
+                    _file(name.removeprefix(start), listed[name])
+                    for name in below
+                    if listed[name]["type"] != "directory"
+                ],
+                {name.removeprefix(start): why for name, why in closed.items()},
+            )
 
     def look(self) -> RemoteFile | None:
         """The file at this path as it is now; nothing where there is none."""
@@ -124,6 +137,25 @@ class RemotePath:
 
         fs, root = url_to_fs(self.folder)
         return fs, f"{root.rstrip('/')}/{self.path}" if self.path else root
+
+    def _walk(self, fs: Any, folder: str, closed: dict[str, str]) -> dict[str, Mapping[str, Any]]:
+        """All files below a folder by name; adds to `closed` the subfolders that can't be listed.
+
+        fsspec's own passes over them without a word.
+        """
+        files: dict[str, Mapping[str, Any]] = {}
+        for info in fs.ls(folder, detail=True):
+            name = info["name"]
+            if info["type"] != "directory":
+                files[name] = info
+                continue
+            try:
+                with self._in_one_line():
+                    files |= self._walk(fs, name, closed)
+            except OSError as error:
+                said = error.strerror or str(error)
+                closed[name] = f"the folder can't be listed: {said}"
+        return files
 
     @contextmanager
     def _in_one_line(self) -> Iterator[None]:
@@ -182,20 +214,11 @@ def _walks(fs: Any) -> bool:
     return find in (AbstractFileSystem.find, AsyncFileSystem._find)
 
 
-def _walk(fs: Any, folder: str) -> dict[str, Mapping[str, Any]]:
-    """All files below a folder by name. Unlike fsspec's, it passes over no error of a subfolder."""
-    files = {}
-    for info in fs.ls(folder, detail=True):
-        if info["type"] == "directory":
-            files |= _walk(fs, info["name"])
-        else:
-            files[info["name"]] = info
-    return files
-
-
 def _file(path: str, info: Mapping[str, Any]) -> RemoteFile:
     etag = next((info[name] for name in _ETAGS if info.get(name)), None)
-    return RemoteFile(path, info.get("size") or 0, _modified_at(info), etag and str(etag))
+    kind = None if info["type"] in ("file", "link") else f"{info['type']}, and no file"
+    size = info.get("size") or 0
+    return RemoteFile(path, size, _modified_at(info), etag and str(etag), kind)
 
 
 def _modified_at(info: Mapping[str, Any]) -> datetime:

@@ -81,6 +81,16 @@ class Places(Group):
         description="Name of the experiment and the registered model in MLflow: several projects "
         "can share a server",
     )
+    follow_links: Annotated[bool, NOTHING] = Field(
+        default=False,
+        description="Whether links that lead out of the PDF folder are followed",
+    )
+    largest_pdf_mb: Annotated[int, NOTHING] = Field(
+        default=1000,
+        ge=1,
+        le=4000,
+        description="Megabytes of the largest PDF that is read: memory holds it several times",
+    )
 
 
 class Model(Group):

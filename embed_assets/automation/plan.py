@@ -18,6 +18,8 @@ from embed_assets.graph import CORPUS_ASSETS, DOCUMENT_ASSETS, GRAPH
 from embed_assets.partitions import DOCUMENTS_PER_RUN
 from embed_assets.resources.ledger import PEOPLES_ROWS, UNPARTITIONED, Attempt, Cause, Records
 
+BYTES_PER_RUN = 256_000_000
+"""A run holds the bytes of all its documents in memory."""
 INGEST = "ingest"
 """The job in which documents become questions."""
 FOLDER = "folder"
@@ -39,7 +41,8 @@ class Folder:
     found: documents by id. loaded: what is on record of those that were read. settling: ids of
     files that may still be written to. moved: id under which a document is found now -> its id
     before. forgotten: paths of files in the folder that may not come in, and why; they are not in
-    `found`.
+    `found`. odd: paths of what can't be read there, and why. unseen: ids of documents on record
+    that may be there, hidden by something odd.
     """
 
     found: Mapping[str, FoundDocument] = field(default_factory=dict)
@@ -47,6 +50,14 @@ class Folder:
     settling: Collection[str] = ()
     moved: Mapping[str, str] = field(default_factory=dict)
     forgotten: Mapping[str, str] = field(default_factory=dict)
+    odd: Mapping[str, str] = field(default_factory=dict)
+    unseen: Collection[str] = ()
+
+    @property
+    def gone(self) -> list[str]:
+        """Ids of documents on record that are no longer in the folder, nor have moved in it."""
+        kept = {*self.found, *self.moved.values(), *self.unseen}
+        return [key for key in self.loaded if key not in kept]
 
 
 @dataclass(frozen=True)
@@ -184,13 +195,13 @@ def make_plan(
 ) -> Plan:
     """What is due and what waits. partitions: keys that Dagster knows, oldest first."""
     untrained = untrained or Untrained()
-    kept = {*folder.found, *folder.moved.values()}
-    lost = [] if policy.agreed else [key for key in folder.loaded if key not in kept]
+    kept = {*folder.found, *folder.moved.values(), *folder.unseen}
+    lost = [] if policy.agreed else folder.gone
     if lost and len(lost) == len(folder.loaded):
         several = f"none of the {len(lost):,} documents on record is in the folder"
         said = several if len(lost) > 1 else "the only document on record isn't in the folder"
         return Plan(refused=said, lost=tuple(lost))
-    waiting = [Wait(path, reason) for path, reason in folder.forgotten.items()]
+    waiting = [Wait(path, why) for path, why in (*folder.forgotten.items(), *folder.odd.items())]
     # A person deletes one document now and then; a folder that is half there loses many.
     if len(lost) > max(1, policy.lost_share * len(folder.loaded)):
         waiting.append(Wait(FOLDER, _loss(lost, folder, policy), Until.PERSON))
@@ -416,20 +427,29 @@ def _path(folder: Folder, key: str) -> str:
     return folder.loaded[key].path if key in folder.loaded else key
 
 
-def batches(order: Sequence[str], wanted: Iterable[str]) -> list[list[str]]:
+def batches(
+    order: Sequence[str],
+    wanted: Iterable[str],
+    documents: Mapping[str, FoundDocument] | None = None,
+) -> list[list[str]]:
     """Wanted keys in runs of neighbours, each at most DOCUMENTS_PER_RUN long.
 
     order: all partition keys, oldest first. A Dagster run covers a range of partitions in that
-    order, so that only neighbours can share one.
+    order, so that only neighbours can share one. documents: by key; those of one run together are
+    no larger than BYTES_PER_RUN, or one alone.
     """
-    chosen = set(wanted)
+    chosen, found = set(wanted), documents or {}
+    size = 0
     result: list[list[str]] = []
     for place, key in enumerate(order):
         if key not in chosen:
             continue
+        own = found[key].size_bytes if key in found else 0
         neighbours = place > 0 and result and result[-1][-1] == order[place - 1]
-        if neighbours and len(result[-1]) < DOCUMENTS_PER_RUN:
+        if neighbours and len(result[-1]) < DOCUMENTS_PER_RUN and size + own <= BYTES_PER_RUN:
             result[-1].append(key)
+            size += own
         else:
             result.append([key])
+            size = own
     return result

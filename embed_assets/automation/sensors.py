@@ -34,6 +34,7 @@ from embed_assets.automation.state import (
     sync_partitions,
 )
 from embed_assets.automation.take_up import take_up
+from embed_assets.documents.entries import FoundDocument
 from embed_assets.documents.folder import first_moves
 from embed_assets.errors import ProjectError
 from embed_assets.graph import CORPUS_ASSETS, GRAPH
@@ -211,13 +212,15 @@ def _ingest(
             order = instance.get_dynamic_partitions(DOCUMENTS)
     except Timeout:
         return BUSY
-    requests = _ingests(plan, order, wave.wave)
+    requests = _ingests(plan, order, wave.wave, state.folder.found)
     if requests:
         return dg.SensorResult(run_requests=requests, cursor=wave.write())
     return dg.SensorResult(skip_reason=_nothing_due(plan, state), cursor=wave.write())
 
 
-def _ingests(plan: Plan, order: Sequence[str], wave: str) -> list[dg.RunRequest]:
+def _ingests(
+    plan: Plan, order: Sequence[str], wave: str, found: Mapping[str, FoundDocument]
+) -> list[dg.RunRequest]:
     """Runs of the document steps: new documents before questions that are asked once more."""
     if any(wait.what == INGEST for wait in plan.waiting):
         return []
@@ -232,7 +235,7 @@ def _ingests(plan: Plan, order: Sequence[str], wave: str) -> list[dg.RunRequest]
             },
         )
         for step in sorted(plan.document_steps, key=lambda step: -len(step.assets))
-        for batch in batches(order, step.documents)
+        for batch in batches(order, step.documents, found)
     ]
     return requests[:REQUESTS_PER_TICK]
 

@@ -18,6 +18,7 @@ from embed_assets.comparison import assets as comparison_stage
 from embed_assets.comparison.general import general_task
 from embed_assets.documents import assets as documents_stage
 from embed_assets.documents.checks import evaluations
+from embed_assets.documents.entries import Rules
 from embed_assets.documents.folder import (
     FoundDocument,
     find_moved,
@@ -25,7 +26,7 @@ from embed_assets.documents.folder import (
     move_documents,
     read_loaded,
     remove_documents,
-    scan,
+    survey,
 )
 from embed_assets.documents.forgotten import read_forgotten
 from embed_assets.evaluation import assets as evaluation_stage
@@ -138,16 +139,20 @@ def read_state(
     instance: none where Dagster has not been used in this home. trains: whether the plan is asked
     when to train again.
     """
-    scanned = scan(settings.pdfs)
+    rules = Rules.of(settings)
+    entries = survey(settings.pdfs, rules)
+    scanned = entries.documents
     with warehouse.at_once() as at_once:
         forgotten, loaded = read_forgotten(at_once), read_loaded(at_once)
         records = read_records(at_once)
     refused = {file.path: why for file in scanned.values() if (why := forgotten.why_not(file.path))}
     found = {key: file for key, file in scanned.items() if file.path not in refused}
-    moved = find_moved(settings.pdfs, found, loaded)
+    unseen = {key for key, document in loaded.items() if entries.hide(document.path)}
+    seen = {key: document for key, document in loaded.items() if key not in unseen}
+    moved = find_moved(settings.pdfs, found, seen, rules)
     return State(
         records,
-        Folder(found, loaded, (), moved, refused),
+        Folder(found, loaded, (), moved, refused, entries.odd, unseen),
         instance.get_dynamic_partitions(DOCUMENTS) if instance else (),
         work_under_way(instance, settings) if instance else Work(),
         read_untrained(warehouse, settings, records) if trains else Untrained(),

@@ -20,8 +20,9 @@ from embed_assets.automation.jobs import observation
 from embed_assets.command.person import this_person
 from embed_assets.command.pipeline import at_rest, let_others_end
 from embed_assets.comparison.decisions import withdraw_versions
+from embed_assets.documents.entries import Rules, spellings
 from embed_assets.documents.folder import Loaded, load_documents, read_loaded, record_removal, scan
-from embed_assets.documents.forgotten import remember
+from embed_assets.documents.forgotten import read_forgotten, remember
 from embed_assets.errors import ProjectError, SettingsError
 from embed_assets.models.registry import Decision, redact_descriptions
 from embed_assets.partitions import DOCUMENTS, document_id
@@ -99,7 +100,8 @@ def remember_documents(settings: Settings, paths: Sequence[str]) -> dict[str, An
     """What `forget --remember --json` prints. ProjectError where a path was never forgotten."""
     with at_rest(settings):
         warehouse = Warehouse(path=str(settings.warehouse))
-        return {"documents": remember(warehouse, [posixpath.normpath(path) for path in paths])}
+        known = read_forgotten(warehouse).paths
+        return {"documents": remember(warehouse, [_known_as(path, known) for path in paths])}
 
 
 def remember_text(summary: Mapping[str, Any]) -> str:
@@ -267,11 +269,17 @@ def _named(
         if key in loaded and path not in on_record
     }
     known = {document.path: document for document in before} | on_record
-    wanted = [posixpath.normpath(path) for path in paths]
+    wanted = [_known_as(path, known) for path in paths]
     unread = [path for path in wanted if path not in known]
     if unread:
         known |= _unread(settings, unread, _known_ids(settings, warehouse))
-    return [known[path] for path in wanted]
+    return [known[_known_as(path, known)] for path in wanted]
+
+
+def _known_as(path: str, known: Collection[str]) -> str:
+    """A path that a person typed as it is known, if it is."""
+    spelled = spellings(path)
+    return next((name for name in spelled if name in known), posixpath.normpath(spelled[0]))
 
 
 def _known_ids(settings: Settings, warehouse: Warehouse) -> set[str]:
@@ -285,13 +293,16 @@ def _unread(settings: Settings, paths: Sequence[str], ids: Collection[str]) -> d
     by_id = {path: name for path in paths if (name := Document(path, "")).document_id in ids}
     if len(by_id) == len(paths):
         return by_id
-    found = {file.path: key for key, file in scan(settings.pdfs).items()}
+    rules = Rules.of(settings)
+    found = {file.path: key for key, file in scan(settings.pdfs, rules).items()}
+    paths = [_known_as(path, found) for path in paths]
     if unknown := [path for path in paths if path not in found and path not in by_id]:
         raise ProjectError(
             f"{', '.join(unknown)}: neither on record nor in {settings.pdfs}. Give paths relative "
             "to that folder. Nothing was forgotten."
         )
-    slices = load_documents(settings.pdfs, [found[path] for path in paths if path in found], "")
+    in_folder = [found[path] for path in paths if path in found]
+    slices = load_documents(settings.pdfs, in_folder, "", rules=rules)
     for failure in slices.not_made.values():
         raise ProjectError(f"{failure.error}. Nothing was forgotten.")
     rows = slices.rows.select("path", "sha256").iter_rows()
@@ -515,7 +526,7 @@ def _command(paths: Sequence[str]) -> str:
 def _in_folder(settings: Settings, subject: Subject) -> list[str]:
     """Paths in the PDF folder at which a forgotten document still lies."""
     try:
-        found = scan(settings.pdfs).values()
+        found = scan(settings.pdfs, Rules.of(settings)).values()
     except SettingsError:
         return []
     gone = {name.path for name in subject.names}

@@ -37,7 +37,8 @@ from embed_assets.automation.runs import (
 from embed_assets.automation.state import check_settings, code_versions, read_state, sync_partitions
 from embed_assets.automation.take_up import take_up
 from embed_assets.command import stopping
-from embed_assets.documents.folder import FoundDocument, scan
+from embed_assets.documents.entries import FoundDocument, Rules
+from embed_assets.documents.folder import survey
 from embed_assets.errors import ProjectError, SettingsError, one_line
 from embed_assets.graph import GRAPH
 from embed_assets.machine import processes_with
@@ -87,9 +88,11 @@ def bring_up_to_date(settings: Settings, *, train: bool, agreed: bool = False) -
     """
     stopping.shield_children()
     warehouse = Warehouse(path=str(settings.warehouse))
-    if not scan(settings.pdfs) and not agreed:
+    entries = survey(settings.pdfs, Rules.of(settings))
+    if not entries.pdfs and not agreed:
+        odd = "".join(f" {path}: {why}." for path, why in list(entries.odd.items())[:MOST_NAMED])
         gone = " Agree with --yes if all of them are gone." if warehouse.count("raw_pdfs") else ""
-        raise SettingsError(f"EMBED_ASSETS_PDFS: there are no PDFs in {settings.pdfs}.{gone}")
+        raise SettingsError(f"EMBED_ASSETS_PDFS: there are no PDFs in {settings.pdfs}.{odd}{gone}")
     check_settings(settings, warehouse)
     prepare_home(settings)
     versions = code_versions(settings)
@@ -108,7 +111,7 @@ def bring_up_to_date(settings: Settings, *, train: bool, agreed: bool = False) -
             end_dead_runs(instance, settings)
             state = read_state(settings, warehouse, instance, trains=train)
             # What changes again while it is ingested is taken by the next command.
-            state = state.with_settling(read & state.pending.keys() & state.folder.loaded.keys())
+            state = state.with_settling(read & state.pending.keys())
             plan = state.plan(settings, versions, asked_at=asked_at, agreed=agreed)
             if plan.refused:
                 raise SettingsError(
@@ -122,7 +125,7 @@ def bring_up_to_date(settings: Settings, *, train: bool, agreed: bool = False) -
             if plan.changes_documents:
                 order = instance.get_dynamic_partitions(DOCUMENTS)
                 for step in plan.document_steps:
-                    for batch in batches(order, step.documents):
+                    for batch in batches(order, step.documents, state.folder.found):
                         runs.execute(instance, INGEST, step.assets, batch, seconds)
                         read.update(batch)
                 continue
@@ -179,10 +182,10 @@ def say_moves(plan: Plan) -> None:
 
 def _let_settle(settings: Settings) -> None:
     """Wait while a file in the folder is being written to, some seconds at most."""
-    deadline = time.monotonic() + LONGEST_WAIT
+    deadline, rules = time.monotonic() + LONGEST_WAIT, Rules.of(settings)
     while time.monotonic() < deadline:
         now = datetime.now(UTC)
-        if not any(is_changing(file, now) for file in scan(settings.pdfs).values()):
+        if not any(is_changing(file, now) for file in survey(settings.pdfs, rules).pdfs):
             return
         time.sleep(0.5)
 

@@ -44,7 +44,7 @@ def status_summary(settings: Settings) -> dict[str, Any]:
             "new": sum(key not in folder.loaded for key in pending if key not in folder.moved),
             "changed": sum(key in folder.loaded for key in pending if key not in folder.moved),
             "moved": len(folder.moved),
-            "gone": len(set(folder.loaded) - set(folder.found) - set(folder.moved.values())),
+            "gone": len(folder.gone),
             "settling": len(folder.settling),
         },
         "due": [

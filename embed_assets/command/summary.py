@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Any
 
 import polars as pl
@@ -14,8 +15,9 @@ from embed_assets.comparison.verdict import (
     stored_comparison,
     verdict_sentence,
 )
-from embed_assets.documents.failed import failed_documents
-from embed_assets.documents.folder import scan
+from embed_assets.documents.entries import Rules
+from embed_assets.documents.failed import FailedDocument, failed_documents
+from embed_assets.documents.folder import survey
 from embed_assets.documents.parsing import document_statuses
 from embed_assets.errors import ProjectError
 from embed_assets.evaluation.baselines import failed_baselines
@@ -23,6 +25,7 @@ from embed_assets.evaluation.significance import FEWEST_DOCUMENTS, LARGEST_P_VAL
 from embed_assets.graph import DOCUMENT_ASSETS, GRAPH
 from embed_assets.models.registry import aliases, newest_model
 from embed_assets.pairs.splits import IN_WORDS
+from embed_assets.partitions import document_id
 from embed_assets.questions.labelled.report import report_matches, unmatched
 from embed_assets.questions.statuses import FAILED, KEPT, NOT_ASKED, UNREADABLE, in_words
 from embed_assets.resources.ledger import read_records
@@ -101,11 +104,16 @@ def _dropped(warehouse: Warehouse) -> dict[str, int]:
 def failures(settings: Settings, warehouse: Warehouse) -> dict[str, dict[str, Any]]:
     """Path, error and attempts of documents that could not be read, by id, in order of path.
 
-    final: whether only a change or a person starts another try.
+    Of what is odd in the folder too, though it may be no document. final: whether only a change or
+    a person starts another try.
     """
     failed, paths = failed_documents(warehouse), warehouse.paths()
-    if failed.keys() - paths.keys():  # never read: the folder alone knows their paths
-        paths = {key: document.path for key, document in scan(settings.pdfs).items()} | paths
+    entries = survey(settings.pdfs, Rules.of(settings))
+    # What was never read the folder alone knows.
+    paths = {key: document.path for key, document in entries.documents.items()} | paths
+    for path, why in entries.odd.items():
+        key = document_id(PurePosixPath(path))
+        failed[key], paths[key] = FailedDocument(why), path
     in_order = sorted((paths.get(key, key), key) for key in failed)
     return {key: {"path": path, **vars(failed[key])} for path, key in in_order}
 

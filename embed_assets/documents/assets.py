@@ -7,6 +7,7 @@ import polars as pl
 
 from embed_assets.documents.chunking import CHUNKER
 from embed_assets.documents.cutting import cut_documents
+from embed_assets.documents.entries import Rules
 from embed_assets.documents.folder import load_documents
 from embed_assets.documents.forgotten import read_forgotten
 from embed_assets.documents.parsing import parse_documents
@@ -37,6 +38,7 @@ def raw_pdfs(
         context.partition_keys,
         context.run.run_id,
         read_forgotten(warehouse),
+        Rules.of(settings),
         chosen=BUDGET_TAG not in context.run.tags,
     )
     warn_of_failures(context, slices)

@@ -5,15 +5,21 @@ What is to be done about it is decided in `automation/plan.py`.
 
 import functools
 import hashlib
-import os
-import stat
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 import polars as pl
 
+from embed_assets.documents.entries import (
+    Entries,
+    FoundDocument,
+    Rules,
+    entries_of,
+    read_pdf,
+    reason,
+)
 from embed_assets.documents.forgotten import Forgotten
 from embed_assets.errors import ProjectError, SettingsError
 from embed_assets.partitions import document_id
@@ -24,58 +30,32 @@ from embed_assets.resources.warehouse import Transaction, Warehouse
 from embed_assets.tables import TABLES
 
 
-@dataclass(frozen=True)
-class FoundDocument:
-    """A PDF in the folder: its id, its place, and by what a change of it is noticed."""
+def survey(folder: Place, rules: Rules | None = None) -> Entries:
+    """The PDFs in a folder and its subfolders, and what can't be read there.
 
-    document_id: str
-    path: str
-    size_bytes: int
-    modified_at: datetime
-    etag: str | None = None
-
-    @property
-    def version(self) -> str:
-        """What tells a changed file without reading it."""
-        version = f"{self.size_bytes} bytes of {self.modified_at.isoformat()}"
-        return f"{version}, {self.etag}" if self.etag else version
-
-
-def scan(folder: Place) -> dict[str, FoundDocument]:
-    """Documents in a folder and its subfolders, by id, in the order of their paths.
-
-    Hidden files and folders are left out. SettingsError if the folder can't be read: an unreadable
-    folder must never pass for an empty one.
+    Hidden files and folders are left out. SettingsError if the folder itself can't be listed: an
+    unreadable folder must never pass for an empty one.
     """
-    files = _remote_files(folder) if isinstance(folder, RemotePath) else _local_files(folder)
-    found = sorted(files, key=lambda document: document.path)
-    return {document.document_id: document for document in found}
-
-
-def _no_folder(folder: Place, what: str) -> SettingsError:
-    return SettingsError(f"EMBED_ASSETS_PDFS: {folder} {what}. Set it, or give --pdfs.")
-
-
-def _is_pdf(name: str) -> bool:
-    return name.lower().endswith(".pdf") and not name.startswith(".")
-
-
-def _remote_files(folder: RemotePath) -> Iterator[FoundDocument]:
     try:
-        files = folder.find()
+        return entries_of(folder, rules or Rules())
     except FileNotFoundError:
         raise _no_folder(folder, "does not exist") from None
     except NotADirectoryError:
         raise _no_folder(folder, "is not a folder") from None
     except OSError as error:
-        said = f"{folder} can't be listed: {error}. docs/settings.md says what a bucket needs."
+        said = f"{folder} can't be listed: {reason(error)}."
+        if isinstance(folder, RemotePath):
+            said += " docs/settings.md says what a bucket needs."
         raise SettingsError(said, "EMBED_ASSETS_PDFS") from None
-    for file in files:
-        *folders, name = file.path.split("/")
-        # No part may be empty either: a key is any text, and `a//b.pdf` is no path.
-        if _is_pdf(name) and all(part and not part.startswith(".") for part in folders):
-            key = document_id(PurePosixPath(file.path))
-            yield FoundDocument(key, file.path, file.size_bytes, file.modified_at, file.etag)
+
+
+def scan(folder: Place, rules: Rules | None = None) -> dict[str, FoundDocument]:
+    """The PDFs alone, by id, in the order of their paths."""
+    return survey(folder, rules).documents
+
+
+def _no_folder(folder: Place, what: str) -> SettingsError:
+    return SettingsError(f"EMBED_ASSETS_PDFS: {folder} {what}. Set it, or give --pdfs.")
 
 
 def _no_file(folder: Place, keys: Sequence[str]) -> str:
@@ -86,36 +66,6 @@ def _no_file(folder: Place, keys: Sequence[str]) -> str:
         f"There is no PDF for {what} in {folder}. Put the file into that folder and press the job "
         "`everything`: partitions come and go with the files by themselves."
     )
-
-
-def _local_files(folder: Path) -> Iterator[FoundDocument]:
-    if not folder.is_dir():
-        raise _no_folder(folder, "is not a folder" if folder.exists() else "does not exist")
-
-    def fail(error: OSError) -> None:
-        raise SettingsError(f"EMBED_ASSETS_PDFS: {error.filename}: {error.strerror}.") from error
-
-    for root, folders, files in os.walk(folder, onerror=fail):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in files:
-            if not _is_pdf(name):
-                continue
-            file = Path(root, name)
-            try:
-                state = file.stat()
-            except FileNotFoundError:  # left while we looked, or a dangling link
-                continue
-            except OSError:  # a link to itself, a share that is away: loading it will say why
-                state = file.lstat()
-            if not stat.S_ISREG(state.st_mode) and not stat.S_ISLNK(state.st_mode):
-                continue  # reading a pipe would wait for ever
-            path = PurePosixPath(file.relative_to(folder).as_posix())
-            yield FoundDocument(
-                document_id=document_id(path),
-                path=path.as_posix(),
-                size_bytes=state.st_size,
-                modified_at=datetime.fromtimestamp(state.st_mtime, UTC),
-            )
 
 
 @dataclass(frozen=True)
@@ -146,7 +96,10 @@ def read_loaded(warehouse: Warehouse) -> dict[str, Loaded]:
 
 
 def find_moved(
-    folder: Place, found: Mapping[str, FoundDocument], loaded: Mapping[str, Loaded]
+    folder: Place,
+    found: Mapping[str, FoundDocument],
+    loaded: Mapping[str, Loaded],
+    rules: Rules | None = None,
 ) -> dict[str, str]:
     """Documents that lie elsewhere now, by their bytes: id now -> id on record.
 
@@ -165,7 +118,7 @@ def find_moved(
         if document.size_bytes not in sizes:
             continue
         try:
-            sha256 = _sha256(folder / document.path, document.version)
+            sha256 = _sha256(folder, document, rules or Rules())
         except OSError:  # loading it will say why
             continue
         before = gone.get((document.size_bytes, sha256), [])
@@ -177,9 +130,9 @@ def find_moved(
 
 
 @functools.lru_cache(maxsize=100_000)
-def _sha256(file: Place, _version: str) -> str:
+def _sha256(folder: Place, document: FoundDocument, rules: Rules) -> str:
     """Of a file's bytes; read once for each version of the file, however often a plan is made."""
-    return hashlib.sha256(file.read_bytes()).hexdigest()
+    return hashlib.sha256(read_pdf(folder, document, rules)[0]).hexdigest()
 
 
 def first_moves(moved: Mapping[str, str], most: int) -> dict[str, str]:
@@ -297,6 +250,7 @@ def load_documents(
     document_ids: Collection[str],
     run_id: str,
     forgotten: Forgotten | None = None,
+    rules: Rules | None = None,
     *,
     chosen: bool = False,
 ) -> Slices:
@@ -306,9 +260,11 @@ def load_documents(
     a person chose the documents: ProjectError where one of them has no file, since nothing would
     show that.
     """
-    forgotten = forgotten or Forgotten()
-    found = scan(folder)
-    if chosen and (stray := [key for key in document_ids if key not in found]):
+    forgotten, rules = forgotten or Forgotten(), rules or Rules()
+    entries = survey(folder, rules)
+    found = entries.documents
+    odd = {document_id(PurePosixPath(path)): why for path, why in entries.odd.items()}
+    if chosen and (stray := [key for key in document_ids if key not in {*found, *odd}]):
         raise ProjectError(_no_file(folder, stray))
     now = datetime.now(UTC)
     rows: list[dict[str, object]] = []
@@ -316,13 +272,13 @@ def load_documents(
     for key in document_ids:
         document = found.get(key)
         if document is None:
-            gone = f"there is no such file in {folder}"
-            not_made[key] = Failure(Cause.UNREADABLE_FILE, gone)
+            why = odd.get(key, f"there is no such file in {folder}")
+            not_made[key] = Failure(Cause.UNREADABLE_FILE, why)
             continue
         try:
-            content = (folder / document.path).read_bytes()
+            content, document = read_pdf(folder, document, rules)
         except OSError as error:
-            said = f"the file may not be read: {error.strerror or error}"
+            said = f"the file may not be read: {reason(error)}"
             not_made[key] = Failure(Cause.UNREADABLE_FILE, said)
             continue
         sha256 = hashlib.sha256(content).hexdigest()

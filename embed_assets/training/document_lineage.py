@@ -5,7 +5,6 @@ what left or was forgotten, where it is no longer in the folder.
 """
 
 import difflib
-import posixpath
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -14,6 +13,7 @@ from typing import Any
 
 import polars as pl
 
+from embed_assets.documents.entries import spellings
 from embed_assets.errors import ProjectError
 from embed_assets.models.registry import aliases
 from embed_assets.pairs.splits import TEST_SPLITS, TRAIN, UNSEEN
@@ -122,7 +122,7 @@ def document_lineage(settings: Settings, named: str) -> dict[str, Any]:
 
 def _find(warehouse: Warehouse, pdfs: pl.DataFrame, named: str) -> Document:
     """The document of this name: on record, else moved, gone, forgotten, or known to a version."""
-    wanted = {named, posixpath.normpath(named)}
+    wanted = spellings(named)
     former = dict(warehouse.read("SELECT path, document_id FROM former_paths").iter_rows())
     here = {key: (path, sha256) for key, path, sha256 in pdfs.iter_rows()}
     ids: dict[str, set[str]] = {key: {key} for key in here}
@@ -133,7 +133,7 @@ def _find(warehouse: Warehouse, pdfs: pl.DataFrame, named: str) -> Document:
             ids[key].add(before)
             names.setdefault(path, key)
             names.setdefault(before, key)
-    for name in wanted & names.keys():
+    for name in (name for name in wanted if name in names):
         path, sha256 = here[names[name]]
         return Document(names[name], path, frozenset(ids[names[name]]), frozenset({sha256}))
     forgotten = warehouse.read("SELECT * FROM forgotten ORDER BY forgotten_at")

@@ -1,5 +1,8 @@
 """What is listed when the UI opens, and what becomes of partitions that no file stands behind."""
 
+import errno
+import os
+import shutil
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -8,11 +11,12 @@ import dagster as dg
 import pytest
 from dagster._core.storage.tags import PARTITION_NAME_TAG
 
+from embed_assets.automation.plan import Wait
 from embed_assets.automation.runs import RANGE_END, RANGE_START
 from embed_assets.automation.state import list_documents
 from embed_assets.command.summary import failures
 from embed_assets.documents.checks import ASSET, NAME, evaluations
-from embed_assets.documents.folder import scan
+from embed_assets.documents.folder import load_documents, scan
 from embed_assets.partitions import DOCUMENTS
 from embed_assets.resources.ledger import Cause, Failure, read_records, write_tried
 from embed_assets.resources.run_tags import BUDGET_TAG
@@ -242,3 +246,26 @@ def test_a_stage_of_a_document_of_which_nothing_is_on_record_fails_and_says_what
 def test_thousands_of_pdfs_are_listed_in_one_go(project):
     project.put(*(f"{n}.pdf" for n in range(2000)))
     assert len(list_now(project)) == 2000
+
+
+def test_documents_in_a_folder_that_can_not_be_listed_stay_and_a_copy_of_one_is_no_move(
+    project, monkeypatch
+):
+    project.put("a.pdf", "share/b.pdf")
+    listed = load_documents(project.pdfs, list(scan(project.pdfs)), "run")
+    project.warehouse.replace("raw_pdfs", listed.rows)
+    shutil.copy2(project.pdfs / "share" / "b.pdf", project.pdfs / "copy.pdf")
+    scandir = os.scandir
+
+    def fail(place):
+        if str(place).endswith("share"):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return scandir(place)
+
+    monkeypatch.setattr(os, "scandir", fail)
+    plan = list_documents(project.instance, project.warehouse, project.settings)
+    assert (plan.remove, plan.moved, plan.lost, plan.refused) == ((), {}, (), None)
+    assert set(project.warehouse.paths().values()) == {"a.pdf", "share/b.pdf"}
+    assert Wait("share", "the folder can't be listed: Input/output error") in plan.waiting
+    failed = failures(project.settings, project.warehouse)
+    assert [row["path"] for row in failed.values()] == ["share"]

@@ -17,6 +17,7 @@ from embed_assets.automation.plan import (
     Work,
     batches,
 )
+from embed_assets.documents.folder import FoundDocument
 from embed_assets.graph import CORPUS_ASSETS, DOCUMENT_ASSETS
 from embed_assets.partitions import DOCUMENTS_PER_RUN
 from embed_assets.resources.ledger import (
@@ -35,6 +36,7 @@ from embed_assets_tests.automation.told import (
     NOW,
     SOON,
     UNREADABLE,
+    WRITTEN,
     Home,
     changed,
 )
@@ -260,6 +262,15 @@ def test_a_document_that_moved_is_neither_new_nor_gone(home):
     assert (plan.steps, plan.add, plan.remove) == ((), (), ())
     assert plan.moved == {"sub-a": "a"}
     assert plan.changes_documents
+
+
+def test_documents_below_a_folder_that_can_not_be_listed_are_neither_gone_nor_lost(home):
+    home.take("a")
+    home.odd, home.unseen = {"share": "the folder can't be listed"}, {"a"}
+    for agreed in (False, True):
+        plan = home.plan(agreed=agreed)
+        assert (plan.document_steps, plan.remove, plan.lost, plan.refused) == ((), (), (), None)
+        assert Wait("share", "the folder can't be listed") in plan.waiting
 
 
 @pytest.mark.parametrize("found", [(), ("c",)])
@@ -578,3 +589,12 @@ def test_a_run_covers_no_more_than_its_size():
     made = batches(order, set(order))
     assert [len(run) for run in made] == [DOCUMENTS_PER_RUN, DOCUMENTS_PER_RUN, 1]
     assert [key for run in made for key in run] == order
+
+
+def test_large_documents_share_a_run_only_as_far_as_memory_holds_them():
+    sizes = {"a": 200, "b": 50, "c": 10, "d": 900, "e": 1}
+    found = {
+        key: FoundDocument(key, f"{key}.pdf", size * 1_000_000, WRITTEN)
+        for key, size in sizes.items()
+    }
+    assert batches(list(sizes), set(sizes), found) == [["a", "b"], ["c"], ["d"], ["e"]]

@@ -42,6 +42,8 @@ class Home:
     partitions: list[str] = field(default_factory=list)
     settling: set[str] = field(default_factory=set)
     moved: dict[str, str] = field(default_factory=dict)
+    odd: dict[str, str] = field(default_factory=dict)
+    unseen: set[str] = field(default_factory=set)
     work: Work = field(default_factory=Work)
     untrained: Untrained = field(default_factory=Untrained)
 
@@ -109,7 +111,9 @@ class Home:
 
     def plan(self, versions: Mapping[str, str] = VERSIONS, **policy: Any) -> Plan:
         chosen = Policy(**{"code_versions": versions, "parse_timeout": 600, "now": NOW, **policy})
-        folder = Folder(self.found, self.loaded, self.settling, self.moved)
+        folder = Folder(
+            self.found, self.loaded, self.settling, self.moved, {}, self.odd, self.unseen
+        )
         return make_plan(self.records, folder, self.partitions, self.work, chosen, self.untrained)
 
     def due(self, key: str, versions: Mapping[str, str] = VERSIONS, **policy: Any) -> tuple:

@@ -1,10 +1,14 @@
 """What a command makes of a folder in which things change, move, leave and go wrong."""
 
+import json
+import os
+
 import dagster as dg
 import pytest
 from dagster._core.test_utils import create_run_for_test
 
 from embed_assets.automation.runs import BY_COMMAND, INGEST, TRAIN
+from embed_assets.documents.entries import LEADS_OUT
 from embed_assets.errors import SettingsError
 from embed_assets.graph import DOCUMENT_ASSETS
 from embed_assets.places import to_place
@@ -204,3 +208,25 @@ def test_a_bucket_without_pdfs_is_a_wrong_call_that_shows_no_password(project):
         Store.buckets["me:s3cr3t@bucket"] = {}
         with pytest.raises(SettingsError, match="there are no PDFs in store://me:…@bucket"):
             project.ingest(pdfs=to_place("store://me:s3cr3t@bucket"))
+
+
+def test_odd_entries_are_listed_as_failed_and_stop_nothing(project, tmp_path):
+    project.put("a.pdf", "share/b.pdf", "c.pdf")
+    (project.pdfs / "c.pdf").rename(project.pdfs / "caf\udce9.pdf")
+    project.put("../outside.pdf")
+    os.mkfifo(project.pdfs / "pipe.pdf")
+    (project.pdfs / "passwd.pdf").symlink_to(tmp_path / "outside.pdf")
+    (project.pdfs / "p\udcffpe.pdf").symlink_to("/dev/zero")
+    summary = project.summary(project.ingest())
+    failed = {row["path"]: row["error"] for row in summary["failed"]}
+    assert failed == {
+        "pipe.pdf": "a pipe, and no file: not opened",
+        "passwd.pdf": LEADS_OUT,
+        "p\\xffpe.pdf": "a device, and no file: not opened",
+    }
+    assert summary["documents"] == {"SUCCESS": 3, "EMPTY": 0, "ERROR": 3}
+    assert set(project.warehouse.paths().values()) == {"a.pdf", "share/b.pdf", "caf\\xe9.pdf"}
+    status = project.status()
+    assert status["failed"] == summary["failed"]
+    assert set(failed) <= {row["what"] for row in status["waiting"]}
+    json.dumps(status, ensure_ascii=False).encode()

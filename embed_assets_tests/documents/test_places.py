@@ -11,6 +11,7 @@ from embed_assets.documents.folder import (
     move_documents,
     read_loaded,
     scan,
+    survey,
 )
 from embed_assets.errors import SettingsError
 from embed_assets.places import RemotePath, absolute, to_place
@@ -175,12 +176,15 @@ def test_a_file_is_another_by_its_etag_alone(warehouse):
         assert changed(folder, warehouse) == ["a.pdf"]
 
 
-def test_a_subfolder_that_can_not_be_listed_is_an_error_and_not_an_empty_one(open_folder):
+def test_a_subfolder_that_can_not_be_listed_is_said_and_hides_what_is_below(open_folder):
     with folder_by_fsspec(open_folder) as folder:
-        folder.put("a.pdf", "closed/b.pdf")
-        said = "can't be listed: Permission denied"
-        with closed(open_folder / "closed"), pytest.raises(SettingsError, match=said):
-            scan(folder.place)
+        folder.put("a.pdf", "closed/b.pdf", "closed/deep/c.pdf")
+        with closed(open_folder / "closed"):
+            found = survey(folder.place)
+    assert [document.path for document in found.pdfs] == ["a.pdf"]
+    assert found.odd == {"closed": "the folder can't be listed: Permission denied"}
+    assert found.hide("closed/deep/c.pdf")
+    assert not found.hide("a.pdf")
 
 
 def test_a_listing_that_fails_is_one_line_without_the_password(monkeypatch):
