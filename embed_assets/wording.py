@@ -1,4 +1,50 @@
-"""How counts and changes are said, in the terminal, the UI and the report alike."""
+"""How counts and changes are said, in the terminal, the UI and the report alike.
+
+And how the text of others is shown, so that it is nothing but text.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+_OBEYED = "\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufff9-\ufffb"
+_ALL_OBEYED = re.compile(f"[{_OBEYED}]")
+_OBEYED_IN_LINES = re.compile(f"(?![\t\n])[{_OBEYED}]")
+_SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+
+
+def printable(text: str) -> str:
+    r"""Text in one line, with what a terminal obeys rather than shows written out: `\x1b`, `\n`.
+
+    That is control characters, line separators, what turns the direction of text around, and halves
+    of characters (Unicode Technical Report 36, Trojan Source 2021).
+    """
+    return _ALL_OBEYED.sub(_written_out, text)
+
+
+def printable_lines(text: str) -> str:
+    """The same for text whose line breaks and tabs are its own."""
+    return _OBEYED_IN_LINES.sub(_written_out, text)
+
+
+def in_lines(rows: Iterable[str]) -> str:
+    """Rows as lines; a line break within a row begins none."""
+    return "\n".join(map(printable, rows))
+
+
+def to_json(summary: Mapping[str, Any]) -> str:
+    """JSON in UTF-8 that can be shown in a terminal."""
+    shown = json.dumps(summary, ensure_ascii=False)
+    return _ALL_OBEYED.sub(lambda found: f"\\u{ord(found[0]):04x}", shown)
+
+
+def _written_out(found: re.Match[str]) -> str:
+    character = found[0]
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:  # a byte that is no UTF-8
+        return f"\\x{code - 0xDC00:02x}"
+    return _SHORT.get(character) or (f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}")
 
 
 def counted(count: int, noun: str, plural: str | None = None) -> str:

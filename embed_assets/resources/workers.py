@@ -17,6 +17,7 @@ import dagster as dg
 
 from embed_assets.errors import ProjectError, one_line
 from embed_assets.resources.ledger import Cause, Failure
+from embed_assets.terminal import show_as_text
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -171,6 +172,7 @@ def _initialise(limit_bytes: int | None, reports: Any) -> None:
     """What a worker does before its first item."""
     global _reports
     _reports = reports
+    show_as_text()
     if limit_bytes is None:
         return
     # A decompression bomb fails in its own process before the machine runs out of memory.

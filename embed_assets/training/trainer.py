@@ -21,6 +21,7 @@ from embed_assets.errors import ProjectError, hide_password, one_line
 from embed_assets.machine import Machine, this_machine
 from embed_assets.models.encoder import load_model, resolved_precision
 from embed_assets.settings import TRACKING_URI
+from embed_assets.terminal import show_as_text
 from embed_assets.training.adapter import fit_adapter
 from embed_assets.training.claims import training_in
 from embed_assets.training.config import TrainingConfig
@@ -200,6 +201,7 @@ def _merge(
 
 def main() -> None:
     """Entry point of the child process."""
+    show_as_text()
     config = TrainingConfig.model_validate_json(Path(sys.argv[1]).read_text(encoding="utf-8"))
     first = os.environ.get("RANK", "0") == "0"  # torchrun's: the first process speaks for all
     try:
