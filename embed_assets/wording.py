@@ -11,6 +11,10 @@ from typing import Any
 _OBEYED = "\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufff9-\ufffb"
 _ALL_OBEYED = re.compile(f"[{_OBEYED}]")
 _OBEYED_IN_LINES = re.compile(f"(?![\t\n])[{_OBEYED}]")
+_MARKDOWN = re.compile(
+    r"[\\`*_{}\[\]<>#!|~$&]|^\s*(?:[-+=]|\d+[.)])|\w@\w|://|\bwww\.|mailto:", re.IGNORECASE
+)
+"""What may mean something in markdown, or in the HTML in it."""
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
@@ -26,6 +30,25 @@ def printable(text: str) -> str:
 def printable_lines(text: str) -> str:
     """The same for text whose line breaks and tabs are its own."""
     return _OBEYED_IN_LINES.sub(_written_out, text)
+
+
+def in_markdown(text: str) -> str:
+    """Text of others in a sentence of markdown: as it is, or as code where it may mean something.
+
+    In code neither links nor pictures, nor tags, nor addresses are any. It has more backticks
+    around it than in it: https://spec.commonmark.org/0.31.2/#code-spans.
+    """
+    shown = printable(text)
+    if not _MARKDOWN.search(shown):
+        return shown
+    fence = "`" * (1 + max(map(len, re.findall("`+", shown)), default=0))
+    room = " " if shown.strip(" ") != shown or "`" in (shown[0], shown[-1]) else ""
+    return f"{fence}{room}{shown}{room}{fence}"
+
+
+def in_cell(text: str) -> str:
+    """The same in a cell of a table."""
+    return in_markdown(text).replace("|", "\\|")
 
 
 def in_lines(rows: Iterable[str]) -> str:
