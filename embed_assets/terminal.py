@@ -1,14 +1,21 @@
-"""Progress of long work, as a person sees it: a bar in a terminal, lines in a file or a log."""
+"""What a person reads while a command works: a bar in a terminal, lines in a file or a log.
+
+Text of others (names of files, questions, answers of servers) is shown and never obeyed, since all
+that a process says passes `shown_as_text`.
+"""
 
 import functools
 import os
+import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, TextIO
 
 from tqdm import tqdm
+
+from embed_assets.wording import printable, printable_lines
 
 SECONDS_BETWEEN_LINES = 10.0
 SECONDS_BETWEEN_TOLD = 30.0
@@ -18,7 +25,50 @@ TERMINAL = "EMBED_ASSETS_TERMINAL"
 LINE = "{desc}: {percentage:.0f}%, {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
 
 
+_BAR_MOVES = re.compile("(?:\\n|\x1b\\[A)+|\r")
+"""What tqdm writes by itself: up and down a line, and back to its start before the line's text."""
+
 _say: ContextVar[Callable[[str], None] | None] = ContextVar("say", default=None)
+
+
+class _Shown:
+    """A stream that writes out what a terminal would obey, but for the moves of a bar."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        moves = _BAR_MOVES.match(text)
+        start = moves[0] if moves and moves[0] in (text, "\r") else ""
+        self._stream.write(start + printable_lines(text[len(start) :]))
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+@contextmanager
+def shown_as_text() -> Iterator[None]:
+    """Have stdout and stderr of this process show the text of others, and never obey it."""
+    before = sys.stdout, sys.stderr
+    show_as_text()
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before
+
+
+def show_as_text() -> None:
+    """The same for as long as the process lives."""
+    sys.stdout, sys.stderr = _shown(sys.stdout), _shown(sys.stderr)
+
+
+def _shown(stream: Any) -> Any:
+    return stream if stream is None or isinstance(stream, _Shown) else _Shown(stream)
 
 
 @contextmanager
@@ -40,6 +90,7 @@ def progress_bar(
     `refresh=False` to what changes its text between updates, or each change is a line.
     """
     out = stream or _terminal(os.environ.get(TERMINAL)) or sys.stderr
+    title = title and printable(title)
     shared: dict[str, Any] = {"desc": title, "total": total, "unit": unit, "initial": initial}
     if title is None or out is None:
         return tqdm(**shared, disable=True)
@@ -60,7 +111,7 @@ def tell(line: str) -> None:
     """Say a line where the bars are drawn."""
     out = _terminal(os.environ.get(TERMINAL)) or sys.stderr
     if out is not None:
-        tqdm.write(line, file=out)
+        tqdm.write(printable(line), file=out)
 
 
 @contextmanager
@@ -94,6 +145,10 @@ class _Told(tqdm):
     def __init__(self, *given: Any, **options: Any) -> None:
         self._say, self._told_at = _say.get(), 0.0
         super().__init__(*given, **options)
+
+    def set_postfix_str(self, s: str = "", refresh: bool = True) -> None:
+        """Say something after the bar."""
+        super().set_postfix_str(printable(s), refresh)
 
     def update(self, n: float | None = 1) -> bool | None:
         """Move on by so much."""

@@ -1,8 +1,10 @@
 """Progress in a terminal and in a file."""
 
 import io
+import logging
 import os
 import pty
+import re
 import select
 import subprocess
 import sys
@@ -15,14 +17,17 @@ from typing import TextIO
 
 import pytest
 import tqdm.std
+import typer
 
 from embed_assets.terminal import (
     SECONDS_BETWEEN_LINES,
     TERMINAL,
     progress_bar,
     progress_told,
+    shown_as_text,
     terminal_kept,
 )
+from embed_assets_tests.hostile import HOSTILE, OBEYED
 
 
 class File(io.StringIO):
@@ -199,3 +204,55 @@ def test_a_bar_without_a_title_tells_nobody(clock):
     with progress_told(said.append), progress_bar(None, 10, "page") as bar:
         bar.update(10)
     assert said == []
+
+
+# Text of others.
+
+MOVES = re.compile("\r|\x1b\\[A")
+"""What a bar itself asks of a terminal."""
+
+
+def test_a_bar_obeys_nothing_of_its_title_nor_of_what_stands_behind_it(terminal):
+    for text in HOSTILE.values():
+        with progress_bar(text, 2, "page", stream=terminal.stream) as bar:
+            bar.set_postfix_str(text)
+            bar.update(2)
+    shown = MOVES.sub("", terminal.shown())
+    assert "owned" in shown
+    assert not OBEYED.search(shown)
+
+
+def test_what_a_process_prints_logs_or_warns_of_is_shown_and_not_obeyed(monkeypatch):
+    out, err = File(), File()
+    monkeypatch.setattr(sys, "stdout", out)
+    monkeypatch.setattr(sys, "stderr", err)
+    with shown_as_text(), shown_as_text():
+        for text in HOSTILE.values():
+            print(text)  # noqa: T201
+            print(text, file=sys.stderr)  # noqa: T201
+            typer.echo(text, err=True)
+            logging.lastResort.emit(logging.makeLogRecord({"msg": text, "levelno": 30}))
+            tqdm.std.tqdm.write(text, file=sys.stderr)
+            sys.stderr.writelines([text])
+            sys.excepthook(ValueError, ValueError(text), None)
+    assert (sys.stdout, sys.stderr) == (out, err)
+    for stream in (out, err):
+        shown = stream.getvalue()
+        assert "\\x1b]0;owned" in shown
+        # print gives a text by itself: one that is a move of a bar, or begins with it, passes.
+        assert not OBEYED.search(MOVES.sub("", shown))
+
+
+def test_bars_of_libraries_still_move(monkeypatch, terminal):
+    monkeypatch.setattr(sys, "stderr", terminal.stream)
+    size = {"total": 2, "ncols": 80, "nrows": 24}
+    with (
+        shown_as_text(),
+        tqdm.std.tqdm(**size),
+        tqdm.std.tqdm(position=1, **size) as below,
+    ):
+        below.update(2)
+    shown = terminal.shown()
+    assert "\r" in shown
+    assert "\x1b[A" in shown
+    assert "\\x1b" not in shown

@@ -45,6 +45,7 @@ from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
 from embed_assets.training import assets as training_stage
 from embed_assets.training.config import check_training
+from embed_assets.wording import in_markdown
 
 MOVES_AT_ONCE = 128
 """Documents that are moved at a time: Dagster takes .05 s for each asset of each, and a tick of a
@@ -223,7 +224,7 @@ def _report_moved(
                 dg.AssetMaterialization(
                     asset,
                     partition=key,
-                    description=f"The file moved; it was {path} before.",
+                    description=f"The file moved; it was {in_markdown(path)} before.",
                     metadata={**own, **shown[key], **column_lineage(asset)},
                 )
             )

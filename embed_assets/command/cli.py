@@ -4,7 +4,6 @@ Runs are Dagster runs in the same instance as the UI's, so that they show there.
 reads goes to stderr; stdout carries the result alone, as a table or, with --json, as one object.
 """
 
-import json
 import os
 import sys
 import traceback
@@ -24,7 +23,8 @@ from embed_assets.resources.pages import recall_pages
 from embed_assets.secrets import hide_in_logs, hide_secrets
 from embed_assets.settings import PREFIX, Settings, wrong_setting
 from embed_assets.storage import as_the_person_has_it, keep_private
-from embed_assets.wording import counted
+from embed_assets.terminal import shown_as_text
+from embed_assets.wording import counted, printable, printable_lines, to_json
 
 app = typer.Typer(
     help="Turn a folder of PDFs into a better embedding model, and prove that it is better.",
@@ -162,7 +162,8 @@ def search(
     with _session(pdfs, home, as_json) as (settings, emit):
         from embed_assets.search.dense import search_chunks, search_text
 
-        result = search_chunks(settings, text, k)
+        readable = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+        result = search_chunks(settings, readable, k)
         emit(result, search_text(result))
 
 
@@ -362,7 +363,7 @@ def _session(pdfs: str | None, home: Path | None, as_json: bool) -> Iterator[tup
     os.dup2(2, 1)
 
     def emit(summary: dict[str, Any], text: str) -> None:
-        print(json.dumps(summary, ensure_ascii=False) if as_json else text, file=stdout, flush=True)
+        print(to_json(summary) if as_json else printable_lines(text), file=stdout, flush=True)
 
     for name, value in (("PDFS", pdfs), ("HOME", home)):
         if value is not None:
@@ -373,11 +374,11 @@ def _session(pdfs: str | None, home: Path | None, as_json: bool) -> Iterator[tup
         settings = load_settings()
         recall_pages(settings.home)
         keep_private(settings.home)
-        with none_lost(), _disk_explained(settings.home):
+        with shown_as_text(), none_lost(), _disk_explained(settings.home):
             yield settings, emit
     except ProjectError as error:
         said = hide_secrets(str(error))
-        typer.echo(f"embed-assets: {said}", err=True)
+        typer.echo(f"embed-assets: {printable(said)}", err=True)
         if as_json:
             emit({"error": said}, "")
         raise typer.Exit(error.status) from error
@@ -427,11 +428,12 @@ def main() -> None:
         os.environ["PYTHONUTF8"] = "1"
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
     hide_in_logs()
-    try:
-        app()
-    except Exception:
-        sys.stderr.write(hide_secrets(traceback.format_exc()))
-        sys.exit(1)
+    with shown_as_text():
+        try:
+            app()
+        except Exception:
+            sys.stderr.write(hide_secrets(traceback.format_exc()))
+            sys.exit(1)
 
 
 if __name__ == "__main__":

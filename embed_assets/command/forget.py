@@ -42,6 +42,7 @@ from embed_assets.training.claims import clear_trainings, delete_training
 from embed_assets.training.kept import redact_training, texts_of
 from embed_assets.training.record import PAIRS, redact_pairs
 from embed_assets.training.tracked import LINEAGE
+from embed_assets.wording import in_lines
 
 DOCUMENTS_AT_ONCE = 100
 """Whose texts are read together."""
@@ -107,7 +108,7 @@ def remember_documents(settings: Settings, paths: Sequence[str]) -> dict[str, An
 def remember_text(summary: Mapping[str, Any]) -> str:
     """The same for a person."""
     lines = [f"{row['path']} may come in again." for row in summary["documents"]]
-    return "\n".join([*lines, "That it was forgotten is no longer on record."])
+    return in_lines([*lines, "That it was forgotten is no longer on record."])
 
 
 def forget_documents(settings: Settings, paths: Sequence[str]) -> dict[str, Any]:
@@ -186,7 +187,7 @@ def forget_text(summary: Mapping[str, Any]) -> str:
             f"MLflow's runs {', '.join(summary['not_looked_at'])}. Delete the reports in them, and "
             f"the pairs ({LINEAGE}/{PAIRS})."
         )
-    return "\n".join(lines)
+    return in_lines(lines)
 
 
 def find_subject(settings: Settings, warehouse: Warehouse, paths: Sequence[str]) -> Subject:

@@ -20,7 +20,7 @@ from embed_assets.settings import Settings
 from embed_assets.training.document_lineage import document_lineage
 from embed_assets.training.lineage import version_lineage
 from embed_assets.training.tracked import said_splits
-from embed_assets.wording import counted, watt_hours
+from embed_assets.wording import counted, in_lines, watt_hours
 
 LISTED = 20
 
@@ -78,7 +78,7 @@ def lineage_text(summary: Mapping[str, Any]) -> str:
         "Dagster run": f"{summary['dagster_run_id']}  {summary['dagster_run']}",
         "MLflow run": "  ".join(filter(None, [summary["mlflow_run_id"], summary["mlflow_run"]])),
     }
-    return "\n".join(
+    return in_lines(
         [
             f"Version {summary['version']}, fine-tuned from {summary['base']}{revision} on "
             f"{counted(summary['questions'], 'question')} about "
@@ -144,7 +144,7 @@ def document_text(summary: Mapping[str, Any]) -> str:
         lines += ["", f"NDCG@10 over {counted(asked, 'test question')} about it: {scores}"]
     if questions:
         lines += ["", *_listing(f"Questions ({counts})", list(map(_question_line, questions)))]
-    return "\n".join(lines)
+    return in_lines(lines)
 
 
 def _listing(title: str, rows: Sequence[str]) -> list[str]:

@@ -33,6 +33,7 @@ from embed_assets.training.claims import FolderClaimedError, claimed, delete_tra
 from embed_assets.training.config import TrainingConfig
 from embed_assets.training.kept import count_redacted, kept_result, kept_training, libraries
 from embed_assets.training.record import this_code
+from embed_assets.wording import in_lines
 
 OF_BASE = ("query_prompt", "document_prompt", "max_chunk_tokens")
 """Settings that are part of what the base model was."""
@@ -78,7 +79,7 @@ def retrain_text(summary: Mapping[str, Any]) -> str:
         then, now = summary["figures"]["then"], summary["figures"]["now"]
         lines += ["", f"{'NDCG@10':<48} {'then':>9} {'now':>9}"]
         lines += [f"{name:<48} {then[name]:9.6f} {now[name]:9.6f}" for name in then]
-    return "\n".join(lines)
+    return in_lines(lines)
 
 
 def _outcome(summary: Mapping[str, Any]) -> str:

@@ -26,7 +26,7 @@ from embed_assets.models.registry import champion
 from embed_assets.resources.tracking import CHAMPION
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
-from embed_assets.wording import counted
+from embed_assets.wording import counted, in_lines
 
 
 def score_on_beir(
@@ -119,7 +119,7 @@ def scores_text(summary: Mapping[str, Any]) -> str:
         f"{metric:<16}" + "".join(f"{scores[column]:>9.4f}" for column in columns)
         for metric, scores in table.items()
     ]
-    return "\n".join(lines)
+    return in_lines(lines)
 
 
 def _notes(summary: Mapping[str, Any]) -> list[str]:

@@ -24,7 +24,7 @@ from embed_assets.resources.tracking import MODELS, answer_at_once
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
 from embed_assets.storage import is_writable
-from embed_assets.wording import counted
+from embed_assets.wording import counted, in_lines
 
 LISTED = 5
 
@@ -154,4 +154,4 @@ def status_text(summary: Mapping[str, Any], *, details: bool = False) -> str:
     retraining = summary["retraining"]
     due = "due, " if retraining["due"] else ""
     lines.append(f"Training: {due}{retraining['reason'].rstrip('.')}.")
-    return "\n".join(lines)
+    return in_lines(lines)

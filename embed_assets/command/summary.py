@@ -32,7 +32,7 @@ from embed_assets.resources.ledger import read_records
 from embed_assets.resources.tracking import MODELS, answering_at_once
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
-from embed_assets.wording import change, counted
+from embed_assets.wording import change, counted, in_lines
 
 BASELINE_KEYS = (
     *("split", "model", "metric", "k", "dimension", "score", "tuned"),
@@ -173,7 +173,7 @@ def run_summary(settings: Settings, done: Done) -> dict[str, Any]:
 
 def ingest_text(summary: Mapping[str, Any], *, details: bool = False) -> str:
     """The summary of an ingest for a person. details: all that could not be used, row by row."""
-    return "\n".join(
+    return in_lines(
         [
             *_unchanged(summary, "Nothing has changed since the last time."),
             *_documents_lines(summary),
@@ -189,7 +189,7 @@ def run_text(summary: Mapping[str, Any], *, details: bool = False) -> str:
     nothing = "Nothing has changed since the last time: nothing was trained."
     if summary["changed"] and not summary["trained"]:
         nothing = "The training pairs are the same as before: nothing was trained."
-    return "\n".join(
+    return in_lines(
         [
             summary["verdict"],
             *filter(None, [summary["promotion"]]),

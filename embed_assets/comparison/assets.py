@@ -52,6 +52,7 @@ from embed_assets.resources.materializing import materializing
 from embed_assets.resources.tracking import Tracking
 from embed_assets.resources.warehouse import Warehouse, digest
 from embed_assets.settings import Settings
+from embed_assets.wording import printable
 
 COMPARISON_VERSION = "4"
 CHECKS = ("better_than_base", "became_champion")
@@ -142,7 +143,8 @@ def _tell(
     if before is None:
         context.log.info("There is no champion before this model to compare it with.")
     for called, reason in failed.items():
-        context.log.warning(f"{called} could not be scored and is left out: {reason}")
+        said_why = printable(f"{called} could not be scored and is left out: {reason}")
+        context.log.warning(said_why)
     for sentence in said:
         context.log.info(sentence)
 

@@ -24,6 +24,7 @@ from embed_assets.resources.tracking import (
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
 from embed_assets.training.described import describe_version
+from embed_assets.wording import in_markdown
 
 
 def describe_judged(
@@ -63,10 +64,11 @@ def _judged(
 
 def _decided(tracking: Tracking, tags: Mapping[str, str]) -> list[str]:
     """When, by whom and why a version was made champion or withdrawn, as a list."""
-    marks = {"Withdrawn": tags.get(WITHDRAWN), "Made champion": tags.get(MADE_CHAMPION)}
+    said = {"Withdrawn": tags.get(WITHDRAWN), "Made champion": tags.get(MADE_CHAMPION)}
+    marks = {what: in_markdown(mark) for what, mark in said.items() if mark}
     if before := tags.get(REPLACED):
         marks["In place of"] = f"[version {before}]({tracking.version_link(before)})"
-    lines = [f"- {what}: {mark}" for what, mark in marks.items() if mark]
+    lines = [f"- {what}: {mark}" for what, mark in marks.items()]
     return ["\n".join(["**What was decided**", "", *lines])] if lines else []
 
 

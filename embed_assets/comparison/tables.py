@@ -11,7 +11,7 @@ from embed_assets.comparison.plots import (
 )
 from embed_assets.comparison.promotion import Condition, Promotion, champion_name
 from embed_assets.comparison.verdict import SPLIT_TITLES, Comparison, full_size
-from embed_assets.wording import change
+from embed_assets.wording import change, in_cell, in_markdown
 
 
 def result_line(result: Comparison, promotion: Promotion, champion: str | None) -> str:
@@ -87,9 +87,13 @@ def baselines_table(result: Comparison, failed: Mapping[str, str]) -> str:
     ]
     for row in full_size(result.against).filter(split=result.headline_split).iter_rows(named=True):
         lines.append(
-            f"| {row['model']} | {row['score']:.4f} | {row['difference']:+.4f} | {row['verdict']} |"
+            f"| {in_cell(row['model'])} | {row['score']:.4f} | {row['difference']:+.4f} "
+            f"| {row['verdict']} |"
         )
-    lines += [f"\n{called} could not be scored: {reason}" for called, reason in failed.items()]
+    lines += [
+        f"\n{in_markdown(called)} could not be scored: {in_markdown(reason)}"
+        for called, reason in failed.items()
+    ]
     return "\n".join(lines)
 
 

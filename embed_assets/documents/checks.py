@@ -18,7 +18,7 @@ from embed_assets.partitions import documents
 from embed_assets.resources.checking import LISTED
 from embed_assets.resources.previews import STATUSES
 from embed_assets.resources.warehouse import Warehouse
-from embed_assets.wording import counted
+from embed_assets.wording import counted, in_markdown
 
 ASSET = dg.AssetKey("parsed_markdown")
 NAME = "document_is_readable"
@@ -63,13 +63,17 @@ def evaluations(
     for key in keys:
         status, error, pages = found.get(key, NOT_ON_RECORD)
         metadata = {"status": STATUSES.get(status, status), "pages": pages}
-        each.append(_evaluation(status == "SUCCESS", error, metadata, made.get(key), key))
+        said = error and in_markdown(error)
+        each.append(_evaluation(status == "SUCCESS", said, metadata, made.get(key), key))
     unreadable = {key: error for key, (status, error, _) in found.items() if status != "SUCCESS"}
     return [*each, _overall(paths, len(found), unreadable)]
 
 
 def _overall(paths: Mapping[str, str], count: int, unreadable: Mapping[str, str | None]) -> Any:
-    lines = [f"{paths.get(key, key)}: {error}" for key, error in unreadable.items()]
+    lines = [
+        f"{in_markdown(paths.get(key, key))}: {in_markdown(error or '')}"
+        for key, error in unreadable.items()
+    ]
     more = [f"and {len(lines) - LISTED} more"] if len(lines) > LISTED else []
     listed = "; ".join([*lines[:LISTED], *more])
     return _evaluation(

@@ -21,6 +21,7 @@ from embed_assets.resources.openai_server import (
 from embed_assets.resources.warehouse import Warehouse, digest
 from embed_assets.settings import Settings
 from embed_assets.terminal import progress_bar
+from embed_assets.wording import printable
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -98,7 +99,7 @@ class HostedEncoder:
             f"openai:{self._model}",
             timeout=self._settings.llm_timeout,
             requests_per_minute=self._settings.llm_requests_per_minute,
-            log=lambda line: tqdm.write(line, file=sys.stderr),
+            log=lambda line: tqdm.write(printable(line), file=sys.stderr),
         )
 
     async def _embed(self, connection: Connection, texts: Sequence[str]) -> list[np.ndarray]:

@@ -32,6 +32,7 @@ from embed_assets.resources.materializing import Materializing, materializing
 from embed_assets.resources.previews import shown_as_table
 from embed_assets.resources.warehouse import Warehouse, digest
 from embed_assets.settings import Settings
+from embed_assets.wording import printable
 
 PAIRS_VERSION = "6"
 CHECKS = (
@@ -63,7 +64,7 @@ def training_pairs(
     report = report_matches(settings, warehouse)
     for source, file_name, question, reason in unmatched(report).iter_rows():
         context.log.warning(
-            f"{source}: {in_words(reason)}: '{question}' ({file_name or 'any file'})"
+            printable(f"{source}: {in_words(reason)}: '{question}' ({file_name or 'any file'})")
         )
     return making.result(**_metadata(warehouse, made.pairs, report))
 

@@ -2,7 +2,8 @@
 
 JSONL has a row per question. Argilla's JSON is what `Dataset.records.from_json` reads and
 `to_json` writes; the dataset that takes it has the fields `question`, `chunk` and, not required,
-`answer`, and may ask for `edited_question` (a text) and `keep` (a label: `no` rejects).
+`answer`, and may ask for `edited_question` (a text) and `keep` (a label: `no` rejects). Its texts
+are marked where a spreadsheet would take them for formulas; JSONL holds them as they are.
 Both are formats of `labelled/files.py`.
 """
 
@@ -16,6 +17,7 @@ import polars as pl
 
 from embed_assets.errors import ProjectError, SettingsError
 from embed_assets.places import RemotePath
+from embed_assets.questions.formulas import mark_formulas
 from embed_assets.questions.labelled.files import CHUNK_BREAK
 from embed_assets.questions.statuses import CORPUS_WIDE, KEPT, TOO_VAGUE
 from embed_assets.resources.warehouse import Warehouse
@@ -114,11 +116,20 @@ def _argilla_record(question: Mapping[str, Any]) -> dict[str, Any]:
     others = {name: question[name] for name in question if name not in ("chunk_text", *texts)}
     return {
         "id": others.pop("question_id"),
-        "fields": {name: text for name, text in texts.items() if text is not None},
-        "metadata": {name: value for name, value in others.items() if value is not None},
+        "fields": _marked(texts),
+        "metadata": _marked(others),
         "suggestions": {},
         "responses": {},
         "vectors": {},
+    }
+
+
+def _marked(cells: Mapping[str, Any]) -> dict[str, Any]:
+    """Cells that hold something. People take Argilla's records on to spreadsheets."""
+    return {
+        name: mark_formulas(value, CHUNK_BREAK) if isinstance(value, str) else value
+        for name, value in cells.items()
+        if value is not None
     }
 
 

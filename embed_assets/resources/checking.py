@@ -8,6 +8,7 @@ import dagster as dg
 
 from embed_assets.errors import one_line
 from embed_assets.secrets import hide_secrets
+from embed_assets.wording import in_markdown
 
 LISTED = 20
 """Rows of a list in the UI."""
@@ -36,7 +37,7 @@ def check_result(
         return dg.AssetCheckResult(
             passed=False,
             severity=dg.AssetCheckSeverity.WARN,
-            description=f"This could not be checked: {reason}",
+            description=f"This could not be checked: {in_markdown(reason)}",
         )
     return dg.AssetCheckResult(
         passed=found.passed, severity=severity, description=found.said, metadata=dict(found.shown)

@@ -37,6 +37,7 @@ from embed_assets.resources.previews import shown_of_slices
 from embed_assets.resources.run_tags import BUDGET_TAG
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.tables import COLUMN_SOURCES, TABLES
+from embed_assets.wording import printable
 
 
 class DocumentsIOManager(DuckDBIOManager):
@@ -209,7 +210,7 @@ def add_partition_metadata(
 def warn_of_failures(context: dg.AssetExecutionContext, slices: Slices) -> None:
     """Say in the log why documents are to be tried again."""
     for key, failure in {**slices.incomplete, **slices.not_made}.items():
-        context.log.warning(f"{key}: {failure.error}")
+        context.log.warning(printable(f"{key}: {failure.error}"))
 
 
 def column_lineage(table_name: str) -> dict[str, dg.TableColumnLineage]:

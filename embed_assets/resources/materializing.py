@@ -27,7 +27,7 @@ from embed_assets.resources.openlineage import Made, Making, versions_together
 from embed_assets.resources.tracking import Tracking
 from embed_assets.resources.warehouse import Transaction, Warehouse
 from embed_assets.secrets import hide_secrets
-from embed_assets.wording import counted
+from embed_assets.wording import counted, in_markdown
 
 
 @dataclass
@@ -188,6 +188,6 @@ def _tell_checks(
             check_name=name,
             passed=False,
             severity=dg.AssetCheckSeverity.WARN,
-            description=f"{asset.path[-1]} could not be made: {one_line(str(error))}",
+            description=f"{asset.path[-1]} could not be made: {in_markdown(one_line(str(error)))}",
         )
         context.log_event(evaluation)

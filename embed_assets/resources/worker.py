@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from embed_assets.errors import ProjectError, one_line
+from embed_assets.terminal import show_as_text
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -69,6 +70,7 @@ def initialise(limit_bytes: int | None, reports: Any) -> None:
     """What a worker does before its first item. limit_bytes: of memory."""
     global _reports
     _reports = reports
+    show_as_text()
     if limit_bytes is None:
         return
     # A decompression bomb fails in its own process before the machine runs out of memory.

@@ -13,6 +13,7 @@ from embed_assets.models.registry import champion, newest_model
 from embed_assets.resources.tracking import answer_at_once
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
+from embed_assets.wording import in_lines
 
 
 def search_chunks(settings: Settings, text: str, k: int) -> dict[str, Any]:
@@ -70,4 +71,4 @@ def search_text(result: Mapping[str, Any]) -> str:
         text = " ".join(row["chunk_text"].split())
         text = text if len(text) <= 300 else f"{text[:300]}…"
         lines += ["", f"{row['score']:.3f}  {row['file_name']}, {pages}", f"       {text}"]
-    return "\n".join(lines)
+    return in_lines(lines)

@@ -5,6 +5,7 @@ is made, how good it is and what speaks against it, and quotes no document: a ca
 documents must be forgettable.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ from embed_assets.wording import watt_hours
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformerModelCardData
 
+CODE = re.compile(r"[\w.+-]{1,40}")
 CARD = "README.md"
 TEMPLATE = Path(__file__).with_name("hub_card.md.jinja")
 HYPERPARAMETERS = (
@@ -132,8 +134,8 @@ def _card_data(
 
     of_base = _front_matter(record["base"])
     data = VersionCardData(
-        language=of_base.get("language"),
-        license=of_base.get("license"),
+        language=_codes(of_base.get("language")),
+        license=_codes(of_base.get("license")),
         model_name=_title(settings, record),
         local_files_only=True,
         generate_widget_examples=False,
@@ -174,6 +176,15 @@ def _front_matter(base: str) -> dict[str, Any]:
         return HubCard.load(file).data.to_dict() if file else {}
     except (NoModelError, ValueError, yaml.YAMLError):  # it is gone, or its card can't be read
         return {}
+
+
+def _codes(named: Any) -> Any:
+    """What a base model's card calls its languages or license, where these are codes and no text.
+
+    Whoever wrote that card is nobody whose markdown belongs into ours.
+    """
+    names = named if isinstance(named, list) else [named]
+    return named if all(isinstance(n, str) and CODE.fullmatch(n) for n in names) else None
 
 
 def _losses(model: Any, dimensions: Sequence[int]) -> list[Any]:

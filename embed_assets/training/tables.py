@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from embed_assets.resources.pages import asset_page, asset_path
-from embed_assets.wording import counted
+from embed_assets.wording import counted, printable
 
 LISTED = 500
 """Rows of a table: what is longer makes a page of Dagster slow."""
@@ -65,4 +65,5 @@ def _name(document: Mapping[str, Any]) -> str:
     Its id where the path would end the code or the line.
     """
     path = document["path"]
-    return f"`{document['document_id'] if set(path) & ENDS_CODE else path}`"
+    shown = path if printable(path) == path and not set(path) & ENDS_CODE else None
+    return f"`{shown or document['document_id']}`"

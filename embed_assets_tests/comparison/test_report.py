@@ -29,6 +29,8 @@ from embed_assets.comparison.sources import (
 )
 from embed_assets.evaluation.significance import SIGNIFICANCE_SCHEMA
 from embed_assets.resources.redaction import Traces, redact_file
+from embed_assets.wording import printable
+from embed_assets_tests.hostile import HOSTILE as HOSTILE_TEXTS
 
 HOSTILE = (
     "</script><script>document.title='run'</script><img src=x onerror=\"document.title='run'\">"
@@ -562,6 +564,40 @@ def test_a_browser_runs_nothing_of_hostile_text_and_fetches_nothing(browser, hos
 
     assert browser.title.startswith("</script><script>")
     assert browser.execute_script("return performance.getEntriesByType('resource').length") == 0
+    assert browser.get_log("browser") == []
+
+
+def test_a_browser_shows_every_hostile_text_and_obeys_none(browser, report, tmp_path):
+    texts = "\n\n".join(HOSTILE_TEXTS.values())
+    names = [printable(text) for text in HOSTILE_TEXTS.values()]
+    [first, second] = sources(texts).documents
+    documents = [
+        replace(first, document_id=f"d-{number}", path=name, passages=())
+        for number, name in enumerate(HOSTILE_TEXTS.values())
+    ]
+    told = replace(
+        report,
+        title=texts,
+        verdict=texts,
+        reservations=list(HOSTILE_TEXTS.values()),
+        notes=list(HOSTILE_TEXTS.values()),
+        facts=[Fact(text, text) for text in HOSTILE_TEXTS.values()],
+        settings=dict(zip(names, names, strict=True)),
+        sources=Sources((first, second, *documents), 2, 3),
+        won=[
+            *(example(text, 3, 1, text) for text in HOSTILE_TEXTS.values()),
+            example(texts, 3, 1, texts),
+        ],
+    )
+    open_page(browser, told, tmp_path)
+    browser.execute_script(
+        "document.querySelectorAll('details').forEach((d) => { d.open = true; })"
+    )
+
+    assert browser.execute_script("return window.hostile") is None
+    assert browser.execute_script("return performance.getEntriesByType('resource').length") == 0
+    leads = "return [...document.querySelectorAll('[href],[src]')].map((e) => e.href || e.src)"
+    assert not [place for place in browser.execute_script(leads) if "evil" in place]
     assert browser.get_log("browser") == []
 
 

@@ -16,6 +16,7 @@ from embed_assets.resources.answers import AnswerStore
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
 from embed_assets.tables import TABLES
+from embed_assets_tests.hostile import HOSTILE
 from embed_assets_tests.questions.labelled.test_evidence import asked
 
 PATHS = {"rig-1": "rig.pdf", "sub-2": "sub/rig.pdf"}
@@ -133,6 +134,23 @@ def test_a_row_of_jsonl_says_where_it_is_from(settings):
     [alone] = [r for r in rows if r["question"] == "Anything?" and r["file_name"] == "./rig.pdf"]
     assert "chunk_text" not in alone
     assert "page" not in alone
+
+
+@pytest.mark.parametrize("name", ["out.jsonl", "out.json"])
+def test_hostile_text_is_read_back_as_it_was_and_is_no_formula_in_argilla(settings, name):
+    texts = [text.strip() for text in HOSTILE.values() if "\x00" not in text]
+    labelled = [
+        asked(question=text, answer=text, chunk_texts=(TEXTS["rig-1"][0],)) for text in texts
+    ]
+    Warehouse(path=str(settings.warehouse)).replace("synthetic_questions", generate(labelled))
+    file = settings.home / name
+    export_questions(settings, file, None, "all")
+    read = read_labelled([file], "test")
+    assert {(row.question, row.answer) for row in read} == {(text, text) for text in texts}
+    if name == "out.json":
+        for record in json.loads(file.read_text(encoding="utf-8")):
+            cells = [*record["fields"].values(), *record["metadata"].values()]
+            assert not [c for c in cells if isinstance(c, str) and c[:1] in tuple("=+-@\t\r\n")]
 
 
 def test_the_suffix_says_the_format_unless_it_is_given(settings):

@@ -33,6 +33,7 @@ from embed_assets.data_files import (
 )
 from embed_assets.errors import SettingsError
 from embed_assets.places import Place, RemotePath
+from embed_assets.questions.formulas import unmark_formulas
 from embed_assets.questions.statuses import EVIDENCE_NOT_FOUND, JUDGEMENTS, REJECTED_BY_REVIEWER
 
 Row = Mapping[str, Any]
@@ -425,17 +426,23 @@ def _flat_record(record: Row) -> dict[str, Any]:
     A reviewer's text for one of EDITED_QUESTIONS replaces the field's question.
     """
     row = {**(record.get("metadata") or {}), **(record.get("fields") or record)}
+    row = {name: _as_exported(value) for name, value in row.items()}
     answers = _responses(record)
     written = [text for name in EDITED_QUESTIONS for text in answers[name]]
     edited = [text for text in written if isinstance(text, str) and text.strip()]
     if edited:
-        row["question"] = edited[-1]
+        row["question"] = _as_exported(edited[-1])
     verdicts = [str(v).strip().lower() for name in REVIEW_QUESTIONS for v in answers[name]]
     if REJECTIONS.intersection(verdicts) or answers["discarded"]:
         row["status"] = REJECTED_BY_REVIEWER
     elif verdicts:
         row["status"] = None
     return row
+
+
+def _as_exported(value: Any) -> Any:
+    """A text as it was before the export marked it."""
+    return unmark_formulas(value, CHUNK_BREAK) if isinstance(value, str) else value
 
 
 def _responses(record: Row) -> dict[str, list[Any]]:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import polars as pl
 
+from embed_assets.errors import one_line
 from embed_assets.questions.labelled.evidence import (
     LABELLED,
     Evidence,
@@ -29,11 +30,14 @@ from embed_assets.questions.statuses import (
 )
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
+from embed_assets.wording import in_cell
 
 BUCKETS: Mapping[str, float] = {"exact": 0.95, "good": 0.7, "weak": MATCH_THRESHOLD}
 """Least score of a match by its words, best bucket first."""
 BY_PLACE = "by place"
 """A match by file or page alone, where there are no words to compare."""
+LONGEST_CELL = 200
+"""Characters of a cell."""
 WORST = 10
 DOCUMENTS_AT_A_TIME = 200
 
@@ -192,10 +196,10 @@ def match_table(report: pl.DataFrame) -> str:
 
 def markdown_table(frame: pl.DataFrame) -> str:
     """A frame in markdown, long cells cut."""
-    rows = [frame.columns, ["---"] * frame.width, *frame.iter_rows()]
-    return "\n".join(f"| {' | '.join(_cell(value) for value in row)} |" for row in rows)
+    rows = [frame.columns, ["---"] * frame.width]
+    rows += [[_cell(value) for value in row] for row in frame.iter_rows()]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def _cell(value: object) -> str:
-    line = " ".join(str(value).split()).replace("|", "\\|").replace("<", "&lt;")
-    return line if len(line) <= 200 else f"{line[:200]}…"
+    return in_cell(one_line(value, LONGEST_CELL)) if isinstance(value, str) else str(value)

@@ -31,7 +31,7 @@ from embed_assets.resources.answers import AnswerStore, OpenAnswers, Reply
 from embed_assets.settings import Settings
 from embed_assets.tables import TABLES
 from embed_assets.terminal import progress_bar
-from embed_assets.wording import counted
+from embed_assets.wording import counted, printable
 
 LOG_EVERY = 15.0  # seconds
 OTHERS_POLL = 0.5  # seconds between looks at what another run is asking for
@@ -60,7 +60,7 @@ class Writing:
         from tqdm import tqdm
 
         self.log(line)
-        tqdm.write(line, file=sys.stderr)
+        tqdm.write(printable(line), file=sys.stderr)
 
     def open_answers(self, model: str, version: str) -> AbstractContextManager[OpenAnswers]:
         """The answers of a model to prompts of a version."""

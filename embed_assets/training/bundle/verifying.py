@@ -15,7 +15,7 @@ from embed_assets.training.bundle.signing import (
     read_envelope,
     read_public_key,
 )
-from embed_assets.wording import counted
+from embed_assets.wording import counted, in_lines
 
 if TYPE_CHECKING:
     from securesystemslib.dsse import Envelope
@@ -61,7 +61,7 @@ def verify_bundle(folder: Path, key: Path | None) -> dict[str, Any]:
 def verification_text(summary: Mapping[str, Any]) -> str:
     """The same for a person."""
     if not summary["valid"]:
-        return "\n".join(["The bundle is not valid.", *(f"- {p}." for p in summary["problems"])])
+        return in_lines(["The bundle is not valid.", *(f"- {p}." for p in summary["problems"])])
     files = counted(summary["files"], "file")
     whole = f"The bundle is whole, {files}, and as it was when it was written"
     if not summary["signed"]:

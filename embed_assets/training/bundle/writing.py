@@ -31,7 +31,7 @@ from embed_assets.training.bundle.signing import read_signer, signed
 from embed_assets.training.kept import KEPT
 from embed_assets.training.lineage import version_lineage
 from embed_assets.training.record import PAIRS
-from embed_assets.wording import counted
+from embed_assets.wording import counted, in_lines
 
 LOCK = "writing.lock"
 """Beside a bundle that is being written."""
@@ -86,7 +86,7 @@ def bundle_text(summary: Mapping[str, Any]) -> str:
     ]
     if not summary["signed"]:
         lines.append(f"With {SIGNING_KEY}, a PEM file, it would be signed.")
-    return "\n".join(lines)
+    return in_lines(lines)
 
 
 def portable(record: Mapping[str, Any]) -> dict[str, Any]:
