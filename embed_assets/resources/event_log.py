@@ -42,6 +42,8 @@ def kept_open(instance: dg.DagsterInstance) -> Iterator[None]:
         log.__class__ = SqliteEventLogStorage
         for engine in vars(log).pop("_engines").values():
             engine.dispose()
+        for known in ("_tables", "_columns", "_partitions"):
+            vars(log).pop(known, None)
         if batch_size_before is None:
             os.environ.pop(BATCH_SIZE, None)
         else:
@@ -106,6 +108,27 @@ def _kept_open_log() -> Any:
                 return frozenset(db.inspect(engine).get_table_names())
             finally:
                 engine.dispose()
+
+        def get_dynamic_partitions(self, partitions_def_name: str) -> Sequence[str]:
+            """Read anew once another connection has written; Dagster asks dozens of times a run."""
+            with self.index_connection() as connection:
+                version = connection.exec_driver_sql("PRAGMA data_version").scalar()
+                seen = (connection.connection.dbapi_connection, version)
+            known = vars(self).setdefault("_partitions", {})
+            if partitions_def_name not in known or known[partitions_def_name][0] != seen:
+                keys = super().get_dynamic_partitions(partitions_def_name)
+                known[partitions_def_name] = (seen, keys)
+            return list(known[partitions_def_name][1])
+
+        def add_dynamic_partitions(
+            self, partitions_def_name: str, partition_keys: Sequence[str]
+        ) -> None:
+            super().add_dynamic_partitions(partitions_def_name, partition_keys)
+            vars(self).pop("_partitions", None)
+
+        def delete_dynamic_partition(self, partitions_def_name: str, partition_key: str) -> None:
+            super().delete_dynamic_partition(partitions_def_name, partition_key)
+            vars(self).pop("_partitions", None)
 
         def _has_asset_key_col_on_connection(self, conn: Any, column_name: str) -> bool:
             known = vars(self).setdefault("_columns", {})

@@ -133,3 +133,15 @@ def test_another_storage_is_left_as_it_is() -> None:
         before = type(instance.event_log_storage)
         with kept_open(instance):
             assert type(instance.event_log_storage) is before
+
+
+def test_partitions_that_another_process_adds_or_deletes_are_seen(tmp_path: Path) -> None:
+    with local(tmp_path) as instance, kept_open(instance):
+        instance.add_dynamic_partitions("keys", ["a", "b"])
+        assert instance.get_dynamic_partitions("keys") == ["a", "b"]
+        with local(tmp_path) as other:
+            other.add_dynamic_partitions("keys", ["c"])
+            other.delete_dynamic_partition("keys", "a")
+        assert instance.get_dynamic_partitions("keys") == ["b", "c"]
+        instance.delete_dynamic_partition("keys", "b")
+        assert instance.get_dynamic_partitions("keys") == ["c"]
