@@ -119,6 +119,16 @@ class Documents(Group):
     parse_timeout: Annotated[float, NOTHING] = Field(
         default=600.0, gt=0, description="Seconds that parsing one document may take"
     )
+    ocr: Annotated[str, NOTHING] = Field(
+        default="off",
+        pattern=r"^(off|auto|\w+(\+\w+)*)$",
+        description="Optical character recognition of pages without usable text, by Tesseract: "
+        "`off`; its languages, as `eng` or `deu+fra`; `auto`: all that are installed, if any",
+    )
+    pdf_passwords: Annotated[Path | None, NOTHING] = Field(
+        default=None,
+        description="File of passwords, one a line, that are tried on encrypted PDFs",
+    )
 
 
 class Questions(Group):
@@ -392,7 +402,7 @@ class Settings(  # pyright: ignore[reportIncompatibleVariableOverride] # two kin
     def _placed(cls, address: str | Place) -> Place:
         return to_place(address)
 
-    @field_validator("home", "question_prompt", "signing_key")
+    @field_validator("home", "question_prompt", "signing_key", "pdf_passwords")
     @classmethod
     def _absolute(cls, path: Path | None) -> Path | None:
         return path and Path(os.path.abspath(path.expanduser()))

@@ -8,8 +8,10 @@ import polars as pl
 from embed_assets.documents.chunking import CHUNKER, chunk_documents
 from embed_assets.documents.folder import load_documents
 from embed_assets.documents.forgotten import read_forgotten
-from embed_assets.documents.parsing import parse_documents
-from embed_assets.documents.reading import PARSER
+from embed_assets.documents.ocr import ocr_languages
+from embed_assets.documents.parsing import known_by_other_files, parse_documents
+from embed_assets.documents.passwords import read_passwords
+from embed_assets.documents.reading import PARSER, Reading
 from embed_assets.models.card import model_card
 from embed_assets.models.identity import tokenizer_name
 from embed_assets.partitions import asset
@@ -48,13 +50,20 @@ def raw_pdfs(
 
 @asset("parsed_markdown", kinds={"python", "duckdb"})
 def parsed_markdown(
-    context: dg.AssetExecutionContext, raw_pdfs: pl.DataFrame, pool: WorkerPool
+    context: dg.AssetExecutionContext,
+    raw_pdfs: pl.DataFrame,
+    pool: WorkerPool,
+    warehouse: Warehouse,
+    settings: dg.ResourceParam[Settings],
 ) -> Slices:
     """The text of each document as markdown, page by page.
 
     A document's partition shows how its pages begin, or why it can't be read.
     """
-    slices = parse_documents(raw_pdfs, context.partition_keys, pool)
+    keys = context.partition_keys
+    slices = parse_documents(
+        raw_pdfs, keys, pool, how_to_read(settings), known_by_other_files(warehouse, keys)
+    )
     warn_of_failures(context, slices)
     return slices
 
@@ -74,6 +83,11 @@ def chunks(
     paths = warehouse.paths(context.partition_keys)
     names = {key: PurePosixPath(path).name for key, path in paths.items()}
     return chunk_documents(parsed_markdown, names, card.count_tokens, card.token_limit)
+
+
+def how_to_read(settings: Settings) -> Reading:
+    """Passwords and OCR as they are set. SettingsError where they can't be used."""
+    return Reading(read_passwords(settings.pdf_passwords), ocr_languages(settings.ocr))
 
 
 def code_versions(settings: Settings) -> dict[str, str]:

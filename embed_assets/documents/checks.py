@@ -13,7 +13,7 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import (
 )
 
 from embed_assets.documents.failed import failed_documents
-from embed_assets.documents.parsing import document_statuses
+from embed_assets.documents.parsing import document_statuses, partly_read
 from embed_assets.partitions import documents
 from embed_assets.resources.checking import LISTED
 from embed_assets.resources.previews import STATUSES
@@ -22,14 +22,16 @@ from embed_assets.wording import counted
 
 ASSET = dg.AssetKey("parsed_markdown")
 NAME = "document_is_readable"
+ERROR, WARN = dg.AssetCheckSeverity.ERROR, dg.AssetCheckSeverity.WARN
 NOT_ON_RECORD = ("", "nothing is on record of it: the document has left", 0)
 
 
 @dg.asset_check(
     asset=ASSET,
     partitions_def=documents,
-    description="The document has text: it could be opened, and a page of it has words. A document "
-    "stays unreadable here until its file is mended, or leaves the folder.",
+    description="The document has text: it could be opened, and a page of it has words. It warns "
+    "where much of the text is missing. A document stays unreadable here until its file is mended, "
+    "or leaves the folder.",
 )
 def document_is_readable(
     context: dg.AssetCheckExecutionContext, warehouse: Warehouse
@@ -54,27 +56,41 @@ def evaluations(
     instance: dg.DagsterInstance, warehouse: Warehouse, keys: Sequence[str]
 ) -> list[Any]:
     """What is to be said of these documents, one by one, and then of all on record."""
-    found = _statuses(warehouse)
+    found, lacking = _statuses(warehouse), partly_read(warehouse)
     each = []
     for key in keys:
         status, error, pages = found.get(key, NOT_ON_RECORD)
         metadata = {"status": STATUSES.get(status, status), "pages": pages}
-        each.append(_evaluation(status == "SUCCESS", error, metadata, _made(instance, key), key))
+        made, readable = _made(instance, key), status == "SUCCESS"
+        if readable and key in lacking:
+            metadata["partly"] = lacking[key].in_words
+            each.append(_evaluation(False, lacking[key].in_words, metadata, made, key, WARN))
+        else:
+            each.append(_evaluation(readable, error, metadata, made, key))
     unreadable = {key: error for key, (status, error, _) in found.items() if status != "SUCCESS"}
-    return [*each, _overall(warehouse, len(found), unreadable)]
+    in_part = {key: lack.in_words for key, lack in lacking.items() if key not in unreadable}
+    return [*each, _overall(warehouse, len(found), unreadable, in_part)]
 
 
-def _overall(warehouse: Warehouse, count: int, unreadable: Mapping[str, str | None]) -> Any:
+def _overall(
+    warehouse: Warehouse,
+    count: int,
+    unreadable: Mapping[str, str | None],
+    in_part: Mapping[str, str],
+) -> Any:
     paths = warehouse.paths()
-    lines = [f"{paths.get(key, key)}: {error}" for key, error in unreadable.items()]
-    more = [f"and {len(lines) - LISTED} more"] if len(lines) > LISTED else []
-    listed = "; ".join([*lines[:LISTED], *more])
+    said = []
+    for what, reasons in (("can't be read", unreadable), ("read in part", in_part)):
+        lines = [f"{paths.get(key, key)}: {error}" for key, error in reasons.items()]
+        more = [f"and {len(lines) - LISTED} more"] if len(lines) > LISTED else []
+        if lines:
+            listed = "; ".join([*lines[:LISTED], *more])
+            said.append(f"{len(lines)} of {counted(count, 'document')} {what}. {listed}")
     return _evaluation(
-        not unreadable,
-        f"{len(unreadable)} of {counted(count, 'document')} can't be read. {listed}"
-        if unreadable
-        else None,
-        {"documents": count, "unreadable": len(unreadable)},
+        not said,
+        " ".join(said) or None,
+        {"documents": count, "unreadable": len(unreadable), "partly": len(in_part)},
+        severity=ERROR if unreadable else WARN,
     )
 
 
@@ -109,12 +125,13 @@ def _evaluation(
     metadata: Mapping[str, Any],
     made: Any = None,
     key: str | None = None,
+    severity: dg.AssetCheckSeverity = ERROR,
 ) -> Any:
     return dg.AssetCheckEvaluation(
         asset_key=ASSET,
         check_name=NAME,
         passed=passed,
-        severity=dg.AssetCheckSeverity.ERROR,  # the check blocks nothing: this is its colour
+        severity=severity,  # the check blocks nothing: this is its colour
         description=description,
         metadata=metadata,
         target_materialization_data=made,

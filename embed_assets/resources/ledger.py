@@ -38,6 +38,11 @@ class Cause(StrEnum):
     """The budget was spent before a language model was asked about every chunk."""
     CALL_FAILED = "call failed"
     """A server did not answer, or refused."""
+    CUT_OFF = "cut off"
+    """The file has no end: its copying was broken off, or goes on."""
+    NEEDS_PASSWORD = "needs a password"
+    NEEDS_OCR = "needs OCR"
+    """Pages have no usable text: their pictures may show some."""
     FORGOTTEN = "forgotten"
     """A person said that the document must not be here."""
     FAILED = "failed"
@@ -46,17 +51,27 @@ class Cause(StrEnum):
 
 PAUSES = tuple(timedelta(minutes=m) for m in (5, 30, 120, 720))
 """Before the second try, the third and so on. There is none after the last."""
-NEVER_BY_ITSELF = frozenset({Cause.TIME_LIMIT, Cause.NOT_ASKED, Cause.FORGOTTEN})
+OTHER_MEANS = frozenset({Cause.NEEDS_PASSWORD, Cause.NEEDS_OCR})
+"""Causes that another setting takes away."""
+NEVER_BY_ITSELF = OTHER_MEANS | {
+    Cause.TIME_LIMIT,
+    Cause.NOT_ASKED,
+    Cause.FORGOTTEN,
+    Cause.CUT_OFF,
+}
 """Trying again would end the same: a higher limit, a new budget or a person's word is needed."""
 
 
 @dataclass(frozen=True)
 class Failure:
-    """What went wrong. limit: in seconds, where one was reached."""
+    """What went wrong. limit: in seconds, where one was reached. tried_with: version of what was
+    tried where another setting may help.
+    """
 
     cause: Cause
     error: str
     limit: float | None = None
+    tried_with: str | None = None
 
 
 @dataclass(frozen=True)
@@ -158,8 +173,8 @@ def read_records(warehouse: Warehouse, *assets: str) -> Records:
         [names],
     )
     tried = warehouse.read(
-        "SELECT asset, document_id, cause, error, limit_reached, code_version, input_version, "
-        f"attempts, tried_at, next_at FROM attempts {chosen}",
+        "SELECT asset, document_id, cause, error, limit_reached, tried_with, code_version, "
+        f"input_version, attempts, tried_at, next_at FROM attempts {chosen}",
         [names],
     )
     return Records(
@@ -168,8 +183,8 @@ def read_records(warehouse: Warehouse, *assets: str) -> Records:
             for asset, key, code, inputs, data, parts in made.iter_rows()
         },
         {
-            (asset, key): Attempt(Failure(Cause(cause), error, limit), *rest)
-            for asset, key, cause, error, limit, *rest in tried.iter_rows()
+            (asset, key): Attempt(Failure(Cause(cause), error, limit, tried_with), *rest)
+            for asset, key, cause, error, limit, tried_with, *rest in tried.iter_rows()
         },
     )
 

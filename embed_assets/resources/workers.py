@@ -164,7 +164,7 @@ def _describe(error: BaseException) -> Failure:
     if isinstance(error, MemoryError):
         return Failure(Cause.NO_MEMORY, "needs more memory than a worker may take")
     said = str(error) if isinstance(error, ProjectError) else f"{type(error).__name__}: {error}"
-    return Failure(Cause.FAILED, one_line(said))
+    return Failure(getattr(error, "cause", Cause.FAILED), one_line(said))
 
 
 def _initialise(limit_bytes: int | None, reports: Any) -> None:

@@ -16,8 +16,11 @@ import pytest
 
 from embed_assets.documents.parsing import NOT_READ, document_statuses, parse_documents
 from embed_assets.documents.reading import (
+    AS_IT_IS,
+    LOCKED as NEEDS_PASSWORD,
     PARSER,
     Page,
+    Reading,
     UnreadablePdfError,
     clean_markdown,
     parse_pdf,
@@ -212,7 +215,7 @@ def test_the_lines_of_a_paragraph_are_joined():
     ("content", "reason"),
     [
         (FILES["html"], NO_PDF),
-        (FILES["encrypted"], "needs a password"),
+        (FILES["encrypted"], NEEDS_PASSWORD),
         (FILES["truncated"], CUT_OFF),
         (NO_PAGES, "has no pages: empty or damaged"),
         (b"", "the file is empty"),
@@ -310,13 +313,13 @@ def test_a_document_that_fails_has_one_row_with_page_0_and_why_in_one_line(parse
         assert row["error"]
         assert "\n" not in row["error"]
         assert "Error:" not in row["error"]  # a reason for people, not an exception's name
-    assert rows_of(parsed, "encrypted")[0]["error"] == "needs a password"
+    assert rows_of(parsed, "encrypted")[0]["error"] == NEEDS_PASSWORD
 
 
 def test_a_document_without_text_on_any_page_is_empty_not_an_error(parsed):
     [row] = rows_of(parsed, "blank")
     assert (row["page"], row["parser_status"]) == (0, "EMPTY")
-    assert row["error"] == "no text on any page: scanned, or only pictures"
+    assert row["error"] == "no text on any page: blank, or small drawings alone"
 
 
 def test_a_blank_page_among_others_keeps_its_number(parsed):
@@ -376,7 +379,7 @@ def test_a_documents_status_counts_its_pages_and_keeps_its_first_error(warehouse
 # What says nothing of the file.
 
 
-def die_or_dawdle(content: bytes) -> list[Page]:
+def die_or_dawdle(content: bytes, reading: Reading = AS_IT_IS) -> list[Page]:
     """In place of `parse_pdf`, in a worker: ends its process, takes too long, or reads."""
     if content == b"die":
         os.kill(os.getpid(), signal.SIGKILL)
