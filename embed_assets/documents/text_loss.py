@@ -33,8 +33,8 @@ LEAST_SHARE = 0.95
 FEWEST_LETTERS = 20
 """Lost letters and digits below which nothing is done about them."""
 MOSTLY = 0.5
-COVERED = 0.6
-"""Share of the page from which on a picture covers it."""
+COVERED, SCAN = 0.5, 0.8
+"""Share of the page from which on a picture covers it, and is a scan though letters stand on it."""
 A_LOGO, SOME_RULES = 0.2, 50
 """Share of a page that is pictures, and number of drawings, up to which they show no text."""
 FEW_LETTERS = 60
@@ -153,7 +153,7 @@ def taken(
     text = clean(_in_logical_order(markdown, boxes, lines))
     text, kept = _completed(text, body)
     few = sum(len(word) for line in body for word in words(line.text)) <= FEW_LETTERS
-    if few and _is_covered(pdf_page):
+    if few and _pictured(pdf_page) > SCAN:
         return Taken(text, 0.0, SCANNED)
     share = round(kept * readable, 3)
     if share >= LEAST_SHARE:

@@ -17,13 +17,15 @@ import pytest
 from embed_assets.documents.parsing import NOT_READ, document_statuses, parse_documents
 from embed_assets.documents.reading import (
     AS_IT_IS,
-    LOCKED as NEEDS_PASSWORD,
     PARSER,
     Page,
     Reading,
     UnreadablePdfError,
     clean_markdown,
     parse_pdf,
+)
+from embed_assets.documents.reading import (
+    LOCKED as NEEDS_PASSWORD,
 )
 from embed_assets.resources.ledger import Cause, Failure, Slices
 from embed_assets.resources.warehouse import Warehouse
@@ -112,8 +114,11 @@ def raw_pdfs(files: dict[str, bytes]) -> pl.DataFrame:
     )
 
 
-def parse(files: dict[str, bytes], keys: Sequence[str], pool: WorkerPool | None = None) -> Slices:
-    return parse_documents(raw_pdfs(files), keys, pool or WorkerPool(processes=1, timeout=120))
+def parse(
+    files: dict[str, bytes], keys: Sequence[str], pool: WorkerPool | None = None, **how: Any
+) -> Slices:
+    pool = pool or WorkerPool(processes=1, timeout=120)
+    return parse_documents(raw_pdfs(files), keys, pool, **how)
 
 
 @pytest.fixture(scope="module")
@@ -337,10 +342,18 @@ def test_a_scan_is_empty_though_a_line_is_stamped_on_it(parsed):
     assert (row["page"], row["parser_status"]) == (0, "EMPTY")
 
 
+def test_a_document_whose_pages_ocr_may_read_is_on_record_as_such(slices):
+    [(key, failure)] = slices.incomplete.items()
+    assert (key, failure) == (
+        "stamped-scan",
+        Failure(Cause.NEEDS_OCR, "1 page without usable text", tried_with=""),
+    )
+
+
 def test_of_a_file_that_was_not_read_nothing_is_said_but_that_it_was_tried(slices):
     assert slices.not_made == {"vanished": Failure(Cause.UNREADABLE_FILE, NOT_READ)}
     assert "vanished" not in slices.rows["document_id"]
-    assert slices.incomplete == {}
+    assert "vanished" not in slices.incomplete
 
 
 def test_a_document_that_forbids_copying_but_opens_is_read(parsed):
@@ -365,6 +378,8 @@ def test_a_documents_status_counts_its_pages_and_keeps_its_first_error(warehouse
             "parser_status": ["ERROR", "SUCCESS", "EMPTY", "ERROR", "EMPTY"],
             "error": ["page 3 broke", None, None, "needs a password", "no text"],
             "parser": PARSER,
+            "text_share": [0.0, 1.0, None, None, None],
+            "text_source": None,
         },
         schema=TABLES["parsed_markdown"].schema,
     )
