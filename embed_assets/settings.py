@@ -144,6 +144,16 @@ class Documents(Group):
         description="Seconds that 16 pages of a document may take to parse, and a page by itself: "
         "of what takes longer, pages are tried one by one. Also for a document's chunks",
     )
+    ocr: Annotated[str, NOTHING] = Field(
+        default="off",
+        pattern=r"^(off|auto|\w+(\+\w+)*)$",
+        description="Optical character recognition of pages without usable text, by Tesseract: "
+        "`off`; its languages, as `eng` or `deu+fra`; `auto`: all that are installed, if any",
+    )
+    pdf_passwords: Annotated[Path | None, NOTHING] = Field(
+        default=None,
+        description="File of passwords, one a line, that are tried on encrypted PDFs",
+    )
 
 
 class Questions(Group):
@@ -428,7 +438,7 @@ class Settings(  # pyright: ignore[reportIncompatibleVariableOverride] # two kin
     def _placed(cls, address: str | Place) -> Place:
         return to_place(address)
 
-    @field_validator("home", "question_prompt", "signing_key")
+    @field_validator("home", "question_prompt", "signing_key", "pdf_passwords")
     @classmethod
     def _absolute(cls, path: Path | None) -> Path | None:
         return path and Path(os.path.abspath(path.expanduser()))

@@ -160,8 +160,14 @@ _TABLES = (
             "page": _integer("Page, from 1; 0 in the one row of a document that has no text"),
             "markdown": _text("The page as markdown"),
             "parser_status": _text("SUCCESS, EMPTY (no text on any page) or ERROR"),
-            "error": _text("Why there is no text, in one line", nullable=True),
+            "error": _text("Why there is no text, or not all of it, in one line", nullable=True),
             "parser": _text("Parser and its version"),
+            "text_share": _number(
+                "Share of the page's text that the markdown has; null where there is none, or "
+                "where it isn't known",
+                nullable=True,
+            ),
+            "text_source": _text("Where the text is from: pdf or ocr", nullable=True),
         },
     ),
     Table(
@@ -357,6 +363,11 @@ _TABLES = (
             "input_version": _text("Data versions of what it was tried on"),
             "limit_reached": _number(
                 "Limit that it ran into, in seconds; null where it ran into none", nullable=True
+            ),
+            "tried_with": _text(
+                "Version of what it was tried with: passwords, OCR's languages; null where "
+                "nothing of that kind helps",
+                nullable=True,
             ),
             "attempts": _integer("How often it was tried in vain"),
             "tried_at": _time("When it was tried last"),

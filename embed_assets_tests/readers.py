@@ -5,7 +5,7 @@ import signal
 import time
 from pathlib import Path
 
-from embed_assets.documents.reading import Page
+from embed_assets.documents.reading import AS_IT_IS, Page, Reading
 from embed_assets_tests.e2e.conftest import DOCUMENTS
 
 ENOUGH = ("alder", "birch", "hornbeam", "elm", "hawthorn", "rowan")
@@ -24,7 +24,9 @@ def write_documents(folder: Path, *names: str) -> None:
         os.utime(file, (1_700_000_000, 1_700_000_000))
 
 
-def read(content: bytes, begin: int = 0, end: int | None = None) -> list[Page]:
+def read(
+    content: bytes, begin: int = 0, end: int | None = None, reading: Reading = AS_IT_IS
+) -> list[Page]:
     """The text of a file as its one page, unless it says otherwise."""
     text = content.decode()
     if log := os.environ.get(READ):
@@ -35,8 +37,10 @@ def read(content: bytes, begin: int = 0, end: int | None = None) -> list[Page]:
     return [Page(1, text)]
 
 
-def read_or_die(content: bytes, begin: int = 0, end: int | None = None) -> list[Page]:
+def read_or_die(
+    content: bytes, begin: int = 0, end: int | None = None, reading: Reading = AS_IT_IS
+) -> list[Page]:
     """The same, but that some files end their worker, as the system does for lack of memory."""
     if b"die" in content:
         os.kill(os.getpid(), signal.SIGKILL)
-    return read(content)
+    return read(content, reading)

@@ -16,7 +16,14 @@ from embed_assets.automation.retraining import RetrainingPolicy, Untrained, at
 from embed_assets.documents.folder import FoundDocument, Loaded
 from embed_assets.graph import CORPUS_ASSETS, DOCUMENT_ASSETS, GRAPH
 from embed_assets.partitions import DOCUMENTS_PER_RUN
-from embed_assets.resources.ledger import PEOPLES_ROWS, UNPARTITIONED, Attempt, Cause, Records
+from embed_assets.resources.ledger import (
+    OTHER_MEANS,
+    PEOPLES_ROWS,
+    UNPARTITIONED,
+    Attempt,
+    Cause,
+    Records,
+)
 
 BYTES_PER_RUN = 256_000_000
 """A run holds the bytes of all its documents in memory."""
@@ -154,7 +161,8 @@ class Policy:
     person agreed to the loss of documents. lost_share: of the documents on record, that may leave
     at once without it. put_off_since: since when documents have come before a training.
     ingests: whether somebody asks for the documents that are due. code_version_parts: by asset, of
-    those whose code version consists of several, by name.
+    those whose code version consists of several, by name. tried_with: by cause, version of what
+    would be tried now.
     """
 
     code_versions: Mapping[str, str]
@@ -168,12 +176,16 @@ class Policy:
     put_off_since: datetime | None = None
     ingests: bool = True
     code_version_parts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    tried_with: Mapping[Cause, str] = field(default_factory=dict)
 
     def tries_again(self, attempt: Attempt) -> bool:
         """Whether it is time for another try of what nothing has changed about."""
         limit = attempt.failure.limit
         if limit is not None and limit < self.parse_timeout:
             return True
+        if attempt.failure.cause in OTHER_MEANS:
+            means = self.tried_with.get(attempt.failure.cause)
+            return bool(means) and means != attempt.failure.tried_with
         if attempt.failure.cause in (Cause.TIME_LIMIT, Cause.FORGOTTEN):
             return False
         if attempt.tried_at > self.now:  # the clock was set back: no pause counts from there

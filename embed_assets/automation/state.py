@@ -67,6 +67,7 @@ def code_versions(settings: Settings) -> dict[str, str]:
 
 def check_settings(settings: Settings, warehouse: Warehouse) -> None:
     """SettingsError, before hours of work, where a setting can't be used."""
+    documents_stage.how_to_read(settings)
     check_generator(settings)
     read_labelled(settings.labelled_files, settings.labelled_purpose)
     check_training(settings, model_card(settings))
@@ -114,6 +115,7 @@ class State:
                 "training_pairs": pairs_stage.code_version_parts(settings),
             },
             parse_timeout=settings.parse_timeout,
+            tried_with=documents_stage.how_to_read(settings).tried_with,
             now=datetime.now(UTC),
             asked_at=asked_at,
             lost_share=settings.lost_share,

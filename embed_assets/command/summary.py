@@ -18,7 +18,13 @@ from embed_assets.comparison.verdict import (
 from embed_assets.documents.entries import Rules
 from embed_assets.documents.failed import FailedDocument, failed_documents
 from embed_assets.documents.folder import survey
-from embed_assets.documents.parsing import document_statuses
+from embed_assets.documents.parsing import (
+    NO_CHUNK,
+    PartlyRead,
+    document_statuses,
+    partly_read,
+    without_chunks,
+)
 from embed_assets.errors import ProjectError
 from embed_assets.evaluation.baselines import failed_baselines
 from embed_assets.evaluation.significance import FEWEST_DOCUMENTS, LARGEST_P_VALUE, Verdict
@@ -63,6 +69,7 @@ def what_is_there(settings: Settings, warehouse: Warehouse) -> dict[str, Any]:
     failed = failures(settings, warehouse)
     known_before = failed.keys() & {*read["document_id"], *empty["document_id"]}
     why_empty = dict(empty.select("document_id", "error").iter_rows())
+    why_empty |= dict.fromkeys(without_chunks(warehouse), NO_CHUNK)
     # Those that got no question are counted by chunk.
     questions = warehouse.read(
         "SELECT count(*) FILTER (status = ?) AS questions, "
@@ -83,12 +90,32 @@ def what_is_there(settings: Settings, warehouse: Warehouse) -> dict[str, Any]:
             for key, path in warehouse.paths().items()
             if key in why_empty
         ],
+        "partly": partly(warehouse),
         "pages": int(statuses["pages"].sum()),
         "chunks": warehouse.count("chunks"),
         **questions.row(0, named=True),
         "dropped": _dropped(warehouse),
         "unmatched_labelled": unmatched(report_matches(settings, warehouse)).to_dicts(),
     }
+
+
+def partly(warehouse: Warehouse) -> list[dict[str, Any]]:
+    """Documents of which much text is missing: path, pages, share of the text, and the reason."""
+    found = partly_read(warehouse)
+    return [
+        {
+            "path": path,
+            "pages": found[key].pages,
+            "share": _share(found[key].share),
+            "error": found[key].error,
+        }
+        for key, path in warehouse.paths().items()
+        if key in found
+    ]
+
+
+def _share(share: float | None) -> float | None:
+    return None if share is None else round(share, 3)
 
 
 def _dropped(warehouse: Warehouse) -> dict[str, int]:
@@ -254,6 +281,10 @@ def unused_text(summary: Mapping[str, Any], details: bool) -> list[str]:
             [f"{row['path']}: {row['error']}" for row in summary["empty"]],
         ),
         (
+            counted(len(summary["partly"]), "document") + " read in part",
+            [partly_line(row) for row in summary["partly"]],
+        ),
+        (
             f"{counted(len(labelled), 'question')} of people not used",
             [
                 f"{row['file_name'] or row['source']}: {row['question']} "
@@ -341,6 +372,11 @@ def _by_stage(seconds: Mapping[str, float], assets: Sequence[str]) -> dict[str, 
 
 def _rounded(seconds: Mapping[str, float]) -> dict[str, float]:
     return {name: round(taken, 2) for name, taken in seconds.items()}
+
+
+def partly_line(row: Mapping[str, Any]) -> str:
+    """A document of which much text is missing, for a person."""
+    return f"{row['path']}: {PartlyRead(row['pages'], row['share'], row['error']).in_words}"
 
 
 def _failure_line(row: Mapping[str, Any]) -> str:

@@ -10,8 +10,10 @@ from embed_assets.documents.cutting import cut_documents
 from embed_assets.documents.entries import Rules
 from embed_assets.documents.folder import load_documents
 from embed_assets.documents.forgotten import read_forgotten
-from embed_assets.documents.parsing import parse_documents
-from embed_assets.documents.reading import PARSER
+from embed_assets.documents.ocr import ocr_languages
+from embed_assets.documents.parsing import known_by_other_files, parse_documents
+from embed_assets.documents.passwords import read_passwords
+from embed_assets.documents.reading import PARSER, Reading
 from embed_assets.models.card import model_card
 from embed_assets.models.identity import tokenizer_name
 from embed_assets.partitions import asset
@@ -61,8 +63,9 @@ def parsed_markdown(
 
     A document's partition shows how its pages begin, or why it can't be read.
     """
-    version = code_versions(settings)["parsed_markdown"]
-    slices = parse_documents(raw_pdfs, context.partition_keys, pool, warehouse, version)
+    keys, version = context.partition_keys, code_versions(settings)["parsed_markdown"]
+    known = known_by_other_files(warehouse, keys)
+    slices = parse_documents(raw_pdfs, keys, pool, warehouse, version, how_to_read(settings), known)
     warn_of_failures(context, slices)
     return slices
 
@@ -85,6 +88,11 @@ def chunks(
     slices = cut_documents(parsed_markdown, names, card, pool, settings.headings)
     warn_of_failures(context, slices)
     return slices
+
+
+def how_to_read(settings: Settings) -> Reading:
+    """Passwords and OCR as they are set. SettingsError where they can't be used."""
+    return Reading(read_passwords(settings.pdf_passwords), ocr_languages(settings.ocr))
 
 
 def code_versions(settings: Settings) -> dict[str, str]:

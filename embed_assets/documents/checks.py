@@ -13,7 +13,7 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import (
 )
 
 from embed_assets.documents.failed import failed_documents
-from embed_assets.documents.parsing import document_statuses
+from embed_assets.documents.parsing import document_statuses, partly_read
 from embed_assets.partitions import documents
 from embed_assets.resources.checking import LISTED
 from embed_assets.resources.previews import STATUSES
@@ -24,14 +24,16 @@ ASSET = dg.AssetKey("parsed_markdown")
 NAME = "document_is_readable"
 AT_ONCE = 500
 """Events that are read at a time."""
+ERROR, WARN = dg.AssetCheckSeverity.ERROR, dg.AssetCheckSeverity.WARN
 NOT_ON_RECORD = ("", "nothing is on record of it: the document has left", 0)
 
 
 @dg.asset_check(
     asset=ASSET,
     partitions_def=documents,
-    description="The document has text: it could be opened, and a page of it has words. A document "
-    "stays unreadable here until its file is mended, or leaves the folder.",
+    description="The document has text: it could be opened, and a page of it has words. It warns "
+    "where much of the text is missing. A document stays unreadable here until its file is mended, "
+    "or leaves the folder.",
 )
 def document_is_readable(
     context: dg.AssetCheckExecutionContext, warehouse: Warehouse
@@ -58,30 +60,44 @@ def evaluations(
     """What is to be said of these documents, one by one, and then of all on record."""
     made = _made(instance, keys)
     with warehouse.at_once() as at_once:
-        found, paths = _statuses(at_once), at_once.paths()
+        found, lacking, paths = _statuses(at_once), partly_read(at_once), at_once.paths()
     each = []
     for key in keys:
         status, error, pages = found.get(key, NOT_ON_RECORD)
         metadata = {"status": STATUSES.get(status, status), "pages": pages}
+        readable = status == "SUCCESS"
+        severity = ERROR
+        if readable and key in lacking:
+            readable, severity = False, WARN
+            error = metadata["partly"] = lacking[key].in_words
         said = error and in_markdown(error)
-        each.append(_evaluation(status == "SUCCESS", said, metadata, made.get(key), key))
+        each.append(_evaluation(readable, said, metadata, made.get(key), key, severity))
     unreadable = {key: error for key, (status, error, _) in found.items() if status != "SUCCESS"}
-    return [*each, _overall(paths, len(found), unreadable)]
+    in_part = {key: lack.in_words for key, lack in lacking.items() if key not in unreadable}
+    return [*each, _overall(paths, len(found), unreadable, in_part)]
 
 
-def _overall(paths: Mapping[str, str], count: int, unreadable: Mapping[str, str | None]) -> Any:
-    lines = [
-        f"{in_markdown(paths.get(key, key))}: {in_markdown(error or '')}"
-        for key, error in unreadable.items()
-    ]
-    more = [f"and {len(lines) - LISTED} more"] if len(lines) > LISTED else []
-    listed = "; ".join([*lines[:LISTED], *more])
+def _overall(
+    paths: Mapping[str, str],
+    count: int,
+    unreadable: Mapping[str, str | None],
+    in_part: Mapping[str, str],
+) -> Any:
+    said = []
+    for what, reasons in (("can't be read", unreadable), ("read in part", in_part)):
+        lines = [
+            f"{in_markdown(paths.get(key, key))}: {in_markdown(error or '')}"
+            for key, error in reasons.items()
+        ]
+        more = [f"and {len(lines) - LISTED} more"] if len(lines) > LISTED else []
+        if lines:
+            listed = "; ".join([*lines[:LISTED], *more])
+            said.append(f"{len(lines)} of {counted(count, 'document')} {what}. {listed}")
     return _evaluation(
-        not unreadable,
-        f"{len(unreadable)} of {counted(count, 'document')} can't be read. {listed}"
-        if unreadable
-        else None,
-        {"documents": count, "unreadable": len(unreadable)},
+        not said,
+        " ".join(said) or None,
+        {"documents": count, "unreadable": len(unreadable), "partly": len(in_part)},
+        severity=ERROR if unreadable else WARN,
     )
 
 
@@ -121,12 +137,13 @@ def _evaluation(
     metadata: Mapping[str, Any],
     made: Any = None,
     key: str | None = None,
+    severity: dg.AssetCheckSeverity = ERROR,
 ) -> Any:
     return dg.AssetCheckEvaluation(
         asset_key=ASSET,
         check_name=NAME,
         passed=passed,
-        severity=dg.AssetCheckSeverity.ERROR,  # the check blocks nothing: this is its colour
+        severity=severity,  # the check blocks nothing: this is its colour
         description=description,
         metadata=metadata,
         target_materialization_data=made,

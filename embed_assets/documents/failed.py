@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from embed_assets.documents.parsing import document_statuses
-from embed_assets.resources.ledger import read_records
+from embed_assets.resources.ledger import Cause, read_records
 from embed_assets.resources.warehouse import Warehouse
 
 
@@ -34,6 +34,8 @@ def failed_documents(warehouse: Warehouse) -> dict[str, FailedDocument]:
         made_from = records.input_version(asset, key)
         if asset != "raw_pdfs" and attempt.input_version != made_from:
             continue  # of a file that is no more
+        if attempt.failure.cause is Cause.NEEDS_OCR:
+            continue  # it was read: what it lacks is said of its pages
         final = attempt.next_at is None
         failed[key] = FailedDocument(attempt.failure.error, attempt.attempts, final)
     return failed

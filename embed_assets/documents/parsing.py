@@ -4,9 +4,9 @@ Ranges of pages go through the pool, those of the largest documents first, so th
 keeps all workers busy, and what breaks costs a page. Each range is kept as it comes.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import groupby
 from typing import Any
@@ -14,10 +14,14 @@ from typing import Any
 import polars as pl
 
 from embed_assets.documents.reading import (
+    AS_IT_IS,
+    CUT_OFF,
     PARSER,
     Page,
     PageRange,
+    Reading,
     count_shared_pages,
+    is_unfinished,
     parse_pages,
     read_range,
     with_levels,
@@ -36,14 +40,38 @@ PAGES_AT_ONCE = 16
 some of a long document, and so many that opening the document costs nothing beside them."""
 BYTES_AT_ONCE = 64 << 10
 """So many bytes have PAGES_AT_ONCE pages of text at least: fewer need no second worker."""
+LISTED_PAGES = 10
+NO_CHUNK = "has text, but no chunk came of it"
+NOTHING_THERE = "blank, or small drawings alone"
 COUNT_TIMEOUT = 30.0
 """Seconds for counting the pages of a document; one that takes longer is read in one go."""
 NOT_READ = "the file was not read"
+KEPT = f"the file {CUT_OFF}: the text of the one before stays"
 PASSING = frozenset({Cause.PROCESS_ENDED, Cause.NO_MEMORY})
 """Causes that say nothing of the file."""
 MOST_BROKEN = {Cause.TIME_LIMIT: 4, Cause.PROCESS_ENDED: 32, Cause.NO_MEMORY: 32}
 """Causes for which the pages of a range are tried one by one, and how many pages of a document may
 break so: with so many broken, its other pages are not tried."""
+
+
+@dataclass(frozen=True)
+class PartlyRead:
+    """What a document lacks. pages: those of which text is missing. share: of the text that was
+    read, the mean of all pages that have some; None where it isn't known.
+    """
+
+    pages: list[int]
+    share: float | None
+    error: str
+
+    @property
+    def in_words(self) -> str:
+        """The pages, and the reason of most of them."""
+        named = ", ".join(map(str, self.pages[:LISTED_PAGES]))
+        more = f" and {len(self.pages) - LISTED_PAGES:,} more" if self.pages[LISTED_PAGES:] else ""
+        pages = "page" if len(self.pages) == 1 else "pages"
+        share = "" if self.share is None else f"{self.share:.0%} of its text; "
+        return f"{share}{pages} {named}{more}: {self.error}"
 
 
 def parse_documents(
@@ -52,12 +80,15 @@ def parse_documents(
     pool: WorkerPool,
     warehouse: Warehouse | None = None,
     version: str = PARSER,
+    reading: Reading = AS_IT_IS,
+    known: Collection[str] = (),
 ) -> Slices:
     """Rows of parsed_markdown for these documents, whatever state their files are in.
 
     raw_pdfs: document_id, sha256, content. warehouse: keeps what was parsed, should the work end
     before all is; pages that it has are not parsed again. version: of all that shapes pages. What a
-    passing cause kept from being read has no rows: a status is a fact about the file.
+    passing cause kept from being read has no rows: a status is a fact about the file. known:
+    documents with text from another file; of one whose file is cut off now, that text stays.
     """
     found = raw_pdfs.sort("document_id")
     ids_of: dict[str, list[str]] = {}
@@ -73,15 +104,17 @@ def parse_documents(
     }
     kept = read_kept_pages(warehouse, list(contents), version) if warehouse and contents else {}
     with PageKeeper(warehouse, version) as keeper:
-        for document in _parse(contents, ids_of, kept, keeper, pool):
-            lost = document.lost
+        for document in _parse(contents, ids_of, kept, keeper, pool, reading):
+            lost, again = document.lost, _may_be_more(document, reading)
             for key in ids_of[document.sha256]:
                 if lost and document.says_nothing:
                     not_made[key] = lost
-                    continue
-                rows += _rows(key, document.all_pages)
-                if lost:
-                    incomplete[key] = lost
+                elif key in known and is_unfinished(contents[document.sha256]):
+                    not_made[key] = Failure(Cause.CUT_OFF, KEPT)
+                else:
+                    rows += _rows(key, document.all_pages)
+                    if again:
+                        incomplete[key] = again
     frame = pl.DataFrame(rows, schema=TABLES["parsed_markdown"].schema)
     return Slices(frame, not_made=not_made, incomplete=incomplete)
 
@@ -177,6 +210,7 @@ def _parse(
     kept: Mapping[str, Sequence[Mapping[str, Any]]],
     keeper: PageKeeper,
     pool: WorkerPool,
+    reading: Reading,
 ) -> list[Parsed]:
     """The documents of these contents, by sha256, parsed. ids_of: what they are called."""
     if not contents:
@@ -187,15 +221,16 @@ def _parse(
             sum(1 + len(content) // BYTES_AT_ONCE for content in contents.values())
         ) as workers,
     ):
-        counts = workers.map(count_shared_pages, shared, timeout=COUNT_TIMEOUT)
+        count = partial(count_shared_pages, reading)
+        counts = workers.map(count, shared, timeout=COUNT_TIMEOUT)
         documents = [
             Parsed(sha256, outcome.item, outcome.result)
             for sha256, outcome in zip(contents, counts, strict=True)
         ]
         for document in documents:
-            pages = [_as_kept(page) for page in kept.get(document.sha256, ())]
+            pages = [Page(**page) for page in kept.get(document.sha256, ())]
             document.pages = {page.number: page for page in pages} if document.count else {}
-        _work_off(documents, ids_of, keeper, workers)
+        _work_off(documents, ids_of, keeper, workers, reading)
     return documents
 
 
@@ -204,6 +239,7 @@ def _work_off(
     ids_of: Mapping[str, Sequence[str]],
     keeper: PageKeeper,
     workers: Workers,
+    reading: Reading,
 ) -> None:
     """Have the pages of all documents parsed that are not yet."""
     document_of = {document.content: document for document in documents}
@@ -216,7 +252,9 @@ def _work_off(
             at_work = sum(min(done, pages.size) for pages, done in in_hand)
             bar.update(max(0, sum(document.done for document in documents) + at_work - bar.n))
 
-        for outcome in workers.work_off(partial(read_range, parse_pages), queue, watch=move_on):
+        for outcome in workers.work_off(
+            partial(read_range, parse_pages, reading), queue, watch=move_on
+        ):
             document = document_of[outcome.item.content]
             queue.extendleft(reversed(document.take(outcome)))
             if outcome.result and document.count:
@@ -233,17 +271,47 @@ def _work_off(
             move_on()
 
 
-def _as_kept(page: Mapping[str, Any]) -> Page:
-    return Page(**{**page, "headings": tuple((at, size) for at, size in page["headings"])})
+def known_by_other_files(warehouse: Warehouse, document_ids: Sequence[str]) -> set[str]:
+    """Documents whose text is from another file than the one on record."""
+    rows = warehouse.read(
+        "SELECT document_id FROM raw_pdfs r JOIN materializations m USING (document_id) "
+        "WHERE m.asset = 'parsed_markdown' AND m.input_version <> r.sha256 AND document_id IN "
+        "(SELECT document_id FROM parsed_markdown WHERE parser_status = 'SUCCESS') "
+        "AND document_id IN (SELECT unnest(?::VARCHAR[]))",
+        [list(document_ids)],
+    )
+    return set(rows["document_id"])
+
+
+def _may_be_more(document: Parsed, reading: Reading) -> Failure | None:
+    """Why a document is to be read again: by itself, or once a limit or a setting is another."""
+    if document.lost:
+        return document.lost
+    tried = reading.tried_with
+    for failure in document.failures.values():
+        if failure.cause in tried:
+            return replace(failure, tried_with=tried[failure.cause])
+    if pages := [page.number for page in document.pages.values() if page.needs_ocr]:
+        said = f"{counted(len(pages), 'page')} without usable text"
+        return Failure(Cause.NEEDS_OCR, said, tried_with=tried[Cause.NEEDS_OCR])
+    return None
 
 
 def _rows(document_id: str, pages: Sequence[Page]) -> list[dict[str, Any]]:
     """Rows of a document's pages, or one of page 0 that says why it has none."""
-    if not any(page.markdown for page in pages):
-        errors = [page.error for page in pages if page.error]
-        reason = errors[0] if errors else "no text on any page: scanned, or only pictures"
-        return [_row(document_id, Page(0, "", reason), "ERROR" if errors else "EMPTY")]
-    return [_row(document_id, page) for page in pages]
+    if any(page.markdown for page in pages):
+        return [_row(document_id, page) for page in pages]
+    if errors := [page.error for page in pages if page.error]:
+        return [_row(document_id, Page(0, "", errors[0]))]
+    return [_row(document_id, Page(0, "", _why_empty(pages), 0.0), "EMPTY")]
+
+
+def _why_empty(pages: Sequence[Page]) -> str:
+    """Why no page has text, by what is said of most of those that have something to lose."""
+    lacks = Counter(page.error or page.lack for page in pages)
+    del lacks[None]
+    [(reason, _)] = lacks.most_common(1) or [(NOTHING_THERE, 0)]
+    return f"no text on any page: {reason}"
 
 
 def _row(document_id: str, page: Page, status: str | None = None) -> dict[str, Any]:
@@ -253,9 +321,32 @@ def _row(document_id: str, page: Page, status: str | None = None) -> dict[str, A
         "page": page.number,
         "markdown": page.markdown,
         "parser_status": status or ("ERROR" if page.error else of_page),
-        "error": page.error,
+        "error": page.error or page.lack,
         "parser": PARSER,
+        "text_share": page.text_share,
+        "text_source": page.source if page.markdown else None,
     }
+
+
+def partly_read(warehouse: Warehouse) -> dict[str, PartlyRead]:
+    """Documents with text of which much is missing, by id."""
+    rows = warehouse.read(
+        "SELECT document_id, list(page ORDER BY page) FILTER (error IS NOT NULL), "
+        "avg(if(parser_status = 'ERROR', 0, text_share)), mode(error) FROM parsed_markdown "
+        "WHERE page > 0 GROUP BY document_id "
+        "HAVING bool_or(parser_status = 'SUCCESS') AND bool_or(error IS NOT NULL)"
+    )
+    return {key: PartlyRead(*values) for key, *values in rows.iter_rows()}
+
+
+def without_chunks(warehouse: Warehouse) -> list[str]:
+    """Documents with text that ended in no chunk."""
+    rows = warehouse.read(
+        "SELECT document_id FROM materializations WHERE asset = 'chunks' AND document_id IN "
+        "(SELECT document_id FROM parsed_markdown WHERE parser_status = 'SUCCESS') "
+        "AND document_id NOT IN (SELECT document_id FROM chunks) ORDER BY document_id"
+    )
+    return rows["document_id"].to_list()
 
 
 def document_statuses(

@@ -10,11 +10,11 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from enum import StrEnum
 
 import polars as pl
 
 from embed_assets.graph import GRAPH
+from embed_assets.resources.causes import Cause
 from embed_assets.resources.warehouse import Transaction, Warehouse, digest
 from embed_assets.tables import TABLES
 
@@ -25,38 +25,29 @@ PEOPLES_ROWS = "labelled"
 """Part of a code version: the rows of people's files of questions."""
 
 
-class Cause(StrEnum):
-    """What kind of thing went wrong."""
-
-    PROCESS_ENDED = "process ended"
-    """The system ended a worker process, for lack of memory most often."""
-    NO_MEMORY = "no memory"
-    UNREADABLE_FILE = "unreadable file"
-    """The file may not be read just now."""
-    TIME_LIMIT = "time limit"
-    NOT_ASKED = "not asked"
-    """The budget was spent before a language model was asked about every chunk."""
-    CALL_FAILED = "call failed"
-    """A server did not answer, or refused."""
-    FORGOTTEN = "forgotten"
-    """A person said that the document must not be here."""
-    FAILED = "failed"
-    """The step ended with an error."""
-
-
 PAUSES = tuple(timedelta(minutes=m) for m in (5, 30, 120, 720))
 """Before the second try, the third and so on. There is none after the last."""
-NEVER_BY_ITSELF = frozenset({Cause.TIME_LIMIT, Cause.NOT_ASKED, Cause.FORGOTTEN})
+OTHER_MEANS = frozenset({Cause.NEEDS_PASSWORD, Cause.NEEDS_OCR})
+"""Causes that another setting takes away."""
+NEVER_BY_ITSELF = OTHER_MEANS | {
+    Cause.TIME_LIMIT,
+    Cause.NOT_ASKED,
+    Cause.FORGOTTEN,
+    Cause.CUT_OFF,
+}
 """Trying again would end the same: a higher limit, a new budget or a person's word is needed."""
 
 
 @dataclass(frozen=True)
 class Failure:
-    """What went wrong. limit: in seconds, where one was reached."""
+    """What went wrong. limit: in seconds, where one was reached. tried_with: version of what was
+    tried where another setting may help.
+    """
 
     cause: Cause
     error: str
     limit: float | None = None
+    tried_with: str | None = None
 
 
 @dataclass(frozen=True)
@@ -162,8 +153,8 @@ def read_records(
         about,
     )
     tried = warehouse.read(
-        "SELECT asset, document_id, cause, error, limit_reached, code_version, input_version, "
-        f"attempts, tried_at, next_at FROM attempts {chosen}",
+        "SELECT asset, document_id, cause, error, limit_reached, tried_with, code_version, "
+        f"input_version, attempts, tried_at, next_at FROM attempts {chosen}",
         about,
     )
     return Records(
@@ -172,8 +163,8 @@ def read_records(
             for asset, key, code, inputs, data, parts in made.iter_rows()
         },
         {
-            (asset, key): Attempt(Failure(Cause(cause), error, limit), *rest)
-            for asset, key, cause, error, limit, *rest in tried.iter_rows()
+            (asset, key): Attempt(Failure(Cause(cause), error, limit, tried_with), *rest)
+            for asset, key, cause, error, limit, tried_with, *rest in tried.iter_rows()
         },
     )
 

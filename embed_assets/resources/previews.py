@@ -164,8 +164,32 @@ def _pages(rows: pl.DataFrame) -> dict[str, Any]:
         **({"unreadable": error} if error else {}),
         "pages": rows.filter(pl.col("page") > 0).height,
         "pages_with_text": texts.height,
+        **_lacks(rows),
         "parser": first["parser"],
         **preview(begins, LONGEST_PAGE),
+    }
+
+
+def _lacks(rows: pl.DataFrame) -> dict[str, Any]:
+    """What is missing of a document that has text, and which pages were read by OCR."""
+    of_pages = rows.filter(pl.col("page") > 0)
+    lacking = of_pages.filter(pl.col("error").is_not_null())
+    by_ocr = of_pages.filter(text_source="ocr")["page"]
+    shares = of_pages["text_share"].drop_nulls()
+    return {
+        **(
+            {"text_share": round(float(shares.mean()), 3)} if lacking.height and len(shares) else {}
+        ),
+        **({"read_by_ocr": f"pages {', '.join(map(str, by_ocr))}"} if len(by_ocr) else {}),
+        **(
+            {
+                "missing": shown_as_table(
+                    lacking.head(ROWS).select("page", "text_share", why="error")
+                )
+            }
+            if lacking.height
+            else {}
+        ),
     }
 
 

@@ -8,12 +8,13 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from embed_assets.errors import ProjectError, one_line
+from embed_assets.resources.causes import Cause
 from embed_assets.terminal import show_as_text
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-Broken = tuple[bool, str]
-"""Whether memory ran out, and what went wrong in one line."""
+Broken = tuple[Cause, str]
+"""What kind of thing went wrong, and what in one line."""
 HEADROOM = 512 << 20
 """Bytes that a worker must be able to take, else an error in it is put down to lack of memory."""
 
@@ -61,9 +62,10 @@ def call(
     try:
         return function(item), None
     except Exception as error:
-        no_memory = isinstance(error, MemoryError) or lacks_memory()
+        if isinstance(error, MemoryError) or lacks_memory():
+            return None, (Cause.NO_MEMORY, "needs more memory than a worker may take")
         said = str(error) if isinstance(error, ProjectError) else f"{type(error).__name__}: {error}"
-        return None, (no_memory, one_line(said))
+        return None, (getattr(error, "cause", Cause.FAILED), one_line(said))
 
 
 def initialise(limit_bytes: int | None, reports: Any) -> None:

@@ -139,11 +139,7 @@ def _outcome(item: Item, future: "Future[Any]", limit: float) -> Outcome[Item, A
     result, broken = future.result()
     if broken is None:
         return Outcome(item, result)
-    no_memory, said = broken
-    return Outcome(item, failure=_NO_MEMORY if no_memory else Failure(Cause.FAILED, said))
-
-
-_NO_MEMORY = Failure(Cause.NO_MEMORY, "needs more memory than a worker may take")
+    return Outcome(item, failure=Failure(*broken))
 
 
 def _explain(error: BaseException, limit: float) -> Failure:
@@ -156,5 +152,5 @@ def _explain(error: BaseException, limit: float) -> Failure:
         said = f"its process ended with exit code {error.exitcode}"
         return Failure(Cause.PROCESS_ENDED, said)
     if isinstance(error, MemoryError):
-        return _NO_MEMORY
+        return Failure(Cause.NO_MEMORY, "needs more memory than a worker may take")
     return Failure(Cause.FAILED, one_line(f"{type(error).__name__}: {error}"))

@@ -161,7 +161,7 @@ def test_an_unreadable_document_stays_unreadable_until_it_is_mended(project):
     ).records
     assert made.asset_materialization is not None
     told = [m.value for m in made.asset_materialization.metadata.values() if m.value]
-    assert told.count("no text on any page: scanned, or only pictures") == 1
+    assert told.count("no text on any page: blank, or small drawings alone") == 1
     assert "preview" not in made.asset_materialization.metadata
     project.put("bad.pdf", content=WORDS.encode())
     assert materialize(project, bad).success

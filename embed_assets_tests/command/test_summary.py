@@ -21,6 +21,7 @@ SUMMARY: dict[str, Any] = {
     "questions": 20,
     "failed": [],
     "empty": [],
+    "partly": [],
     "questions_not_asked": 0,
     "questions_failed": 0,
     "dropped": {},
@@ -153,6 +154,7 @@ UNUSED: dict[str, Any] = {
         {"path": "b.pdf", "error": "its process ended", "attempts": 2, "final": False},
     ],
     "empty": [{"path": "c.pdf", "error": "no text"}],
+    "partly": [{"path": "f.pdf", "pages": [2, 5], "share": 0.5, "error": "scanned"}],
     "unmatched_labelled": [
         {"source": "q.jsonl", "file_name": "d.pdf", "question": "Why?", "reason": reason}
         for reason in ("EVIDENCE_NOT_FOUND", NO_SUCH_FILE)
@@ -170,6 +172,7 @@ def test_what_could_not_be_used_is_counted_and_told_where_it_is_one_thing():
     for line in (
         "2 documents could not be read",
         "1 document without text: c.pdf: no text",
+        "1 document read in part: f.pdf: 50% of its text; pages 2, 5: scanned",
         "2 questions of people not used",
         "1,203 questions dropped",
         "1 chunk not asked about, since the budget was spent: run it again to go on",

@@ -17,11 +17,16 @@ import pytest
 
 from embed_assets.documents.parsing import NOT_READ, document_statuses, parse_documents
 from embed_assets.documents.reading import (
+    AS_IT_IS,
     PARSER,
     Page,
+    Reading,
     UnreadablePdfError,
     clean_markdown,
     parse_pdf,
+)
+from embed_assets.documents.reading import (
+    LOCKED as NEEDS_PASSWORD,
 )
 from embed_assets.resources.ledger import Cause, Failure, Slices
 from embed_assets.resources.warehouse import Warehouse
@@ -110,8 +115,11 @@ def raw_pdfs(files: dict[str, bytes]) -> pl.DataFrame:
     )
 
 
-def parse(files: dict[str, bytes], keys: Sequence[str], pool: WorkerPool | None = None) -> Slices:
-    return parse_documents(raw_pdfs(files), keys, pool or WorkerPool(processes=1, timeout=120))
+def parse(
+    files: dict[str, bytes], keys: Sequence[str], pool: WorkerPool | None = None, **how: Any
+) -> Slices:
+    pool = pool or WorkerPool(processes=1, timeout=120)
+    return parse_documents(raw_pdfs(files), keys, pool, **how)
 
 
 @pytest.fixture(scope="module")
@@ -213,7 +221,7 @@ def test_the_lines_of_a_paragraph_are_joined():
     ("content", "reason"),
     [
         (FILES["html"], NO_PDF),
-        (FILES["encrypted"], "needs a password"),
+        (FILES["encrypted"], NEEDS_PASSWORD),
         (FILES["truncated"], CUT_OFF),
         (NO_PAGES, "has no pages: empty or damaged"),
         (b"", "the file is empty"),
@@ -311,13 +319,13 @@ def test_a_document_that_fails_has_one_row_with_page_0_and_why_in_one_line(parse
         assert row["error"]
         assert "\n" not in row["error"]
         assert "Error:" not in row["error"]  # a reason for people, not an exception's name
-    assert rows_of(parsed, "encrypted")[0]["error"] == "needs a password"
+    assert rows_of(parsed, "encrypted")[0]["error"] == NEEDS_PASSWORD
 
 
 def test_a_document_without_text_on_any_page_is_empty_not_an_error(parsed):
     [row] = rows_of(parsed, "blank")
     assert (row["page"], row["parser_status"]) == (0, "EMPTY")
-    assert row["error"] == "no text on any page: scanned, or only pictures"
+    assert row["error"] == "no text on any page: blank, or small drawings alone"
 
 
 def test_a_blank_page_among_others_keeps_its_number(parsed):
@@ -335,10 +343,18 @@ def test_a_scan_is_empty_though_a_line_is_stamped_on_it(parsed):
     assert (row["page"], row["parser_status"]) == (0, "EMPTY")
 
 
+def test_a_document_whose_pages_ocr_may_read_is_on_record_as_such(slices):
+    [(key, failure)] = slices.incomplete.items()
+    assert (key, failure) == (
+        "stamped-scan",
+        Failure(Cause.NEEDS_OCR, "1 page without usable text", tried_with=""),
+    )
+
+
 def test_of_a_file_that_was_not_read_nothing_is_said_but_that_it_was_tried(slices):
     assert slices.not_made == {"vanished": Failure(Cause.UNREADABLE_FILE, NOT_READ)}
     assert "vanished" not in slices.rows["document_id"]
-    assert slices.incomplete == {}
+    assert "vanished" not in slices.incomplete
 
 
 def test_a_document_that_forbids_copying_but_opens_is_read(parsed):
@@ -363,6 +379,8 @@ def test_a_documents_status_counts_its_pages_and_keeps_its_first_error(warehouse
             "parser_status": ["ERROR", "SUCCESS", "EMPTY", "ERROR", "EMPTY"],
             "error": ["page 3 broke", None, None, "needs a password", "no text"],
             "parser": PARSER,
+            "text_share": [0.0, 1.0, None, None, None],
+            "text_source": None,
         },
         schema=TABLES["parsed_markdown"].schema,
     )
@@ -377,7 +395,9 @@ def test_a_documents_status_counts_its_pages_and_keeps_its_first_error(warehouse
 # What says nothing of the file.
 
 
-def die_or_dawdle(content: bytes, begin: int, end: int | None) -> list[Page]:
+def die_or_dawdle(
+    content: bytes, begin: int, end: int | None, reading: Reading = AS_IT_IS
+) -> list[Page]:
     """In place of `parse_pages`, in a worker: ends its process, takes too long, or reads."""
     if content == b"die":
         os.kill(os.getpid(), signal.SIGKILL)

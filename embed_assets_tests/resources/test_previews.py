@@ -40,6 +40,17 @@ def test_a_document_with_text_is_not_called_unreadable_for_a_page_that_is():
     assert "unreadable" not in said
 
 
+def test_what_is_missing_of_pages_is_shown_and_which_ocr_read():
+    found = pages("a-1", "One", "", "Three").with_columns(
+        error=pl.Series([None, "scanned", None]),
+        text_share=pl.Series([1.0, 0.0, None]),
+        text_source=pl.Series(["pdf", None, "ocr"]),
+    )
+    said = shown_of_slice("parsed_markdown", "a-1", found)
+    assert (said["text_share"], said["read_by_ocr"]) == (0.5, "pages 3")
+    assert cells(said["missing"]) == [(2, 0.0, "scanned")]
+
+
 def test_a_document_with_text_on_its_second_page_alone_was_read():
     status = pl.when(page=1).then(pl.lit("EMPTY")).otherwise(pl.lit("SUCCESS"))
     rows = pages("a-1", "", "text").with_columns(parser_status=status, error=pl.lit("no text"))
