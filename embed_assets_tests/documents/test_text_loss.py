@@ -60,8 +60,9 @@ def turned(by: int) -> Callable[[Any], None]:
 
     def draw(page: Any) -> None:
         for place, sentence in enumerate(SENTENCES):
-            at = (100 + 20 * place, 700) if by == 90 else (500, 700 - 20 * place)
-            page.insert_text(at, sentence, fontsize=11, rotate=by)
+            x, y = {90: (100, 700), 180: (500, 700), 270: (400, 100)}[by]
+            down, across = (20 * place, 0) if by == 180 else (0, 20 * place)
+            page.insert_text((x + across, y - down), sentence, fontsize=11, rotate=by)
 
     return draw
 
