@@ -240,9 +240,12 @@ def _in_logical_order(
 
 def _cells_in_logical_order(table: str, lines: Iterable[Line]) -> str:
     """A table whose cells' lines are as the page's own lines with the same words."""
-    known = {frozenset(Counter(words(line.text)).items()): line.text for line in lines}
-    parts = _CELL_END.split(table)
-    return "".join(known.get(frozenset(Counter(words(p)).items()), p) for p in parts)
+    known = {_bag(line.text): line.text for line in lines if is_right_to_left(line.text)}
+    return "".join(known.get(_bag(part), part) for part in _CELL_END.split(table))
+
+
+def _bag(text: str) -> frozenset[tuple[str, int]]:
+    return frozenset(Counter(words(text)).items())
 
 
 def _size(bbox: Sequence[float]) -> float:
