@@ -21,6 +21,8 @@ def pages(document_id: str, *texts: str) -> pl.DataFrame:
             "parser_status": "SUCCESS",
             "error": None,
             "parser": "p",
+            "text_share": None,
+            "text_source": None,
         },
         schema=TABLES["parsed_markdown"].schema,
     )

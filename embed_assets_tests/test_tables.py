@@ -21,6 +21,8 @@ def page_rows(**columns) -> pl.DataFrame:
             "parser_status": ["SUCCESS", "SUCCESS"],
             "error": [None, None],
             "parser": ["p", "p"],
+            "text_share": [None, None],
+            "text_source": [None, None],
         },
         schema=PAGES.schema,
     )

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
+UPRIGHT = 0.9
+"""Cosine of the angle up to which a line is upright."""
 WORD = re.compile(r"[^\W_]+")
 _RIGHT_TO_LEFT = re.compile("[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc\U00010800-\U00010fff]")
 _PRESENTED = re.compile("[\ufb00-\ufb06\ufb13-\ufdff\ufe70-\ufefc]+")
@@ -26,11 +28,14 @@ _HIGH_IN_1252 = frozenset(bytes([b]).decode("cp1252", "ignore") for b in range(0
 
 @dataclass(frozen=True)
 class Line:
-    """A line of a page. block: number of its paragraph. centre: in points, from the top left."""
+    """A line of a page. block: number of its paragraph. centre: in points, from the top left.
+    upright: whether it is written as the page is held.
+    """
 
     text: str
     block: int
     centre: tuple[float, float]
+    upright: bool = True
 
 
 def own_lines(pdf_page: Any) -> list[Line]:
@@ -52,7 +57,8 @@ def own_lines(pdf_page: Any) -> list[Line]:
             text = _PRESENTED.sub(lambda m: unicodedata.normalize("NFKC", m[0]), text)
             if text.strip():
                 x0, y0, x1, y1 = line["bbox"]
-                lines.append(Line(" ".join(text.split()), number, ((x0 + x1) / 2, (y0 + y1) / 2)))
+                centre, upright = ((x0 + x1) / 2, (y0 + y1) / 2), line["dir"][0] > UPRIGHT
+                lines.append(Line(" ".join(text.split()), number, centre, upright))
     return lines
 
 

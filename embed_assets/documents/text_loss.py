@@ -27,7 +27,7 @@ MARGINS = frozenset({"page-header", "page-footer"})
 LARGEST_MARGIN = 1 / 3
 """Of a page's text, what running headers and footers may be at most."""
 LEAST_KEPT = 0.98
-"""Share of a page's text that the parser may not fall below; formulas and the like cost it less."""
+"""Share of a page's text from which on only whole lines are missed: formulas cost the rest."""
 LEAST_SHARE = 0.95
 """Share of a page's text below which it is listed."""
 FEWEST_LETTERS = 20
@@ -109,10 +109,7 @@ def left_out(pdf_page: Any, boxes: Iterable[Mapping[str, Any]], lines: Sequence[
 
     Where they make up much of the page, they are its text, but for a stamp on a scan.
     """
-    margins = [box["bbox"] for box in boxes if box["class"] in MARGINS]
-    found = {i for i, line in enumerate(lines) if any(_holds(box, line) for box in margins)}
-    if not found:
-        return found
+    found = _in_margins(boxes, lines)
     letters = [sum(map(len, words(line.text))) for line in lines]
     small = sum(letters[i] for i in found) <= LARGEST_MARGIN * sum(letters)
     stamp = len(found) == len(lines) and sum(letters) <= FEW_LETTERS and _is_covered(pdf_page)
@@ -124,9 +121,17 @@ def hides_text(pdf_page: Any, boxes: Sequence[Mapping[str, Any]]) -> bool:
     if not any(box["class"] in MARGINS for box in boxes):
         return False
     lines = own_lines(pdf_page)
-    margins = [box for box in boxes if box["class"] in MARGINS]
-    there = any(_holds(box["bbox"], line) for line in lines for box in margins)
-    return there and not left_out(pdf_page, boxes, lines)
+    return bool(_in_margins(boxes, lines)) and not left_out(pdf_page, boxes, lines)
+
+
+def _in_margins(boxes: Iterable[Mapping[str, Any]], lines: Sequence[Line]) -> set[int]:
+    """Lines, by place, in the parser's headers and footers. Those across the paper are no such."""
+    margins = [box["bbox"] for box in boxes if box["class"] in MARGINS]
+    return {
+        i
+        for i, line in enumerate(lines)
+        if line.upright and any(_holds(bbox, line) for bbox in margins)
+    }
 
 
 def taken(
@@ -171,20 +176,22 @@ def _completed(text: str, lines: Sequence[Line]) -> tuple[str, float]:
         return text or paragraphs(lines), 1.0
     if letters < FEWEST_LETTERS and letters < MOSTLY * all_letters:
         return text, 1.0
-    if letters <= (1 - LEAST_KEPT) * all_letters:
-        return text, 1 - letters / all_letters
     if letters > MOSTLY * all_letters:
         return paragraphs(lines), 1.0
+    few = letters <= (1 - LEAST_KEPT) * all_letters
     left = Counter(lost)
-    added = [line for line in lines if _is_lost(line, left)]
+    added = [line for line in lines if _is_lost(line, left, FEWEST_LETTERS if few else 0)]
     text = f"{text}\n\n{paragraphs(added)}" if added else text
     return text, 1 - _letters(missing(lines, text)) / all_letters
 
 
-def _is_lost(line: Line, left: Counter[str]) -> bool:
-    """Whether most of a line's letters are among the words left to find, which it takes out."""
+def _is_lost(line: Line, left: Counter[str], fewest: int) -> bool:
+    """Whether most of a line's letters are among the words left to find, which it takes out.
+
+    fewest: letters that it must have.
+    """
     there = Counter(words(line.text))
-    if _letters(there & left) <= MOSTLY * _letters(there):
+    if _letters(there) < fewest or _letters(there & left) <= MOSTLY * _letters(there):
         return False
     left.subtract(there & left)
     return True
@@ -233,9 +240,12 @@ def _in_logical_order(
 
 def _cells_in_logical_order(table: str, lines: Iterable[Line]) -> str:
     """A table whose cells' lines are as the page's own lines with the same words."""
-    known = {frozenset(Counter(words(line.text)).items()): line.text for line in lines}
-    parts = _CELL_END.split(table)
-    return "".join(known.get(frozenset(Counter(words(p)).items()), p) for p in parts)
+    known = {_bag(line.text): line.text for line in lines if is_right_to_left(line.text)}
+    return "".join(known.get(_bag(part), part) for part in _CELL_END.split(table))
+
+
+def _bag(text: str) -> frozenset[tuple[str, int]]:
+    return frozenset(Counter(words(text)).items())
 
 
 def _size(bbox: Sequence[float]) -> float:

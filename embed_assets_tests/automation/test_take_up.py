@@ -125,6 +125,8 @@ def failed_page(document_id: str) -> pl.DataFrame:
             "parser_status": ["ERROR"],
             "error": ["its process ended with exit code -9"],
             "parser": ["p"],
+            "text_share": [None],
+            "text_source": [None],
         },
         schema=TABLES["parsed_markdown"].schema,
     )
