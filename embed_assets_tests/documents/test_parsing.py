@@ -25,6 +25,7 @@ from embed_assets.documents.reading import (
     clean_markdown,
     parse_pdf,
 )
+from embed_assets.documents.reading import LOCKED as LOCKED_OUT
 from embed_assets.documents.reading import (
     LOCKED as NEEDS_PASSWORD,
 )
@@ -343,12 +344,11 @@ def test_a_scan_is_empty_though_a_line_is_stamped_on_it(parsed):
     assert (row["page"], row["parser_status"]) == (0, "EMPTY")
 
 
-def test_a_document_whose_pages_ocr_may_read_is_on_record_as_such(slices):
-    [(key, failure)] = slices.incomplete.items()
-    assert (key, failure) == (
-        "stamped-scan",
-        Failure(Cause.NEEDS_OCR, "1 page without usable text", tried_with=""),
-    )
+def test_documents_that_ocr_or_a_password_may_open_are_on_record_as_such(slices):
+    assert slices.incomplete == {
+        "encrypted": Failure(Cause.NEEDS_PASSWORD, LOCKED_OUT, tried_with=""),
+        "stamped-scan": Failure(Cause.NEEDS_OCR, "1 page without usable text", tried_with=""),
+    }
 
 
 def test_of_a_file_that_was_not_read_nothing_is_said_but_that_it_was_tried(slices):
