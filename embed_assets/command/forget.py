@@ -25,8 +25,8 @@ from embed_assets.documents.forgotten import remember
 from embed_assets.errors import ProjectError, SettingsError
 from embed_assets.models.registry import Decision, redact_descriptions
 from embed_assets.partitions import DOCUMENTS, document_id
-from embed_assets.questions.labelled.evidence import documents_by_name
 from embed_assets.questions.labelled.moves import read_moved
+from embed_assets.questions.labelled.names import FileNames
 from embed_assets.resources.answers import AnswerStore
 from embed_assets.resources.ledger import document_tables
 from embed_assets.resources.redaction import FORGOTTEN, Traces, files_below, redact_file
@@ -353,7 +353,7 @@ def _texts(settings: Settings, warehouse: Warehouse, subject: Subject) -> set[st
         kept = pairs.filter(theirs | pl.col("sha256").is_in(subject.contents))
         texts.update(kept["anchor"], kept["positive"])
         texts |= texts_of(file.parent, subject.ids, subject.contents)
-    called = documents_by_name({name.path: name.path for name in subject.names})
+    called = FileNames({name.path: name.path for name in subject.names})
     for question in read_moved(settings, warehouse):
         if question.file_name in called:
             texts.update([question.question, *question.texts, question.answer or ""])
