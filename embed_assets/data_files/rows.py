@@ -23,8 +23,6 @@ FORMATS = "JSON lines, JSON, CSV, TSV, Parquet or Arrow"
 DELIMITERS = "\t;,|"
 LONGEST_PREAMBLE = 20
 """Lines at most before the header of a CSV."""
-MOST_OPEN_QUOTES = 50
-"""Quotes that nothing closes, after which the rest of a CSV is not looked through again."""
 
 Known = Callable[[Any], Rows | None]
 
@@ -162,12 +160,15 @@ def _rows_of(value: Any, names: Collection[str]) -> Sequence[Any] | None:
     inner = list(value.values())
     if inner and all(isinstance(row, dict) and _has_name(row, names) for row in inner):
         return inner  # orient="index"
-    tables = [rows for rows in inner if _is_table(rows)]
-    if len(tables) > 1:  # pandas' orient="table" has its schema beside the data
+    tables = [list(map(_unwrapped, rows)) for rows in inner if _is_table(rows)]
+    if len(tables) > 1:  # beside the rows the hub has its features
         tables = [rows for rows in tables if _has_name(rows[0], names)]
-    if len(tables) != 1:
-        return None
-    return [row["row"] if isinstance(row.get("row"), dict) else row for row in tables[0]]
+    return tables[0] if len(tables) == 1 else None
+
+
+def _unwrapped(row: Mapping[Any, Any]) -> Mapping[Any, Any]:
+    """A row of the hub's server without its number."""
+    return row["row"] if isinstance(row.get("row"), dict) else row
 
 
 def _is_row(value: Mapping[Any, Any], names: Collection[str]) -> bool:
@@ -256,7 +257,6 @@ def _records(lines: Sequence[str], start: int, delimiter: str) -> Iterator[list[
 
     After such a one it goes on at the next line, so that a quote that nothing closes costs a row.
     """
-    open_quotes = 0
     while start < len(lines):
         rest = (lines[i] for i in range(start, len(lines)))
         reader = csv.reader(rest, delimiter=delimiter, strict=True)
@@ -267,11 +267,7 @@ def _records(lines: Sequence[str], start: int, delimiter: str) -> Iterator[list[
                 yield record
             return
         except csv.Error as error:
-            unclosed = start + reader.line_num >= len(lines) and "end of data" in str(error)
-            open_quotes += unclosed
-            yield "a quote is opened and not closed" if unclosed else str(error)
-            if open_quotes > MOST_OPEN_QUOTES:
-                return
+            yield str(error)
         start += good + 1
 
 

@@ -139,9 +139,11 @@ def _read(
     bad: list[BadRow] = []
     try:
         for place in files:
-            is_folder = isinstance(place, Path) and place.is_dir()
-            read = _read_folder if is_folder else _read_file
-            reading = sort_out(place, read(place, default_purpose), f"{WANTED}.")
+            if isinstance(place, Path) and place.is_dir():
+                found = _read_folder(place, default_purpose)
+            else:
+                found = _read_file(place, default_purpose)
+            reading = sort_out(place, found, f"{WANTED}.")
             taken += reading.taken
             bad += reading.bad
     except DataFileError as error:

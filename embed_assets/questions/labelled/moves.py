@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from embed_assets.documents.forgotten import read_forgotten
 from embed_assets.questions.labelled.files import LabelledQuestion, read_labelled
-from embed_assets.questions.labelled.names import FileNames
+from embed_assets.questions.labelled.names import FileNames, composed
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
 
@@ -33,10 +33,10 @@ def read_moved(settings: Settings, warehouse: Warehouse) -> list[LabelledQuestio
     now: dict[str, str] = {}
     for before, path in moved.iter_rows():
         for name in (before, f"./{before}", before.rpartition("/")[2]):
-            if name not in names:
-                now.setdefault(name, f"./{path}")
+            if not names.exactly(name):
+                now.setdefault(composed(name), f"./{path}")
     return [
-        replace(question, file_name=now.get(question.file_name, question.file_name))
+        replace(question, file_name=now.get(composed(question.file_name), question.file_name))
         if question.file_name
         else question
         for question in questions

@@ -92,7 +92,7 @@ def match_report(
         best = first.match if first else Match((), 0.0)
         status = status_of(question, best)
         several = names.could_be(question.file_name)
-        if status != KEPT and question.file_name is not None and question.file_name not in names:
+        if status != KEPT and question.file_name and not names.named(question.file_name):
             status = AMBIGUOUS_FILE if several else NO_SUCH_FILE
         rows.append(
             {

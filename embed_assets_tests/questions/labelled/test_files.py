@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -210,6 +211,94 @@ def test_a_row_of_a_csv_that_cannot_be_read_is_named_by_its_number(tmp_path, row
     [bad] = read_bad_rows([file], "test")
     assert (bad.file, bad.place) == (file, "row 3")
     assert complaint in bad.reason
+
+
+# Cells.
+
+
+def test_cells_are_read_alike_in_every_format(tmp_path):
+    from datasets import Dataset
+
+    rows = [
+        {"Question": "Why?", "File Name": "rig.pdf", "page": 3, "answer": "None"},
+        {"Question": "How?", "File Name": "rig.pdf", "page": None, "answer": None},
+    ]
+    frame = Dataset.from_list(rows).to_pandas()
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    frame.to_csv(tmp_path / "b.tsv.gz", index=False, sep="\t", na_rep="#N/A")
+    frame.to_json(tmp_path / "c.json")
+    frame.to_json(tmp_path / "d.json", orient="split")
+    frame.to_json(tmp_path / "e.json", orient="records", lines=True)
+    frame.to_parquet(tmp_path / "f.parquet")
+    frame.to_csv(tmp_path / "g.csv", index=False, sep=";", encoding="utf-16")
+    files = sorted(tmp_path.iterdir())
+    read = [replace(question, source="") for question in read_labelled(files, "test")]
+    both = [
+        asked(question="Why?", page=3, answer="None", source=""),
+        asked(question="How?", source=""),
+    ]
+    assert read == both * len(files)
+
+
+def test_passages_may_be_a_list_that_was_written_as_a_text(tmp_path):
+    file = tmp_path / "testset.csv"
+    file.write_text(
+        "user_input,reference_contexts,ground_truths\n"
+        "Why?,\"['<1-hop>\\n\\nBecause.', 'So.']\",\"['x', 'y']\"\n"
+        'How?,"[""It is.""]",\nWhen?,"[1] Once.",soon\n'
+    )
+    questions = read_labelled([file], "test")
+    assert [q.chunk_texts for q in questions] == [("Because.", "So."), ("It is.",), ("[1] Once.",)]
+    assert [q.answer for q in questions] == ["x\ny", None, "soon"]
+
+
+def test_several_texts_of_evidence_are_several_passages(tmp_path):
+    rows = [{"question": "Why?", "evidence": texts} for texts in (["a", "b"], ["a"], "a")]
+    questions = read_labelled([write(tmp_path / "q.jsonl", *rows)], "test")
+    assert [(q.evidence_text, q.chunk_texts) for q in questions] == [
+        (None, ("a", "b")),
+        ("a", ()),
+        ("a", ()),
+    ]
+
+
+@pytest.mark.parametrize(
+    "page", ["NaN", "1e400", "1" + "0" * 400, "-1", '"3-4"', "[1, 2]", "true", "{}"]
+)
+def test_no_page_ends_the_reading(tmp_path, page):
+    line = f'{{"question": "Why?", "file_name": "rig.pdf", "page": {page}}}'
+    file = write(tmp_path / "q.jsonl", ROW, line)
+    taken, bad = read_labelled([file], "test"), read_bad_rows([file], "test")
+    assert len(taken) + len(bad) == 2
+    assert all(len(row.reason) < 100 for row in bad)
+
+
+def test_a_text_that_is_no_unicode_costs_its_row(tmp_path):
+    file = write(tmp_path / "q.jsonl", ROW, '{"question": "\\ud83d?", "file_name": "rig.pdf"}')
+    assert len(read_labelled([file], "test")) == 1
+    assert "is no character" in read_bad_rows([file], "test")[0].reason
+
+
+def test_a_file_of_which_no_row_can_be_used_is_refused_with_the_first_reason(tmp_path):
+    file = write(tmp_path / "q.jsonl", '{"question": ""}', '{"question": "Why?"}')
+    with pytest.raises(SettingsError, match=r"none of its 2 rows can be used; line 1: the quest"):
+        read_labelled([file], "test")
+    with pytest.raises(SettingsError, match=r"none\.json: holds no rows\. A row has a question"):
+        read_labelled([write_json(tmp_path / "none.json", [])], "test")
+
+
+def test_bad_files_of_a_folder_are_like_bad_rows(tmp_path):
+    folder = tmp_path / "set"
+    write_json(folder / "data" / "test.json", [ROW])
+    write_json(folder / "dataset_infos.json", {"default": {}})
+    (folder / "notes.csv").write_text("who,when\nme,now\n")
+    write(folder / "train.jsonl", ROW, "{")
+    questions = read_labelled([folder], "test")
+    assert sorted(q.purpose for q in questions) == ["test", "train"]
+    assert [(bad.file, bad.place) for bad in read_bad_rows([folder], "test")] == [
+        (folder, "notes.csv"),
+        (folder, "train.jsonl, line 2"),
+    ]
 
 
 # JSON, LlamaIndex and BEIR.
@@ -455,6 +544,32 @@ def test_records_of_argilla_1_are_read_too(tmp_path):
     edited, dropped = read_records(tmp_path, record(responses), record(discarded))
     assert (edited.question, edited.dropped) == ("Why, then?", None)
     assert dropped.dropped == "REJECTED_BY_REVIEWER"
+
+
+def test_the_hubs_datasets_of_argilla_1_are_read_too(tmp_path):
+    def answer(value: str, status: str = "submitted") -> list[dict]:
+        return [{"user_id": "u", "value": value, "status": status}]
+
+    common = {"question": "Why?", "chunk": "Because.", "metadata": '{"file_name": "rig.pdf"}'}
+    rows = [
+        {**common, "edited_question": answer("Why, then?"), "keep": answer("yes")},
+        {**common, "edited_question": answer("W", "draft"), "keep": answer("no")},
+    ]
+    edited, dropped = read_labelled([write(tmp_path / "q.jsonl", *rows)], "test")
+    assert (edited.question, edited.file_name, edited.dropped) == ("Why, then?", "rig.pdf", None)
+    assert (dropped.question, dropped.dropped) == ("Why?", "REJECTED_BY_REVIEWER")
+
+
+def test_records_of_before_argillas_feedback_are_read_too(tmp_path):
+    record = {"inputs": {"question": "Why?", "chunk": "Because."}, "metadata": {"page": 3}}
+    rows = [
+        {**record, "annotation": "yes", "status": "Validated"},
+        {**record, "annotation": "no", "status": "Validated"},
+        {**record, "annotation": None, "status": "Discarded"},
+    ]
+    kept, *dropped = read_labelled([write(tmp_path / "q.jsonl", *rows)], "test")
+    assert (kept.question, kept.page, kept.dropped) == ("Why?", 3, None)
+    assert [q.dropped for q in dropped] == ["REJECTED_BY_REVIEWER"] * 2
 
 
 def test_argillas_folder_and_its_dataset_are_read_like_its_records(tmp_path):
