@@ -252,7 +252,7 @@ def unused_text(summary: Mapping[str, Any], details: bool) -> list[str]:
             [f"{row['path']}: {row['error']}" for row in summary["empty"]],
         ),
         (
-            f"{counted(len(bad), 'row')} of people's files bad, of {came:,}",
+            f"{len(bad):,} of {counted(came, 'row')} of people's questions can't be read",
             bad,
         ),
         (

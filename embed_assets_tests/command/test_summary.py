@@ -209,12 +209,15 @@ def test_bad_rows_of_peoples_files_are_shown_until_there_are_many():
 
     some = {"labelled_rows": 9, "unmatched_labelled": [bad(n) for n in range(2, 7)]}
     said = run_text({**SUMMARY, **some})
-    assert "\n  5 rows of people's files bad, of 9\n    q.csv, row 2: lacks 'question'\n" in said
+    assert (
+        "\n  5 of 9 rows of people's questions can't be read\n    q.csv, row 2: lacks 'question'\n"
+        in said
+    )
     assert "\n    q.csv, row 4: lacks 'question'\n    and 2 more" in said
     assert "row 5" not in said
     assert "\n  q.csv, row 6: lacks 'question'" in ingest_text({**SUMMARY, **some}, details=True)
     one = {**some, "unmatched_labelled": [bad(2)]}
-    assert "\n  1 row of people's files bad, of 9: q.csv, row 2: lacks" in run_text(
+    assert "\n  1 of 9 rows of people's questions can't be read: q.csv, row 2: lacks" in run_text(
         {**SUMMARY, **one}
     )
 

@@ -1,7 +1,5 @@
 """Texts in a cell, and lists that were written as texts."""
 
-import time
-
 import numpy as np
 import pytest
 
@@ -45,11 +43,10 @@ def test_what_only_begins_like_a_list_is_a_text(text: str):
     assert cell_texts(text) == [text]
 
 
-@pytest.mark.parametrize("begin", ["'", "[", "'\\", "'a' ", ", "])
-def test_a_hostile_list_takes_no_time(begin: str):
-    started = time.process_time()
-    list_in_text(f"[{begin * 100_000}]")
-    assert time.process_time() - started < 20  # backtracking would take for ever
+@pytest.mark.parametrize("begin", ["'", "[", "'\\", '"a" \'', "' ,"])
+def test_a_hostile_list_does_not_take_for_ever(begin: str):
+    text = f"[{begin * 99_999}]"
+    assert cell_texts(text) == [text]
 
 
 def test_texts_may_stand_in_objects_and_lists():
