@@ -9,6 +9,7 @@ import io
 import json
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import lru_cache
 from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
@@ -26,9 +27,11 @@ LONGEST_PREAMBLE = 20
 
 Known = Callable[[Any], Rows | None]
 
+_DECODER = json.JSONDecoder(parse_constant=lambda _: None)
 _SEPARATOR = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
 
 
+@lru_cache(maxsize=10_000)
 def column_name(name: object) -> str:
     """A column's name without case, and with underscores for spaces and hyphens."""
     return re.sub(r"[\s-]+", "_", str(name).strip().lower())
@@ -71,7 +74,7 @@ def read_rows(file: Place, names: Collection[str], wanted: str, known: Known | N
 def parse_json(text: str | bytes) -> Any:
     """A JSON value, NaN and infinity read as nothing. ValueError says what is wrong, and where."""
     try:
-        return json.loads(text, parse_constant=lambda _: None)
+        return _DECODER.decode(text.decode() if isinstance(text, bytes) else text)
     except json.JSONDecodeError as error:
         line = f"line {error.lineno}, " if error.lineno > 1 else ""
         raise ValueError(f"{error.msg} ({line}column {error.colno})") from error

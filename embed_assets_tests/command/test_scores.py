@@ -149,7 +149,7 @@ def test_dimensions_that_the_model_lacks_are_refused(settings, beir):
 @pytest.mark.parametrize("model", ["bm25", None])
 def test_a_query_that_stands_in_the_corpus_does_not_find_itself(settings, beir, model):
     with (beir / "corpus.jsonl").open("a") as corpus:
-        corpus.writelines(json.dumps({"_id": q, "text": t}) + "\n" for q, t in QUERIES.items())
+        corpus.writelines("\n" + json.dumps({"_id": q, "text": t}) for q, t in QUERIES.items())
     summary = score_on_beir(settings, beir, model)
     assert summary["own_documents_left_out"] == 3
     figure = "bm25_accuracy@1" if model else "dim_32_cosine_accuracy@1"
@@ -159,7 +159,7 @@ def test_a_query_that_stands_in_the_corpus_does_not_find_itself(settings, beir, 
 
 def test_bad_rows_are_counted_and_the_first_are_shown(settings, beir):
     with (beir / "corpus.jsonl").open("a") as corpus:
-        corpus.write("{\n" * 7)
+        corpus.write("\n{" * 7)
     summary = score_on_beir(settings, beir, "bm25")
     assert len(summary["bad_rows"]) == 7
     assert summary["bad_rows"][0]["file"] == str(beir / "corpus.jsonl")
