@@ -26,8 +26,8 @@ from embed_assets.documents.forgotten import read_forgotten, remember
 from embed_assets.errors import ProjectError, SettingsError
 from embed_assets.models.registry import Decision, redact_descriptions
 from embed_assets.partitions import DOCUMENTS, document_id
-from embed_assets.questions.labelled.evidence import documents_by_name
 from embed_assets.questions.labelled.moves import read_moved
+from embed_assets.questions.labelled.names import FileNames
 from embed_assets.resources.answers import AnswerStore
 from embed_assets.resources.kept_pages import drop_kept_pages
 from embed_assets.resources.ledger import document_tables
@@ -366,7 +366,7 @@ def _texts(settings: Settings, warehouse: Warehouse, subject: Subject) -> set[st
         kept = pairs.filter(theirs | pl.col("sha256").is_in(subject.contents))
         texts.update(kept["anchor"], kept["positive"])
         texts |= texts_of(file.parent, subject.ids, subject.contents)
-    called = documents_by_name({name.path: name.path for name in subject.names})
+    called = FileNames({name.path: name.path for name in subject.names})
     for question in read_moved(settings, warehouse):
         if question.file_name in called:
             texts.update([question.question, *question.texts, question.answer or ""])

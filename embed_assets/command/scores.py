@@ -28,6 +28,9 @@ from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
 from embed_assets.wording import counted, in_lines
 
+SHOWN = 5
+"""Rows that can't be used of which a person is told one by one."""
+
 
 def score_on_beir(
     settings: Settings, folder: Path, model: str | None = None, split: str | None = None
@@ -43,7 +46,10 @@ def score_on_beir(
     warehouse = Warehouse(path=str(settings.warehouse))
     model, named_by = (model, "--model") if model else (settings.model, "EMBED_ASSETS_MODEL")
     if model == BM25:
-        name, evaluation = BM25, evaluate_bm25(task.queries, task.corpus, task.relevant)
+        name, evaluation = (
+            BM25,
+            evaluate_bm25(task.queries, task.corpus, task.relevant, own=task.own),
+        )
     else:
         model = _champion(warehouse, settings) if model == CHAMPION else model
         name, encoder = find_encoder(warehouse, settings, model, named_by)
@@ -58,6 +64,8 @@ def score_on_beir(
         "queries_left_out": task.queries_left_out,
         "unknown_queries": task.unknown_queries,
         "unknown_documents": task.unknown_documents,
+        "own_documents_left_out": len(task.own),
+        "bad_rows": [row.as_json() for row in task.bad_rows],
     }
 
 
@@ -79,7 +87,7 @@ def _evaluate(task: BeirTask, encoder: Encoder, dimensions: str | None) -> Evalu
     corpus = encoder.encode_documents(list(task.corpus.values()), "Encoding documents")
     ids = list(task.queries), list(task.corpus)
     try:
-        return evaluate(queries, corpus, *ids, task.relevant, chosen)
+        return evaluate(queries, corpus, *ids, task.relevant, chosen, own=task.own)
     except ValueError as error:
         raise ProjectError(str(error)) from error
 
@@ -128,5 +136,17 @@ def _notes(summary: Mapping[str, Any]) -> list[str]:
         ("queries_left_out", "Queries without a relevant document there, left out"),
         ("unknown_queries", "Queries judged there that queries.jsonl lacks"),
         ("unknown_documents", "Documents judged there that corpus.jsonl lacks: never found"),
+        (
+            "own_documents_left_out",
+            "Queries whose own document, that of the same id, is left out of their results, as in "
+            "BEIR's figures",
+        ),
     )
-    return [f"{what}: {summary[key]}." for key, what in notes if summary[key]]
+    lines = [f"{what}: {summary[key]:,}." for key, what in notes if summary[key]]
+    bad = summary["bad_rows"]
+    if bad:
+        lines.append(f"{counted(len(bad), 'row')} of the files can't be used:")
+        lines += [f"  {row['file']}, {row['place']}: {row['reason']}." for row in bad[:SHOWN]]
+    if len(bad) > SHOWN:
+        lines.append(f"  and {len(bad) - SHOWN:,} more (--json lists all).")
+    return lines

@@ -32,8 +32,8 @@ from embed_assets.graph import DOCUMENT_ASSETS, GRAPH
 from embed_assets.models.registry import aliases, newest_model
 from embed_assets.pairs.splits import IN_WORDS
 from embed_assets.partitions import document_id
-from embed_assets.questions.labelled.report import report_matches, unmatched
-from embed_assets.questions.statuses import FAILED, KEPT, NOT_ASKED, UNREADABLE, in_words
+from embed_assets.questions.labelled.report import report_matches, unmatched, unused_line
+from embed_assets.questions.statuses import BAD_ROW, FAILED, KEPT, NOT_ASKED, UNREADABLE, in_words
 from embed_assets.resources.ledger import read_records
 from embed_assets.resources.tracking import MODELS, answering_at_once
 from embed_assets.resources.warehouse import Warehouse
@@ -45,6 +45,8 @@ BASELINE_KEYS = (
     *("difference", "low", "high", "p_value", "verdict"),
 )
 QUESTIONS = "questions"
+FIRST = 3
+"""Bad rows of people's files that a person sees without asking for details."""
 TITLES = {split: words.briefly for split, words in IN_WORDS.items() if words.briefly}
 """What the questions of a split are, in a few words."""
 
@@ -68,6 +70,7 @@ def what_is_there(settings: Settings, warehouse: Warehouse) -> dict[str, Any]:
     read, empty = (statuses.filter(parser_status=status) for status in ("SUCCESS", "EMPTY"))
     failed = failures(settings, warehouse)
     known_before = failed.keys() & {*read["document_id"], *empty["document_id"]}
+    report = report_matches(settings, warehouse)
     why_empty = dict(empty.select("document_id", "error").iter_rows())
     why_empty |= dict.fromkeys(without_chunks(warehouse), NO_CHUNK)
     # Those that got no question are counted by chunk.
@@ -95,7 +98,8 @@ def what_is_there(settings: Settings, warehouse: Warehouse) -> dict[str, Any]:
         "chunks": warehouse.count("chunks"),
         **questions.row(0, named=True),
         "dropped": _dropped(warehouse),
-        "unmatched_labelled": unmatched(report_matches(settings, warehouse)).to_dicts(),
+        "labelled_rows": report.height,
+        "unmatched_labelled": unmatched(report).to_dicts(),
     }
 
 
@@ -270,6 +274,9 @@ def _took(summary: Mapping[str, Any]) -> list[str]:
 def unused_text(summary: Mapping[str, Any], details: bool) -> list[str]:
     """What could not be used and what waits: a line each, counted; with `details`, row by row."""
     labelled, failed_models = summary["unmatched_labelled"], summary.get("baselines_failed", [])
+    bad = [unused_line(row) for row in labelled if row["reason"] == BAD_ROW]
+    unused = [unused_line(row) for row in labelled if row["reason"] != BAD_ROW]
+    came = summary.get("labelled_rows", len(labelled))
     asked, failed = summary["questions_not_asked"], summary["questions_failed"]
     groups = [
         (
@@ -285,12 +292,12 @@ def unused_text(summary: Mapping[str, Any], details: bool) -> list[str]:
             [partly_line(row) for row in summary["partly"]],
         ),
         (
-            f"{counted(len(labelled), 'question')} of people not used",
-            [
-                f"{row['file_name'] or row['source']}: {row['question']} "
-                f"({in_words(row['reason'])})"
-                for row in labelled
-            ],
+            f"{len(bad):,} of {counted(came, 'row')} of people's questions can't be read",
+            bad,
+        ),
+        (
+            f"{counted(len(unused), 'question')} of people not used, of {came:,}",
+            unused,
         ),
         (
             f"{counted(sum(summary['dropped'].values()), 'question')} dropped",
@@ -316,13 +323,25 @@ def unused_text(summary: Mapping[str, Any], details: bool) -> list[str]:
     there = [(title, rows) for title, rows in groups if rows]
     if details:
         return [line for title, rows in there for line in (f"{title}:", *(f"  {r}" for r in rows))]
-    lines = [f"  {title}{_why(rows)}" for title, rows in there]
+    lines = [
+        line
+        for title, rows in there
+        for line in (f"  {title}{_why(rows)}", *(_first(rows) if rows is bad else ()))
+    ]
     return ["Not used, or not yet (--details lists all):", *lines] if lines else []
 
 
 def _why(rows: Sequence[str]) -> str:
     """The one row there is, that nobody has to ask for it; nothing where there are several."""
     return f": {rows[0]}" if len(rows) == 1 else ""
+
+
+def _first(rows: Sequence[str]) -> list[str]:
+    """The first few of several rows, that a person sees what is wrong with them all."""
+    if len(rows) < 2:
+        return []
+    more = [f"and {len(rows) - FIRST:,} more"] * (len(rows) > FIRST)
+    return [f"    {line}" for line in (*rows[:FIRST], *more)]
 
 
 def _comparison_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import polars as pl
 
-from embed_assets.data_files import state_on_disk
+from embed_assets.data_files.reading import state_on_disk
 from embed_assets.errors import SettingsError
 from embed_assets.evaluation.beir import read_beir
 from embed_assets.evaluation.scoring import RetrievalTask, full_ndcg, measured
@@ -94,7 +94,10 @@ def _read(folder: Path, _state: object) -> RetrievalTask:
         for query, text in beir.queries.items()
     ]
     corpus = {ids[document]: text for document, text in beir.corpus.items()}
+    relevant = {row["question_id"]: row["relevant_chunk_ids"] for row in questions}
+    own = {query: ids[document] for query, document in beir.own.items()}
     return RetrievalTask(
         questions=pl.DataFrame(questions),
         corpus=pl.DataFrame({"chunk_id": list(corpus), "chunk_text": list(corpus.values())}),
+        own={query: chunk for query, chunk in own.items() if chunk not in relevant[query]},
     )

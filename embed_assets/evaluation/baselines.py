@@ -159,7 +159,7 @@ def _measure(
 ) -> Evaluation:
     if model == BM25:
         return measured_by(
-            lambda: evaluate_bm25(task.queries, task.texts, task.relevant, task.splits),
+            lambda: evaluate_bm25(task.queries, task.texts, task.relevant, task.splits, task.own),
             IDENTITY,
             warehouse,
             task,

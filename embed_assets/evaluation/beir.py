@@ -5,13 +5,19 @@ relevant document. Neither ends the evaluation, and both are counted: a figure i
 what it was measured on. Thakur et al. 2021 (BEIR).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-from embed_assets.data_files import DataFileError, beir_rows, beir_text, read_qrels
+from embed_assets.data_files.beir import (
+    WHOLE,
+    qrels_files,
+    read_corpus,
+    read_qrels,
+    read_queries,
+)
+from embed_assets.data_files.reading import BadRow, DataFileError
 from embed_assets.errors import SettingsError
 from embed_assets.evaluation import metrics
 from embed_assets.evaluation.retrieval import LISTED, Evaluation
@@ -27,7 +33,8 @@ class BeirTask:
     scored. grades: of each of them, the documents with a score above 0, by id. A document that the
     corpus lacks stays among them: it is relevant, and can't be found.
     queries_left_out: queries without a relevant document in this split. unknown_queries,
-    unknown_documents: how many of them the judgements name and the files lack.
+    unknown_documents: how many of them the judgements name and the files lack. bad_rows: of the
+    three files, those that could not be used.
     """
 
     qrels: Path
@@ -37,11 +44,25 @@ class BeirTask:
     queries_left_out: int
     unknown_queries: int
     unknown_documents: int
+    bad_rows: tuple[BadRow, ...] = ()
 
     @cached_property
     def relevant(self) -> dict[str, set[str]]:
         """Ids of the relevant documents by query id."""
         return {query: set(grades) for query, grades in self.grades.items()}
+
+    @cached_property
+    def own(self) -> dict[str, str]:
+        """The document that is no result for a query: that of the query's own id.
+
+        So BEIR scores sets in which queries stand in the corpus (ArguAna). One that is judged
+        relevant stays: then the ids are the same by chance, or on purpose.
+        """
+        return {
+            query: query
+            for query, grades in self.grades.items()
+            if query in self.corpus and query not in grades
+        }
 
     @property
     def is_graded(self) -> bool:
@@ -53,36 +74,36 @@ def read_beir(folder: Path, split: str | None = None, named_by: str = "--beir") 
     """The task of a folder. SettingsError names what is missing or wrong, file and line.
 
     split: a file of qrels/. Without it qrels.tsv, else qrels/test.tsv, else the only one there.
-    named_by: the option or setting that names the folder, for the error.
+    named_by: the option or setting that names the folder, for the error. A row that can't be used
+    is left out, and listed.
     """
     try:
-        corpus = _read_texts(folder / "corpus.jsonl", beir_text)
-        queries = _read_texts(folder / "queries.jsonl", lambda row: row["text"])
-        qrels = _qrels_file(folder, split)
-        judged = read_qrels(qrels)
+        corpus, bad_documents = read_corpus(folder)
+        queries, bad_queries = read_queries(folder)
+        files = _qrels_of(folder, split)
+        qrels = read_qrels(files)
     except DataFileError as error:
         raise SettingsError(str(error), named_by) from error
     grades = {
         query: relevant
-        for query, scores in judged.items()
+        for query, scores in qrels.scores.items()
         if query in queries
         and (relevant := {document: score for document, score in scores.items() if score > 0})
     }
-    if not corpus:
-        raise SettingsError(f"{folder / 'corpus.jsonl'} is empty: nothing to search.", named_by)
     if not grades:
         raise SettingsError(
-            f"{qrels} gives none of the queries a relevant document: nothing to score.", named_by
+            f"{files[0]} gives none of the queries a relevant document: nothing to score.", named_by
         )
-    documents = {document for scores in judged.values() for document in scores}
+    documents = {document for scores in qrels.scores.values() for document in scores}
     return BeirTask(
-        qrels=qrels,
+        qrels=files[0],
         corpus=corpus,
         queries={query: queries[query] for query in grades},
         grades=grades,
         queries_left_out=len(queries) - len(grades),
-        unknown_queries=len(judged.keys() - queries.keys()),
+        unknown_queries=len(qrels.scores.keys() - queries.keys()),
         unknown_documents=len(documents - corpus.keys()),
+        bad_rows=(*bad_documents, *bad_queries, *qrels.bad),
     )
 
 
@@ -101,30 +122,18 @@ def graded_ndcg(task: BeirTask, evaluation: Evaluation) -> dict[int, float]:
     return means
 
 
-def _read_texts(file: Path, text_of: Callable[[Mapping[str, Any]], str]) -> dict[str, str]:
-    texts: dict[str, str] = {}
-    for number, row in beir_rows(file):
-        if row["_id"] in texts:
-            raise DataFileError(file, f"_id {row['_id']!r} is there twice", f"line {number}")
-        texts[row["_id"]] = text_of(row)
-    return texts
-
-
-def _qrels_file(folder: Path, split: str | None) -> Path:
-    files = {file.stem: file for file in sorted((folder / "qrels").glob("*.tsv"))}
-    whole = folder / "qrels.tsv"
+def _qrels_of(folder: Path, split: str | None) -> list[Path]:
+    """Files of the judgements of a split."""
+    files = qrels_files(folder)
+    splits = sorted(files.keys() - {WHOLE})
     if split is not None:
-        if split not in files:
-            raise DataFileError(
-                folder / "qrels", f"has no {split}.tsv, but {', '.join(files) or 'nothing'}"
-            )
+        if split not in splits:
+            reason = f"has no {split}.tsv, but {', '.join(splits) or 'nothing'}"
+            raise DataFileError(folder / "qrels", reason)
         return files[split]
-    if whole.is_file():
-        return whole
-    if DEFAULT_SPLIT in files:
-        return files[DEFAULT_SPLIT]
-    if len(files) > 1:
-        raise DataFileError(folder / "qrels", f"has {', '.join(files)}: say which with --split")
-    if not files:
-        raise DataFileError(folder, "has neither qrels.tsv nor qrels/test.tsv")
-    return next(iter(files.values()))
+    for chosen in (WHOLE, DEFAULT_SPLIT):
+        if chosen in files:
+            return files[chosen]
+    if len(splits) > 1:
+        raise DataFileError(folder / "qrels", f"has {', '.join(splits)}: say which with --split")
+    return files[splits[0]]

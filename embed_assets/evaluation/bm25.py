@@ -7,7 +7,12 @@ from collections.abc import Set as AbstractSet
 import numpy as np
 
 from embed_assets.evaluation.metrics import DEPTH
-from embed_assets.evaluation.retrieval import NO_DIMENSION, Evaluation, evaluate_rankings
+from embed_assets.evaluation.retrieval import (
+    NO_DIMENSION,
+    Evaluation,
+    evaluate_rankings,
+    without_own,
+)
 from embed_assets.languages import LITTLE_WORDS, languages_of
 from embed_assets.words import search_words
 
@@ -88,9 +93,11 @@ def evaluate_bm25(
     corpus: Mapping[str, str],
     relevant: Mapping[str, AbstractSet[str]],
     splits: Sequence[str] | None = None,
+    own: Mapping[str, str] | None = None,
 ) -> Evaluation:
     """BM25's scores under NO_DIMENSION. queries, corpus: texts by id; the rest as in `evaluate`."""
-    rankings = bm25_rankings(list(queries.values()), corpus)
+    rankings = bm25_rankings(list(queries.values()), corpus, DEPTH + bool(own))
+    rankings = without_own(rankings, list(queries), own)
     return evaluate_rankings(rankings, list(queries), relevant, NO_DIMENSION, splits)
 
 

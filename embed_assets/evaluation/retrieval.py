@@ -65,6 +65,7 @@ def evaluate(
     relevant: Mapping[str, AbstractSet[str]],
     dimensions: Sequence[int],
     splits: Sequence[str] | None = None,
+    own: Mapping[str, str] | None = None,
 ) -> Evaluation:
     """Score every split at every dimension, from one search of the whole corpus per dimension.
 
@@ -72,7 +73,8 @@ def evaluate(
     question_ids and chunk_ids. relevant maps each question id to the ids of the chunks that answer
     it; one that the corpus lacks still counts as relevant, and can't be found. splits names each
     question's split; without it all questions form the split "all". A split that no question
-    names has no rows.
+    names has no rows. own: the chunk that is no result for a question, by question id; the next
+    takes its place.
 
     Raises ValueError when a question has no relevant chunk (such a question has no score, and to
     leave it out would flatter the model), when an id occurs twice, when lengths differ, when the
@@ -92,10 +94,11 @@ def evaluate(
         found, _ = top_k(
             query_embeddings[:, :dimension],
             corpus_embeddings[:, :dimension],
-            k=metrics.DEPTH,
+            k=metrics.DEPTH + bool(own),
             tie_order=id_order,
         )
         rankings = [[chunk_ids[int(chunk)] for chunk in row] for row in found]
+        rankings = without_own(rankings, question_ids, own)
         evaluations.append(evaluate_rankings(rankings, question_ids, relevant, dimension, splits))
     return Evaluation(
         scores=pl.concat(evaluation.scores for evaluation in evaluations),
@@ -136,6 +139,21 @@ def evaluate_rankings(
         schema=QUERIES_SCHEMA,
     )
     return Evaluation(scores=_mean_scores(values, splits, dimension), queries=queries)
+
+
+def without_own(
+    rankings: Sequence[Sequence[str]], question_ids: Sequence[str], own: Mapping[str, str] | None
+) -> list[list[str]]:
+    """Rankings of at most 100 chunks without the one that is no result for its question.
+
+    rankings: one longer than that where `own` names any. Thakur et al. 2021 (BEIR), whose figures
+    leave out the document that a query is.
+    """
+    own = own or {}
+    return [
+        [chunk for chunk in row if chunk != own.get(question)][: metrics.DEPTH]
+        for question, row in zip(question_ids, rankings, strict=True)
+    ]
 
 
 def top_k(

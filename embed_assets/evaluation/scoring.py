@@ -5,7 +5,7 @@ corpus, by their versions. What was measured once is read back, and never measur
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 
@@ -43,11 +43,13 @@ class RetrievalTask:
     """Questions to score and the corpus to search.
 
     questions: question_id, anchor, relevant_chunk_ids, split, document_id. corpus: chunk_id,
-    chunk_text, one row per distinct text.
+    chunk_text, one row per distinct text. own: the chunk that is no result for a question, by
+    question_id.
     """
 
     questions: pl.DataFrame
     corpus: pl.DataFrame
+    own: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def queries(self) -> dict[str, str]:
@@ -76,7 +78,8 @@ class RetrievalTask:
         asked = self.questions.select(
             "question_id", "anchor", pl.col("relevant_chunk_ids").list.sort(), "split"
         )
-        return digest(asked.sort("question_id").rows())
+        rows = asked.sort("question_id").rows()
+        return digest((rows, sorted(self.own.items())) if self.own else rows)
 
     @cached_property
     def corpus_version(self) -> str:
@@ -115,6 +118,7 @@ def score_encoder(
         task.relevant,
         dimensions or [corpus.shape[1]],
         task.splits,
+        task.own,
     )
 
 

@@ -25,8 +25,8 @@ from embed_assets.questions.labelled.report import (
     report_matches,
     row_statuses,
     unmatched,
+    unused_line,
 )
-from embed_assets.questions.statuses import in_words
 from embed_assets.resources.ledger import PEOPLES_ROWS, data_version
 from embed_assets.resources.materializing import Materializing, materializing
 from embed_assets.resources.previews import shown_as_table
@@ -62,10 +62,8 @@ def training_pairs(
         made = make_pairs(warehouse, corpus_filter(warehouse, settings))
         _store(making, made, places, since, code_version_parts(settings))
     report = report_matches(settings, warehouse)
-    for source, file_name, question, reason in unmatched(report).iter_rows():
-        context.log.warning(
-            printable(f"{source}: {in_words(reason)}: '{question}' ({file_name or 'any file'})")
-        )
+    for row in unmatched(report).iter_rows(named=True):
+        context.log.warning(printable(f"{row['source']}: not used: {unused_line(row)}"))
     return making.result(**_metadata(warehouse, made.pairs, report))
 
 

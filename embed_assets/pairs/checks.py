@@ -104,7 +104,9 @@ def _without_evidence(warehouse: Warehouse, settings: Settings) -> Finding:
                     "question",
                     "file_name",
                     "source",
-                    why=pl.col("reason").replace(DROPPED),
+                    why=pl.coalesce(
+                        pl.format("{}: {}", "place", "why"), pl.col("reason").replace(DROPPED)
+                    ),
                 )
             ),
         },

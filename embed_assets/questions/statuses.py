@@ -19,6 +19,10 @@ NOT_ASKED = "NOT_ASKED"
 # People's questions.
 NO_SUCH_FILE = "no such file in the folder"
 """Of a row of a file alone: there is no document whose question it could be."""
+AMBIGUOUS_FILE = "AMBIGUOUS_FILE"
+"""Likewise: a name that is none of a file as it stands, and that of several without its case."""
+BAD_ROW = "BAD_ROW"
+"""Likewise: there is no question to speak of. Why not is said with its place in the file."""
 EVIDENCE_NOT_FOUND = "EVIDENCE_NOT_FOUND"
 REJECTED_BY_REVIEWER = "REJECTED_BY_REVIEWER"
 TOO_VAGUE = "TOO_VAGUE_TO_TRAIN_ON"
@@ -42,7 +46,9 @@ DROPPED: Mapping[str, str] = {
     NOT_ASKED: "not asked",
     FAILED: "failed call",
     UNREADABLE: "unreadable reply",
+    BAD_ROW: "bad row",
     NO_SUCH_FILE: NO_SUCH_FILE,
+    AMBIGUOUS_FILE: "several files of the folder could be meant",
     EVIDENCE_NOT_FOUND: "evidence not found",
     TOO_VAGUE: "too vague to train on",
     REJECTED_BY_REVIEWER: "rejected by a reviewer",

@@ -146,6 +146,28 @@ def test_dimensions_that_the_model_lacks_are_refused(settings, beir):
         score_on_beir(settings.model_copy(update={"dimensions": "99"}), beir)
 
 
+@pytest.mark.parametrize("model", ["bm25", None])
+def test_a_query_that_stands_in_the_corpus_does_not_find_itself(settings, beir, model):
+    with (beir / "corpus.jsonl").open("a") as corpus:
+        corpus.writelines("\n" + json.dumps({"_id": q, "text": t}) for q, t in QUERIES.items())
+    summary = score_on_beir(settings, beir, model)
+    assert summary["own_documents_left_out"] == 3
+    figure = "bm25_accuracy@1" if model else "dim_32_cosine_accuracy@1"
+    assert summary["metrics"][figure] > 0.6
+    assert "own document, that of the same id, is left out" in scores_text(summary)
+
+
+def test_bad_rows_are_counted_and_the_first_are_shown(settings, beir):
+    with (beir / "corpus.jsonl").open("a") as corpus:
+        corpus.write("\n{" * 7)
+    summary = score_on_beir(settings, beir, "bm25")
+    assert len(summary["bad_rows"]) == 7
+    assert summary["bad_rows"][0]["file"] == str(beir / "corpus.jsonl")
+    said = scores_text(summary)
+    assert "\n7 rows of the files can't be used:\n" in said
+    assert "and 2 more (--json lists all)." in said
+
+
 def test_a_person_sees_ndcg_first_and_what_was_left_out(settings, tmp_path):
     folder = write_folder(tmp_path / "beir", {("q1", "d1"): 1, ("q1", "d9"): 1, ("q9", "d1"): 1})
     lines = scores_text(score_on_beir(settings, folder)).splitlines()

@@ -155,8 +155,16 @@ UNUSED: dict[str, Any] = {
     ],
     "empty": [{"path": "c.pdf", "error": "no text"}],
     "partly": [{"path": "f.pdf", "pages": [2, 5], "share": 0.5, "error": "scanned"}],
+    "labelled_rows": 12,
     "unmatched_labelled": [
-        {"source": "q.jsonl", "file_name": "d.pdf", "question": "Why?", "reason": reason}
+        {
+            "source": "q.jsonl",
+            "place": None,
+            "file_name": "d.pdf",
+            "question": "Why?",
+            "reason": reason,
+            "why": None,
+        }
         for reason in ("EVIDENCE_NOT_FOUND", NO_SUCH_FILE)
     ],
     "dropped": {"NEAR_DUPLICATE": 1200, "VERBATIM": 3},
@@ -173,7 +181,7 @@ def test_what_could_not_be_used_is_counted_and_told_where_it_is_one_thing():
         "2 documents could not be read",
         "1 document without text: c.pdf: no text",
         "1 document read in part: f.pdf: 50% of its text; pages 2, 5: scanned",
-        "2 questions of people not used",
+        "2 questions of people not used, of 12",
         "1,203 questions dropped",
         "1 chunk not asked about, since the budget was spent: run it again to go on",
         "1 baseline could not be scored: openai:m: no answer",
@@ -195,6 +203,26 @@ def test_with_details_each_is_listed_with_its_reason_in_words():
     ):
         assert f"\n  {line}\n" in f"{said}\n"
     assert "--details" not in said
+
+
+def test_bad_rows_of_peoples_files_are_shown_until_there_are_many():
+    def bad(number: int) -> dict[str, Any]:
+        place = {"source": "q.csv", "place": f"row {number}", "why": "lacks 'question'"}
+        return {**place, "file_name": None, "question": "", "reason": "BAD_ROW"}
+
+    some = {"labelled_rows": 9, "unmatched_labelled": [bad(n) for n in range(2, 7)]}
+    said = run_text({**SUMMARY, **some})
+    assert (
+        "\n  5 of 9 rows of people's questions can't be read\n    q.csv, row 2: lacks 'question'\n"
+        in said
+    )
+    assert "\n    q.csv, row 4: lacks 'question'\n    and 2 more" in said
+    assert "row 5" not in said
+    assert "\n  q.csv, row 6: lacks 'question'" in ingest_text({**SUMMARY, **some}, details=True)
+    one = {**some, "unmatched_labelled": [bad(2)]}
+    assert "\n  1 of 9 rows of people's questions can't be read: q.csv, row 2: lacks" in run_text(
+        {**SUMMARY, **one}
+    )
 
 
 def test_what_waits_is_said_though_nothing_has_changed():

@@ -214,9 +214,9 @@ def test_equal_texts_are_one_entry_and_an_absent_one_is_never_found(tmp_path: Pa
     ("broken", "reason"),
     [
         ({"qrels": None}, "has neither qrels.tsv nor qrels/test.tsv"),
-        ({"corpus": {}}, "corpus.jsonl is empty"),
-        ({"qrels": HEADER}, "gives none of the queries a relevant document"),
-        ({"qrels": HEADER + "q1\ta\tmuch\n"}, "line 2: query id, corpus id and score are wanted"),
+        ({"corpus": {}}, "corpus.jsonl: is empty"),
+        ({"qrels": HEADER}, "qrels.tsv: holds no rows"),
+        ({"qrels": HEADER + "q1\ta\tmuch\n"}, "line 2: Query id, corpus id and score are wanted"),
     ],
 )
 def test_a_broken_folder_is_refused_before_any_work_and_the_setting_is_named(

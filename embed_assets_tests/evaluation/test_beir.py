@@ -1,5 +1,6 @@
 """BEIR folders: what is read, what is counted, what is refused, and graded figures."""
 
+import gzip
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,8 +10,9 @@ import pytest
 
 from embed_assets.errors import SettingsError
 from embed_assets.evaluation.beir import graded_ndcg, read_beir
-from embed_assets.evaluation.retrieval import evaluate_rankings
+from embed_assets.evaluation.retrieval import evaluate, evaluate_rankings
 
+JUDGED = [("q1", "a", 1), ("q2", "b", 1)]
 HEADER = "query-id\tcorpus-id\tscore\n"
 CRANFIELD = Path(__file__).parents[3] / "shared" / "data" / "ir" / "cranfield"
 
@@ -98,12 +100,10 @@ def test_a_missing_file_is_named(folder: Path, name: str):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("corpus.jsonl", '{"_id": "a", "text": "x"}\n{"_id": "a", "text": "y"}', "line 2: _id 'a'"),
         ("queries.jsonl", '{"_id": "q1"}', "line 1: lacks 'text'"),
         ("corpus.jsonl", "{", r"line 1: Expecting .* \(column 2\)"),
-        ("corpus.jsonl", "", "is empty: nothing to search"),
-        ("qrels.tsv", HEADER + "q1\ta\n", "line 2: query id, corpus id and score"),
-        ("qrels.tsv", HEADER + "q1\ta\t1\nq1\ta\t2\n", "line 3: .* another score"),
+        ("corpus.jsonl", "", r"corpus\.jsonl: is empty"),
+        ("qrels.tsv", HEADER + "q1\ta\n", "line 2: Query id, corpus id and score"),
         ("qrels.tsv", HEADER + "q1\ta\t0\nq9\ta\t1\n", "nothing to score"),
     ],
 )
@@ -114,6 +114,118 @@ def test_what_is_wrong_with_a_folder_is_said_with_its_line(
     with pytest.raises(SettingsError, match=message) as caught:
         read_beir(folder)
     assert str(caught.value).startswith(f"--beir: {folder}")
+
+
+def test_bad_rows_are_listed_and_the_others_taken(folder: Path):
+    corpus = (folder / "corpus.jsonl").read_text()
+    (folder / "corpus.jsonl").write_text(
+        corpus + '\n{"_id": "a", "text": "again"}\n{\n{"_id": "d"}'
+    )
+    queries = (folder / "queries.jsonl").read_text()
+    (folder / "queries.jsonl").write_text(queries + '\n{"_id": "q4", "text": null}')
+    (folder / "qrels.tsv").write_text(HEADER + "q1\ta\t1\nq1\ta\t2\nq2\tb\nq2\tb\tinf\nq2\tb\t1\n")
+    task = read_beir(folder)
+    assert task.corpus["a"] == "Tides The sea rises."
+    assert task.grades == {"q1": {"a": 1}, "q2": {"b": 1}}
+    assert [(bad.file.name, bad.place, bad.reason.partition(";")[0]) for bad in task.bad_rows] == [
+        ("corpus.jsonl", "line 4", "_id 'a' is there twice"),
+        ("corpus.jsonl", "line 5", "Expecting property name enclosed in double quotes (column 2)"),
+        ("corpus.jsonl", "line 6", "lacks 'text'"),
+        ("queries.jsonl", "line 4", "text is empty"),
+        ("qrels.tsv", "line 3", "query q1 and document a have another score above, which counts"),
+        ("qrels.tsv", "line 4", "Query id, corpus id and score are wanted"),
+        ("qrels.tsv", "line 5", "Query id, corpus id and score are wanted"),
+    ]
+
+
+@pytest.mark.parametrize("layout", ["gz", "zst", "parquet", "mteb"])
+def test_a_folder_may_be_as_the_hub_has_it(folder: Path, layout: str):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    wanted = read_beir(folder)
+    rows = [dict(zip(("query-id", "corpus-id", "score"), row, strict=True)) for row in JUDGED]
+    (folder / "qrels").mkdir()
+    for part in ("corpus", "queries"):
+        lines = (folder / f"{part}.jsonl").read_bytes()
+        (folder / f"{part}.jsonl").unlink()
+        if layout == "gz":
+            (folder / f"{part}.jsonl.gz").write_bytes(gzip.compress(lines))
+        elif layout == "zst":
+            packed = pa.compress(lines, codec="zstd", asbytes=True)
+            (folder / f"{part}.jsonl.zst").write_bytes(packed)
+        else:
+            table = pa.Table.from_pylist(
+                [{"title": "", **json.loads(x)} for x in lines.splitlines()]
+            )
+            (folder / part).mkdir()
+            for shard, some in enumerate((table[:1], table[1:])):
+                pq.write_table(some, folder / part / f"{part}-0000{shard}-of-00002.parquet")
+    qrels = (folder / "qrels.tsv").read_bytes()
+    (folder / "qrels.tsv").unlink()
+    if layout == "parquet":
+        for shard, some in enumerate((rows[:1], rows[1:])):
+            pq.write_table(
+                pa.Table.from_pylist(some), folder / f"qrels/test-0000{shard}-of-00002.parquet"
+            )
+    elif layout == "mteb":
+        (folder / "qrels/test.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    else:
+        (folder / "qrels/dev.tsv.gz").write_bytes(gzip.compress(qrels))
+    task = read_beir(folder)
+    assert (task.corpus, task.queries, task.grades) == (
+        wanted.corpus,
+        wanted.queries,
+        wanted.grades,
+    )
+    assert task.bad_rows == ()
+
+
+def test_a_querys_own_document_is_no_result_unless_it_is_judged_relevant(tmp_path: Path):
+    corpus = [{"_id": key, "text": key} for key in ("q1", "q2", "a")]
+    task = read_beir(write_beir(tmp_path, HEADER + "q1\ta\t1\nq2\tq2\t1\nq3\ta\t1\n", corpus))
+    assert task.own == {"q1": "q1"}
+
+
+def test_without_own_documents_figures_are_those_of_beir():
+    """BEIR's `EvaluateRetrieval.evaluate` drops results whose id is the query's."""
+    import pytrec_eval
+
+    random = np.random.default_rng(3)
+    ids = [f"d{number}" for number in range(150)]
+    queries = ids[:20]
+    vectors = random.normal(size=(150, 8))
+    relevant = {
+        query: set(random.choice([i for i in ids if i != query], 5, replace=False).tolist())
+        for query in queries
+    }
+    own = {query: query for query in queries}
+    found = evaluate(vectors[:20], vectors, queries, ids, relevant, [8], own=own)
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    run = {
+        query: {
+            document: float(cosine)
+            for document, cosine in zip(ids, unit @ unit[place], strict=True)
+            if document != query
+        }
+        for place, query in enumerate(queries)
+    }
+    qrels = {query: dict.fromkeys(documents, 1) for query, documents in relevant.items()}
+    measures = {"ndcg_cut.10", "map_cut.100", "recall.10"}
+    scores = pytrec_eval.RelevanceEvaluator(qrels, measures).evaluate(run).values()
+
+    def trec_eval(measure: str) -> float:
+        return float(np.mean([values[measure] for values in scores]))
+
+    def ours(metric: str, k: int) -> float:
+        return found.scores.filter(metric=metric, k=k)["score"].item()
+
+    assert ours("ndcg", 10) == pytest.approx(trec_eval("ndcg_cut_10"), abs=1e-6)
+    assert ours("map", 100) == pytest.approx(trec_eval("map_cut_100"), abs=1e-6)
+    assert ours("recall", 10) == pytest.approx(trec_eval("recall_10"), abs=1e-6)
+    assert all(
+        query not in top for query, top in found.queries.select("question_id", "top_ids").rows()
+    )
 
 
 def test_graded_ndcg_weighs_documents_by_their_grade(tmp_path: Path):

@@ -6,6 +6,7 @@ import pytest
 
 from embed_assets.evaluation.beir import read_beir
 from embed_assets.evaluation.bm25 import bm25_rankings, evaluate_bm25
+from embed_assets.evaluation.metrics import DEPTH
 
 SCIFACT = Path(__file__).parents[3] / "shared" / "data" / "ir" / "scifact"
 
@@ -95,3 +96,15 @@ def test_bm25_on_scifact_is_as_good_as_published():
 )
 def test_words_are_found_in_scripts_without_spaces_and_with_vowel_signs(answer, other, query):
     assert bm25_rankings([query], {"a": other, "b": answer})[0][:1] == ["b"]
+
+
+def test_a_querys_own_text_is_no_result_and_the_next_takes_its_place():
+    corpus = {
+        "q": "salt water",
+        "a": "salt of the far and old sea",
+        **{f"d{n}": "water" for n in range(DEPTH)},
+    }
+    with_it = evaluate_bm25({"q": "salt water"}, corpus, {"q": {"a"}})
+    without = evaluate_bm25({"q": "salt water"}, corpus, {"q": {"a"}}, own={"q": "q"})
+    assert (with_it.queries["rank"].item(), without.queries["rank"].item()) == (2, 1)
+    assert "q" not in without.queries["top_ids"].item()

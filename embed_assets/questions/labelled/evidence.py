@@ -24,6 +24,7 @@ from embed_assets.questions.labelled.matching import (
     match_evidence,
     read_documents,
 )
+from embed_assets.questions.labelled.names import FileNames
 from embed_assets.questions.statuses import EVIDENCE_NOT_FOUND, KEPT, TOO_VAGUE, UNANSWERABLE
 from embed_assets.tables import TABLES
 
@@ -134,25 +135,12 @@ def _questions_by_document(
     questions: Sequence[LabelledQuestion], paths: Mapping[str, str]
 ) -> dict[str, list[int]]:
     """Places of the questions that name each document's file."""
-    by_name = documents_by_name(paths)
+    names = FileNames(paths)
     naming: dict[str, list[int]] = defaultdict(list)
     for number, question in enumerate(questions):
-        for document_id in by_name.get(question.file_name or "", ()):
+        for document_id in names.named(question.file_name):
             naming[document_id].append(number)
     return dict(naming)
-
-
-def documents_by_name(paths: Mapping[str, str]) -> dict[str, list[str]]:
-    """document_ids by file name, by whole path, and by `./` and whole path.
-
-    The last tells a file of the folder itself from one of that name further down. paths:
-    document_id -> path.
-    """
-    by_name: dict[str, list[str]] = defaultdict(list)
-    for document_id, path in paths.items():
-        for name in {path, f"./{path}", path.rpartition("/")[2]}:
-            by_name[name].append(document_id)
-    return dict(by_name)
 
 
 def status_of(question: LabelledQuestion, match: Match) -> str:

@@ -6,8 +6,8 @@ A row may name a file as it was called before.
 from dataclasses import replace
 
 from embed_assets.documents.forgotten import read_forgotten
-from embed_assets.questions.labelled.evidence import documents_by_name
 from embed_assets.questions.labelled.files import LabelledQuestion, read_labelled
+from embed_assets.questions.labelled.names import FileNames, composed
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
 
@@ -18,8 +18,8 @@ def read_moved(settings: Settings, warehouse: Warehouse) -> list[LabelledQuestio
     A name that a document has today means that document. Those that name one that was forgotten are
     left out.
     """
-    names = documents_by_name(warehouse.paths())
-    forgotten = documents_by_name({path: path for path in read_forgotten(warehouse).paths})
+    names = FileNames(warehouse.paths())
+    forgotten = FileNames({path: path for path in read_forgotten(warehouse).paths})
     questions = [
         question
         for question in read_labelled(settings.labelled_files, settings.labelled_purpose)
@@ -33,10 +33,10 @@ def read_moved(settings: Settings, warehouse: Warehouse) -> list[LabelledQuestio
     now: dict[str, str] = {}
     for before, path in moved.iter_rows():
         for name in (before, f"./{before}", before.rpartition("/")[2]):
-            if name not in names:
-                now.setdefault(name, f"./{path}")
+            if not names.exactly(name):
+                now.setdefault(composed(name), f"./{path}")
     return [
-        replace(question, file_name=now.get(question.file_name, question.file_name))
+        replace(question, file_name=now.get(composed(question.file_name), question.file_name))
         if question.file_name
         else question
         for question in questions

@@ -2,22 +2,26 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import polars as pl
 
+from embed_assets.data_files.reading import BadRow
 from embed_assets.errors import one_line
 from embed_assets.questions.labelled.evidence import (
     LABELLED,
     Evidence,
     documents_asked_about,
-    documents_by_name,
     find_evidence,
     status_of,
 )
-from embed_assets.questions.labelled.files import LabelledQuestion
+from embed_assets.questions.labelled.files import LabelledQuestion, read_bad_rows
 from embed_assets.questions.labelled.matching import MATCH_THRESHOLD, Match
 from embed_assets.questions.labelled.moves import read_moved
+from embed_assets.questions.labelled.names import FileNames
 from embed_assets.questions.statuses import (
+    AMBIGUOUS_FILE,
+    BAD_ROW,
     CORPUS_WIDE,
     DUPLICATE,
     EVIDENCE_NOT_FOUND,
@@ -51,6 +55,8 @@ _SCHEMA = {
     "match": pl.String,
     "score": pl.Float64,
     "reason": pl.String,
+    "place": pl.String,
+    "why": pl.String,
     "document_ids": pl.List(pl.String),
 }
 
@@ -59,24 +65,39 @@ def match_report(
     questions: Sequence[LabelledQuestion],
     chunks: Iterable[pl.DataFrame],
     paths: Mapping[str, str],
+    bad_rows: Sequence[BadRow] = (),
 ) -> pl.DataFrame:
-    """One row for every labelled question, in their order.
+    """One row for every labelled question, in their order, and for every row that holds none.
 
     chunks, paths: as `find_evidence` takes them, of the documents that are asked about.
     Returns source, file_name, question, purpose, evidence, chunk_text (the best), match (a name in
     BUCKETS or BY_PLACE, null where there is none), score, reason: null, or the status that says why
-    it can't be used; and document_ids: those that were looked through for it.
+    it can't be used; place and why: of a bad row its place in the file and what is wrong, of an
+    ambiguous name the files; and document_ids: those that were looked through for it.
     """
     found: dict[LabelledQuestion, list[Evidence]] = defaultdict(list)
     for evidence in find_evidence(chunks, questions, paths):
         found[evidence.question].append(evidence)
-    names = documents_by_name(paths)
-    rows = []
+    names = FileNames(paths)
+    rows: list[dict[str, object]] = [
+        {
+            "source": bad.file.name,
+            "question": "",
+            "score": 0.0,
+            "reason": BAD_ROW,
+            "place": bad.place,
+            "why": bad.reason,
+            "document_ids": [],
+        }
+        for bad in bad_rows
+    ]
     for question in questions:
         first = max(found[question], key=lambda evidence: evidence.match.score, default=None)
         best = first.match if first else Match((), 0.0)
         status = status_of(question, best)
-        known = question.file_name is None or question.file_name in names
+        several = names.could_be(question.file_name)
+        if status != KEPT and question.file_name and not names.named(question.file_name):
+            status = AMBIGUOUS_FILE if several else NO_SUCH_FILE
         rows.append(
             {
                 "source": question.source,
@@ -87,7 +108,8 @@ def match_report(
                 "chunk_text": first.text if first else None,
                 "match": _bucket(question, best) if best.chunk_ids else None,
                 "score": best.score,
-                "reason": None if status == KEPT else status if known else NO_SUCH_FILE,
+                "reason": None if status == KEPT else status,
+                "why": ", ".join(several) or None,
                 "document_ids": [evidence.document_id for evidence in found[question]],
             }
         )
@@ -98,7 +120,8 @@ def report_matches(settings: Settings, warehouse: Warehouse) -> pl.DataFrame:
     """The report of people's questions on what the warehouse holds."""
     questions, paths = read_moved(settings, warehouse), warehouse.paths()
     chunks = _read_chunks(warehouse, documents_asked_about(questions, paths))
-    return match_report(questions, chunks, paths)
+    bad_rows = read_bad_rows(settings.labelled_files, settings.labelled_purpose)
+    return match_report(questions, chunks, paths, bad_rows)
 
 
 def _read_chunks(warehouse: Warehouse, document_ids: Sequence[str]) -> Iterator[pl.DataFrame]:
@@ -118,9 +141,18 @@ def _bucket(question: LabelledQuestion, match: Match) -> str:
 
 
 def unmatched(report: pl.DataFrame) -> pl.DataFrame:
-    """source, file_name, question and reason of the rows that can't be used."""
+    """source, place, file_name, question, reason and why of the rows that can't be used."""
     failed = report.filter(pl.col("reason").is_not_null())
-    return failed.select("source", "file_name", "question", "reason")
+    return failed.select("source", "place", "file_name", "question", "reason", "why")
+
+
+def unused_line(row: Mapping[str, Any]) -> str:
+    """A row of `unmatched` for a person: which it is, and why it can't be used."""
+    if row["reason"] == BAD_ROW:
+        return f"{row['source']}, {row['place']}: {row['why']}"
+    why = f": {row['why']}" if row["why"] else ""
+    asked = f"{row['file_name'] or row['source']}: {row['question']}"
+    return f"{asked} ({in_words(row['reason'])}{why})"
 
 
 def row_statuses(report: pl.DataFrame, questions: pl.DataFrame) -> list[str]:
@@ -153,6 +185,8 @@ def row_statuses(report: pl.DataFrame, questions: pl.DataFrame) -> list[str]:
 
 
 _TO_DO: Mapping[str, str] = {
+    BAD_ROW: "Correct the row: its file, place and what is wrong are listed.",
+    AMBIGUOUS_FILE: "Write the file's whole path, as it stands in the folder.",
     NO_SUCH_FILE: "Correct the question's file_name, or add that PDF to the folder.",
     EVIDENCE_NOT_FOUND: "Quote the PDF's own words as evidence_text, or give file_name and page: "
     "whether the file was read is on the page of its partition in parsed_markdown.",

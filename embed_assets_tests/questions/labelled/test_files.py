@@ -2,12 +2,17 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from embed_assets.errors import SettingsError
-from embed_assets.questions.labelled.files import LabelledQuestion, read_labelled
+from embed_assets.questions.labelled.files import (
+    LabelledQuestion,
+    read_bad_rows,
+    read_labelled,
+)
 from embed_assets_tests.documents.folders import folder_in_memory
 from embed_assets_tests.questions.labelled.test_evidence import ROW, asked
 
@@ -62,7 +67,7 @@ def test_a_file_beside_pdfs_in_a_bucket_is_read_and_read_again_when_it_changes()
         folder.put("questions.jsonl", content=b'{"question": "How?", "file_name": "a.pdf"}')
         assert read_labelled([file], "test")[0].question == "How?"
         folder.put("questions.jsonl", content=b"{}")
-        with pytest.raises(SettingsError, match=r"memory://.*/questions\.jsonl, line 1: lacks"):
+        with pytest.raises(SettingsError, match=r"memory://.*questions\.jsonl: its only row"):
             read_labelled([file], "test")
 
 
@@ -98,21 +103,22 @@ def test_characters_that_only_look_like_line_ends_do_not_cut_a_row(tmp_path):
         ('"question"', "is a str, not an object"),
     ],
 )
-def test_a_row_that_cannot_be_read_is_named_by_file_and_line(tmp_path, line, complaint):
+def test_a_row_that_cannot_be_read_is_named_and_the_others_are_taken(tmp_path, line, complaint):
     file = write(tmp_path / "q.jsonl", ROW, "", line, ROW)
-    with pytest.raises(SettingsError) as error:
-        read_labelled([file], "test")
-    message = str(error.value)
-    assert message.startswith(f"EMBED_ASSETS_LABELLED: {file}, line 3: ")
-    assert complaint in message
-    assert "\n" not in message
+    assert len(read_labelled([file], "test")) == 2
+    [bad] = read_bad_rows([file], "test")
+    assert (bad.file, bad.place) == (file, "line 3")
+    assert complaint in bad.reason
+    alone = write(tmp_path / "alone.jsonl", line, line)
+    with pytest.raises(SettingsError, match=f"^EMBED_ASSETS_LABELLED: {alone}: [^\\n]*$"):
+        read_labelled([alone], "test")
 
 
 def test_a_file_that_is_missing_or_not_text_is_named(tmp_path):
     with pytest.raises(SettingsError, match=r"gone\.jsonl: No such file or directory\.$"):
         read_labelled([tmp_path / "gone.jsonl"], "test")
-    (tmp_path / "x.jsonl").write_bytes(b"\xff\xfe{\x00")
-    with pytest.raises(SettingsError, match=r"x\.jsonl: is not UTF-8 text; save it as such\.$"):
+    (tmp_path / "x.jsonl").write_bytes(bytes(range(256)) * 20)
+    with pytest.raises(SettingsError, match=r"x\.jsonl: looks like binary data\. Wanted: JSON"):
         read_labelled([tmp_path / "x.jsonl"], "test")
 
 
@@ -177,17 +183,21 @@ def test_a_csv_has_the_delimiter_that_its_header_has(tmp_path, delimiter, encodi
     assert (second.question, second.page, second.answerable) == ("Warum?", None, False)
 
 
-def test_a_csv_that_excel_saved_in_its_own_encoding_is_refused_with_the_remedy(tmp_path):
+def test_what_excel_saved_in_its_own_encoding_is_refused_row_by_row_with_the_remedy(tmp_path):
     file = tmp_path / "q.csv"
-    file.write_bytes("question;file_name\r\nWie lange läuft er?;rig.pdf\r\n".encode("cp1252"))
-    with pytest.raises(SettingsError, match=r"q\.csv: is not UTF-8 text; .*save as 'CSV UTF-8'"):
+    text = "question;file_name\r\nWie lange läuft er?;rig.pdf\r\n"
+    file.write_bytes(text.encode("cp1252"))
+    with pytest.raises(SettingsError, match=r"q\.csv: .*not UTF-8 text; .* as 'CSV UTF-8'"):
         read_labelled([file], "test")
+    file.write_bytes(f"{text}Warum?;rig.pdf\r\n".encode("cp1252"))
+    assert [q.question for q in read_labelled([file], "test")] == ["Warum?"]
+    assert [row.place for row in read_bad_rows([file], "test")] == ["row 2"]
 
 
 @pytest.mark.parametrize(
     ("row", "complaint"),
     [
-        ("Why?,rig.pdf,,,,", "more cells than the header has"),
+        ("Why?,rig.pdf,,x", "more cells than the header has"),
         ("Why?,rig.pdf,iii", "page is 'iii', not a whole number"),
         ("Why?,rig.pdf,2.5", "page is '2.5', not a whole number"),
         ("Why?,,3", "names no file, no chunk and no evidence"),
@@ -197,17 +207,98 @@ def test_a_csv_that_excel_saved_in_its_own_encoding_is_refused_with_the_remedy(t
 def test_a_row_of_a_csv_that_cannot_be_read_is_named_by_its_number(tmp_path, row, complaint):
     file = tmp_path / "q.csv"
     file.write_text(f"question,file_name,page\nHow?,rig.pdf,1.0\n{row}\n", encoding="utf-8")
-    with pytest.raises(SettingsError) as error:
+    assert len(read_labelled([file], "test")) == 1
+    [bad] = read_bad_rows([file], "test")
+    assert (bad.file, bad.place) == (file, "row 3")
+    assert complaint in bad.reason
+
+
+# Cells.
+
+
+def test_cells_are_read_alike_in_every_format(tmp_path):
+    from datasets import Dataset
+
+    rows = [
+        {"Question": "Why?", "File Name": "rig.pdf", "page": 3, "answer": "None"},
+        {"Question": "How?", "File Name": "rig.pdf", "page": None, "answer": None},
+    ]
+    frame = Dataset.from_list(rows).to_pandas()
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    frame.to_csv(tmp_path / "b.tsv.gz", index=False, sep="\t", na_rep="#N/A")
+    frame.to_json(tmp_path / "c.json")
+    frame.to_json(tmp_path / "d.json", orient="split")
+    frame.to_json(tmp_path / "e.json", orient="records", lines=True)
+    frame.to_parquet(tmp_path / "f.parquet")
+    frame.to_csv(tmp_path / "g.csv", index=False, sep=";", encoding="utf-16")
+    files = sorted(tmp_path.iterdir())
+    read = [replace(question, source="") for question in read_labelled(files, "test")]
+    both = [
+        asked(question="Why?", page=3, answer="None", source=""),
+        asked(question="How?", source=""),
+    ]
+    assert read == both * len(files)
+
+
+def test_passages_may_be_a_list_that_was_written_as_a_text(tmp_path):
+    file = tmp_path / "testset.csv"
+    file.write_text(
+        "user_input,reference_contexts,ground_truths\n"
+        "Why?,\"['<1-hop>\\n\\nBecause.', 'So.']\",\"['x', 'y']\"\n"
+        'How?,"[""It is.""]",\nWhen?,"[1] Once.",soon\n'
+    )
+    questions = read_labelled([file], "test")
+    assert [q.chunk_texts for q in questions] == [("Because.", "So."), ("It is.",), ("[1] Once.",)]
+    assert [q.answer for q in questions] == ["x\ny", None, "soon"]
+
+
+def test_several_texts_of_evidence_are_several_passages(tmp_path):
+    rows = [{"question": "Why?", "evidence": texts} for texts in (["a", "b"], ["a"], "a")]
+    questions = read_labelled([write(tmp_path / "q.jsonl", *rows)], "test")
+    assert [(q.evidence_text, q.chunk_texts) for q in questions] == [
+        (None, ("a", "b")),
+        ("a", ()),
+        ("a", ()),
+    ]
+
+
+@pytest.mark.parametrize(
+    "page", ["NaN", "1e400", "1" + "0" * 400, "-1", '"3-4"', "[1, 2]", "true", "{}"]
+)
+def test_no_page_ends_the_reading(tmp_path, page):
+    line = f'{{"question": "Why?", "file_name": "rig.pdf", "page": {page}}}'
+    file = write(tmp_path / "q.jsonl", ROW, line)
+    taken, bad = read_labelled([file], "test"), read_bad_rows([file], "test")
+    assert len(taken) + len(bad) == 2
+    assert all(len(row.reason) < 100 for row in bad)
+
+
+def test_a_text_that_is_no_unicode_costs_its_row(tmp_path):
+    file = write(tmp_path / "q.jsonl", ROW, '{"question": "\\ud83d?", "file_name": "rig.pdf"}')
+    assert len(read_labelled([file], "test")) == 1
+    assert "is no character" in read_bad_rows([file], "test")[0].reason
+
+
+def test_a_file_of_which_no_row_can_be_used_is_refused_with_the_first_reason(tmp_path):
+    file = write(tmp_path / "q.jsonl", '{"question": ""}', '{"question": "Why?"}')
+    with pytest.raises(SettingsError, match=r"none of its 2 rows can be used; line 1: the quest"):
         read_labelled([file], "test")
-    assert str(error.value).startswith(f"EMBED_ASSETS_LABELLED: {file}, row 3: ")
-    assert complaint in str(error.value)
-    assert "\n" not in str(error.value)
+    with pytest.raises(SettingsError, match=r"none\.json: holds no rows\. A row has a question"):
+        read_labelled([write_json(tmp_path / "none.json", [])], "test")
 
 
-def test_a_kind_of_file_that_nobody_reads_is_named(tmp_path):
-    (tmp_path / "q.xlsx").write_bytes(b"PK")
-    with pytest.raises(SettingsError, match=r"q\.xlsx: a folder or one of \.jsonl, .* is wanted"):
-        read_labelled([tmp_path / "q.xlsx"], "test")
+def test_bad_files_of_a_folder_are_like_bad_rows(tmp_path):
+    folder = tmp_path / "set"
+    write_json(folder / "data" / "test.json", [ROW])
+    write_json(folder / "dataset_infos.json", {"default": {}})
+    (folder / "notes.csv").write_text("who,when\nme,now\n")
+    write(folder / "train.jsonl", ROW, "{")
+    questions = read_labelled([folder], "test")
+    assert sorted(q.purpose for q in questions) == ["test", "train"]
+    assert [(bad.file, bad.place) for bad in read_bad_rows([folder], "test")] == [
+        (folder, "notes.csv"),
+        (folder, "train.jsonl, line 2"),
+    ]
 
 
 # JSON, LlamaIndex and BEIR.
@@ -223,12 +314,12 @@ def test_a_json_file_may_be_a_list_of_rows(tmp_path):
     [question] = read_labelled([write_json(tmp_path / "q.json", [ROW])], "test")
     assert question == asked(source="q.json")
     bad = write_json(tmp_path / "bad.json", [ROW, {"file_name": "rig.pdf"}])
-    with pytest.raises(SettingsError, match=r"bad\.json, row 2: lacks 'question'"):
-        read_labelled([bad], "test")
-    with pytest.raises(SettingsError, match=r"other\.json: neither a list of rows"):
+    assert len(read_labelled([bad], "test")) == 1
+    assert [str(row) for row in read_bad_rows([bad], "test")] == [f"{bad}, row 2: lacks 'question'"]
+    with pytest.raises(SettingsError, match=r"other\.json: .* holds no rows: an object"):
         read_labelled([write_json(tmp_path / "other.json", {"rows": []})], "test")
     (tmp_path / "torn.json").write_text("[")
-    with pytest.raises(SettingsError, match=r"torn\.json: Expecting value"):
+    with pytest.raises(SettingsError, match=r"torn\.json: is no JSON: Expecting value"):
         read_labelled([tmp_path / "torn.json"], "test")
 
 
@@ -242,9 +333,25 @@ def test_llamaindex_gives_a_question_per_query_with_all_its_passages(tmp_path):
     why, how = read_labelled([write_json(tmp_path / "qa.json", content)], "train")
     assert (why.question, why.chunk_texts, why.purpose) == ("Why?", ("Because.", "So."), "train")
     assert (how.question, how.chunk_texts) == ("How?", ("So.",))
-    torn = {**content, "relevant_docs": {"q1": ["gone"]}}
-    with pytest.raises(SettingsError, match=r"torn\.json: .*don't fit together: 'gone'"):
-        read_labelled([write_json(tmp_path / "torn.json", torn)], "train")
+
+
+def test_what_does_not_fit_together_in_llamaindex_is_a_bad_row_and_the_rest_is_taken(tmp_path):
+    content = {
+        "queries": {"q1": "Why?", "q2": "How?", "q3": "", "q4": "When?"},
+        "corpus": {"a": "Because."},
+        "relevant_docs": {"q1": ["a", "gone"], "q2": ["gone"], "q3": ["a"], "q9": ["a"]},
+    }
+    file = write_json(tmp_path / "torn.json", content)
+    assert [(q.question, q.chunk_texts) for q in read_labelled([file], "train")] == [
+        ("Why?", ("Because.",))
+    ]
+    assert [(bad.place, bad.reason) for bad in read_bad_rows([file], "train")] == [
+        ("query 'q1'", "relevant_docs names 'gone', which corpus lacks"),
+        ("query 'q2'", "relevant_docs names 'gone', which corpus lacks"),
+        ("query 'q3'", "the question is empty"),
+        ("query 'q4'", "names no file, no chunk and no evidence"),
+        ("query 'q9'", "relevant_docs names it, and queries lacks it"),
+    ]
 
 
 @pytest.fixture
@@ -288,12 +395,17 @@ def test_qrels_may_be_those_of_trec_and_take_the_default_purpose(beir):
 def test_a_beir_folder_that_does_not_fit_together_is_named(beir):
     with pytest.raises(SettingsError, match=r"beir: has neither qrels\.tsv nor"):
         read_labelled([beir], "test")
-    (beir / "qrels.tsv").write_text("query-id\tcorpus-id\tscore\nq9\ta\t1\n")
-    with pytest.raises(SettingsError, match=r"qrels\.tsv: query q9 is not in queries\.jsonl"):
-        read_labelled([beir], "test")
     (beir / "qrels.tsv").write_text("query-id\tcorpus-id\tscore\nq1\ta\n")
-    with pytest.raises(SettingsError, match=r"qrels\.tsv, line 2: query id, corpus id and score"):
+    with pytest.raises(SettingsError, match=r"qrels\.tsv: .*; line 2: Query id, corpus id and"):
         read_labelled([beir], "test")
+    header = "query-id\tcorpus-id\tscore\n"
+    (beir / "qrels.tsv").write_text(f"{header}q9\ta\t1\nq1\ta\t1\nq1\tz\t1\nq2\tb\n")
+    assert [q.question for q in read_labelled([beir], "test") if q.texts] == ["Why 1?"]
+    assert [(bad.place, bad.reason[:30]) for bad in read_bad_rows([beir], "test")] == [
+        ("line 5", "Query id, corpus id and score "),
+        ("qrels.tsv, line 2", "query 'q9' is not among the qu"),
+        ("qrels.tsv, line 4", "document 'z' is not in the cor"),
+    ]
 
 
 # Folders of datasets.
@@ -432,6 +544,32 @@ def test_records_of_argilla_1_are_read_too(tmp_path):
     edited, dropped = read_records(tmp_path, record(responses), record(discarded))
     assert (edited.question, edited.dropped) == ("Why, then?", None)
     assert dropped.dropped == "REJECTED_BY_REVIEWER"
+
+
+def test_the_hubs_datasets_of_argilla_1_are_read_too(tmp_path):
+    def answer(value: str, status: str = "submitted") -> list[dict]:
+        return [{"user_id": "u", "value": value, "status": status}]
+
+    common = {"question": "Why?", "chunk": "Because.", "metadata": '{"file_name": "rig.pdf"}'}
+    rows = [
+        {**common, "edited_question": answer("Why, then?"), "keep": answer("yes")},
+        {**common, "edited_question": answer("W", "draft"), "keep": answer("no")},
+    ]
+    edited, dropped = read_labelled([write(tmp_path / "q.jsonl", *rows)], "test")
+    assert (edited.question, edited.file_name, edited.dropped) == ("Why, then?", "rig.pdf", None)
+    assert (dropped.question, dropped.dropped) == ("Why?", "REJECTED_BY_REVIEWER")
+
+
+def test_records_of_before_argillas_feedback_are_read_too(tmp_path):
+    record = {"inputs": {"question": "Why?", "chunk": "Because."}, "metadata": {"page": 3}}
+    rows = [
+        {**record, "annotation": "yes", "status": "Validated"},
+        {**record, "annotation": "no", "status": "Validated"},
+        {**record, "annotation": None, "status": "Discarded"},
+    ]
+    kept, *dropped = read_labelled([write(tmp_path / "q.jsonl", *rows)], "test")
+    assert (kept.question, kept.page, kept.dropped) == ("Why?", 3, None)
+    assert [q.dropped for q in dropped] == ["REJECTED_BY_REVIEWER"] * 2
 
 
 def test_argillas_folder_and_its_dataset_are_read_like_its_records(tmp_path):

@@ -1,9 +1,18 @@
 """Of every row of people's questions it is said whether it matched, how well, and why not."""
 
+from pathlib import Path
+
 import polars as pl
 
-from embed_assets.questions.labelled.report import match_report, match_table, row_statuses
-from embed_assets.questions.statuses import NO_SUCH_FILE
+from embed_assets.data_files.reading import BadRow
+from embed_assets.questions.labelled.report import (
+    match_report,
+    match_table,
+    row_statuses,
+    unmatched,
+    unused_line,
+)
+from embed_assets.questions.statuses import AMBIGUOUS_FILE, NO_SUCH_FILE
 from embed_assets_tests.questions.labelled.test_evidence import RIG, asked
 
 PATHS = {"rig-1": "rig.pdf"}
@@ -36,6 +45,22 @@ def test_every_row_is_reported_once_in_its_order_with_what_became_of_it():
     ]
     assert report["source"].to_list() == ["q.jsonl"] * 4 + ["other.csv"] * 5
     assert report["chunk_text"][0] == RIG["chunk_text"][0]
+
+
+def test_a_bad_row_and_an_ambiguous_name_are_reported_with_what_is_wrong():
+    bad = [BadRow(Path("/q/q.csv"), "row 7", "lacks 'question'")]
+    paths = {"rig-1": "a/rig.pdf", "rig-2": "b/rig.pdf"}
+    report = match_report([asked(file_name="RIG", page=3)], [RIG], paths, bad)
+    assert report.height == 2
+    assert [unused_line(row) for row in unmatched(report).to_dicts()] == [
+        "q.csv, row 7: lacks 'question'",
+        f"RIG: {asked().question} (several files of the folder could be meant: a/rig.pdf, "
+        "b/rig.pdf)",
+    ]
+    questions = pl.DataFrame(
+        schema=dict.fromkeys(("document_id", "kind", "purpose", "question", "status"), pl.String)
+    )
+    assert row_statuses(report, questions) == ["BAD_ROW", AMBIGUOUS_FILE]
 
 
 def test_a_row_that_stands_in_the_file_twice_is_reported_twice():
