@@ -5,7 +5,8 @@ import signal
 import time
 from pathlib import Path
 
-from embed_assets.documents.reading import AS_IT_IS, Page, Reading
+from embed_assets.documents.reading import AS_IT_IS, LOCKED, LockedPdfError, Page, Reading
+from embed_assets.documents.text_loss import SCANNED
 from embed_assets_tests.e2e.conftest import DOCUMENTS
 
 ENOUGH = ("alder", "birch", "hornbeam", "elm", "hawthorn", "rowan")
@@ -34,6 +35,10 @@ def read(
             file.write(f"{text.split()[0]}\n")
     if text.startswith("dawdle"):
         time.sleep(6)
+    if text.startswith("locked") and not reading.passwords:
+        raise LockedPdfError(LOCKED)
+    if text.startswith("scanned") and not reading.ocr:
+        return [Page(1, text), Page(2, "", text_share=0.0, lack=SCANNED, needs_ocr=True)]
     return [Page(1, text)]
 
 

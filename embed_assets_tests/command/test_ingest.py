@@ -8,10 +8,15 @@ import pytest
 from dagster._core.test_utils import create_run_for_test
 
 from embed_assets.automation.runs import BY_COMMAND, INGEST, TRAIN
+from embed_assets.documents.checks import evaluations
 from embed_assets.documents.entries import LEADS_OUT
+from embed_assets.documents.parsing import KEPT, NO_CHUNK
+from embed_assets.documents.reading import LOCKED
+from embed_assets.documents.text_loss import SCANNED
 from embed_assets.errors import SettingsError
 from embed_assets.graph import DOCUMENT_ASSETS
 from embed_assets.places import to_place
+from embed_assets.tables import TABLES
 from embed_assets_tests.documents.folders import Store, folder_in_memory, folder_in_store
 from embed_assets_tests.readers import ENOUGH, read, read_or_die, write_documents
 
@@ -75,6 +80,65 @@ def test_a_time_limit_is_reached_once_and_not_in_every_round_of_every_run(projec
     project.ingest(parse_timeout=60)
     assert sorted(project.times_read) == ["a", "dawdle", "dawdle"]
     assert project.chunks_of("slow.pdf") != []
+
+
+def test_a_locked_document_alone_is_read_again_with_a_new_password(project, tmp_path):
+    project.put("a.pdf", "locked.pdf")
+    for _ in range(2):
+        [failed] = project.summary(project.ingest())["failed"]
+        assert (failed["path"], failed["error"]) == ("locked.pdf", LOCKED)
+    assert sorted(project.times_read) == ["a", "locked"]
+    passwords = tmp_path / "passwords"
+    passwords.write_text("swordfish")
+    for _ in range(2):
+        assert project.summary(project.ingest(pdf_passwords=passwords))["failed"] == []
+    assert sorted(project.times_read) == ["a", "locked", "locked"]
+    kept = (file for file in project.settings.home.rglob("*") if file.is_file())
+    assert not any(b"swordfish" in file.read_bytes() for file in kept)
+
+
+def test_a_document_read_in_part_is_listed_warned_of_and_alone_read_again_with_ocr(
+    project, tmp_path, monkeypatch
+):
+    project.put("a.pdf", "scanned.pdf")
+    summary = project.summary(project.ingest())
+    partly = {"path": "scanned.pdf", "pages": [2], "share": 0.0, "error": SCANNED}
+    assert (summary["partly"], summary["failed"], summary["empty"]) == ([partly], [], [])
+    assert summary["documents"]["SUCCESS"] == 2
+    assert project.status()["partly"] == [partly]
+    [key] = [k for k, path in project.warehouse.paths().items() if path == "scanned.pdf"]
+    with project.instance() as instance:
+        of_document, of_all = evaluations(instance, project.warehouse, [key])
+    for said in (of_document, of_all):
+        assert (said.passed, said.severity) == (False, dg.AssetCheckSeverity.WARN)
+        assert "page 2: a picture covers the page" in said.description
+    (tmp_path / "eng.traineddata").touch()
+    monkeypatch.setenv("TESSDATA_PREFIX", str(tmp_path))
+    for _ in range(2):
+        assert project.summary(project.ingest(ocr="auto"))["partly"] == []
+    assert sorted(project.times_read) == ["a", "scanned", "scanned"]
+
+
+def test_a_file_that_is_cut_off_leaves_the_good_chunks_until_it_is_whole(project):
+    project.put("a.pdf")
+    project.ingest()
+    before = project.chunks_of("a.pdf")
+    project.put("a.pdf", says="%PDF-1.7 cut")
+    for _ in range(2):
+        [failed] = project.summary(project.ingest())["failed"]
+        assert (failed["path"], failed["error"], failed["final"]) == ("a.pdf", KEPT, True)
+        assert project.chunks_of("a.pdf") == before
+    project.put("a.pdf", says="whole")
+    assert project.summary(project.ingest())["failed"] == []
+    assert project.chunks_of("a.pdf") != before
+
+
+def test_a_document_with_text_that_ends_in_no_chunk_is_listed(project, monkeypatch):
+    monkeypatch.setattr(
+        "embed_assets.documents.assets.chunk_documents", lambda *_: TABLES["chunks"].empty()
+    )
+    project.put("a.pdf")
+    assert project.summary(project.ingest())["empty"] == [{"path": "a.pdf", "error": NO_CHUNK}]
 
 
 def test_a_folder_that_moved_whole_is_known_and_nothing_is_made_anew(project):
