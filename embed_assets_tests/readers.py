@@ -48,4 +48,4 @@ def read_or_die(
     """The same, but that some files end their worker, as the system does for lack of memory."""
     if b"die" in content:
         os.kill(os.getpid(), signal.SIGKILL)
-    return read(content, reading)
+    return read(content, begin, end, reading)

@@ -15,7 +15,7 @@ from embed_assets.comparison.verdict import (
     stored_comparison,
     verdict_sentence,
 )
-from embed_assets.documents.entries import Rules
+from embed_assets.documents.entries import Entries, Rules
 from embed_assets.documents.failed import FailedDocument, failed_documents
 from embed_assets.documents.folder import survey
 from embed_assets.documents.parsing import (
@@ -25,7 +25,7 @@ from embed_assets.documents.parsing import (
     partly_read,
     without_chunks,
 )
-from embed_assets.errors import ProjectError
+from embed_assets.errors import ProjectError, SettingsError
 from embed_assets.evaluation.baselines import failed_baselines
 from embed_assets.evaluation.significance import FEWEST_DOCUMENTS, LARGEST_P_VALUE, Verdict
 from embed_assets.graph import DOCUMENT_ASSETS, GRAPH
@@ -139,7 +139,10 @@ def failures(settings: Settings, warehouse: Warehouse) -> dict[str, dict[str, An
     a person starts another try.
     """
     failed, paths = failed_documents(warehouse), warehouse.paths()
-    entries = survey(settings.pdfs, Rules.of(settings))
+    try:
+        entries = survey(settings.pdfs, Rules.of(settings))
+    except SettingsError:  # it was there when the work began
+        entries = Entries()
     # What was never read the folder alone knows.
     paths = {key: document.path for key, document in entries.documents.items()} | paths
     for path, why in entries.odd.items():

@@ -90,13 +90,15 @@ class FoundDocument:
 
 @dataclass(frozen=True)
 class Entries:
-    """What is in a folder. odd: path of what can't be read -> why.
+    """What is in a folder.
 
-    Nothing is known of what lies below an odd folder.
+    odd: path of what can't be read -> why. hollow: those of them that are folders which were looked
+    through; of what lies below all others nothing is known.
     """
 
     pdfs: list[FoundDocument] = field(default_factory=list)
     odd: dict[str, str] = field(default_factory=dict)
+    hollow: set[str] = field(default_factory=set)
 
     @property
     def documents(self) -> dict[str, FoundDocument]:
@@ -109,7 +111,7 @@ class Entries:
         if not self.odd:
             return False
         places = (path, *(parent.as_posix() for parent in PurePosixPath(path).parents))
-        return any(place in self.odd for place in places)
+        return any(place in self.odd and place not in self.hollow for place in places)
 
 
 def stored_name(path: str) -> str:
@@ -207,6 +209,7 @@ class _Walk:
         for folder in self._named_as_pdfs:
             if not any(path.startswith(f"{stored_name(folder)}/") for path in paths):
                 self._odd(folder, "a folder, and no PDF is in it")
+                self._found.hollow.add(stored_name(folder))
         return self._found
 
     def _list(self, path: str, place: str) -> None:

@@ -90,6 +90,7 @@ def test_a_folder_named_as_a_pdf_is_gone_into_and_said_where_that_finds_nothing(
     put(tmp_path, "full.pdf/inside.pdf", "hollow.pdf/readme.txt")
     assert found(tmp_path) == ["full.pdf/inside.pdf"]
     assert odd(tmp_path) == {"hollow.pdf": "a folder, and no PDF is in it"}
+    assert not survey(tmp_path).hide("hollow.pdf/left.pdf"), "it was looked through: that is gone"
 
 
 def test_a_pipe_without_the_name_of_a_pdf_is_no_matter(tmp_path):
