@@ -6,7 +6,6 @@ import time
 from pathlib import Path
 
 from embed_assets.documents.reading import Page
-from embed_assets_tests.e2e.conftest import DOCUMENTS
 
 ENOUGH = ("alder", "birch", "hornbeam", "elm", "hawthorn", "rowan")
 """Names of documents that give enough questions to train on together."""
@@ -16,6 +15,8 @@ READ = "READ"
 
 def write_documents(folder: Path, *names: str) -> None:
     """Files of two pages' text each, in which no sentence is as in another."""
+    from embed_assets_tests.e2e.conftest import DOCUMENTS  # no worker needs what it imports
+
     for name in names:
         text = list(DOCUMENTS.values())[len(name) % len(DOCUMENTS)].strip()
         text = text.replace(" the ", f" the {name} ").replace(".", f" at {name}.")
