@@ -7,7 +7,6 @@ from pathlib import Path
 
 from embed_assets.documents.reading import AS_IT_IS, LOCKED, LockedPdfError, Page, Reading
 from embed_assets.documents.text_loss import SCANNED
-from embed_assets_tests.e2e.conftest import DOCUMENTS
 
 ENOUGH = ("alder", "birch", "hornbeam", "elm", "hawthorn", "rowan")
 """Names of documents that give enough questions to train on together."""
@@ -17,6 +16,8 @@ READ = "READ"
 
 def write_documents(folder: Path, *names: str) -> None:
     """Files of two pages' text each, in which no sentence is as in another."""
+    from embed_assets_tests.e2e.conftest import DOCUMENTS  # no worker needs what it imports
+
     for name in names:
         text = list(DOCUMENTS.values())[len(name) % len(DOCUMENTS)].strip()
         text = text.replace(" the ", f" the {name} ").replace(".", f" at {name}.")

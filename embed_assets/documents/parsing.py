@@ -143,6 +143,11 @@ class Parsed:
         return min(self.size, len(self.pages) + len(self.failures))
 
     @property
+    def ended(self) -> bool:
+        """Whether it is known of all its pages what becomes of them."""
+        return self.done == self.size
+
+    @property
     def all_pages(self) -> list[Page]:
         """Its pages in order, with the reason in place of those that broke."""
         broken = [Page(number, "", why.error) for number, why in self.failures.items()]
@@ -243,30 +248,34 @@ def _work_off(
 ) -> None:
     """Have the pages of all documents parsed that are not yet."""
     document_of = {document.content: document for document in documents}
-    largest_first = sorted(documents, key=lambda document: -document.size)
-    queue = deque(pages for document in largest_first for pages in document.ranges())
-    total, known = (sum(getattr(d, what) for d in documents) for what in ("size", "done"))
-    with progress_bar("Parsing PDFs", total, "page", initial=known) as bar:
+    waiting = deque(sorted(documents, key=lambda document: -document.size))  # the largest first
+    queue = deque(pages for document in waiting for pages in document.ranges())
+    total, done = (sum(getattr(d, what) for d in documents) for what in ("size", "done"))
+    ended = sum(document.ended for document in documents)
+    with progress_bar("Parsing PDFs", total, "page", initial=done) as bar:
 
         def move_on(in_hand: Sequence[tuple[PageRange, int]] = ()) -> None:
-            at_work = sum(min(done, pages.size) for pages, done in in_hand)
-            bar.update(max(0, sum(document.done for document in documents) + at_work - bar.n))
+            at_work = sum(min(reported, pages.size) for pages, reported in in_hand)
+            bar.update(max(0, done + at_work - bar.n))
 
         for outcome in workers.work_off(
             partial(read_range, parse_pages, reading), queue, watch=move_on
         ):
             document = document_of[outcome.item.content]
+            before = document.done
             queue.extendleft(reversed(document.take(outcome)))
             if outcome.result and document.count:
                 keeper.keep(document.sha256, {page.number: asdict(page) for page in outcome.result})
-            if failure := document.gives_up:
-                dropped = [pages for pages in queue if pages.content == document.content]
-                for pages in dropped:
+            if failure := outcome.failure and document.gives_up:
+                for pages in [pages for pages in queue if pages.content == document.content]:
                     queue.remove(pages)
                     document.failures |= dict.fromkeys(pages.numbers, failure)
-            left = [document for document in largest_first if document.done < document.size]
-            said = f"{len(documents) - len(left)} of {counted(len(documents), 'document')}"
-            said += f", next {ids_of[left[0].sha256][0]}" if left else ""
+            done += document.done - before
+            ended += before < document.done == document.size
+            while waiting and waiting[0].ended:
+                waiting.popleft()
+            said = f"{ended} of {counted(len(documents), 'document')}"
+            said += f", next {ids_of[waiting[0].sha256][0]}" if waiting else ""
             bar.set_postfix_str(said, refresh=False)
             move_on()
 

@@ -16,7 +16,6 @@ from embed_assets.documents.text_loss import SCANNED
 from embed_assets.errors import SettingsError
 from embed_assets.graph import DOCUMENT_ASSETS
 from embed_assets.places import to_place
-from embed_assets.tables import TABLES
 from embed_assets_tests.documents.folders import Store, folder_in_memory, folder_in_store
 from embed_assets_tests.readers import ENOUGH, read, read_or_die, write_documents
 
@@ -133,11 +132,8 @@ def test_a_file_that_is_cut_off_leaves_the_good_chunks_until_it_is_whole(project
     assert project.chunks_of("a.pdf") != before
 
 
-def test_a_document_with_text_that_ends_in_no_chunk_is_listed(project, monkeypatch):
-    monkeypatch.setattr(
-        "embed_assets.documents.assets.chunk_documents", lambda *_: TABLES["chunks"].empty()
-    )
-    project.put("a.pdf")
+def test_a_document_with_text_that_ends_in_no_chunk_is_listed(project):
+    project.put("a.pdf", says="* 7 — *")
     assert project.summary(project.ingest())["empty"] == [{"path": "a.pdf", "error": NO_CHUNK}]
 
 
