@@ -6,7 +6,7 @@ TORCH_INDEX ?=
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo say ui test install clean
+.PHONY: demo say ui test test-all install clean
 .DEFAULT_GOAL := demo
 
 demo: say install
@@ -28,6 +28,13 @@ test: $(VENV)/installed-dev
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
 	PYTHONWARNDEFAULTENCODING=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 	DAGSTER_HOME=$(CURDIR) VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/dg check defs
+
+# The tests, and trials that take hours: kill -9, broken storage, eight commands at once.
+test-all: test
+	$(BIN)/embed-assets run --pdfs data/sample --home data/home
+	$(BIN)/python benchmarks/faults.py --pdfs data/sample --home data/home
+	$(BIN)/python benchmarks/kills.py --pdfs data/sample
+	$(BIN)/python benchmarks/side_by_side.py --pdfs data/sample
 
 install: $(VENV)/installed
 
