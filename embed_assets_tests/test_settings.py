@@ -153,6 +153,8 @@ def test_a_wrong_setting_is_one_line_that_names_it_and_what_it_was(monkeypatch, 
 WRITTEN = {"questions": "openai:m", "judge": "openai:j", "filters": "all"}
 """Under which every setting of the questions has an effect."""
 WITNESSES: dict[str, Any] = {
+    "follow_links": True,
+    "largest_pdf_mb": 5,
     "pdfs": "elsewhere",
     "project": "manuals",
     "home": "elsewhere",
