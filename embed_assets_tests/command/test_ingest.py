@@ -133,7 +133,7 @@ def test_a_file_that_is_cut_off_leaves_the_good_chunks_until_it_is_whole(project
 
 
 def test_a_document_with_text_that_ends_in_no_chunk_is_listed(project):
-    project.put("a.pdf", says="* 7 — *")
+    (project.pdfs / "a.pdf").write_text("* 7 — *")
     assert project.summary(project.ingest())["empty"] == [{"path": "a.pdf", "error": NO_CHUNK}]
 
 
