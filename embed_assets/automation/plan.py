@@ -186,7 +186,7 @@ class Policy:
         if attempt.failure.cause in OTHER_MEANS:
             means = self.tried_with.get(attempt.failure.cause)
             return bool(means) and means != attempt.failure.tried_with
-        if attempt.failure.cause in (Cause.TIME_LIMIT, Cause.FORGOTTEN):
+        if attempt.failure.cause in (Cause.TIME_LIMIT, Cause.FORGOTTEN, Cause.CUT_OFF):
             return False
         if attempt.tried_at > self.now:  # the clock was set back: no pause counts from there
             return True
