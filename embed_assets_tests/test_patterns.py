@@ -12,6 +12,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,7 +29,7 @@ MOST_TEXTS = 60
 FUNCTIONS = {"search", "match", "fullmatch", "sub", "subn", "split", "findall", "finditer"}
 
 
-def patterns_in(value: object) -> Iterator[re.Pattern[str]]:
+def patterns_in(value: Any) -> Iterator[re.Pattern[str]]:
     if isinstance(value, re.Pattern):
         yield value
     elif type(value) in (list, tuple, frozenset, set):
@@ -54,7 +55,7 @@ PATTERNS = all_patterns()
 SAMPLES = {"CATEGORY_DIGIT": "7", "CATEGORY_SPACE": " ", "CATEGORY_WORD": "a"}
 
 
-def sample_of(items: object, choice: int) -> str:
+def sample_of(items: Any, choice: int) -> str:
     """A text that a parsed pattern is likely to match. choice: which of alternatives is taken."""
     text = ""
     for op, value in items:
@@ -100,7 +101,7 @@ def in_member(character: str, member: tuple) -> bool:
     }.get(str(value), False)
 
 
-def repeats_in(items: object, before: str = "") -> Iterator[tuple[str, object]]:
+def repeats_in(items: Any, before: str = "") -> Iterator[tuple[str, object]]:
     """Every part that may be repeated without end, with a text that leads up to it."""
     for item in items:
         op, value = str(item[0]), item[1]
@@ -120,7 +121,7 @@ def repeats_in(items: object, before: str = "") -> Iterator[tuple[str, object]]:
         before += sample_of([item], 0)
 
 
-def letters_of(items: object) -> set[str]:
+def letters_of(items: Any) -> set[str]:
     """Single characters of which a pattern speaks."""
     found: set[str] = set()
     for op, value in items:

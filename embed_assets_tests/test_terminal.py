@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import pytest
 import tqdm.std
@@ -226,12 +226,13 @@ def test_what_a_process_prints_logs_or_warns_of_is_shown_and_not_obeyed(monkeypa
     out, err = File(), File()
     monkeypatch.setattr(sys, "stdout", out)
     monkeypatch.setattr(sys, "stderr", err)
+    last: Any = logging.lastResort
     with shown_as_text(), shown_as_text():
         for text in HOSTILE.values():
             print(text)  # noqa: T201
             print(text, file=sys.stderr)  # noqa: T201
             typer.echo(text, err=True)
-            logging.lastResort.emit(logging.makeLogRecord({"msg": text, "levelno": 30}))
+            last.emit(logging.makeLogRecord({"msg": text, "levelno": 30}))
             tqdm.std.tqdm.write(text, file=sys.stderr)
             sys.stderr.writelines([text])
             sys.excepthook(ValueError, ValueError(text), None)
@@ -245,7 +246,7 @@ def test_what_a_process_prints_logs_or_warns_of_is_shown_and_not_obeyed(monkeypa
 
 def test_bars_of_libraries_still_move(monkeypatch, terminal):
     monkeypatch.setattr(sys, "stderr", terminal.stream)
-    size = {"total": 2, "ncols": 80, "nrows": 24}
+    size: Any = {"total": 2, "ncols": 80, "nrows": 24}
     with (
         shown_as_text(),
         tqdm.std.tqdm(**size),

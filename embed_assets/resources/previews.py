@@ -178,7 +178,9 @@ def _lacks(rows: pl.DataFrame) -> dict[str, Any]:
     shares = of_pages["text_share"].drop_nulls()
     return {
         **(
-            {"text_share": round(float(shares.mean()), 3)} if lacking.height and len(shares) else {}
+            {"text_share": round(sum(shares) / len(shares), 3)}
+            if lacking.height and len(shares)
+            else {}
         ),
         **({"read_by_ocr": f"pages {', '.join(map(str, by_ocr))}"} if len(by_ocr) else {}),
         **(

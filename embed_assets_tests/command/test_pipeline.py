@@ -44,7 +44,9 @@ def run(instance: dg.DagsterInstance, body: Callable[[], None]) -> dict[str, flo
 
     definitions = dg.Definitions([chunks], jobs=[dg.define_asset_job(TRAIN, [chunks])])
     seconds: dict[str, float] = {}
-    _Runs(definitions, "command").execute(instance, TRAIN, ["chunks"], (), seconds)
+    runs = _Runs(Settings(), "command")
+    vars(runs)["definitions"] = definitions
+    runs.execute(instance, TRAIN, ["chunks"], (), seconds)
     return seconds
 
 

@@ -8,7 +8,7 @@ import signal
 import time
 from typing import TYPE_CHECKING
 
-from embed_assets.documents.reading import Page
+from embed_assets.documents.reading import Page, Reading
 from embed_assets.resources.shared_bytes import SharedBytes
 
 if TYPE_CHECKING:
@@ -25,12 +25,12 @@ def lines(*words: str) -> bytes:
     return "\n".join(words).encode()
 
 
-def count_lines(content: SharedBytes) -> int:
+def count_lines(reading: Reading, content: SharedBytes) -> int:
     """In place of `count_shared_pages`."""
     return len(content.read().splitlines())
 
 
-def read_lines(content: bytes, begin: int, end: int | None) -> list[Page]:
+def read_lines(content: bytes, begin: int, end: int | None, reading: Reading) -> list[Page]:
     """In place of `parse_pages`."""
     found = content.decode().splitlines()[begin:end]
     if log := os.environ.get(READ):
@@ -46,7 +46,7 @@ def read_lines(content: bytes, begin: int, end: int | None) -> list[Page]:
     return [Page(begin + number, line) for number, line in enumerate(found, start=1)]
 
 
-def cut_or_hang(source: str, token_limit: int, document: "Uncut") -> "pl.DataFrame":
+def cut_or_hang(source: str, token_limit: int, headings: str, document: "Uncut") -> "pl.DataFrame":
     """In place of `chunk_document`."""
     if document.document_id == "hangs":
         time.sleep(60)

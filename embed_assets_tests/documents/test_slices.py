@@ -14,6 +14,7 @@ from embed_assets.documents.cutting import cut_documents
 from embed_assets.documents.folder import remove_documents
 from embed_assets.documents.parsing import Parsed, parse_documents
 from embed_assets.documents.reading import (
+    UNSIZED,
     Page,
     clean_markdown,
     parse_pages,
@@ -57,9 +58,10 @@ def headings(pages: Sequence[Page]) -> list[str]:
 def test_pages_that_were_parsed_in_ranges_equal_those_of_the_whole_document():
     content = manual([17, 20, 24, 30, 36])
     whole = parse_pdf(content)
-    parts = [page for begin in (0, 2, 4) for page in parse_pages(content, begin, begin + 2)]
-    assert headings(parts) != headings(whole), "ranges by themselves give other levels"
-    assert with_levels(parts) == whole
+    ranges = [parse_pages(content, begin, begin + 2) for begin in (0, 2, 4)]
+    by_themselves = [page for pages in ranges for page in with_levels(pages)]
+    assert headings(by_themselves) != headings(whole), "ranges by themselves give other levels"
+    assert with_levels([page for pages in ranges for page in pages]) == whole
     import pymupdf4llm
 
     with pymupdf.open(stream=content) as document:
@@ -70,11 +72,16 @@ def test_pages_that_were_parsed_in_ranges_equal_those_of_the_whole_document():
     assert len(set(headings(whole))) == 6
 
 
+def sized(points: int) -> str:
+    """The mark of a heading whose level isn't known yet."""
+    return "#" * (UNSIZED + points)
+
+
 def test_only_what_is_a_heading_gets_another_level():
-    page = Page(1, "# A\n\n# no heading\n\ntext", headings=((0, 12), (17, 9)))
-    other = Page(2, "# B", headings=((0, 20),))
+    page = Page(1, f"{sized(12)} A\n\n# no heading\n\n{sized(12)}text")
+    other = Page(2, f"{sized(20)} B")
     assert [p.markdown for p in with_levels([page, other])] == [
-        "## A\n\n# no heading\n\ntext",
+        f"## A\n\n# no heading\n\n{sized(12)}text",
         "# B",
     ]
 

@@ -4,6 +4,7 @@ import json
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -223,7 +224,7 @@ def test_cells_are_read_alike_in_every_format(tmp_path):
         {"Question": "Why?", "File Name": "rig.pdf", "page": 3, "answer": "None"},
         {"Question": "How?", "File Name": "rig.pdf", "page": None, "answer": None},
     ]
-    frame = Dataset.from_list(rows).to_pandas()
+    frame: Any = Dataset.from_list(rows).to_pandas()
     frame.to_csv(tmp_path / "a.csv", index=False)
     frame.to_csv(tmp_path / "b.tsv.gz", index=False, sep="\t", na_rep="#N/A")
     frame.to_json(tmp_path / "c.json")
