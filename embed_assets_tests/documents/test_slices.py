@@ -232,7 +232,7 @@ def test_what_was_parsed_before_a_stop_is_not_parsed_again(
 def test_pages_of_another_version_are_parsed_anew(pages_read, warehouse):
     files = {"a": lines(*"abc")}
     sha256 = raw_pdfs(files)["sha256"][0]
-    page = {"number": 1, "markdown": "old", "error": None, "headings": []}
+    page = {"number": 1, "markdown": "old", "error": None}
     row = {"sha256": sha256, "version": "1", "page": 1, "made": json.dumps(page)}
     warehouse.replace(TABLE, pl.DataFrame([row]))
     assert read_kept_pages(warehouse, [sha256], "1")[sha256][0]["markdown"] == "old"
