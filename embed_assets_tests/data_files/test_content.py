@@ -55,6 +55,7 @@ def tarred() -> bytes:
         (b"version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS"),
         (bytes(range(32)) * 9, "binary data"),
     ],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
 def test_a_file_that_holds_no_rows_says_what_it_looks_like_and_what_was_wanted(
     tmp_path: Path, content: bytes, words: str
