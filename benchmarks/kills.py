@@ -82,7 +82,7 @@ def main() -> None:
             for number in range(given.kills)
         ]
         with ThreadPoolExecutor(given.at_once) as side_by_side:
-            report(side_by_side.map(lambda trial: kill(*trial, pdfs, wanted), trials))
+            report(side_by_side.map(lambda trial: kill(trial[0], trial[1], pdfs, wanted), trials))
 
 
 def run(pdfs: Path, home: Path) -> str:
