@@ -188,13 +188,13 @@ class Policy:
             return bool(means) and means != attempt.failure.tried_with
         if attempt.failure.cause in (Cause.TIME_LIMIT, Cause.FORGOTTEN, Cause.CUT_OFF):
             return False
-        if attempt.tried_at > self.now:  # the clock was set back: no pause counts from there
-            return True
-        if self.asked_at is not None and attempt.tried_at < self.asked_at:
+        set_back = attempt.tried_at > self.now  # the clock was: no time counts from there
+        if self.asked_at is not None and (set_back or attempt.tried_at < self.asked_at):
             return True
         if attempt.failure.cause is Cause.NOT_ASKED:
-            return self.budget_since is not None and attempt.tried_at < self.budget_since
-        return attempt.next_at is not None and attempt.next_at <= self.now
+            since = self.budget_since
+            return since is not None and (set_back or attempt.tried_at < since)
+        return attempt.next_at is not None and (set_back or attempt.next_at <= self.now)
 
 
 def make_plan(

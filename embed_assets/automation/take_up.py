@@ -17,7 +17,6 @@ from embed_assets.models.card import model_card
 from embed_assets.pairs.parts import part_versions
 from embed_assets.questions.assets import unanswered
 from embed_assets.questions.filters.names import CORPUS_FILTERS, NEED_EMBEDDINGS, enabled_filters
-from embed_assets.questions.labelled.evidence import VERSION as LABELLED_VERSION
 from embed_assets.questions.labelled.files import read_labelled
 from embed_assets.resources.ledger import (
     UNPARTITIONED,
@@ -68,9 +67,6 @@ def taken_up(records: Records, warehouse: Warehouse, settings: Settings) -> Reco
         return records
     then, today = _code_versions(settings), code_versions(settings)
     made, tried = dict(records.made), dict(records.tried)
-    for (asset, key), row in records.made.items():
-        if asset == "synthetic_questions" and row.code_version == then[asset]:
-            made[asset, key] = replace(row, code_version=today[asset])
     pairs = records.made.get(("training_pairs", UNPARTITIONED))
     if pairs is not None:
         columns = ", ".join(TABLES["training_pairs"].columns)
@@ -128,9 +124,6 @@ def _input_version(records: Records, asset: str) -> str:
 def _code_versions(settings: Settings) -> dict[str, str]:
     """Code versions that 0.1.0 made from these settings, of the assets whose version differs."""
     return {
-        "synthetic_questions": code_versions(settings)["synthetic_questions"].replace(
-            LABELLED_VERSION, "labelled-2"
-        ),
         "training_pairs": _pairs_version(settings),
         "finetuned_model": _model_version(settings),
     }

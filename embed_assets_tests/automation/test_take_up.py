@@ -175,21 +175,6 @@ def test_pairs_by_other_filters_are_made_anew(tmp_path, monkeypatch):
     assert "training_pairs" in unpartitioned(home.plan())
 
 
-def test_what_people_asked_is_not_matched_anew(tmp_path):
-    (tmp_path / "questions.jsonl").write_text('{"question": "Who pays?", "file_name": "a.pdf"}\n')
-    home = OldHome(tmp_path)
-    today = code_versions(home.settings)["synthetic_questions"]
-    of_then = today.replace("labelled-3", "labelled-2")
-    assert of_then != today
-    keys = [key for key in CORPUS.documents if key != WITHOUT_QUESTIONS]
-    with home.warehouse.transaction() as transaction:
-        holds = {key: f"synthetic_questions of {key}" for key in keys}
-        home.record(transaction, "synthetic_questions", of_then, holds)
-    take_up(home.warehouse, home.settings)
-    made = home.records.made
-    assert {made["synthetic_questions", key].code_version for key in keys} == {today}
-
-
 def test_what_failed_is_read_once_more(home):
     take_up(home.warehouse, home.settings)
     [step] = home.plan().steps
