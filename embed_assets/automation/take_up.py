@@ -37,9 +37,8 @@ Row = TypeVar("Row")
 
 def take_up(warehouse: Warehouse, settings: Settings) -> None:
     """Translate the ledger of 0.1.0; a home of today stays as it is."""
-    with warehouse.at_once() as at_once:
-        if _is_of_today(read_records(at_once, "training_pairs"), at_once):
-            return
+    if _is_of_today(read_records(warehouse, "training_pairs"), warehouse):
+        return
     with FileLock(f"{warehouse.path}.take-up.lock"):
         before = read_records(warehouse)
         if not _is_of_today(before, warehouse):  # as it is if another process was quicker
