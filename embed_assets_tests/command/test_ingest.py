@@ -222,11 +222,11 @@ def test_a_file_that_may_not_be_read_keeps_what_was_known_of_it(project, monkeyp
     before = project.chunks_of("a.pdf")
     project.put("a.pdf", says="other")
 
-    def refuse(*_: object) -> bytes:
+    def refuse(*_: object) -> int:
         raise PermissionError(13, "Permission denied")
 
     with monkeypatch.context() as patch:
-        patch.setattr("pathlib.Path.read_bytes", refuse)
+        patch.setattr("embed_assets.documents.entries._open", refuse)
         summary = project.summary(project.ingest())
     [failed] = summary["failed"]
     assert failed["error"] == "the file may not be read: Permission denied"
