@@ -14,7 +14,7 @@ from embed_assets.command.lineage import document_text, lineage_text
 from embed_assets.command.status import status_text
 from embed_assets.command.summary import ingest_text, run_text
 from embed_assets.pairs.splits import TRAIN
-from embed_assets.questions.statuses import KEPT, NO_SUCH_FILE
+from embed_assets.questions.statuses import BAD_ROW, KEPT, NO_SUCH_FILE
 from embed_assets.search.dense import search_text
 from embed_assets.training.bundle.verifying import verification_text
 from embed_assets.wording import to_json
@@ -28,9 +28,17 @@ def ended(text: str) -> dict[str, Any]:
     return SUMMARY | {
         "failed": [{"path": text, "error": text, "attempts": 2, "final": False}],
         "empty": [{"path": text, "error": text}],
-        "partly": [],
+        "partly": [{"path": text, "pages": [1], "share": 0.5, "error": text}],
         "unmatched_labelled": [
-            {"source": text, "file_name": text, "question": text, "reason": NO_SUCH_FILE}
+            {
+                "source": text,
+                "place": text,
+                "file_name": text,
+                "question": text,
+                "reason": reason,
+                "why": text,
+            }
+            for reason in (NO_SUCH_FILE, BAD_ROW)
         ],
         "baselines_failed": [{"model": text, "error": text}],
         "waiting": [{"what": text, "reason": text}],
@@ -45,7 +53,7 @@ def status(text: str) -> dict[str, Any]:
         "due": [{"asset": "chunks", "documents": 1, "reason": text}],
         "waiting": [{"what": text, "reason": text}],
         "failed": [{"path": text, "error": text}],
-        "partly": [],
+        "partly": [{"path": text, "pages": [1], "share": 0.5, "error": text}],
         "models": {"champion": None},
         "retraining": {"due": False, "reason": text},
     }

@@ -181,6 +181,17 @@ def test_a_link_put_in_the_place_of_a_file_after_it_was_looked_at_is_not_followe
 
 
 @pytest.mark.usefixtures("never_opened")
+@pytest.mark.parametrize("by_descriptors", [True, False])
+def test_files_are_read_also_where_the_system_opens_none_by_its_folder(
+    tmp_path, monkeypatch, by_descriptors
+):
+    monkeypatch.setattr(entries_module, "BY_DESCRIPTORS", by_descriptors)
+    put(tmp_path, "sub/a.pdf", content=b"%PDF-1.7 a")
+    [document] = scan(tmp_path).values()
+    content, _ = read_pdf(tmp_path, document, Rules())
+    assert content == b"%PDF-1.7 a"
+
+
 def test_a_pipe_put_in_the_place_of_a_file_is_not_opened(tmp_path):
     put(tmp_path, "a.pdf")
     [document] = scan(tmp_path).values()
