@@ -15,6 +15,9 @@ _MARKDOWN = re.compile(
     r"[\\`*_{}\[\]<>#!|~$&]|^\s*(?:[-+=]|\d+[.)])|\w@\w|://|\bwww\.|mailto:", re.IGNORECASE
 )
 """What may mean something in markdown, or in the HTML in it."""
+_BACKTICKS = re.compile("`+")
+_PLAIN_CODE = re.compile(r"`[\w ./=-]+`")
+"""Code as our own sentences have it, `embed-assets run`: nothing in it means anything."""
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
@@ -39,9 +42,9 @@ def in_markdown(text: str) -> str:
     around it than in it: https://spec.commonmark.org/0.31.2/#code-spans.
     """
     shown = printable(text)
-    if not _MARKDOWN.search(shown):
+    if not _MARKDOWN.search(_PLAIN_CODE.sub("code", shown)):
         return shown
-    fence = "`" * (1 + max(map(len, re.findall("`+", shown)), default=0))
+    fence = "`" * (1 + max(map(len, _BACKTICKS.findall(shown)), default=0))
     room = " " if shown.strip(" ") != shown or "`" in (shown[0], shown[-1]) else ""
     return f"{fence}{room}{shown}{room}{fence}"
 

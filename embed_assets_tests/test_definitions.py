@@ -230,7 +230,7 @@ def test_a_default_that_is_written_out_trains_nothing_anew(tmp_path, monkeypatch
 
 def test_the_version_of_chunks_in_dagster_names_the_model_and_its_limit(tmp_path, tiny_model):
     version = specs(build_definitions(Settings(home=tmp_path)))["chunks"].code_version
-    assert version == "1, all-MiniLM-L6-v2 tokens, limit 256"
+    assert version == "2, all-MiniLM-L6-v2 tokens, limit 256"
     settings = Settings(home=tmp_path, model=str(tiny_model))
     version = specs(build_definitions(settings))["chunks"].code_version
     assert version is not None

@@ -178,7 +178,7 @@ def look_for(pattern: re.Pattern[str], seconds: float) -> None:
                 pass
 
 
-@pytest.mark.parametrize("text", PATTERNS, ids=lambda text: text[:40].encode().hex()[:24])
+@pytest.mark.parametrize("text", PATTERNS, ids=range(len(PATTERNS)))
 def test_no_pattern_takes_longer_than_in_proportion_to_its_text(text):
     look_for(PATTERNS[text], SECONDS)
 

@@ -154,6 +154,8 @@ WRITTEN = {"questions": "openai:m", "judge": "openai:j", "filters": "all"}
 """Under which every setting of the questions has an effect."""
 WITNESSES: dict[str, Any] = {
     "follow_links": True,
+    "ocr": "deu",
+    "pdf_passwords": "passwords.txt",
     "largest_pdf_mb": 5,
     "pdfs": "elsewhere",
     "project": "manuals",
@@ -291,7 +293,7 @@ def test_what_older_homes_hold_of_documents_and_questions_is_not_made_anew(given
     """Their versions, to the letter: another one asks a language model again for every chunk."""
     kept = {
         "raw_pdfs": "1",
-        "parsed_markdown": f"pymupdf4llm-layout {version('pymupdf')}",
+        "parsed_markdown": f"pymupdf4llm-layout+own-text {version('pymupdf')}",
         "chunks": "2, all-MiniLM-L6-v2 tokens, limit 256",
         "synthetic_questions": "extractive extractive-2, filters unanswerable",
     }

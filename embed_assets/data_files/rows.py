@@ -28,13 +28,14 @@ LONGEST_PREAMBLE = 20
 Known = Callable[[Any], Rows | None]
 
 _DECODER = json.JSONDecoder(parse_constant=lambda _: None)
+_BETWEEN_WORDS = re.compile(r"[\s-]+")
 _SEPARATOR = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
 
 
 @lru_cache(maxsize=10_000)
 def column_name(name: object) -> str:
     """A column's name without case, and with underscores for spaces and hyphens."""
-    return re.sub(r"[\s-]+", "_", str(name).strip().lower())
+    return _BETWEEN_WORDS.sub("_", str(name).strip().lower())
 
 
 def data_files(folder: Path, *patterns: str) -> list[Path]:

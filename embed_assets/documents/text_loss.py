@@ -41,7 +41,7 @@ FEW_LETTERS = 60
 """Letters on a page that a picture covers, up to which they are a stamp on a scan, or a title."""
 MOST_LOOKED_FOR = 200_000_000
 """Words times letters that are searched through for words that were split or joined."""
-_BEGINS = re.compile(r"\s*(?:#+ |[-*+] |> |\d+\. )?")
+_BEGINS = re.compile(r"\s*(?:(?<!#)#+ |[-*+] |> |\d{1,9}\. )?")
 _CELL_END = re.compile(r"(\||<br>|\n)")
 
 SCANNED = "a picture covers the page: scanned"

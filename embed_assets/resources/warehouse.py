@@ -365,19 +365,22 @@ def _stored_tables(
     connection: duckdb.DuckDBPyConnection,
 ) -> dict[str, dict[str, StoredColumn]]:
     """Tables of a warehouse, their columns by name."""
-    names = connection.execute(
-        "SELECT table_name FROM duckdb_tables() WHERE database_name = current_database() "
-        "AND schema_name = 'main' ORDER BY table_name"
+    here = "database_name = current_database() AND schema_name = 'main'"
+    keys = connection.execute(
+        "SELECT table_name, constraint_column_names FROM duckdb_constraints() "
+        f"WHERE {here} AND constraint_type = 'PRIMARY KEY'"
     ).fetchall()
-    return {
-        name: {
-            column: StoredColumn(sql, required and default is None, in_key)
-            for _, column, sql, required, default, in_key in connection.execute(
-                "SELECT * FROM pragma_table_info(?)", [name]
-            ).fetchall()
-        }
-        for (name,) in names
-    }
+    in_key = {(table, column) for table, columns in keys for column in columns}
+    tables: dict[str, dict[str, StoredColumn]] = {}
+    for table, column, sql, required in connection.execute(
+        "SELECT table_name, column_name, data_type, NOT is_nullable AND column_default IS NULL "
+        "FROM duckdb_columns() JOIN duckdb_tables() "
+        "USING (database_name, schema_name, table_name) "
+        f"WHERE {here} ORDER BY table_name, column_index"
+    ).fetchall():
+        stored = StoredColumn(sql, required, (table, column) in in_key)
+        tables.setdefault(table, {})[column] = stored
+    return tables
 
 
 @contextmanager

@@ -475,11 +475,14 @@ def test_reads_at_once_open_the_warehouse_once(
 def test_reads_at_once_of_an_older_warehouse_are_as_of_today(tmp_path: Path) -> None:
     path = tmp_path / "w.duckdb"
     with duckdb.connect(str(path)) as connection:
-        connection.execute("CREATE TABLE chunks (chunk_id VARCHAR)")
-        connection.execute("INSERT INTO chunks VALUES ('a')")
+        connection.execute(TABLES["parsed_markdown"].ddl)
+        for column in ("text_share", "text_source"):
+            connection.execute(f"ALTER TABLE parsed_markdown DROP COLUMN {column}")
+        connection.execute("INSERT INTO parsed_markdown VALUES ('d', 1, 'A', 'SUCCESS', NULL, 'p')")
     with Warehouse(path=str(path)).at_once() as at_once:
-        assert at_once.read("SELECT heading_path FROM chunks")["heading_path"].to_list() == [None]
-        assert at_once.read("SELECT chunk_id FROM chunks")["chunk_id"].to_list() == ["a"]
+        shares = at_once.read("SELECT text_share FROM parsed_markdown")["text_share"]
+        assert shares.to_list() == [None]
+        assert at_once.read("SELECT markdown FROM parsed_markdown")["markdown"].to_list() == ["A"]
         assert at_once.count("raw_pdfs") == 0
 
 

@@ -19,7 +19,7 @@ PERHAPS_NOTHING = frozenset({"none", "na", "n/a", "-"})
 """…and how they do where the word may be meant."""
 
 _TEXT_KEYS = ("text", "page_content", "content", "chunk_text")
-_HOP = re.compile(r"\s*<\d+-hop>\s*")
+_HOP = re.compile(r"<\d+-hop>\s*")
 _STRING = re.compile(r"""'[^'\\]*(?:\\.[^'\\]*)*'|"[^"\\]*(?:\\.[^"\\]*)*\"""", re.DOTALL)
 _BETWEEN = " ,\r\n\t"
 
@@ -55,8 +55,8 @@ def cell_texts(value: Any) -> list[str]:
 
 def passage(text: str) -> str:
     """A passage without Ragas' mark of the hop."""
-    mark = _HOP.match(text)
-    return text[mark.end() :] if mark else text
+    mark = _HOP.match(text.lstrip())
+    return text.lstrip()[mark.end() :] if mark else text
 
 
 def list_in_text(text: str) -> list[str] | None:
