@@ -5,7 +5,8 @@
 The PDFs are joined to one document of so many pages at least, and are taken as they are too. Each
 round takes the ways in turn: a machine that others use slows all of them. Printed are seconds and
 pages a second of each, and how much faster several workers are than one and than pymupdf4llm. What
-a pool needs to start is part of its seconds.
+a pool needs to start is part of its seconds. Cores that share parts, or that others use, are not as
+many as they are called: the first line says what plain arithmetic gains by as many processes.
 """
 
 import argparse
@@ -13,11 +14,11 @@ import hashlib
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
 import polars as pl
-import pymupdf
 
 from embed_assets.documents.parsing import parse_documents
 from embed_assets.machine import this_machine
@@ -35,12 +36,33 @@ def main() -> None:
     given = parser.parse_args()
     contents = [file.read_bytes() for file in given.pdfs]
     print(this_machine())
+    print(f"{given.workers} processes of plain arithmetic are {gain(given.workers):.2f} x one")
     compare("one long document", [join(contents, given.pages)], given.workers, given.rounds)
     compare(f"{len(contents)} documents", contents, given.workers, given.rounds)
 
 
+def gain(workers: int) -> float:
+    """How much more several processes compute than one does; the median of five tries."""
+    with ProcessPoolExecutor(workers) as pool:
+
+        def seconds(count: int) -> float:
+            begun = time.perf_counter()
+            list(pool.map(count_up, range(count)))
+            return time.perf_counter() - begun
+
+        seconds(workers)  # they start
+        return statistics.median(workers * seconds(1) / seconds(workers) for _ in range(5))
+
+
+def count_up(_: int) -> int:
+    """About a second of work that needs next to no memory."""
+    return sum(number & 1 for number in range(20_000_000))
+
+
 def join(contents: Sequence[bytes], pages: int) -> bytes:
     """One PDF of the pages of these, one after the other, until there are enough."""
+    import pymupdf  # here: it loads the layout model, and workers import this file
+
     joined = pymupdf.open()
     while joined.page_count < pages:
         for content in contents:
@@ -52,6 +74,8 @@ def join(contents: Sequence[bytes], pages: int) -> bytes:
 
 def compare(name: str, contents: Sequence[bytes], workers: int, rounds: int) -> None:
     """Print how long each way takes for these documents."""
+    import pymupdf
+
     several = f"{workers} workers"
     ways: dict[str, Callable[[], None]] = {
         ALONE: partial(alone, contents),
@@ -75,6 +99,7 @@ def compare(name: str, contents: Sequence[bytes], workers: int, rounds: int) -> 
 
 def alone(contents: Sequence[bytes]) -> None:
     """The parser as it comes, in this process."""
+    import pymupdf
     import pymupdf4llm
 
     for content in contents:

@@ -16,8 +16,9 @@ from embed_assets.comparison.verdict import (
     verdict_sentence,
 )
 from embed_assets.documents.entries import Entries, Rules
-from embed_assets.documents.failed import FailedDocument, failed_documents
+from embed_assets.documents.failed import FailedDocument, failed_documents, needing_ocr
 from embed_assets.documents.folder import survey
+from embed_assets.documents.ocr import SETTING as OCR_SETTING
 from embed_assets.documents.parsing import (
     NO_CHUNK,
     PartlyRead,
@@ -94,6 +95,7 @@ def what_is_there(settings: Settings, warehouse: Warehouse) -> dict[str, Any]:
             if key in why_empty
         ],
         "partly": partly(warehouse),
+        "needing_ocr": needing_ocr(warehouse),
         "pages": int(statuses["pages"].sum()),
         "chunks": warehouse.count("chunks"),
         **questions.row(0, named=True),
@@ -281,6 +283,7 @@ def unused_text(summary: Mapping[str, Any], details: bool) -> list[str]:
     unused = [unused_line(row) for row in labelled if row["reason"] != BAD_ROW]
     came = summary.get("labelled_rows", len(labelled))
     asked, failed = summary["questions_not_asked"], summary["questions_failed"]
+    unread = summary["needing_ocr"]
     groups = [
         (
             counted(len(summary["failed"]), "document") + " could not be read",
@@ -293,6 +296,10 @@ def unused_text(summary: Mapping[str, Any], details: bool) -> list[str]:
         (
             counted(len(summary["partly"]), "document") + " read in part",
             [partly_line(row) for row in summary["partly"]],
+        ),
+        (
+            f"{counted(unread, 'document')} with pages that OCR may read",
+            [f"{OCR_SETTING}=auto reads them, where Tesseract is installed"] * bool(unread),
         ),
         (
             f"{len(bad):,} of {counted(came, 'row')} of people's questions can't be read",

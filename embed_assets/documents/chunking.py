@@ -1,10 +1,10 @@
 """Markdown becomes chunks that fit the embedding model, with their headings, columns and pages.
 
 Headings (# to ####) divide a document into sections. A section that is too long is cut between
-lines, and a line that is too long between words, clauses or characters; lengths are in the
-embedding model's own tokens. Without tables the chunks are those of LangChain's
-MarkdownHeaderTextSplitter and RecursiveCharacterTextSplitter, which know neither of pages nor of
-columns. Time and memory are linear in the text, whatever it holds.
+lines, and a line that is too long by LangChain's RecursiveCharacterTextSplitter between words,
+clauses or characters; lengths are in the embedding model's own tokens. Lines are joined here, since
+the splitter knows neither of pages nor of columns. Time and memory are linear in the text, whatever
+it holds.
 """
 
 import functools
@@ -13,7 +13,7 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
+from itertools import accumulate
 from typing import Any
 
 import polars as pl
@@ -41,7 +41,7 @@ LONGEST_WORD = 32
 """Characters of a text whose length in tokens is remembered."""
 LONGEST_HEADING = 500
 """Characters of a heading in a path, which stands beside each chunk."""
-EDGES = (re.compile("(?= )"), CLAUSE_END, ANY_CHARACTER)
+EDGES = ["(?= )", CLAUSE_END.pattern, ANY_CHARACTER.pattern]
 """Where a line may be cut, the best first."""
 _HAS_WORD = re.compile(r"\w{2,}")
 _EMPHASIS = re.compile(r"\*\*|__|(?<!\w)_|_(?!\w)|\*|`")
@@ -220,11 +220,7 @@ class _Text:
 
 
 class _Cutter:
-    """Cuts a text into spans of less than `room` tokens that overlap by `overlap` at most.
-
-    As RecursiveCharacterTextSplitter does it: what is too long is cut at the best edge that it has,
-    then neighbours are joined while they fit.
-    """
+    """Cuts a text into spans of less than `room` tokens that overlap by `overlap` at most."""
 
     def __init__(self, content: str, count: TokenCounter, room: int, overlap: int) -> None:
         self.room = room
@@ -236,21 +232,21 @@ class _Cutter:
 
     def span(self, start: int, end: int, names: str = "") -> _Span:
         """A stretch of the text with its size; too long names of columns are left out."""
-        text = self._content[start:end]
-        size = self._count_word(text) if len(text) <= LONGEST_WORD else self._count(text)
+        size = self._size(self._content[start:end])
         names_size = self._names_size(names)
         if not names_size:
             return _Span(start, end, size)
         return _Span(start, end, size, names, names_size)
+
+    def _size(self, text: str) -> int:
+        return self._count_word(text) if len(text) <= LONGEST_WORD else self._count(text)
 
     def _size_of_names(self, names: str) -> int:
         """Tokens of the names of columns and their rule; 0 where they are too many, or empty."""
         size = self._count(f"{names}\n") if any(cells(names.partition("\n")[0])) else 0
         return size if size <= self.room * MOST_ABOVE else 0
 
-    def cut(
-        self, spans: Iterable[_Span], edges: Sequence[re.Pattern[str]] = EDGES
-    ) -> Iterator[_Span]:
+    def cut(self, spans: Iterable[_Span]) -> Iterator[_Span]:
         """Chunks of these neighbours, each as long as may be."""
         fitting: list[_Span] = []
         for span in spans:
@@ -259,20 +255,27 @@ class _Cutter:
                 continue
             yield from self._join(fitting)
             fitting = []
-            if edges:
-                yield from self.cut(self._divide(span, edges[0]), edges[1:])
-            else:
-                yield span
+            yield from self._divide(span)
         yield from self._join(fitting)
 
-    def _divide(self, span: _Span, edge: re.Pattern[str]) -> Iterator[_Span]:
-        within = (found.end() for found in edge.finditer(self._content, span.start, span.end))
-        inner = [place for place in within if span.start < place < span.end]
-        if not inner:
-            yield span
-            return
-        for start, end in pairwise([span.start, *inner, span.end]):
-            yield self.span(start, end, span.names)
+    def _divide(self, span: _Span) -> Iterator[_Span]:
+        """A line that is too long, cut at the best edges that it has."""
+        from langchain_text_splitters import RecursiveCharacterTextSplitter  # takes a second
+
+        by_length = RecursiveCharacterTextSplitter(
+            EDGES,
+            keep_separator="end",
+            is_separator_regex=True,
+            strip_whitespace=False,
+            chunk_size=self.room - span.names_size,
+            chunk_overlap=self._overlap,
+            length_function=self._size,
+        )
+        start = span.start
+        for text in by_length.split_text(self._content[span.start : span.end]):
+            # Of like texts within a line any will do: they have one page.
+            start = self._content.index(text, start)
+            yield _Span(start, start + len(text), 0, span.names)
 
     def _join(self, spans: Iterable[_Span]) -> Iterator[_Span]:
         joined: deque[_Span] = deque()

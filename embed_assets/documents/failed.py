@@ -35,7 +35,13 @@ def failed_documents(warehouse: Warehouse) -> dict[str, FailedDocument]:
         if asset != "raw_pdfs" and attempt.input_version != made_from:
             continue  # of a file that is no more
         if attempt.failure.cause is Cause.NEEDS_OCR:
-            continue  # it was read: what it lacks is said of its pages
+            continue  # it was read: what it lacks is said of its pages, and `needing_ocr` counts it
         final = attempt.next_at is None
         failed[key] = FailedDocument(attempt.failure.error, attempt.attempts, final)
     return failed
+
+
+def needing_ocr(warehouse: Warehouse) -> int:
+    """How many documents have pages that only OCR may read, and were read without it."""
+    tried = read_records(warehouse, "parsed_markdown").tried.values()
+    return sum(attempt.failure.cause is Cause.NEEDS_OCR for attempt in tried)

@@ -104,6 +104,7 @@ def test_a_document_read_in_part_is_listed_warned_of_and_alone_read_again_with_o
     partly = {"path": "scanned.pdf", "pages": [2], "share": 0.0, "error": SCANNED}
     assert (summary["partly"], summary["failed"], summary["empty"]) == ([partly], [], [])
     assert summary["documents"]["SUCCESS"] == 2
+    assert summary["needing_ocr"] == 1
     assert project.status()["partly"] == [partly]
     [key] = [k for k, path in project.warehouse.paths().items() if path == "scanned.pdf"]
     with project.instance() as instance:
@@ -114,7 +115,8 @@ def test_a_document_read_in_part_is_listed_warned_of_and_alone_read_again_with_o
     (tmp_path / "eng.traineddata").touch()
     monkeypatch.setenv("TESSDATA_PREFIX", str(tmp_path))
     for _ in range(2):
-        assert project.summary(project.ingest(ocr="auto"))["partly"] == []
+        summary = project.summary(project.ingest(ocr="auto"))
+        assert (summary["partly"], summary["needing_ocr"]) == ([], 0)
     assert sorted(project.times_read) == ["a", "scanned", "scanned"]
 
 
