@@ -17,7 +17,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -110,9 +111,8 @@ def call(pdfs: Path, home: Path, *command: str) -> dict[str, float]:
     options = ["--pdfs", str(pdfs), "--home", str(home)]
     with subprocess.Popen([*own, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as run:
         printed, said = run.communicate()
-    if run.returncode:
+    if run.returncode or "error" in json.loads(printed):
         sys.exit(said.decode())
-    json.loads(printed)
     return json.loads(said.decode().splitlines()[-1])
 
 
@@ -144,7 +144,8 @@ def run_without_parser(command: Sequence[str]) -> None:
 
 
 def leave_out_parser() -> None:
-    """Have the pool take the text that a PDF holds, without a process of its own."""
+    """Have PDFs read as the text that they hold, and the pool work without a process of its own."""
+    from embed_assets.documents import parsing
     from embed_assets.resources import workers
 
     class InProcess(workers.Workers):
@@ -152,29 +153,34 @@ def leave_out_parser() -> None:
             pass
 
         def map(
-            self, function: Callable[..., Any], items: Sequence[Any], **_: Any
+            self, function: Callable[[Any], Any], items: Iterable[Any], **_: Any
         ) -> Iterator[Any]:
-            takes = one_page if function.__name__ == "count_pages" else text_alone
             for item in items:
-                yield workers.Outcome(item, takes(item))
+                yield workers.Outcome(item, function(item))
+
+        def work_off(self, function: Callable[[Any], Any], queue: deque[Any], **_: Any) -> Any:
+            while queue:
+                yield from self.map(function, [queue.popleft()])
 
     @contextmanager
     def start(self: workers.WorkerPool, most_items: int) -> Iterator[workers.Workers]:
         yield InProcess()
 
     workers.WorkerPool.start = start
+    parsing.count_shared_pages = one_page
+    parsing.parse_pages = text_alone
 
 
-def one_page(_: bytes) -> int:
+def one_page(*_: Any) -> int:
     return 1
 
 
-def text_alone(content: bytes) -> list[Any]:
+def text_alone(content: bytes, *_: Any) -> list[Any]:
     """The page of a PDF of `pdf`."""
     from embed_assets.documents.reading import Page
 
     lines = re.findall(rb"\((.*)\) Tj", content)
-    return [Page(1, b"\n".join(lines).decode(), None)]
+    return [Page(1, b"\n".join(lines).decode())]
 
 
 if __name__ == "__main__":
