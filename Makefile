@@ -31,6 +31,7 @@ test: $(VENV)/installed-dev
 
 # The tests, and trials that take hours: kill -9, broken storage, eight commands at once.
 test-all: test
+	$(BIN)/python -m pytest -m long
 	$(BIN)/embed-assets run --pdfs data/sample --home data/home
 	$(BIN)/python benchmarks/faults.py --pdfs data/sample --home data/home
 	$(BIN)/python benchmarks/kills.py --pdfs data/sample

@@ -30,6 +30,14 @@ def mlflow_in_each_home() -> Iterator[None]:
 
 
 @pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The worker pool starts no processes: two or three seconds each, in most tests for nothing."""
+    from embed_assets_tests.in_process import start
+
+    monkeypatch.setattr("embed_assets.resources.workers.WorkerPool.start", start)
+
+
+@pytest.fixture
 def torch_without_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """For tests that take a GPU's branches on the CPU, where the machine has a GPU after all."""
     import torch

@@ -7,7 +7,14 @@ MARGIN = 0.01
 
 
 @pytest.mark.parametrize("kind", ["alike", "clusters", "sparse"])
-@pytest.mark.parametrize(("documents", "questions"), [(7, 20), (13, 60), (20, 60)])
+@pytest.mark.parametrize(
+    ("documents", "questions"),
+    [
+        (7, 20),
+        pytest.param(13, 60, marks=pytest.mark.long),
+        pytest.param(20, 60, marks=pytest.mark.long),
+    ],
+)
 def test_a_like_model_is_let_through_nineteen_times_of_twenty(kind, documents, questions):
     _, refused = simulated.refused_shares(kind, documents, questions, 40, 1, MARGIN)
     assert refused <= 0.05
