@@ -32,7 +32,7 @@ class SettingsError(ProjectError):
 
 def one_line(text: str, limit: int = 300) -> str:
     """Text on one line, shortened to a limit in characters."""
-    line = " ".join(text.split())
+    line = " ".join(text.encode("utf-8", "backslashreplace").decode().split())
     return line if len(line) <= limit else f"{line[: limit - 1]}…"
 
 

@@ -32,6 +32,8 @@ _PARAMETERS = frozenset({"password", "sslpassword", "token", "api_key", "access_
 """Parts of an address's query string that are secrets."""
 _IN_ADDRESS = re.compile(r"(?<=://)([^\s/:@\"'<>]*):[^\s/\"'<>]*@")
 """Name and password in an address."""
+_ALONE_IN_ADDRESS = re.compile(r"(?<=://)[^\s/:@\"'<>]{16,}@")
+"""A token in place of a name, in an address without a password."""
 _BETWEEN = re.compile(r"[,;\n]")
 
 
@@ -39,7 +41,9 @@ def hide_secrets(text: str) -> str:
     """The text without secrets of the environment, and without passwords in addresses."""
     for secret in _secrets():
         text = text.replace(secret, HIDDEN)
-    return _IN_ADDRESS.sub(rf"\1:{HIDDEN}@", text) if "://" in text else text
+    if "://" not in text:
+        return text
+    return _ALONE_IN_ADDRESS.sub(f"{HIDDEN}@", _IN_ADDRESS.sub(rf"\1:{HIDDEN}@", text))
 
 
 def _secrets() -> tuple[str, ...]:
@@ -131,7 +135,10 @@ def hide_in_logs() -> None:
 
     def make_hidden(*given: Any, **options: Any) -> logging.LogRecord:
         record = make(*given, **options)
-        said = record.getMessage()
+        try:
+            said = record.getMessage()
+        except Exception:  # its handlers say what is wrong with it
+            return record
         if (hidden := hide_secrets(said)) != said:
             record.msg, record.args = hidden, None
         if record.exc_info and record.exc_info[0] is not None:

@@ -15,6 +15,7 @@ _MARKDOWN = re.compile(
     r"[\\`*_{}\[\]<>#!|~$&]|^\s*(?:[-+=]|\d+[.)])|\w@\w|://|\bwww\.|mailto:", re.IGNORECASE
 )
 """What may mean something in markdown, or in the HTML in it."""
+_AFTER_BACKSLASH = re.compile(r"(?<=\\)\|")
 _BACKTICKS = re.compile("`+")
 _PLAIN_CODE = re.compile(r"`[\w ./=-]+`")
 """Code as our own sentences have it, `embed-assets run`: nothing in it means anything."""
@@ -50,8 +51,11 @@ def in_markdown(text: str) -> str:
 
 
 def in_cell(text: str) -> str:
-    """The same in a cell of a table."""
-    return in_markdown(text).replace("|", "\\|")
+    """The same in a cell of a table.
+
+    Of a bar after a backslash renderers disagree whether it ends the cell: a rule stands for it.
+    """
+    return _AFTER_BACKSLASH.sub("\u2502", in_markdown(text)).replace("|", "\\|")
 
 
 def in_lines(rows: Iterable[str]) -> str:

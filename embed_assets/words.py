@@ -52,6 +52,9 @@ ANY_CHARACTER = re.compile(f"(?s:.)[{_MARKS}]{{0,8}}")
 CLAUSE_END = re.compile("(?<=[。！？；：，、।॥؟۔။។])")
 """Where a sentence or clause ends without a space that says so."""
 
+HAS_WORD = re.compile(r"\w{2,}")
+"""What has none is no text to search for: a page's number, a rule of dots."""
+
 _WORD = re.compile(f"{_CHARACTER.pattern}|{_run_of_letters('_', _UNSPACED)}")
 
 

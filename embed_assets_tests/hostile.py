@@ -55,6 +55,11 @@ FORMULAS: Mapping[str, str] = {
 }
 """What a spreadsheet obeys."""
 
+BARS: Mapping[str, str] = {
+    f"bar after {count}": "x" + "\\" * count + f"| ![]({ADDRESS}/p.png) | y" for count in (1, 2, 3)
+}
+"""What renderers take for the end of a cell, or not."""
+
 CODE: Mapping[str, str] = {
     "jinja": "{{ 7*7 }}{% for x in y %}{# z #}",
     "format": "{} {0} {name!r} %s %(x)s ${x}",
@@ -68,7 +73,7 @@ CODE: Mapping[str, str] = {
 }
 """What other programs obey."""
 
-HOSTILE: Mapping[str, str] = SEQUENCES | MARKUP | FORMULAS | CODE
+HOSTILE: Mapping[str, str] = SEQUENCES | MARKUP | BARS | FORMULAS | CODE
 
 OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 """What no terminal may see, but for line breaks and tabs."""

@@ -5,7 +5,14 @@ import signal
 import time
 from pathlib import Path
 
-from embed_assets.documents.reading import AS_IT_IS, LOCKED, LockedPdfError, Page, Reading
+from embed_assets.documents.reading import (
+    AS_IT_IS,
+    CUT_OFF_AFTER,
+    LOCKED,
+    LockedPdfError,
+    Page,
+    Reading,
+)
 from embed_assets.documents.text_loss import SCANNED
 
 ENOUGH = ("alder", "birch", "hornbeam", "elm", "hawthorn", "rowan")
@@ -40,6 +47,8 @@ def read(
         raise LockedPdfError(LOCKED)
     if text.startswith("scanned") and not reading.ocr:
         return [Page(1, text), Page(2, "", text_share=0.0, lack=SCANNED, needs_ocr=True)]
+    if text.startswith("%PDF-1.7 cut"):
+        return [Page(1, text, lack=CUT_OFF_AFTER)]
     return [Page(1, text)]
 
 

@@ -75,6 +75,8 @@ def test_what_a_server_quotes_of_the_header_is_hidden(
         ("no answer from http://me:pw@host:80/x", "no answer from http://me:…@host:80/x"),
         ("'postgresql+psycopg://me:p@w@host/db'", "'postgresql+psycopg://me:…@host/db'"),
         ("http://:pw@host", "http://:…@host"),
+        ("https://ghp_0123456789abcdef@host/x", f"https://{HIDDEN}@host/x"),
+        ("ssh://somebody@host", "ssh://somebody@host"),
         ("http://host:80/a@b, mail me@host", "http://host:80/a@b, mail me@host"),
         ("at http://host:80 or me@there", "at http://host:80 or me@there"),
     ],
@@ -125,6 +127,17 @@ def test_no_library_writes_a_secret_to_a_log(
     assert SECRET not in logged.text
     assert f"refused: {HIDDEN}, 401" in logged.text
     assert f"ValueError: {HIDDEN}" in logged.text
+
+
+def test_a_line_that_cannot_be_written_stays_the_librarys_own_fault(
+    logged: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(logging, "raiseExceptions", False)
+    log = logging.getLogger("a.library")
+    log.addHandler(logging.StreamHandler())
+    log.propagate = False
+    log.warning("done %d of", "x")
+    assert SECRET not in logged.text
 
 
 def test_dagster_keeps_no_secret_of_an_error(

@@ -62,7 +62,14 @@ def test_text_of_others_means_nothing_in_markdown(text):
 def test_text_of_others_stays_in_its_cell(text):
     kinds, texts = rendered(f"| a | b |\n| --- | --- |\n| {in_cell(text)} | end |")
     assert {kind for kind in kinds if not kind.startswith(("t", "code_inline"))} == set()
-    assert "".join(texts) == f"ab{printable(text).strip()}end"
+    shown = printable(text).strip().replace("\\|", "\\\u2502")
+    assert "".join(texts) == f"ab{shown}end"
+
+
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
+def test_no_bar_in_a_cell_has_two_backslashes_before_it(text):
+    """Of those GitHub's grammar, which Dagster has, makes a backslash and the end of the cell."""
+    assert "\\\\|" not in in_cell(text)
 
 
 @pytest.mark.parametrize("text", ["a.pdf", "Grüße (2).pdf", "file not found: it has left", ""])

@@ -26,6 +26,8 @@ from embed_assets.resources.ledger import (
 )
 
 BYTES_PER_RUN = 256_000_000
+BYTES_OF_A_RUN_OF_ITS_OWN = 32_000_000
+"""Of a document so large no other waits for the end: a run stores all of its documents together."""
 """A run holds the bytes of all its documents in memory."""
 INGEST = "ingest"
 """The job in which documents become questions."""
@@ -183,9 +185,12 @@ class Policy:
         limit = attempt.failure.limit
         if limit is not None and limit < self.parse_timeout:
             return True
+        by = attempt.failure.other_means
+        means = by and self.tried_with.get(by)
+        if means and means != attempt.failure.tried_with:
+            return True
         if attempt.failure.cause in OTHER_MEANS:
-            means = self.tried_with.get(attempt.failure.cause)
-            return bool(means) and means != attempt.failure.tried_with
+            return False
         if attempt.failure.cause in (Cause.TIME_LIMIT, Cause.FORGOTTEN, Cause.CUT_OFF):
             return False
         set_back = attempt.tried_at > self.now  # the clock was: no time counts from there
@@ -448,20 +453,22 @@ def batches(
 
     order: all partition keys, oldest first. A Dagster run covers a range of partitions in that
     order, so that only neighbours can share one. documents: by key; those of one run together are
-    no larger than BYTES_PER_RUN, or one alone.
+    no larger than BYTES_PER_RUN. A large one has a run of its own, after the others.
     """
     chosen, found = set(wanted), documents or {}
     size = 0
     result: list[list[str]] = []
+    large = {k for k, file in found.items() if file.size_bytes > BYTES_OF_A_RUN_OF_ITS_OWN}
     for place, key in enumerate(order):
         if key not in chosen:
             continue
         own = found[key].size_bytes if key in found else 0
         neighbours = place > 0 and result and result[-1][-1] == order[place - 1]
+        neighbours = neighbours and large.isdisjoint((key, order[place - 1]))
         if neighbours and len(result[-1]) < DOCUMENTS_PER_RUN and size + own <= BYTES_PER_RUN:
             result[-1].append(key)
             size += own
         else:
             result.append([key])
             size = own
-    return result
+    return sorted(result, key=lambda run: run[0] in large)

@@ -18,6 +18,8 @@ from embed_assets.automation.state import code_versions
 from embed_assets.command.pipeline import at_rest
 from embed_assets.errors import ProjectError, SettingsError
 from embed_assets.machine import processes_with
+from embed_assets.models.card import version_card
+from embed_assets.models.identity import model_identity
 from embed_assets.models.registry import (
     aliases,
     lost_artifacts,
@@ -200,22 +202,36 @@ def _versions(
     answered = _ask(unchecked, ask)
     damage = []
     newest = next(reversed(folders), None)
+    last = max(map(int, known), default=0)
+    sql = "SELECT version, identity FROM models WHERE identity IS NOT NULL"
+    identities = dict(warehouse.read(sql).iter_rows())
     for version, (folder, _) in folders.items():
         said = why_broken(folder, deep=deep)
+        is_deleted = int(version) < last  # by a person in MLflow, which counted beyond it
+        if deep and not said:
+            said = why_not_as_trained(folder, identities.get(version))
         needed = named.get(version) or ("the newest" if version == newest else None)
         if said and (needed or folder.is_dir()):  # a person may delete what nothing needs
             copy = "" if version in lost else " MLflow has a copy: download it from the run's page."
             remedy = f"Put {folder} back from a backup.{copy}"
             of = f"version {version}" + (f", {needed}" if needed else "")
             damage.append(Damage(of, said, remedy=remedy))
-        elif answered and not said and version not in known:
-            damage.append(Damage(f"version {version}", "MLflow doesn't know it"))
+        elif answered and not said and version not in known and (needed or not is_deleted):
+            remedy = "It was deleted there, or its database is older: put that back." * is_deleted
+            damage.append(Damage(f"version {version}", "MLflow doesn't know it", remedy=remedy))
     for version in lost:
         if version in folders and not why_broken(folders[version][0]):
             said = "its files in mlartifacts/ are gone"
             remedy = "Search and training need models/ alone; MLflow can't serve this version."
             damage.append(Damage(f"version {version}", said, remedy=remedy))
     return damage
+
+
+def why_not_as_trained(folder: Path, identity: str | None) -> str | None:
+    """Whether the files of a version are others than those on record, in words."""
+    if identity is None or model_identity(version_card("tuned", folder)) == identity:
+        return None
+    return f"the files in {folder} are not those that were trained"
 
 
 def _ask(unchecked: dict[str, str], ask: Callable[[], None]) -> bool:

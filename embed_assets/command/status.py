@@ -17,7 +17,7 @@ from embed_assets.automation.runs import INGEST
 from embed_assets.automation.state import State, check_settings, code_versions, read_state
 from embed_assets.automation.take_up import taken_up
 from embed_assets.command.pipeline import is_changing
-from embed_assets.command.summary import failures, partly, partly_line
+from embed_assets.command.summary import failures, partly, partly_line, without_text
 from embed_assets.errors import ProjectError, SettingsError
 from embed_assets.models.registry import ALIASES, aliases
 from embed_assets.resources.tracking import MODELS, answer_at_once
@@ -63,6 +63,7 @@ def status_summary(settings: Settings) -> dict[str, Any]:
             {"what": wait.what, "reason": wait.reason} for wait in (*plan.waiting, *silent)
         ],
         "failed": list(failures(settings, warehouse).values()),
+        "empty": without_text(warehouse),
         "partly": partly(warehouse),
         "models": models,
         "retraining": _retraining(plan, state.untrained),
@@ -142,6 +143,7 @@ def status_text(summary: Mapping[str, Any], *, details: bool = False) -> str:
     for title, rows in (
         ("Waits", [f"{row['what']}: {row['reason']}" for row in summary["waiting"]]),
         ("Failed", [f"{row['path']}: {row['error']}" for row in summary["failed"]]),
+        ("Without text", [f"{row['path']}: {row['error']}" for row in summary["empty"]]),
         ("Read in part", [partly_line(row) for row in summary["partly"]]),
     ):
         lines += [f"{title}:"] if rows else []

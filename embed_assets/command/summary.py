@@ -72,8 +72,6 @@ def what_is_there(settings: Settings, warehouse: Warehouse) -> dict[str, Any]:
     failed = failures(settings, warehouse)
     known_before = failed.keys() & {*read["document_id"], *empty["document_id"]}
     report = report_matches(settings, warehouse)
-    why_empty = dict(empty.select("document_id", "error").iter_rows())
-    why_empty |= dict.fromkeys(without_chunks(warehouse), NO_CHUNK)
     # Those that got no question are counted by chunk.
     questions = warehouse.read(
         "SELECT count(*) FILTER (status = ?) AS questions, "
@@ -89,11 +87,7 @@ def what_is_there(settings: Settings, warehouse: Warehouse) -> dict[str, Any]:
             "ERROR": len(failed) - len(known_before),
         },
         "failed": list(failed.values()),
-        "empty": [
-            {"path": path, "error": why_empty[key]}
-            for key, path in warehouse.paths().items()
-            if key in why_empty
-        ],
+        "empty": without_text(warehouse),
         "partly": partly(warehouse),
         "needing_ocr": needing_ocr(warehouse),
         "pages": int(statuses["pages"].sum()),
@@ -103,6 +97,15 @@ def what_is_there(settings: Settings, warehouse: Warehouse) -> dict[str, Any]:
         "labelled_rows": report.height,
         "unmatched_labelled": unmatched(report).to_dicts(),
     }
+
+
+def without_text(warehouse: Warehouse) -> list[dict[str, Any]]:
+    """Documents of which nothing can be searched: path and reason."""
+    empty = document_statuses(warehouse).filter(parser_status="EMPTY")
+    why = dict(empty.select("document_id", "error").iter_rows())
+    why |= dict.fromkeys(without_chunks(warehouse), NO_CHUNK)  # of an older release
+    found = warehouse.paths().items()
+    return [{"path": path, "error": why[key]} for key, path in found if key in why]
 
 
 def partly(warehouse: Warehouse) -> list[dict[str, Any]]:

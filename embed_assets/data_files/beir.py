@@ -186,7 +186,7 @@ def _judgement_rows(file: Path) -> Rows:
         cells = _split(text)
         if not any(cells):
             continue
-        if not (first and not _is_number(cells[-1])):
+        if not (first and {column_name(cell) for cell in cells} & {*_QUERY_IDS, *_CORPUS_IDS}):
             yield f"line {number}", cells
         first = False
 

@@ -150,7 +150,9 @@ def _rows_of(value: Any, names: Collection[str]) -> Sequence[Any] | None:
         return None
     columns, data = value.get("columns"), value.get("data")
     if isinstance(columns, list) and isinstance(data, list):  # orient="split"
-        return [dict(zip(columns, row, strict=False)) for row in data if isinstance(row, list)]
+        return [
+            dict(zip(columns, row, strict=False)) if isinstance(row, list) else row for row in data
+        ]
     if _is_row(value, names):
         return [value]
     named = {key: cells for key, cells in value.items() if column_name(key) in names}

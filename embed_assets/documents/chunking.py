@@ -21,6 +21,7 @@ import polars as pl
 from embed_assets.documents.sections import (
     BLOCK,
     Line,
+    Path,
     Section,
     cells,
     level_of,
@@ -30,7 +31,7 @@ from embed_assets.models.card import token_counter
 from embed_assets.models.identity import text_id
 from embed_assets.settings import Headings
 from embed_assets.tables import TABLES
-from embed_assets.words import ANY_CHARACTER, CLAUSE_END
+from embed_assets.words import ANY_CHARACTER, CLAUSE_END, HAS_WORD
 
 CHUNK_SHARE = 0.9
 OVERLAP_SHARE = 0.1
@@ -43,7 +44,6 @@ LONGEST_HEADING = 500
 """Characters of a heading in a path, which stands beside each chunk."""
 EDGES = ["(?= )", CLAUSE_END.pattern, ANY_CHARACTER.pattern]
 """Where a line may be cut, the best first."""
-_HAS_WORD = re.compile(r"\w{2,}")
 _EMPHASIS = re.compile(r"\*\*|__|(?<!\w)_|_(?!\w)|\*|`")
 
 TokenCounter = Callable[[str], int]
@@ -145,11 +145,14 @@ def _pieces(
     begins = text.starts[len(head)] if len(head) < len(section.lines) else len(text.content)
     first, others = text.content[:begins], ""
     if headings == "every":
-        others = _headings_above(section, count, size)
-        first = others + "".join(line.text + BLOCK for line in head if not level_of(line.text))
+        own = sum(bool(level_of(line.text)) for line in head)
+        outer = section.headings[: max(0, len(section.headings) - own)]
+        first = _as_lines(outer, count, size) + first
+        others = _as_lines(section.headings, count, size)
     taken = max(count(first.strip()), count(others.strip())) + 2  # and the blank line after it
     if taken > size * MOST_ABOVE:
-        head, begins, first, others, taken = [], 0, "", "", 0
+        head, begins, first = [], 0, ""  # they are cut like text
+        taken = count(others.strip()) + 2 if others else 0
     room = size - taken
     cutter = _Cutter(text.content, count, room, min(overlap, room // 2))
     lines = text.spans(len(head), cutter)
@@ -157,14 +160,14 @@ def _pieces(
         above = f"{span.names}\n" if span.names else ""
         above = first + above if number == 0 else above
         within = text.content[span.start : span.end].strip()
-        if _HAS_WORD.search(above + within):
+        if HAS_WORD.search(above + within):
             above = above if number == 0 else others + above
             yield _Piece((above + within).strip(), *text.pages(span, from_top=number == 0))
 
 
-def _headings_above(section: Section, count: TokenCounter, size: int) -> str:
-    """The headings above a section, as lines; of too many, the innermost."""
-    lines = [f"{'#' * level} {text}{BLOCK}" for level, text in section.headings]
+def _as_lines(headings: Path, count: TokenCounter, size: int) -> str:
+    """Headings as lines; of too many, the innermost."""
+    lines = [f"{'#' * level} {text}{BLOCK}" for level, text in headings]
     while lines and count("".join(lines).strip()) + 2 > size * MOST_ABOVE:
         del lines[0]
     return "".join(lines)

@@ -44,4 +44,4 @@ def failed_documents(warehouse: Warehouse) -> dict[str, FailedDocument]:
 def needing_ocr(warehouse: Warehouse) -> int:
     """How many documents have pages that only OCR may read, and were read without it."""
     tried = read_records(warehouse, "parsed_markdown").tried.values()
-    return sum(attempt.failure.cause is Cause.NEEDS_OCR for attempt in tried)
+    return sum(attempt.failure.other_means is Cause.NEEDS_OCR for attempt in tried)

@@ -20,8 +20,8 @@ from embed_assets.documents.reading import (
     Page,
     PageRange,
     Reading,
+    Source,
     count_shared_pages,
-    is_unfinished,
     parse_pages,
     read_range,
     with_levels,
@@ -34,6 +34,7 @@ from embed_assets.resources.workers import Outcome, WorkerPool, Workers
 from embed_assets.tables import TABLES
 from embed_assets.terminal import progress_bar
 from embed_assets.wording import counted
+from embed_assets.words import HAS_WORD
 
 PAGES_AT_ONCE = 16
 """Pages that a worker is given: few enough that little is lost with them and that all workers have
@@ -45,6 +46,8 @@ NO_CHUNK = "has text, but no chunk came of it"
 NOTHING_THERE = "blank, or small drawings alone"
 COUNT_TIMEOUT = 30.0
 """Seconds for counting the pages of a document; one that takes longer is read in one go."""
+OCR = "ocr"
+"""Beside a kept page: the languages by which it would have been read."""
 NOT_READ = "the file was not read"
 KEPT = f"the file {CUT_OFF}: the text of the one before stays"
 PASSING = frozenset({Cause.PROCESS_ENDED, Cause.NO_MEMORY})
@@ -109,7 +112,7 @@ def parse_documents(
             for key in ids_of[document.sha256]:
                 if lost and document.says_nothing:
                     not_made[key] = lost
-                elif key in known and is_unfinished(contents[document.sha256]):
+                elif key in known and document.is_cut_off:
                     not_made[key] = Failure(Cause.CUT_OFF, KEPT)
                 else:
                     rows += _rows(key, document.all_pages)
@@ -153,6 +156,12 @@ class Parsed:
         broken = [Page(number, "", why.error) for number, why in self.failures.items()]
         pages = sorted([*self.pages.values(), *broken], key=lambda page: page.number)
         return with_levels(pages)
+
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether the file has no end, and pages may be missing for it."""
+        failed = any(failure.cause is Cause.CUT_OFF for failure in self.failures.values())
+        return failed or any(page.is_cut_off for page in self.pages.values())
 
     @property
     def says_nothing(self) -> bool:
@@ -233,10 +242,17 @@ def _parse(
             for sha256, outcome in zip(contents, counts, strict=True)
         ]
         for document in documents:
-            pages = [Page(**page) for page in kept.get(document.sha256, ())]
+            found = kept.get(document.sha256, ())
+            pages = [Page(**page) for page in found if _is_as_read_now(page, reading)]
             document.pages = {page.number: page for page in pages} if document.count else {}
         _work_off(documents, ids_of, keeper, workers, reading)
     return documents
+
+
+def _is_as_read_now(kept: dict[str, Any], reading: Reading) -> bool:
+    """Whether a kept page is what would come of reading it now; takes out by what it was read."""
+    by = kept.pop(OCR, None)
+    return by == reading.ocr or not (kept.get("needs_ocr") or kept.get("source") == Source.OCR)
 
 
 def _work_off(
@@ -265,7 +281,8 @@ def _work_off(
             before = document.done
             queue.extendleft(reversed(document.take(outcome)))
             if outcome.result and document.count:
-                keeper.keep(document.sha256, {page.number: asdict(page) for page in outcome.result})
+                made = {p.number: {**asdict(p), OCR: reading.ocr} for p in outcome.result}
+                keeper.keep(document.sha256, made)
             if failure := outcome.failure and document.gives_up:
                 for pages in [pages for pages in queue if pages.content == document.content]:
                     queue.remove(pages)
@@ -294,21 +311,22 @@ def known_by_other_files(warehouse: Warehouse, document_ids: Sequence[str]) -> s
 
 def _may_be_more(document: Parsed, reading: Reading) -> Failure | None:
     """Why a document is to be read again: by itself, or once a limit or a setting is another."""
-    if document.lost:
-        return document.lost
     tried = reading.tried_with
+    by_ocr = [page.number for page in document.pages.values() if page.needs_ocr]
+    if document.lost:
+        return replace(document.lost, tried_with=tried[Cause.NEEDS_OCR] if by_ocr else None)
     for failure in document.failures.values():
         if failure.cause in tried:
             return replace(failure, tried_with=tried[failure.cause])
-    if pages := [page.number for page in document.pages.values() if page.needs_ocr]:
-        said = f"{counted(len(pages), 'page')} without usable text"
+    if by_ocr:
+        said = f"{counted(len(by_ocr), 'page')} without usable text"
         return Failure(Cause.NEEDS_OCR, said, tried_with=tried[Cause.NEEDS_OCR])
     return None
 
 
 def _rows(document_id: str, pages: Sequence[Page]) -> list[dict[str, Any]]:
     """Rows of a document's pages, or one of page 0 that says why it has none."""
-    if any(page.markdown for page in pages):
+    if any(HAS_WORD.search(page.markdown) for page in pages):
         return [_row(document_id, page) for page in pages]
     if errors := [page.error for page in pages if page.error]:
         return [_row(document_id, Page(0, "", errors[0]))]
@@ -319,6 +337,8 @@ def _why_empty(pages: Sequence[Page]) -> str:
     """Why no page has text, by what is said of most of those that have something to lose."""
     lacks = Counter(page.error or page.lack for page in pages)
     del lacks[None]
+    if not lacks and any(page.markdown for page in pages):
+        return NO_CHUNK
     [(reason, _)] = lacks.most_common(1) or [(NOTHING_THERE, 0)]
     return f"no text on any page: {reason}"
 

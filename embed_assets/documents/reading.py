@@ -26,6 +26,7 @@ PARSER = f"pymupdf4llm-layout+own-text {version('pymupdf')}"
 PDF_BEGINS, PDF_ENDS, MARKED_WITHIN = b"%PDF-", (b"%%EOF", b"startxref"), 1024
 """What a PDF begins with, what stands at its end, and within how many bytes."""
 CUT_OFF = "is cut off (its end is missing)"
+CUT_OFF_AFTER = f"the file {CUT_OFF}: pages may be missing after it"
 LOCKED = "needs a password: EMBED_ASSETS_PDF_PASSWORDS has none that opens it"
 PLACEHOLDER = (
     "is an XFA form, of which PDF readers see a placeholder only: print it to a PDF with Adobe "
@@ -86,6 +87,11 @@ class Page:
     lack: str | None = None
     source: Source = Source.PDF
     needs_ocr: bool = False
+
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether the file ends here, and should not."""
+        return self.lack == CUT_OFF_AFTER
 
 
 @dataclass(frozen=True)
@@ -170,8 +176,7 @@ def parse_pages(
         report(len(indices))
         at_the_end = indices[-1:] == [document.page_count - 1]
         if at_the_end and document.is_repaired and is_unfinished(content) and not pages[-1].lack:
-            lack = f"the file {CUT_OFF}: pages may be missing after it"
-            pages[-1] = replace(pages[-1], lack=lack)
+            pages[-1] = replace(pages[-1], lack=CUT_OFF_AFTER)
         return pages
 
 
@@ -259,12 +264,16 @@ def _what_is_wrong(content: bytes, error: Exception | None = None) -> Unreadable
     if error is None:
         return UnreadablePdfError("has no pages: empty or damaged")
     # The library's own error says no more than that opening failed; what it comes from says why.
-    return UnreadablePdfError(one_line(f"is damaged: {error.__cause__ or error}"))
+    said = error.__cause__ or error
+    if isinstance(said, TypeError):  # it failed to say it
+        return UnreadablePdfError("is damaged")
+    return UnreadablePdfError(one_line(f"is damaged: {said}"))
 
 
 def is_unfinished(content: bytes) -> bool:
     """Whether a file is empty, or begins as a PDF and lacks the end of one."""
-    begins, end = PDF_BEGINS in content[:MARKED_WITHIN], content[-MARKED_WITHIN:]
+    begins = PDF_BEGINS in content[:MARKED_WITHIN]
+    end = content.rstrip(b"\0\r\n ")[-MARKED_WITHIN:]  # disks fill a file up with zeros
     return not content or (begins and not any(mark in end for mark in PDF_ENDS))
 
 
@@ -285,9 +294,14 @@ def _page(pdf_page: Any, part: Mapping[str, Any] | None, reading: Reading) -> Pa
         if part
         else without_text(pdf_page)
     )
-    number = pdf_page.number + 1
-    if of_page.may_be_read_by_ocr and reading.ocr:
-        text = clean_markdown(read_by_ocr(pdf_page, reading.ocr))
+    number, needs_ocr = pdf_page.number + 1, of_page.may_be_read_by_ocr
+    if needs_ocr and reading.ocr:
+        try:
+            text = clean_markdown(read_by_ocr(pdf_page, reading.ocr))
+        except Exception as error:
+            _raise_if_passing(error)
+            of_page = replace(of_page, reason=one_line(f"{of_page.reason}; OCR failed: {error}"))
+            text = ""
         if text:
             return Page(number, text, source=Source.OCR)
     return Page(
@@ -295,7 +309,7 @@ def _page(pdf_page: Any, part: Mapping[str, Any] | None, reading: Reading) -> Pa
         of_page.markdown,
         text_share=of_page.share,
         lack=of_page.reason,
-        needs_ocr=of_page.may_be_read_by_ocr,
+        needs_ocr=needs_ocr,
     )
 
 

@@ -19,7 +19,8 @@ LINE, BLOCK, PAGE = "\n", "  \n", "\n\n"
 FENCES = ("```", "~~~")
 _CELL_EDGE = re.compile(r"(?<!\\)\|")
 
-Headings = tuple[tuple[int, str], ...]
+Path = tuple[tuple[int, str], ...]
+"""Levels and texts of headings, outermost first."""
 
 
 @dataclass
@@ -39,7 +40,7 @@ class Line:
 class Section:
     """headings: level and text of those above, outermost first."""
 
-    headings: Headings
+    headings: Path
     lines: list[Line] = field(default_factory=list)
 
     @property
@@ -69,7 +70,7 @@ def read_sections(pages: Iterable[tuple[int, str]]) -> list[Section]:
     return found
 
 
-def _begin(sections: list[Section], headings: Headings) -> None:
+def _begin(sections: list[Section], headings: Path) -> None:
     """Begin a section, or go on with the one that is nothing but headings above this one."""
     last = sections[-1]
     if len(headings) > len(last.headings) and len(last.first_lines) == len(last.lines):

@@ -276,13 +276,13 @@ def register_again(tracking: Tracking, folders: Mapping[str, tuple[Path, str]]) 
     """Register versions that MLflow has lost, under their numbers; gives them.
 
     folders: by version, its folder and the MLflow run that trained it. MLflow counts by itself: a
-    number between them that has no folder is made and deleted. Nothing, where MLflow has counted
-    beyond them.
+    number between them that has no folder is made and deleted. Those that MLflow has counted beyond
+    are left out.
     """
     known = registered_numbers(tracking)
-    missing = sorted(int(number) for number in folders if number not in known)
     last = max((int(number) for number in known), default=0)
-    if not missing or missing[0] <= last:
+    missing = sorted(int(number) for number in folders if int(number) > last)
+    if not missing:
         return []
     name, client = tracking.connect(), tracking.client()
     if not known and tracking.registered_model() is None:

@@ -49,6 +49,13 @@ class Failure:
     limit: float | None = None
     tried_with: str | None = None
 
+    @property
+    def other_means(self) -> Cause | None:
+        """By what another setting may help, of OTHER_MEANS."""
+        if self.cause in OTHER_MEANS:
+            return self.cause
+        return None if self.tried_with is None else Cause.NEEDS_OCR
+
 
 @dataclass(frozen=True)
 class Materialization:

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from embed_assets.errors import ProjectError, one_line
 from embed_assets.resources.causes import Cause
+from embed_assets.secrets import hide_in_logs
 from embed_assets.terminal import show_as_text
 
 Item = TypeVar("Item")
@@ -73,6 +74,7 @@ def initialise(limit_bytes: int | None, reports: Any) -> None:
     global _reports
     _reports = reports
     show_as_text()
+    hide_in_logs()
     if limit_bytes is None:
         return
     # A decompression bomb fails in its own process before the machine runs out of memory.

@@ -592,9 +592,18 @@ def test_a_run_covers_no_more_than_its_size():
 
 
 def test_large_documents_share_a_run_only_as_far_as_memory_holds_them():
-    sizes = {"a": 200, "b": 50, "c": 10, "d": 900, "e": 1}
+    sizes = dict.fromkeys("abcdefghij", 30)
     found = {
         key: FoundDocument(key, f"{key}.pdf", size * 1_000_000, WRITTEN)
         for key, size in sizes.items()
     }
-    assert batches(list(sizes), set(sizes), found) == [["a", "b"], ["c"], ["d"], ["e"]]
+    assert batches(list(sizes), set(sizes), found) == [[*"abcdefgh"], [*"ij"]]
+
+
+def test_no_document_waits_for_the_end_of_a_large_one():
+    sizes = {"a": 900, "b": 20, "c": 10, "d": 33, "e": 1}
+    found = {
+        key: FoundDocument(key, f"{key}.pdf", size * 1_000_000, WRITTEN)
+        for key, size in sizes.items()
+    }
+    assert batches(list(sizes), set(sizes), found) == [["b", "c"], ["e"], ["a"], ["d"]]

@@ -99,6 +99,7 @@ def test_a_locked_document_alone_is_read_again_with_a_new_password(project, tmp_
 def test_a_document_read_in_part_is_listed_warned_of_and_alone_read_again_with_ocr(
     project, tmp_path, monkeypatch
 ):
+    monkeypatch.setattr("embed_assets.resources.kept_pages.SECONDS_BETWEEN_WRITES", 0.0)
     project.put("a.pdf", "scanned.pdf")
     summary = project.summary(project.ingest())
     partly = {"path": "scanned.pdf", "pages": [2], "share": 0.0, "error": SCANNED}

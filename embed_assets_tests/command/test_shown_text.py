@@ -53,6 +53,7 @@ def status(text: str) -> dict[str, Any]:
         "due": [{"asset": "chunks", "documents": 1, "reason": text}],
         "waiting": [{"what": text, "reason": text}],
         "failed": [{"path": text, "error": text}],
+        "empty": [{"path": text, "error": text}],
         "partly": [{"path": text, "pages": [1], "share": 0.5, "error": text}],
         "models": {"champion": None},
         "retraining": {"due": False, "reason": text},

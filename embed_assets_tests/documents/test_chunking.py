@@ -189,6 +189,14 @@ def test_of_headings_that_would_fill_a_chunk_the_innermost_stand_above():
     assert max(chunk["token_count"] for chunk in rest) <= 45
 
 
+@pytest.mark.parametrize("headings", ["first", "every"])
+@pytest.mark.parametrize("length", [3, 20, 25, 60])
+def test_no_word_of_a_heading_is_lost_however_long_it_is(headings, length):
+    text = f"# Alpha\n\n## {words('h', length)}\n\n## {words('h', length)}\n\n{words('a', 90)}"
+    together = " ".join(chunk["chunk_text"] for chunk in chunked(text, headings=headings)).split()
+    assert {"Alpha", *words("h", length).split(), *words("a", 90).split()} <= {*together}
+
+
 def test_a_heading_of_a_whole_page_is_cut_where_it_stands_beside_each_chunk():
     chunks = chunked(f"# {words('h', 3000)}")
     assert len(chunks) > 60

@@ -118,7 +118,7 @@ ENDED = "its process ended with exit code -9"
 
 
 def test_a_page_that_ends_its_worker_costs_itself_and_the_document_is_tried_again(pages_read):
-    slices = parse({"a": lines("one", "two", "three", "four", "die", "six", "seven"), "b": b"b"})
+    slices = parse({"a": lines("one", "two", "three", "four", "die", "six", "seven"), "b": b"good"})
     assert pages_of(slices) == [
         (1, "one", "SUCCESS", None),
         (2, "two", "SUCCESS", None),
@@ -130,7 +130,7 @@ def test_a_page_that_ends_its_worker_costs_itself_and_the_document_is_tried_agai
     ]
     [(key, failure)] = slices.incomplete.items()
     assert (key, failure.cause, failure.error) == ("a", Cause.PROCESS_ENDED, f"page 5: {ENDED}")
-    assert pages_of(slices, "b") == [(1, "b", "SUCCESS", None)]
+    assert pages_of(slices, "b") == [(1, "good", "SUCCESS", None)]
     assert slices.not_made == {}
 
 
@@ -216,7 +216,8 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, pages: int) -> None:
 def test_what_was_parsed_before_a_stop_is_not_parsed_again(
     pages_read, warehouse, monkeypatch, capsys
 ):
-    files = {"a": lines(*"abcdefgh")}
+    words = ("one", "two", "three", "four", "five", "six", "seven", "eight")
+    files = {"a": lines(*words)}
     with monkeypatch.context() as patch:
         stop_at(patch, pages=6)
         with pytest.raises(Stopped):
@@ -224,19 +225,19 @@ def test_what_was_parsed_before_a_stop_is_not_parsed_again(
     assert kept_of(warehouse) == [1, 2, 3, 4, 5, 6]
     pages_read.unlink()
     slices = parse(files, warehouse=warehouse)
-    assert pages_read.read_text().split() == ["g", "h"]
-    assert [markdown for _, markdown, _, _ in pages_of(slices)] == [*"abcdefgh"]
+    assert pages_read.read_text().split() == ["seven", "eight"]
+    assert [markdown for _, markdown, _, _ in pages_of(slices)] == [*words]
     assert "Parsing PDFs: 100%, 8/8 [" in capsys.readouterr().err
 
 
 def test_pages_of_another_version_are_parsed_anew(pages_read, warehouse):
-    files = {"a": lines(*"abc")}
+    files = {"a": lines("new", "b", "c")}
     sha256 = raw_pdfs(files)["sha256"][0]
     page = {"number": 1, "markdown": "old", "error": None}
     row = {"sha256": sha256, "version": "1", "page": 1, "made": json.dumps(page)}
     warehouse.replace(TABLE, pl.DataFrame([row]))
     assert read_kept_pages(warehouse, [sha256], "1")[sha256][0]["markdown"] == "old"
-    assert pages_of(parse(files, warehouse=warehouse, version="2"))[0][1] == "a"
+    assert pages_of(parse(files, warehouse=warehouse, version="2"))[0][1] == "new"
     assert pages_of(parse(files, warehouse=warehouse, version="1"))[0][1] == "old"
 
 

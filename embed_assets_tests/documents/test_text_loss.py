@@ -261,6 +261,12 @@ def test_a_file_that_is_cut_off_says_so_and_leaves_the_text_of_the_one_before():
     assert set(later.rows["document_id"]) == {"c"}
 
 
+def test_a_whole_file_that_is_filled_up_with_zeros_replaces_the_one_before():
+    slices = parse({"a": pdf(upright) + bytes(5000)}, ["a"], known=["a"])
+    assert slices.rows["error"].to_list() == [None]
+    assert not slices.not_made
+
+
 # Passwords.
 
 
@@ -320,6 +326,16 @@ def test_what_ocr_read_is_marked(monkeypatch):
     first, second = parse_pdf(pdf(upright, scanned), Reading(ocr="eng"))
     assert first.source is Source.PDF
     assert second == Page(2, "read in eng", source=Source.OCR)
+
+
+def test_where_ocr_fails_the_page_still_says_what_it_lacks_and_may_be_read(monkeypatch):
+    def fail(*_: object) -> str:
+        raise RuntimeError("no such model")
+
+    monkeypatch.setattr("embed_assets.documents.reading.read_by_ocr", fail)
+    page = one(pdf(scanned), Reading(ocr="eng"))
+    assert (page.error, page.needs_ocr) == (None, True)
+    assert page.lack == f"{SCANNED}; OCR failed: no such model"
 
 
 @pytest.mark.skipif("eng" not in installed_languages(), reason="needs Tesseract and its English")

@@ -143,10 +143,15 @@ def umask() -> Iterator[None]:
 
 @pytest.mark.skipif(os.name != "posix", reason="rights are POSIX's")
 @pytest.mark.usefixtures("umask")
-def test_files_of_a_new_home_are_their_owners_alone_and_those_to_hand_on_are_not(tmp_path) -> None:
+@pytest.mark.parametrize("is_there", [False, True])
+def test_files_of_a_new_home_are_their_owners_alone_and_those_to_hand_on_are_not(
+    tmp_path, is_there
+) -> None:
     home = tmp_path / "home"
+    if is_there:  # a volume of a container's, as an example
+        home.mkdir()
     keep_private(home)
-    home.mkdir()
+    home.mkdir(exist_ok=True)
     (home / "warehouse").touch()
     with as_the_person_has_it():
         (tmp_path / "questions.jsonl").touch()
@@ -160,6 +165,7 @@ def test_files_of_a_new_home_are_their_owners_alone_and_those_to_hand_on_are_not
 @pytest.mark.usefixtures("umask")
 def test_a_home_that_is_shared_stays_so(tmp_path) -> None:
     tmp_path.chmod(0o755)
+    (tmp_path / "dagster").mkdir()
     keep_private(tmp_path)
     (tmp_path / "warehouse").touch()
     assert (tmp_path / "warehouse").stat().st_mode & 0o777 == 0o644

@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from embed_assets.command.check import why_not_as_trained
 from embed_assets.models import registry
+from embed_assets.models.card import version_card
+from embed_assets.models.identity import model_identity
 from embed_assets.models.registry import (
     register,
     register_again,
@@ -48,6 +51,18 @@ def test_a_file_of_a_version_that_is_damaged_is_found(
     assert said in str(why_broken(folder))
 
 
+def test_a_weight_of_a_version_that_is_another_one_is_found(tmp_path: Path, model: Path) -> None:
+    folder = Path(shutil.copytree(model, tmp_path / "v1"))
+    identity = model_identity(version_card("tuned", folder))
+    assert why_not_as_trained(folder, identity) is None
+    file = folder / "model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-5] ^= 0xFF
+    file.write_bytes(content)
+    assert why_broken(folder, deep=True) is None
+    assert "not those that were trained" in str(why_not_as_trained(folder, identity))
+
+
 def test_what_a_kill_left_between_logging_and_registering_is_registered_and_nothing_is_left(
     tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -72,3 +87,7 @@ def test_what_a_kill_left_between_logging_and_registering_is_registered_and_noth
     assert register_again(tracking, folders) == ["3"]
     assert registered_numbers(tracking) == {"1", "3"}
     assert register_again(tracking, folders) == []
+    tracking.client().delete_model_version(tracking.name, "1")  # as a person does it
+    assert register_again(tracking, folders) == []
+    assert register_again(tracking, folders | {"4": (model, "a third run")}) == ["4"]
+    assert registered_numbers(tracking) == {"3", "4"}

@@ -42,12 +42,22 @@ def flat_record(record: Row) -> dict[str, Any]:
     edited = [text for text in written if isinstance(text, str) and text.strip()]
     if edited:
         row["question"] = edited[-1]
-    verdicts = [str(v).strip().lower() for name in REVIEW_QUESTIONS for v in answers[name]]
+    given = [label for name in REVIEW_QUESTIONS for v in answers[name] for label in _labels(v)]
+    verdicts = [label.strip().lower() for label in given]
     if REJECTIONS.intersection(verdicts) or answers["discarded"]:
         row["status"] = REJECTED_BY_REVIEWER
     elif verdicts:
         row["status"] = None
     return row
+
+
+def _labels(value: Any) -> list[str]:
+    """Labels of an answer: one, several in a list, or in an object."""
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list):
+        return [label for part in value for label in _labels(part)]
+    return [str(value)]
 
 
 def _metadata(value: Any) -> Row:

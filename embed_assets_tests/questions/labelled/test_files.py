@@ -509,13 +509,14 @@ def test_a_reviewer_may_have_written_the_question_for_a_passage(tmp_path):
 
 
 def test_a_rejected_record_is_read_as_rejected(tmp_path):
-    def answered(name: str, *values: str, status: str = "submitted") -> dict:
+    def answered(name: str, *values: object, status: str = "submitted") -> dict:
         return {name: [{"value": v, "user_id": "u", "status": status} for v in values]}
 
     records = [
         record(answered("keep", "yes")),
         record(answered("keep", "yes", "No")),
         record(answered("verdict", "discard")),
+        record(answered("keep", ["yes", "No"])),
         record(answered("keep", "yes", status="discarded")),
         record(answered("keep", "no", status="draft")),
         record(status="JUDGED_POOR"),
@@ -524,6 +525,7 @@ def test_a_rejected_record_is_read_as_rejected(tmp_path):
     rejected = "REJECTED_BY_REVIEWER"
     assert [q.dropped for q in read_records(tmp_path, *records)] == [
         None,
+        rejected,
         rejected,
         rejected,
         rejected,
