@@ -1,7 +1,7 @@
 """Every table's schema, once: it makes the DDL, the validation and the column docs in the UI."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import polars as pl
@@ -22,12 +22,15 @@ class Table:
     """One table of the warehouse and its key.
 
     volatile: columns left out of the version of its rows: timestamps and derived values.
+    decided_later: by column, a value, and others that another asset puts in its place: for the
+    version of the rows they are that value.
     """
 
     name: str
     key: tuple[str, ...]
     columns: Mapping[str, Column]
     volatile: frozenset[str] = frozenset()
+    decided_later: Mapping[str, tuple[str, tuple[str, ...]]] = field(default_factory=dict)
 
     @property
     def ddl(self) -> str:
@@ -219,6 +222,8 @@ _TABLES = (
             "created_at": _time("When it was made"),
         },
         volatile=frozenset({"created_at", "reason"}),
+        # By training_pairs, over all documents: CORPUS_WIDE in questions/statuses.py.
+        decided_later={"status": ("KEPT", ("DUPLICATE", "NEAR_DUPLICATE", "ROUND_TRIP_FAILED"))},
     ),
     Table(
         "training_pairs",

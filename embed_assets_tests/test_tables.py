@@ -6,7 +6,10 @@ import duckdb
 import polars as pl
 import pytest
 
+from embed_assets.questions.statuses import CORPUS_WIDE, KEPT
+from embed_assets.resources.ledger import data_version
 from embed_assets.tables import COLUMN_SOURCES, TABLES, TableMismatchError
+from embed_assets_tests.rows import question
 
 PAGES = TABLES["parsed_markdown"]
 
@@ -139,3 +142,14 @@ def test_column_lineage_names_only_columns_that_exist():
         for source in (source for sources in columns.values() for source in sources):
             upstream, _, column = source.partition(".")
             assert column in TABLES[upstream].columns, source
+
+
+@pytest.mark.parametrize("status", CORPUS_WIDE)
+def test_what_is_decided_over_all_documents_later_changes_no_version_of_one(status):
+    rows = question("a-1")
+    assert TABLES["synthetic_questions"].decided_later == {"status": (KEPT, CORPUS_WIDE)}
+    version = data_version("synthetic_questions", rows)
+    decided = rows.with_columns(status=pl.lit(status))
+    assert data_version("synthetic_questions", decided) == version
+    dropped = rows.with_columns(status=pl.lit("VERBATIM"))
+    assert data_version("synthetic_questions", dropped) != version

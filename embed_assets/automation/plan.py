@@ -24,6 +24,7 @@ from embed_assets.resources.ledger import (
     Cause,
     Records,
 )
+from embed_assets.wording import counted
 
 BYTES_PER_RUN = 256_000_000
 BYTES_OF_A_RUN_OF_ITS_OWN = 32_000_000
@@ -254,7 +255,8 @@ def make_plan(
     add = [key for key in found if key in without_partition]
     pause = work.paused_until if policy.asked_at is None else None
     if due and pause and pause > policy.now:
-        waiting.append(Wait(INGEST, f"the last ingest failed; tried again from {at(pause)} on"))
+        said = f"the last ingest failed or was stopped; {counted(len(due), 'document')} due"
+        waiting.append(Wait(INGEST, f"{said}: tried again from {at(pause)} on"))
         steps = []
     documents_first = bool(
         (steps and policy.ingests)

@@ -86,7 +86,10 @@ def _models(
     """Versions by alias; where MLflow doesn't answer at once, none of them, and what it said."""
     answer_at_once()
     try:
-        return aliases(warehouse, settings), ()
+        found = aliases(warehouse, settings)
+        known = any(found.values()) or not warehouse.count("models")
+        said = "MLflow has lost all versions: `embed-assets check` says what can be done"
+        return found, () if known else (Wait(MODELS, said),)
     except ProjectError as error:
         return dict.fromkeys(ALIASES), (Wait(MODELS, str(error)),)
 

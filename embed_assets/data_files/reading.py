@@ -101,9 +101,12 @@ def real_text(text: str) -> str:
         try:
             text.encode()
         except UnicodeEncodeError as error:
+            sign = text[error.start]
+            if not "\udc80" <= sign <= "\udcff":  # as bytes that are no UTF-8 are read
+                raise ValueError(f"{sign!r} is half a character: its other half is gone") from error
             raise ValueError(
-                f"{text[error.start]!r} is no character: the file is not UTF-8 text; save it as "
-                "such (in Excel: as 'CSV UTF-8')"
+                f"{sign!r} is no character: the file is not UTF-8 text; save it as such (in Excel: "
+                "as 'CSV UTF-8')"
             ) from error
     return text
 

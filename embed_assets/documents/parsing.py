@@ -73,7 +73,8 @@ class PartlyRead:
         named = ", ".join(map(str, self.pages[:LISTED_PAGES]))
         more = f" and {len(self.pages) - LISTED_PAGES:,} more" if self.pages[LISTED_PAGES:] else ""
         pages = "page" if len(self.pages) == 1 else "pages"
-        share = "" if self.share is None else f"{self.share:.0%} of its text; "
+        known = self.share is not None and round(self.share, 2) < 1  # of pages that are there
+        share = f"{self.share:.0%} of its text; " if known else ""
         return f"{share}{pages} {named}{more}: {self.error}"
 
 
@@ -243,16 +244,17 @@ def _parse(
         ]
         for document in documents:
             found = kept.get(document.sha256, ())
-            pages = [Page(**page) for page in found if _is_as_read_now(page, reading)]
+            pages = [page for row in found if (page := _as_read_now(row, reading))]
             document.pages = {page.number: page for page in pages} if document.count else {}
         _work_off(documents, ids_of, keeper, workers, reading)
     return documents
 
 
-def _is_as_read_now(kept: dict[str, Any], reading: Reading) -> bool:
-    """Whether a kept page is what would come of reading it now; takes out by what it was read."""
-    by = kept.pop(OCR, None)
-    return by == reading.ocr or not (kept.get("needs_ocr") or kept.get("source") == Source.OCR)
+def _as_read_now(kept: Mapping[str, Any], reading: Reading) -> Page | None:
+    """A kept page, if OCR would make the same of it now."""
+    page = Page(**{name: value for name, value in kept.items() if name != OCR})
+    needs_ocr = page.needs_ocr or page.source == Source.OCR
+    return None if needs_ocr and kept.get(OCR) != reading.ocr else page
 
 
 def _work_off(

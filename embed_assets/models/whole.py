@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from embed_assets.models.files import MODULES
+from embed_assets.models.files import NoModelError, tokenizer_file
 
 WEIGHTS, TABLE = "*.safetensors", "*.parquet"
 PARQUET = b"PAR1"
@@ -21,15 +21,24 @@ def why_broken(folder: Path, *, deep: bool = False) -> str | None:
     if not weights:
         return f"{folder} has no weights"
     try:
-        if (folder / MODULES).is_file():
-            json.loads((folder / MODULES).read_text(encoding="utf-8"))
+        for file in sorted(folder.rglob("*.json")):
+            _check_json(file)
+        tokenizer_file(str(folder))
         for file in weights:
             _check_weights(file, deep=deep)
         for file in sorted(folder.rglob(TABLE)):
             _check_table(file)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, NoModelError) as error:
         return str(error)
     return None
+
+
+def _check_json(file: Path) -> None:
+    """ValueError where a file is no JSON."""
+    try:
+        json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file} is damaged: {error}") from None
 
 
 def _check_weights(file: Path, *, deep: bool) -> None:

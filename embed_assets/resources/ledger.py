@@ -222,6 +222,9 @@ def data_version(table_name: str, rows: pl.DataFrame) -> str:
         return ""
     table = TABLES[table_name]
     lasting = [name for name in table.columns if name not in table.volatile]
+    for name, (value, later) in table.decided_later.items():
+        kept = pl.when(pl.col(name).is_in(later)).then(pl.lit(value)).otherwise(name)
+        rows = rows.with_columns(kept.alias(name))
     ordered = rows.select(lasting).sort(table.key)
     return hashlib.sha256(ordered.write_ndjson().encode()).hexdigest()[:16]
 

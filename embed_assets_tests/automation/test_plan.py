@@ -215,7 +215,7 @@ def test_after_a_failed_ingest_documents_wait_their_time_unless_a_person_asks(ho
     home.put("new")
     home.work = Work(paused_until=SOON)
     assert home.plan().document_steps == ()
-    assert home.waits("ingest").startswith("the last ingest failed; tried again from 2026-11")
+    assert home.waits("ingest").startswith("the last ingest failed or was stopped; ")
     assert home.to_train() == CORPUS_ASSETS, "it is not held up by what nobody asks for now"
     assert home.due("new", asked_at=NOW) == DOCUMENT_ASSETS
     assert home.due("new", now=LATER) == DOCUMENT_ASSETS

@@ -213,7 +213,7 @@ def test_after_a_failed_run_it_asks_again_after_a_pause(project, monkeypatch):
     project.run(INGEST, dg.DagsterRunStatus.FAILURE)
     assert project.tick() == []
     said = project.said
-    assert said.startswith("the last ingest failed; tried again from ")
+    assert said.startswith("the last ingest failed or was stopped; 1 document due: tried again")
     assert project.tick() == []
     assert project.said == said, "it waits for its time"
     monkeypatch.setattr("embed_assets.automation.runs.PAUSES", (timedelta(0),))

@@ -37,7 +37,8 @@ def cut(file: Path) -> None:
         (cut, "is cut off"),
         (lambda file: file.write_bytes(b""), "is cut off"),
         (lambda file: file.write_bytes(b"\x08" + bytes(7) + b"[1, 2,3]"), "holds no weights"),
-        (lambda file: (file.parent / "modules.json").write_text("{"), "Expecting"),
+        (lambda file: (file.parent / "modules.json").write_text("{"), "modules.json is damaged: "),
+        (lambda file: (file.parent / "tokenizer.json").unlink(), "no tokenizer.json"),
         (lambda file: (file.parent / "pairs.parquet").write_text("PAR1"), "Parquet"),
     ],
 )
