@@ -151,10 +151,16 @@ class _Told(tqdm):
         super().set_postfix_str(printable(s), refresh)
 
     def update(self, n: float | None = 1) -> bool | None:
-        """Move on by so much."""
+        """Move on by so much; by nothing, where that it is still at work is all there is to say."""
         shown = super().update(n)
+        if not n and not self.disable and self._silent_for() >= SECONDS_BETWEEN_TOLD:
+            self.last_print_t += self._silent_for()
+            self.refresh()
         self._tell(SECONDS_BETWEEN_TOLD)
         return shown
+
+    def _silent_for(self) -> float:
+        return self.start_t + self.format_dict["elapsed"] - self.last_print_t
 
     def close(self) -> None:
         """End the bar; it may be closed more than once."""

@@ -98,6 +98,24 @@ def test_in_a_file_a_last_step_that_takes_long_is_said_once(clock: list[float]):
     ]
 
 
+def test_work_that_stands_still_says_that_it_goes_on(clock: list[float]):
+    stream = File()
+    with progress_bar("Parsing PDFs", 32, "page", stream=stream) as bar:
+        bar.update(31)
+        for _ in range(180):
+            clock[0] += 0.5
+            bar.update(0)
+        clock[0] += 0.5
+        bar.update()
+    lines = stream.getvalue().splitlines()
+    assert [line.partition("<")[0] for line in lines] == [
+        "Parsing PDFs: 97%, 31/32 [00:10",
+        "Parsing PDFs: 97%, 31/32 [00:40",
+        "Parsing PDFs: 97%, 31/32 [01:10",
+        "Parsing PDFs: 100%, 32/32 [01:30",
+    ]
+
+
 def test_in_a_file_short_work_is_one_line(clock: list[float]):
     stream = File()
     work(stream, clock, seconds=3)

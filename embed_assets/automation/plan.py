@@ -17,7 +17,7 @@ from embed_assets.documents.folder import FoundDocument, Loaded
 from embed_assets.graph import CORPUS_ASSETS, DOCUMENT_ASSETS, GRAPH
 from embed_assets.partitions import DOCUMENTS_PER_RUN
 from embed_assets.resources.ledger import (
-    OTHER_MEANS,
+    NEVER_BY_ITSELF,
     PEOPLES_ROWS,
     UNPARTITIONED,
     Attempt,
@@ -190,9 +190,7 @@ class Policy:
         means = by and self.tried_with.get(by)
         if means and means != attempt.failure.tried_with:
             return True
-        if attempt.failure.cause in OTHER_MEANS:
-            return False
-        if attempt.failure.cause in (Cause.TIME_LIMIT, Cause.FORGOTTEN, Cause.CUT_OFF):
+        if attempt.failure.cause in NEVER_BY_ITSELF - {Cause.NOT_ASKED}:
             return False
         set_back = attempt.tried_at > self.now  # the clock was: no time counts from there
         if self.asked_at is not None and (set_back or attempt.tried_at < self.asked_at):

@@ -34,8 +34,8 @@ def failed_documents(warehouse: Warehouse) -> dict[str, FailedDocument]:
         made_from = records.input_version(asset, key)
         if asset != "raw_pdfs" and attempt.input_version != made_from:
             continue  # of a file that is no more
-        if attempt.failure.cause is Cause.NEEDS_OCR:
-            continue  # it was read: what it lacks is said of its pages, and `needing_ocr` counts it
+        if attempt.failure.cause in (Cause.NEEDS_OCR, Cause.NO_LAYOUT):
+            continue  # it was read: what it lacks is said of its pages, `needing_ocr` counts it
         final = attempt.next_at is None
         failed[key] = FailedDocument(attempt.failure.error, attempt.attempts, final)
     return failed

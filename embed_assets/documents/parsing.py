@@ -127,7 +127,8 @@ def parse_documents(
 class Parsed:
     """What is known of a document: its pages so far, and by number those that broke, and why.
 
-    count: of its pages; None where it could not be told. Then a failure stands under 0.
+    count: of its pages; None where it could not be told. Then a failure stands under 0. limit: of
+    time, if a page ran into it and was read by its own text.
     """
 
     sha256: str
@@ -135,6 +136,7 @@ class Parsed:
     count: int | None
     pages: dict[int, Page] = field(default_factory=dict)
     failures: dict[int, Failure] = field(default_factory=dict)
+    limit: Failure | None = None
 
     @property
     def size(self) -> int:
@@ -205,9 +207,18 @@ class Parsed:
             self.pages |= {page.number: page for page in outcome.result or []}
             return []
         if at.size > 1 and failure.cause in MOST_BROKEN:
-            return [PageRange(at.content, number - 1, number) for number in at.numbers]
+            return [replace(at, begin=number - 1, end=number) for number in at.numbers]
+        if failure.cause is Cause.TIME_LIMIT and not at.plain:
+            self.limit = failure
+            return [replace(at, plain=True)]
         self.failures |= dict.fromkeys(at.numbers, failure)
         return []
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether so many pages took too long that the parser is tried on no others."""
+        plain = sum(page.is_plain for page in self.pages.values())
+        return plain >= MOST_BROKEN[Cause.TIME_LIMIT]
 
     @property
     def gives_up(self) -> Failure | None:
@@ -254,7 +265,7 @@ def _as_read_now(kept: Mapping[str, Any], reading: Reading) -> Page | None:
     """A kept page, if OCR would make the same of it now."""
     page = Page(**{name: value for name, value in kept.items() if name != OCR})
     needs_ocr = page.needs_ocr or page.source == Source.OCR
-    return None if needs_ocr and kept.get(OCR) != reading.ocr else page
+    return None if page.is_plain or (needs_ocr and kept.get(OCR) != reading.ocr) else page
 
 
 def _work_off(
@@ -289,6 +300,10 @@ def _work_off(
                 for pages in [pages for pages in queue if pages.content == document.content]:
                     queue.remove(pages)
                     document.failures |= dict.fromkeys(pages.numbers, failure)
+            elif document.is_slow:
+                of_it = (pages for pages in queue if pages.content == document.content)
+                for place, pages in [(queue.index(pages), pages) for pages in of_it]:
+                    queue[place] = replace(pages, plain=True)
             done += document.done - before
             ended += before < document.done == document.size
             while waiting and waiting[0].ended:
@@ -315,8 +330,13 @@ def _may_be_more(document: Parsed, reading: Reading) -> Failure | None:
     """Why a document is to be read again: by itself, or once a limit or a setting is another."""
     tried = reading.tried_with
     by_ocr = [page.number for page in document.pages.values() if page.needs_ocr]
+    by_means = tried[Cause.NEEDS_OCR] if by_ocr else None
     if document.lost:
-        return replace(document.lost, tried_with=tried[Cause.NEEDS_OCR] if by_ocr else None)
+        return replace(document.lost, tried_with=by_means)
+    if document.limit:
+        plain = [page.number for page in document.pages.values() if page.is_plain]
+        said = f"{counted(len(plain), 'page')} without headings and tables: {document.limit.error}"
+        return Failure(Cause.NO_LAYOUT, said, document.limit.limit, by_means)
     for failure in document.failures.values():
         if failure.cause in tried:
             return replace(failure, tried_with=tried[failure.cause])

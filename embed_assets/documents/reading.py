@@ -26,6 +26,7 @@ PARSER = f"pymupdf4llm-layout+own-text {version('pymupdf')}"
 PDF_BEGINS, PDF_ENDS, MARKED_WITHIN = b"%PDF-", (b"%%EOF", b"startxref"), 1024
 """What a PDF begins with, what stands at its end, and within how many bytes."""
 CUT_OFF = "is cut off (its end is missing)"
+TOO_LONG = "the parser took too long: headings and tables are plain text"
 CUT_OFF_AFTER = f"the file {CUT_OFF}: pages may be missing after it"
 LOCKED = "needs a password: EMBED_ASSETS_PDF_PASSWORDS has none that opens it"
 PLACEHOLDER = (
@@ -93,15 +94,21 @@ class Page:
         """Whether the file ends here, and should not."""
         return self.lack == CUT_OFF_AFTER
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is its own text, since the parser took too long."""
+        return self.lack == TOO_LONG
+
 
 @dataclass(frozen=True)
 class Reading:
     """How PDFs are read. passwords: tried on encrypted ones. ocr: Tesseract's languages, joined by
-    '+'; None: pages without text stay so.
+    '+'; None: pages without text stay so. plain: by their own text, without the layout model.
     """
 
     passwords: tuple[str, ...] = field(default=(), repr=False)
     ocr: str | None = None
+    plain: bool = False
 
     @property
     def tried_with(self) -> dict[Cause, str]:
@@ -117,11 +124,15 @@ AS_IT_IS = Reading()
 
 @dataclass(frozen=True)
 class PageRange:
-    """Pages of a document, by indices from 0. end: behind the last; None for all there are."""
+    """Pages of a document, by indices from 0. end: behind the last; None for all there are.
+
+    plain: as in Reading, where the layout model took too long.
+    """
 
     content: SharedBytes
     begin: int = 0
     end: int | None = None
+    plain: bool = False
 
     @property
     def numbers(self) -> range:
@@ -133,6 +144,9 @@ class PageRange:
         """How many pages these count for."""
         return len(self.numbers)
 
+
+NO_LAYOUT: Mapping[str, Any] = {"text": "", "page_boxes": ()}
+"""What the parser would say of a page that it doesn't look at."""
 
 PageReader = Callable[[bytes, int, int | None, Reading], list[Page]]
 """`parse_pages`, or what stands for it."""
@@ -146,6 +160,7 @@ def count_shared_pages(reading: Reading, content: SharedBytes) -> int:
 
 def read_range(read: PageReader, reading: Reading, pages: PageRange) -> list[Page]:
     """What a reader makes of these pages. Runs in a worker process."""
+    reading = replace(reading, plain=pages.plain)
     return read(pages.content.read(), pages.begin, pages.end, reading)
 
 
@@ -278,6 +293,9 @@ def is_unfinished(content: bytes) -> bool:
 
 
 def _pages(document: Any, indices: list[int], reading: Reading) -> list[Page]:
+    if reading.plain:
+        pages = [_page(document[index], NO_LAYOUT, reading) for index in indices]
+        return [replace(page, lack=page.lack or TOO_LONG) for page in pages]
     # A page without text (blank, or scanned) has nothing for the layout model to look at.
     readable = [index for index in indices if document[index].get_text().strip()]
     parts = _markdown(document, readable, indices[0], margins=False)

@@ -21,6 +21,8 @@ class Cause(StrEnum):
     NEEDS_PASSWORD = "needs a password"
     NEEDS_OCR = "needs OCR"
     """Pages have no usable text: their pictures may show some."""
+    NO_LAYOUT = "no layout"
+    """Pages are plain text, since the layout model took too long for them."""
     FORGOTTEN = "forgotten"
     """A person said that the document must not be here."""
     FAILED = "failed"

@@ -31,6 +31,7 @@ OTHER_MEANS = frozenset({Cause.NEEDS_PASSWORD, Cause.NEEDS_OCR})
 """Causes that another setting takes away."""
 NEVER_BY_ITSELF = OTHER_MEANS | {
     Cause.TIME_LIMIT,
+    Cause.NO_LAYOUT,
     Cause.NOT_ASKED,
     Cause.FORGOTTEN,
     Cause.CUT_OFF,

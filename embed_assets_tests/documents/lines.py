@@ -8,7 +8,7 @@ import signal
 import time
 from typing import TYPE_CHECKING
 
-from embed_assets.documents.reading import Page, Reading
+from embed_assets.documents.reading import TOO_LONG, Page, Reading
 from embed_assets.resources.shared_bytes import SharedBytes
 
 if TYPE_CHECKING:
@@ -39,11 +39,12 @@ def read_lines(content: bytes, begin: int, end: int | None, reading: Reading) ->
     for line in found:
         if line == "die":
             os.kill(os.getpid(), signal.SIGKILL)
-        if line == "dawdle":
+        if line == "dawdle" or (line == "dense" and not reading.plain):
             time.sleep(60)
         if line == "raise":
             raise ValueError("no such font")
-    return [Page(begin + number, line) for number, line in enumerate(found, start=1)]
+    lack = TOO_LONG if reading.plain else None
+    return [Page(begin + number, line, lack=lack) for number, line in enumerate(found, start=1)]
 
 
 def cut_or_hang(source: str, token_limit: int, headings: str, document: "Uncut") -> "pl.DataFrame":

@@ -14,8 +14,10 @@ from embed_assets.documents.cutting import cut_documents
 from embed_assets.documents.folder import remove_documents
 from embed_assets.documents.parsing import Parsed, parse_documents
 from embed_assets.documents.reading import (
+    TOO_LONG,
     UNSIZED,
     Page,
+    Reading,
     clean_markdown,
     parse_pages,
     parse_pdf,
@@ -141,6 +143,30 @@ def test_a_page_that_hangs_costs_itself_and_says_by_which_limit(pages_read):
     failure = slices.incomplete["a"]
     assert (failure.cause, failure.limit) == (Cause.TIME_LIMIT, LIMIT)
     assert failure.error == "page 2: took longer than 3 s"
+
+
+def test_a_page_that_takes_too_long_is_read_by_its_own_text(pages_read, warehouse, monkeypatch):
+    files = {"a": lines("one", "dense", "three", "four")}
+    slices = parse(files, warehouse=warehouse)
+    assert pages_of(slices)[1] == (2, "dense", "SUCCESS", TOO_LONG)
+    assert [error for *_, error in pages_of(slices)] == [None, TOO_LONG, None, None]
+    failure = slices.incomplete["a"]
+    assert (failure.cause, failure.limit) == (Cause.NO_LAYOUT, LIMIT)
+    monkeypatch.setattr(parsing, "MOST_BROKEN", {Cause.TIME_LIMIT: 1})
+    pages_read.unlink()
+    slices = parse({"a": lines(*["dense"] * 9)})
+    assert [(text, error) for _, text, _, error in pages_of(slices)] == [("dense", TOO_LONG)] * 9
+    # Of the first range three and one, then each plainly.
+    assert pages_read.read_text().count("dense") < 9 + 3 * 3 + 3
+
+
+def test_a_real_page_has_its_text_without_the_layout_model(monkeypatch):
+    content = manual([17, 20])
+    monkeypatch.setattr("embed_assets.documents.reading._markdown", None)  # calling it fails
+    pages = parse_pages(content, reading=Reading(plain=True))
+    assert [page.number for page in pages] == [1, 2]
+    assert all(page.is_plain and "Maintaining the gates" in page.markdown for page in pages)
+    assert all(page.markdown.count(PROSE.split(".")[0]) == 4 for page in pages)
 
 
 def test_a_document_of_which_most_was_lost_for_a_passing_cause_is_no_document_yet(pages_read):
