@@ -142,7 +142,8 @@ class Documents(Group):
         default=300.0,
         gt=0,
         description="Seconds that 16 pages of a document may take to parse, and a page by itself: "
-        "of what takes longer, pages are tried one by one. Also for a document's chunks",
+        "of what takes longer, pages are tried one by one, then without the layout model. Also for "
+        "a document's chunks",
     )
     ocr: Annotated[str, NOTHING] = Field(
         default="off",
