@@ -11,10 +11,13 @@ from embed_assets.command.pipeline import Done, bring_up_to_date
 from embed_assets.command.status import status_summary
 from embed_assets.command.summary import ingest_summary
 from embed_assets.resources.warehouse import Warehouse
+from embed_assets.resources.workers import WorkerPool
 from embed_assets.settings import Settings
+from embed_assets_tests.in_process import start
 from embed_assets_tests.readers import READ, read
 from embed_assets_tests.tiny_model import make_tiny_model
 
+START = WorkerPool.start
 SENTENCES = (
     "The valve opens when the pressure of the brine reaches four bar at the sensor.",
     "A winch lifts the float in two days where the heat of the engine allows it.",
@@ -36,8 +39,10 @@ class Project:
         monkeypatch.setenv(READ, str(self.log))
         self.read_with(read)
 
-    def read_with(self, reader: Any) -> None:
+    def read_with(self, reader: Any, *, in_processes: bool = False) -> None:
+        """in_processes: in worker processes, two or three seconds each, as it is outside tests."""
         self.monkeypatch.setattr("embed_assets.documents.parsing.parse_pages", reader)
+        self.monkeypatch.setattr(WorkerPool, "start", START if in_processes else start)
 
     def put(self, *names: str, says: str = "") -> None:
         """Files with a text of their own that have been there for a while. says: what it begins

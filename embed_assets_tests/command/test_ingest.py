@@ -24,6 +24,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:InitResourceContext.dagster_run 
 
 
 def test_new_documents_are_ingested_once(project):
+    project.read_with(read, in_processes=True)
     project.put("a.pdf", "b.pdf")
     done = project.ingest()
     assert set(DOCUMENT_ASSETS) <= set(done.seconds)
@@ -40,7 +41,7 @@ def test_a_worker_that_is_killed_leaves_the_good_chunks_and_is_tried_again(proje
     project.put("a.pdf", "b.pdf")
     project.ingest()
     before = project.chunks_of("a.pdf")
-    project.read_with(read_or_die)
+    project.read_with(read_or_die, in_processes=True)
     project.put("a.pdf", says="die")
     for attempts in (1, 2):  # each command tries once
         summary = project.summary(project.ingest())
@@ -59,7 +60,7 @@ def test_a_worker_that_is_killed_leaves_the_good_chunks_and_is_tried_again(proje
 
 
 def test_of_a_new_document_whose_worker_is_killed_nothing_is_said_but_that(project):
-    project.read_with(read_or_die)
+    project.read_with(read_or_die, in_processes=True)
     project.put("a.pdf")
     project.put("b.pdf", says="die")
     summary = project.summary(project.ingest())
@@ -71,6 +72,7 @@ def test_of_a_new_document_whose_worker_is_killed_nothing_is_said_but_that(proje
 def test_a_time_limit_is_reached_once_and_not_in_every_round_of_every_run(project):
     project.put("a.pdf")
     project.put("slow.pdf", says="dawdle")
+    project.read_with(read, in_processes=True)
     project.ingest(parse_timeout=3.4)
     done = project.ingest(parse_timeout=3.4)
     [failed] = project.summary(done)["failed"]

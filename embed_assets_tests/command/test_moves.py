@@ -105,7 +105,7 @@ def test_an_unreadable_document_that_moved_still_says_why(project):
 def test_a_document_that_moved_says_what_failed_and_is_to_be_tried_again(project):
     project.put("good.pdf")
     project.put("late.pdf", says="die")
-    project.read_with(read_or_die)
+    project.read_with(read_or_die, in_processes=True)
     project.ingest()
     before = shown(project, "late.pdf")
     assert "-9" in before["parsed_markdown"]["failed"].value

@@ -119,7 +119,7 @@ def test_a_setting_that_a_run_would_refuse_is_what_everything_waits_for(
 
 
 def test_its_keys_are_these(project):
-    project.read_with(read_or_die)
+    project.read_with(read_or_die, in_processes=True)
     project.put("a.pdf")
     project.put("b.pdf", says="die")
     project.ingest()
@@ -155,7 +155,7 @@ def test_it_changes_nothing_whatever_it_sees(project):
 
 
 def test_what_failed_is_forgotten_when_the_file_is_as_it_was(project):
-    project.read_with(read_or_die)
+    project.read_with(read_or_die, in_processes=True)
     project.put("a.pdf")
     project.ingest()
     project.put("a.pdf", says="die")
