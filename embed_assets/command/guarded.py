@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from embed_assets.resources.guard import UI_HOSTS, Guard, own_hosts
+from embed_assets.secrets import hide_in_logs
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -27,6 +28,7 @@ def dev() -> None:
     from dagster._cli import dev as command
     from dagster._cli import main
 
+    hide_in_logs()
     start = dagster_shared.ipc.open_ipc_subprocess
 
     def start_guarded(parts: Sequence[str], **options: Any) -> Any:
@@ -47,6 +49,7 @@ def webserver() -> None:
     """Run `dagster-webserver` with the guard around its application."""
     from dagster_webserver import app, cli
 
+    hide_in_logs()
     create = app.create_app_from_workspace_process_context
     port = int(sys.argv[sys.argv.index("--port") + 1])
 

@@ -216,15 +216,17 @@ def mend_tables(warehouse: Warehouse, damage: Iterable[Damage], kept: Path) -> l
 
 
 def _rebuild(warehouse: Warehouse, name: str) -> bool:
-    """Make a table anew with all its rows; whether they fit."""
+    """Make a table anew with all its rows, and with columns of a person's own; whether they fit."""
     table = TABLES[name]
-    shared = [c for c in warehouse.stored_tables()[name] if c in table.columns]
-    columns = ", ".join(f'"{c}"' for c in shared)
+    own = {c: s for c, s in warehouse.stored_tables()[name].items() if c not in table.columns}
     try:
         with warehouse.mending() as transaction:
-            transaction.execute(f"CREATE TEMP TABLE rows_kept AS SELECT {columns} FROM {name}")
+            transaction.execute(f"CREATE TEMP TABLE rows_kept AS FROM {name}")
             transaction.execute(f"DROP TABLE {name}")
             transaction.execute(table.ddl)
+            for column, stored in own.items():
+                written = column.replace('"', '""')
+                transaction.execute(f'ALTER TABLE {name} ADD COLUMN "{written}" {stored.sql}')
             transaction.execute(f"INSERT INTO {name} BY NAME SELECT * FROM rows_kept")
     except (duckdb.ConstraintException, duckdb.ConversionException, duckdb.BinderException):
         return False

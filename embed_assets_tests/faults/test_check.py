@@ -108,10 +108,14 @@ def test_a_table_that_lost_its_key_keeps_all_its_rows_but_those_that_belong_to_n
         "WHERE document_id LIKE 'alder%'",
     )
     assert found(ingested) == [("chunks", MEND)]
-    change(ingested, "CREATE OR REPLACE TABLE chunks AS FROM chunks")
+    change(
+        ingested, 'CREATE OR REPLACE TABLE chunks AS SELECT *, \'mine\' AS "a ""note" FROM chunks'
+    )
     assert found(ingested) == [("chunks", MEND)]
     assert check_home(ingested.settings, mend=True)["whole"]
     assert ingested.contents == before
+    notes = ingested.warehouse.read('SELECT DISTINCT "a ""note" AS note FROM chunks')
+    assert notes["note"].to_list() == ["mine"]
 
 
 def test_rows_that_nothing_can_make_again_are_a_persons_to_bring_back(ingested: Project) -> None:
