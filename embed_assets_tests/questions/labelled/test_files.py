@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from embed_assets.data_files.reading import real_text
 from embed_assets.errors import SettingsError
 from embed_assets.questions.labelled.files import (
     LabelledQuestion,
@@ -277,7 +278,12 @@ def test_no_page_ends_the_reading(tmp_path, page):
 def test_a_text_that_is_no_unicode_costs_its_row(tmp_path):
     file = write(tmp_path / "q.jsonl", ROW, '{"question": "\\ud83d?", "file_name": "rig.pdf"}')
     assert len(read_labelled([file], "test")) == 1
-    assert "is no character" in read_bad_rows([file], "test")[0].reason
+    assert "is half a character" in read_bad_rows([file], "test")[0].reason
+
+
+def test_a_text_that_was_saved_in_another_encoding_says_so():
+    with pytest.raises(ValueError, match="no character: the file is not UTF-8 text"):
+        real_text("Caf\udce9")
 
 
 def test_a_file_of_which_no_row_can_be_used_is_refused_with_the_first_reason(tmp_path):
