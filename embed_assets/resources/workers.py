@@ -119,7 +119,7 @@ class Workers:
                 future = self._schedule(function, item, place, self._timeout)
                 in_hand[future] = item, place
             ended = wait(in_hand, SECONDS_BETWEEN_LOOKS, FIRST_COMPLETED).done
-            for future in ended:
+            for future in [future for future in in_hand if future in ended]:
                 item, place = in_hand.pop(future)
                 free.append(place)
                 yield _outcome(item, future, self._timeout)
