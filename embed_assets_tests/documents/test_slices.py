@@ -152,7 +152,7 @@ def test_a_page_that_takes_too_long_is_read_by_its_own_text(pages_read, warehous
     assert [error for *_, error in pages_of(slices)] == [None, TOO_LONG, None, None]
     failure = slices.incomplete["a"]
     assert (failure.cause, failure.limit) == (Cause.NO_LAYOUT, LIMIT)
-    monkeypatch.setattr(parsing, "MOST_BROKEN", {Cause.TIME_LIMIT: 1})
+    monkeypatch.setitem(parsing.MOST_BROKEN, Cause.TIME_LIMIT, 1)
     pages_read.unlink()
     slices = parse({"a": lines(*["dense"] * 9)})
     assert [(text, error) for _, text, _, error in pages_of(slices)] == [("dense", TOO_LONG)] * 9
@@ -190,7 +190,7 @@ def test_half_of_a_document_is_better_than_what_is_older_and_less_is_not(broken,
 def test_pages_of_a_document_that_breaks_too_often_are_not_tried_one_by_one_for_ever(
     pages_read, monkeypatch
 ):
-    monkeypatch.setattr(parsing, "MOST_BROKEN", {Cause.PROCESS_ENDED: 1})
+    monkeypatch.setitem(parsing.MOST_BROKEN, Cause.PROCESS_ENDED, 1)
     slices = parse({"a": lines(*["one"] * 30, *["die"] * 30)})
     found = pages_of(slices)
     assert len(found) == 60
