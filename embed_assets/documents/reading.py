@@ -190,7 +190,7 @@ def parse_pages(
             pages = [_page_or_error(document, index, reading) for index in indices]
         report(len(indices))
         at_the_end = indices[-1:] == [document.page_count - 1]
-        if at_the_end and document.is_repaired and is_unfinished(content) and not pages[-1].lack:
+        if at_the_end and document.is_repaired and is_unfinished(content):
             pages[-1] = replace(pages[-1], lack=CUT_OFF_AFTER)
         return pages
 

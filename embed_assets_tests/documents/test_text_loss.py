@@ -248,8 +248,9 @@ def test_a_document_of_which_pages_are_missing_is_read_in_part(warehouse: Wareho
     assert partly.in_words == f"50% of its text; page 2: {SCANNED}"
 
 
-def test_a_file_that_is_cut_off_says_so_and_leaves_the_text_of_the_one_before():
-    whole = pdf(upright, upright)
+@pytest.mark.parametrize("last", [upright, scanned])
+def test_a_file_that_is_cut_off_says_so_and_leaves_the_text_of_the_one_before(last):
+    whole = pdf(upright, last)
     cut = whole[: whole.rindex(b"trailer")]
     first = parse({"a": cut}, ["a"])
     assert first.rows["error"].to_list()[-1].startswith(f"the file {CUT_OFF}")
