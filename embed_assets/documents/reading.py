@@ -92,12 +92,12 @@ class Page:
     @property
     def is_cut_off(self) -> bool:
         """Whether the file ends here, and should not."""
-        return self.lack == CUT_OFF_AFTER
+        return CUT_OFF_AFTER in (self.lack or "")
 
     @property
     def is_plain(self) -> bool:
         """Whether it is its own text, since the parser took too long."""
-        return self.lack == TOO_LONG
+        return TOO_LONG in (self.lack or "")
 
 
 @dataclass(frozen=True)
@@ -191,7 +191,8 @@ def parse_pages(
         report(len(indices))
         at_the_end = indices[-1:] == [document.page_count - 1]
         if at_the_end and document.is_repaired and is_unfinished(content):
-            pages[-1] = replace(pages[-1], lack=CUT_OFF_AFTER)
+            lacks = filter(None, [pages[-1].lack, CUT_OFF_AFTER])
+            pages[-1] = replace(pages[-1], lack="; ".join(lacks))
         return pages
 
 

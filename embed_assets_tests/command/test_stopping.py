@@ -46,8 +46,8 @@ stopping.listen()
 threading.Thread(target=time.sleep, args=[600], daemon=True).start()  # a library's
 stopping.shield_children()
 child = subprocess.Popen(["sleep", "600"])
-print(child.pid, flush=True)
 try:
+    print(child.pid, flush=True)
     child.wait()
 except stopping.Stopped as stopped:
     child.kill()
