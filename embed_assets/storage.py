@@ -12,8 +12,6 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import duckdb
-
 from embed_assets.errors import one_line
 from embed_assets.machine import processes_with
 
@@ -81,6 +79,8 @@ def trouble_with(disk: Disk, error: BaseException) -> str | None:
 
     None where it came of something else.
     """
+    import duckdb  # starts threads: a command asks for none before it listens for Ctrl-C
+
     causes = [e for e in _chain(error) if isinstance(e, OSError | sqlite3.Error | duckdb.Error)]
     if not causes:
         return None

@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -65,6 +66,20 @@ def test_ctrl_c_wakes_a_command_that_waits_whatever_threads_there_are() -> None:
             assert command.wait(30) == 130
         finally:
             command.kill()
+
+
+THREADS = """
+import os
+import embed_assets.command.cli
+print(len(os.listdir("/proc/self/task")))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs Linux's /proc")
+def test_no_library_has_started_a_thread_when_a_command_begins_to_listen() -> None:
+    """One that is there before SIGINT is blocked would take it, and nobody would hear of it."""
+    done = subprocess.run([sys.executable, "-c", THREADS], capture_output=True, text=True)
+    assert (done.stdout.strip(), done.stderr) == ("1", "")
 
 
 WITHOUT_MASKS = """

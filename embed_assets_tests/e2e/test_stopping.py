@@ -2,6 +2,7 @@
 
 import os
 import pty
+import select
 import signal
 import sys
 import time
@@ -15,6 +16,8 @@ import pytest
 from embed_assets_tests.e2e.project import Project
 
 CTRL_C = b"\x03"
+TO_THE_MOMENT, TO_ITS_END = 300.0, 60.0
+"""Seconds that a command has until it is stopped, and then; a training here takes far longer."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +37,12 @@ def in_terminal(project: Project, name: str, when: str, stop: Callable[[int, int
     process, terminal = pty.fork()
     if process == 0:
         os.execve(project.command, call, {**project.environment, "EMBED_ASSETS_EPOCHS": "2000"})
-    said, children = "", []
+    said, children, until = "", [], time.monotonic() + TO_THE_MOMENT
     while True:
+        left = until - time.monotonic()
+        if left <= 0 or not select.select([terminal], [], [], left)[0]:
+            os.killpg(process, signal.SIGKILL)
+            raise AssertionError(f"it goes on: {said[-1000:]}")
         try:
             said += os.read(terminal, 1 << 16).decode(errors="replace")
         except OSError:  # nobody writes there any more
@@ -43,6 +50,7 @@ def in_terminal(project: Project, name: str, when: str, stop: Callable[[int, int
         if when in said and not children:
             children = psutil.Process(process).children(recursive=True)
             stop(process, terminal)
+            until = time.monotonic() + TO_ITS_END
     _, status = os.waitpid(process, 0)
     os.close(terminal)
     return Ended(os.waitstatus_to_exitcode(status), said, children)
