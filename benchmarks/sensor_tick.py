@@ -98,7 +98,11 @@ def ingest(settings: Settings, warehouse: Warehouse, instance: dg.DagsterInstanc
     texts = pl.DataFrame({"page": list(range(1, PAGES + 1)), "markdown": "x" * PAGE_BYTES})
     pages = raw.select("document_id").join(texts, how="cross")
     pages = pages.with_columns(
-        parser_status=pl.lit("SUCCESS"), error=pl.lit(None, pl.String), parser=pl.lit("p")
+        parser_status=pl.lit("SUCCESS"),
+        error=pl.lit(None, pl.String),
+        text_share=pl.lit(1.0),
+        text_source=pl.lit("pdf"),
+        parser=pl.lit("p"),
     )
     versions = dict(raw.select("document_id", "sha256").iter_rows())
     first = Records().input_version("raw_pdfs")

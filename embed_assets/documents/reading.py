@@ -39,12 +39,12 @@ UNSIZED = 100
 """A heading of 12 points has 112 # until its level is known: more than text has."""
 _SIZED_HEADING = re.compile(rf"^#{{{UNSIZED},}}(?= )", re.MULTILINE)
 _PICTURE_MARK = re.compile(
-    r"<!--(?:(?!<!--).)*?-->|"
+    r"<!-- (?:Start|End) of picture text -->|"
     r"\*{0,2}(==> picture \[[^\[\]\n]*\] intentionally omitted <==|"
     r"----- (Start|End) of picture text -----)\*{0,2}(<br>)?"
 )
 _LINE_BREAK = re.compile(r"<br\s*/?>")
-_TAG = re.compile(r"</?(sup|sub|u|s|mark)>")
+_TAG = re.compile(r"</?(sup|u|mark)>")
 
 
 class UnreadablePdfError(ProjectError):
