@@ -384,6 +384,8 @@ def _session(pdfs: str | None, home: Path | None, as_json: bool) -> Iterator[tup
         raise typer.Exit(error.status) from error
     except KeyboardInterrupt as interruption:
         typer.echo(f"{_below_the_bar()}embed-assets: {stopping.SAID}", err=True)
+        if as_json:
+            emit({"error": stopping.SAID}, "")
         raise typer.Exit(stopping.exit_status(interruption)) from None
 
 

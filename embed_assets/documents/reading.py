@@ -385,9 +385,13 @@ def _page_or_error(document: Any, index: int, reading: Reading) -> Page:
 
 
 def _raise_if_passing(error: Exception) -> None:
-    """MemoryError where memory ran out: that says nothing of the file."""
+    """MemoryError where memory ran out, ImportError where a library is missing: neither says
+    anything of the file.
+    """
     if isinstance(error, MemoryError) or lacks_memory():
         raise MemoryError from error
+    if isinstance(error, ImportError):
+        raise error
 
 
 def clean_markdown(text: str) -> str:

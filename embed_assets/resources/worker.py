@@ -61,11 +61,14 @@ def call(
     """Result of one item, or what went wrong. place: where it reports.
 
     Errors don't travel: one that can't be unpickled would break the pool for the items after it.
+    ImportError does: it says nothing of the item.
     """
     global _place
     _place = place
     try:
         return function(item), None
+    except ImportError:
+        raise
     except Exception as error:
         if isinstance(error, MemoryError) or lacks_memory():
             return None, (Cause.NO_MEMORY, "needs more memory than a worker may take")

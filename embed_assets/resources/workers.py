@@ -134,6 +134,9 @@ class Workers:
 
 def _outcome(item: Item, future: "Future[Any]", limit: float) -> Outcome[Item, Any]:
     lost = future.exception()
+    if isinstance(lost, ImportError):
+        said = f"A worker process can't import what it needs: {lost}. Install the project again."
+        raise ProjectError(one_line(said)) from lost
     if lost is not None:
         return Outcome(item, failure=_explain(lost, limit))
     result, broken = future.result()

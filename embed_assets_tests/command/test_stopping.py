@@ -1,11 +1,14 @@
 """Which signals end a command."""
 
+import json
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from embed_assets.command import stopping
 
 HEARS = """
 import signal, sys
@@ -66,6 +69,24 @@ def test_ctrl_c_wakes_a_command_that_waits_whatever_threads_there_are() -> None:
             assert command.wait(30) == 130
         finally:
             command.kill()
+
+
+STOPPED = """
+import signal, sys
+from embed_assets.command import cli
+def status(*_):
+    signal.raise_signal(signal.SIGTERM)
+import embed_assets.command.status
+embed_assets.command.status.status_summary = status
+sys.argv = ["embed-assets", "status", "--json", "--home", sys.argv[1], "--pdfs", sys.argv[1]]
+cli.main()
+"""
+
+
+def test_a_command_that_is_stopped_still_prints_one_object(tmp_path: Path) -> None:
+    call = [sys.executable, "-c", STOPPED, str(tmp_path)]
+    done = subprocess.run(call, capture_output=True, text=True, check=False)
+    assert (done.returncode, json.loads(done.stdout)) == (143, {"error": stopping.SAID})
 
 
 THREADS = """

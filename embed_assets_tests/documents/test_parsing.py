@@ -29,6 +29,7 @@ from embed_assets.documents.reading import LOCKED as LOCKED_OUT
 from embed_assets.documents.reading import (
     LOCKED as NEEDS_PASSWORD,
 )
+from embed_assets.errors import ProjectError
 from embed_assets.resources.ledger import Cause, Failure, Slices
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.resources.workers import WorkerPool
@@ -438,6 +439,19 @@ def test_a_parser_that_breaks_for_lack_of_memory_says_nothing_of_the_page(monkey
     else:
         [page] = parse_pdf(pdf("One page."))
         assert page.error == "the parser failed: RuntimeError: std::bad_alloc"
+
+
+def lacks_a_library(*_: object, **__: object) -> None:
+    raise ModuleNotFoundError("No module named 'pymupdf4llm'")
+
+
+def test_a_library_that_is_missing_is_no_fault_of_the_document(monkeypatch):
+    monkeypatch.setattr("embed_assets.documents.reading._markdown", lacks_a_library)
+    with pytest.raises(ImportError):
+        parse_pdf(pdf("One page."))
+    monkeypatch.setattr("embed_assets.documents.parsing.parse_pages", lacks_a_library)
+    with pytest.raises(ProjectError, match=r"pymupdf4llm'\. Install the project"):
+        parse({"a": pdf("One page.")}, ["a"], WorkerPool(processes=1))
 
 
 def test_a_document_that_takes_too_long_says_by_which_limit(mishaps):

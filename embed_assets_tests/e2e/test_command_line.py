@@ -156,6 +156,7 @@ def test_questions_are_exported_for_review(trained: tuple[Project, Call], tmp_pa
     assert project.call("export", str(tmp_path / "review.docx")).status == 2
 
 
+@pytest.mark.long
 def test_an_adapter_is_fitted_without_encoding_a_chunk_again(
     trained: tuple[Project, Call], tmp_path: Path
 ) -> None:

@@ -61,6 +61,7 @@ def wait_until(condition: Callable[[], bool], seconds: float = 120) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.long
 def test_a_run_killed_half_way_repeats_only_the_calls_in_flight_and_trains(project, tmp_path):
     with LLMServer(lambda r: Response(body=good_reply(r).body, delay=0.15)) as server:
         process = project("run", server.url)

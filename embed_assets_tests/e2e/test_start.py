@@ -141,6 +141,7 @@ def test_one_press_on_an_empty_home_makes_a_model(project, free_port):
     assert project.rows("SELECT version FROM models") == [("1",)]
 
 
+@pytest.mark.long
 def test_a_person_stops_everything_and_what_a_power_cut_left_is_ended(project, free_port):
     long = replace(project, environment={**project.environment, "EMBED_ASSETS_EPOCHS": "2000"})
     with ui(long, free_port) as (pages, process):

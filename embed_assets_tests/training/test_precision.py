@@ -75,13 +75,22 @@ def computed_in(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 @pytest.mark.parametrize(
     ("options", "machine"),
     [
-        ({}, WITH_BF16),
-        ({"method": "lora", "learning_rate": 2e-3, "epochs": 40}, WITH_BF16),
-        ({}, replace(NARROW, processor_flags=WITH_BF16.processor_flags)),
-        ({"loss": "cached_mnrl"}, WITH_BF16),
-        ({}, replace(SMALL, processor_flags=WITH_BF16.processor_flags)),
+        pytest.param({}, WITH_BF16, id="full"),
+        pytest.param({"method": "lora", "learning_rate": 2e-3, "epochs": 40}, WITH_BF16, id="lora"),
+        pytest.param(
+            {},
+            replace(NARROW, processor_flags=WITH_BF16.processor_flags),
+            marks=pytest.mark.long,
+            id="checkpointing",
+        ),
+        pytest.param({"loss": "cached_mnrl"}, WITH_BF16, marks=pytest.mark.long, id="cached"),
+        pytest.param(
+            {},
+            replace(SMALL, processor_flags=WITH_BF16.processor_flags),
+            marks=pytest.mark.long,
+            id="cached for lack of memory",
+        ),
     ],
-    ids=["full", "lora", "checkpointing", "cached", "cached for lack of memory"],
 )
 def test_what_is_trained_in_bf16_is_as_good_as_in_fp32(
     tmp_path: Path,
@@ -142,6 +151,7 @@ def adapter_config(folder: Path, base: Path, precision: Literal["bf16", "fp32"])
     return config
 
 
+@pytest.mark.long
 def test_a_training_in_bf16_that_was_killed_ends_as_an_unbroken_one(
     tmp_path: Path, base: Path
 ) -> None:
@@ -161,6 +171,7 @@ def test_a_training_in_bf16_that_was_killed_ends_as_an_unbroken_one(
     assert result[NDCG] == pytest.approx(full[NDCG], abs=0.01)
 
 
+@pytest.mark.long
 def test_two_processes_train_in_bf16_as_one_does_in_fp32(tmp_path: Path, base: Path) -> None:
     import mlflow
 

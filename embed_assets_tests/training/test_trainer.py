@@ -146,7 +146,13 @@ def test_two_processes_train_as_one_on_the_batch_that_they_share(
 
 
 @pytest.mark.parametrize(
-    ("method", "machine"), [("full", SMALL), ("lora", SMALL), ("full", NARROW), ("lora", NARROW)]
+    ("method", "machine"),
+    [
+        ("full", SMALL),
+        pytest.param("lora", SMALL, marks=pytest.mark.long),
+        pytest.param("full", NARROW, marks=pytest.mark.long),
+        ("lora", NARROW),
+    ],
 )
 def test_a_batch_larger_than_memory_is_trained_on_as_if_it_fitted(
     tmp_path: Path,
