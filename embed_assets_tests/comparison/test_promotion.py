@@ -53,6 +53,8 @@ from embed_assets_tests.rows import filled
 from embed_assets_tests.tiny_model import WORDS, make_tiny_model
 
 SIZE = 32
+GENERAL = Settings.model_fields["general"].default
+"""General questions, scored only where a test asks for them: a quarter of a comparison's time."""
 DOCUMENTS = 12
 TEXTS = [" ".join(WORDS.split()[5 * n : 5 * n + 5]) for n in range(DOCUMENTS)]
 
@@ -146,7 +148,9 @@ def project(
     """Twelve documents of one chunk, each asked for in its own words: version 1 finds them all."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)  # mlflow sets it where it was last
     base, *versions = folders
-    settings = Settings(pdfs=tmp_path, home=tmp_path / "home", model=str(base), precision="fp32")
+    settings = Settings(
+        pdfs=tmp_path, home=tmp_path / "home", model=str(base), precision="fp32", general="none"
+    )
     settings.home.mkdir()
     shutil.copy(registry, settings.home / "mlflow.db")
     project = Project(settings)
@@ -412,7 +416,7 @@ def test_the_figures_of_the_model_are_found_at_the_run_that_trained_it(project):
 def test_the_first_charts_of_a_comparison_are_a_dozen_headline_figures(project):
     make_champion(project.tracking, "1", BY_TEST)
     project.measure("v2", rank=1)
-    metadata, _ = project.compare()
+    metadata, _ = project.compare(general=GENERAL)
     client = project.tracking.client()
     for run_id in (metadata["mlflow_run_id"], project.trained_in("2")):
         metrics = client.get_run(run_id).data.metrics
@@ -689,7 +693,7 @@ def test_a_leak_between_the_splits_keeps_a_model_from_promotion(project):
 def test_promotions_and_refusals_are_in_mlflow_with_their_numbers(project):
     make_champion(project.tracking, "1", BY_TEST)
     project.measure("v2", rank=4)
-    metadata, _ = project.compare()
+    metadata, _ = project.compare(general=GENERAL)
     client = project.tracking.client()
     file = client.download_artifacts(metadata["mlflow_run_id"], "promotion.json")
     stored = json.loads(Path(file).read_text(encoding="utf-8"))
