@@ -7,6 +7,7 @@ at, not what the library said.
 import os
 import shutil
 import sqlite3
+import stat
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -47,14 +48,16 @@ def is_writable(path: Path) -> bool:
 def keep_private(home: Path) -> None:
     """Have this process and its children make files for their owner alone, where the home is so.
 
-    A home that is not there yet will be, and an empty folder becomes one. One that others may open
-    is shared on purpose, or was made by a release before this one: there the person's umask stays.
+    A home that is not there yet will be, and an empty folder becomes one, unless new files in it
+    are its group's. One that others may open is shared on purpose, or was made by a release before
+    this one: there the person's umask stays.
     """
     global _umask
     _umask = os.umask(PRIVATE)
     with suppress(OSError):
-        if home.is_dir() and not any(home.iterdir()):
-            home.chmod(home.stat().st_mode & ~PRIVATE)
+        mode = home.stat().st_mode
+        if home.is_dir() and not mode & stat.S_ISGID and not any(home.iterdir()):
+            home.chmod(mode & ~PRIVATE)
     if home.exists() and home.stat().st_mode & PRIVATE:
         os.umask(_umask)
 

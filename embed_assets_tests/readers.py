@@ -45,10 +45,10 @@ def read(
         time.sleep(6)
     if text.startswith("locked") and not reading.passwords:
         raise LockedPdfError(LOCKED)
-    if text.startswith("scanned") and not reading.ocr:
+    if text.startswith("drawn") or (text.startswith("scanned") and not reading.ocr):
         return [Page(1, text), Page(2, "", text_share=0.0, lack=SCANNED, needs_ocr=True)]
     if text.startswith("%PDF-1.7 cut"):
-        return [Page(1, text, lack=CUT_OFF_AFTER)]
+        return [Page(1, text, lack=CUT_OFF_AFTER, cut_off=True)]
     return [Page(1, text)]
 
 

@@ -27,9 +27,9 @@ from embed_assets.resources.ledger import (
 from embed_assets.wording import counted
 
 BYTES_PER_RUN = 256_000_000
-BYTES_OF_A_RUN_OF_ITS_OWN = 32_000_000
-"""Of a document so large no other waits for the end: a run stores all of its documents together."""
 """A run holds the bytes of all its documents in memory."""
+BYTES_OF_A_LARGE_DOCUMENT = 8_000_000
+"""For one so large no smaller one waits: a run stores all of its documents together."""
 INGEST = "ingest"
 """The job in which documents become questions."""
 FOLDER = "folder"
@@ -453,18 +453,18 @@ def batches(
 
     order: all partition keys, oldest first. A Dagster run covers a range of partitions in that
     order, so that only neighbours can share one. documents: by key; those of one run together are
-    no larger than BYTES_PER_RUN. A large one has a run of its own, after the others.
+    no larger than BYTES_PER_RUN. Large ones have runs of their own, after the others.
     """
     chosen, found = set(wanted), documents or {}
     size = 0
     result: list[list[str]] = []
-    large = {k for k, file in found.items() if file.size_bytes > BYTES_OF_A_RUN_OF_ITS_OWN}
+    large = {k for k, file in found.items() if file.size_bytes > BYTES_OF_A_LARGE_DOCUMENT}
     for place, key in enumerate(order):
         if key not in chosen:
             continue
         own = found[key].size_bytes if key in found else 0
         neighbours = place > 0 and result and result[-1][-1] == order[place - 1]
-        neighbours = neighbours and large.isdisjoint((key, order[place - 1]))
+        neighbours = neighbours and (key in large) == (order[place - 1] in large)
         if neighbours and len(result[-1]) < DOCUMENTS_PER_RUN and size + own <= BYTES_PER_RUN:
             result[-1].append(key)
             size += own

@@ -19,6 +19,7 @@ from embed_assets.command.pipeline import at_rest
 from embed_assets.errors import ProjectError, SettingsError
 from embed_assets.machine import processes_with
 from embed_assets.models.card import version_card
+from embed_assets.models.files import DAMAGED
 from embed_assets.models.identity import model_identity
 from embed_assets.models.registry import (
     aliases,
@@ -229,8 +230,11 @@ def _versions(
 
 def why_not_as_trained(folder: Path, identity: str | None) -> str | None:
     """Whether the files of a version are others than those on record, in words."""
-    if identity is None or model_identity(version_card("tuned", folder)) == identity:
-        return None
+    try:
+        if identity is None or model_identity(version_card("tuned", folder)) == identity:
+            return None
+    except DAMAGED as error:
+        return f"{folder}: its JSON files are damaged ({type(error).__name__}: {error})"
     return f"the files in {folder} are not those that were trained"
 
 
@@ -302,16 +306,16 @@ def _mend(settings: Settings, found: Found) -> list[str]:
     tracking = Tracking(home=str(settings.home), project=settings.project)
     done = []
     damage = [row for row in found.damage if row.can_be_mended]
-    if any(row.table for row in damage):
-        left = mend_tables(warehouse, damage, settings.home / KEPT)
-        tables = dict.fromkeys(row.table for row in damage if row.table)
-        still = {row.what for row in left}
-        done += [f"table {name} built anew" for name in tables if name not in still]
-        if still:
-            return done
-        # Only now can rows be looked at.
-        damage = [row for row in _look(settings, deep=False).damage if row.can_be_mended]
     with at_rest(settings) as instance:
+        if any(row.table for row in damage):
+            left = mend_tables(warehouse, damage, settings.home / KEPT)
+            tables = dict.fromkeys(row.table for row in damage if row.table)
+            still = {row.what for row in left}
+            done += [f"table {name} built anew" for name in tables if name not in still]
+            if still:
+                return done
+            # Only now can rows be looked at.
+            damage = [row for row in _look(settings, deep=False).damage if row.can_be_mended]
         end_dead_runs(instance, settings)
         with warehouse.transaction() as transaction:
             forget_slices(transaction, damage)

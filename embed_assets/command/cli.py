@@ -372,9 +372,9 @@ def _session(pdfs: str | None, home: Path | None, as_json: bool) -> Iterator[tup
     stopping.listen()
     try:
         settings = load_settings()
-        recall_pages(settings.home)
-        keep_private(settings.home)
         with shown_as_text(), none_lost(), _disk_explained(settings.home):
+            recall_pages(settings.home)
+            keep_private(settings.home)
             yield settings, emit
     except ProjectError as error:
         said = hide_secrets(str(error))

@@ -43,5 +43,10 @@ def failed_documents(warehouse: Warehouse) -> dict[str, FailedDocument]:
 
 def needing_ocr(warehouse: Warehouse) -> int:
     """How many documents have pages that only OCR may read, and were read without it."""
-    tried = read_records(warehouse, "parsed_markdown").tried.values()
-    return sum(attempt.failure.other_means is Cause.NEEDS_OCR for attempt in tried)
+    records = read_records(warehouse, "raw_pdfs", "parsed_markdown")
+    return sum(
+        attempt.failure.other_means is Cause.NEEDS_OCR
+        and not attempt.failure.tried_with
+        and attempt.input_version == records.input_version(asset, key)
+        for (asset, key), attempt in records.tried.items()
+    )

@@ -22,6 +22,7 @@ from embed_assets.documents.reading import (
     Reading,
     Source,
     count_shared_pages,
+    is_unfinished,
     parse_pages,
     read_range,
     with_levels,
@@ -113,7 +114,7 @@ def parse_documents(
             for key in ids_of[document.sha256]:
                 if lost and document.says_nothing:
                     not_made[key] = lost
-                elif key in known and document.is_cut_off:
+                elif key in known and document.is_cut_off(contents[document.sha256]):
                     not_made[key] = Failure(Cause.CUT_OFF, KEPT)
                 else:
                     rows += _rows(key, document.all_pages)
@@ -160,11 +161,11 @@ class Parsed:
         pages = sorted([*self.pages.values(), *broken], key=lambda page: page.number)
         return with_levels(pages)
 
-    @property
-    def is_cut_off(self) -> bool:
-        """Whether the file has no end, and pages may be missing for it."""
+    def is_cut_off(self, content: bytes) -> bool:
+        """Whether the file has no end, and pages may be missing for it. content: its bytes."""
         failed = any(failure.cause is Cause.CUT_OFF for failure in self.failures.values())
-        return failed or any(page.is_cut_off for page in self.pages.values())
+        broke_at_its_end = self.count in self.failures and is_unfinished(content)
+        return failed or broke_at_its_end or any(page.cut_off for page in self.pages.values())
 
     @property
     def says_nothing(self) -> bool:
@@ -217,7 +218,7 @@ class Parsed:
     @property
     def is_slow(self) -> bool:
         """Whether so many pages took too long that the parser is tried on no others."""
-        plain = sum(page.is_plain for page in self.pages.values())
+        plain = sum(page.plain for page in self.pages.values())
         return plain >= MOST_BROKEN[Cause.TIME_LIMIT]
 
     @property
@@ -265,7 +266,7 @@ def _as_read_now(kept: Mapping[str, Any], reading: Reading) -> Page | None:
     """A kept page, if OCR would make the same of it now."""
     page = Page(**{name: value for name, value in kept.items() if name != OCR})
     needs_ocr = page.needs_ocr or page.source == Source.OCR
-    return None if page.is_plain or (needs_ocr and kept.get(OCR) != reading.ocr) else page
+    return None if page.plain or (needs_ocr and kept.get(OCR) != reading.ocr) else page
 
 
 def _work_off(
@@ -297,13 +298,16 @@ def _work_off(
                 made = {p.number: {**asdict(p), OCR: reading.ocr} for p in outcome.result}
                 keeper.keep(document.sha256, made)
             if failure := outcome.failure and document.gives_up:
-                for pages in [pages for pages in queue if pages.content == document.content]:
-                    queue.remove(pages)
-                    document.failures |= dict.fromkeys(pages.numbers, failure)
+                others = [pages for pages in queue if pages.content != document.content]
+                for pages in queue:
+                    if pages.content == document.content:
+                        document.failures |= dict.fromkeys(pages.numbers, failure)
+                queue.clear()
+                queue.extend(others)
             elif document.is_slow:
-                of_it = (pages for pages in queue if pages.content == document.content)
-                for place, pages in [(queue.index(pages), pages) for pages in of_it]:
-                    queue[place] = replace(pages, plain=True)
+                for place, pages in enumerate(list(queue)):
+                    if pages.content == document.content and not pages.plain:
+                        queue[place] = replace(pages, plain=True)
             done += document.done - before
             ended += before < document.done == document.size
             while waiting and waiting[0].ended:
@@ -333,9 +337,9 @@ def _may_be_more(document: Parsed, reading: Reading) -> Failure | None:
     by_means = tried[Cause.NEEDS_OCR] if by_ocr else None
     if document.lost:
         return replace(document.lost, tried_with=by_means)
-    if document.limit:
-        plain = [page.number for page in document.pages.values() if page.is_plain]
-        said = f"{counted(len(plain), 'page')} without headings and tables: {document.limit.error}"
+    plain = [p for p in document.pages.values() if p.plain and (p.markdown or p.needs_ocr)]
+    if document.limit and plain:
+        said = f"{counted(len(plain), 'page')} by their own text alone: {document.limit.error}"
         return Failure(Cause.NO_LAYOUT, said, document.limit.limit, by_means)
     for failure in document.failures.values():
         if failure.cause in tried:

@@ -5,7 +5,7 @@ tells whether there are others now.
 """
 
 import hashlib
-from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 from embed_assets.errors import SettingsError
@@ -23,7 +23,8 @@ def read_passwords(file: Path | None) -> tuple[str, ...]:
     return tuple(dict.fromkeys(line for line in lines if line))
 
 
-def passwords_version(passwords: Sequence[str]) -> str:
+@cache
+def passwords_version(passwords: tuple[str, ...]) -> str:
     """A version of these passwords that gives none of them away; empty without any."""
     if not passwords:
         return ""

@@ -78,7 +78,9 @@ class Page:
 
     error: why the page could not be read. text_share: share of the page's text that the markdown
     has, from 0 to 1; None where it has no text, or none knows how much. lack: in one line why much
-    is missing from a page that was read. needs_ocr: whether OCR may read more.
+    is missing from a page that was read. needs_ocr: whether OCR may read more. plain: whether it
+    was read without the layout model, which took too long. cut_off: whether the file ends here, and
+    should not.
     """
 
     number: int
@@ -88,22 +90,15 @@ class Page:
     lack: str | None = None
     source: Source = Source.PDF
     needs_ocr: bool = False
-
-    @property
-    def is_cut_off(self) -> bool:
-        """Whether the file ends here, and should not."""
-        return CUT_OFF_AFTER in (self.lack or "")
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether it is its own text, since the parser took too long."""
-        return TOO_LONG in (self.lack or "")
+    plain: bool = False
+    cut_off: bool = False
 
 
 @dataclass(frozen=True)
 class Reading:
     """How PDFs are read. passwords: tried on encrypted ones. ocr: Tesseract's languages, joined by
-    '+'; None: pages without text stay so. plain: by their own text, without the layout model.
+    '+'; None: pages without text stay so. plain: by their own text, without the layout model and
+    OCR.
     """
 
     passwords: tuple[str, ...] = field(default=(), repr=False)
@@ -192,7 +187,7 @@ def parse_pages(
         at_the_end = indices[-1:] == [document.page_count - 1]
         if at_the_end and document.is_repaired and is_unfinished(content):
             lacks = filter(None, [pages[-1].lack, CUT_OFF_AFTER])
-            pages[-1] = replace(pages[-1], lack="; ".join(lacks))
+            pages[-1] = replace(pages[-1], lack="; ".join(lacks), cut_off=True)
         return pages
 
 
@@ -296,7 +291,8 @@ def is_unfinished(content: bytes) -> bool:
 def _pages(document: Any, indices: list[int], reading: Reading) -> list[Page]:
     if reading.plain:
         pages = [_page(document[index], NO_LAYOUT, reading) for index in indices]
-        return [replace(page, lack=page.lack or TOO_LONG) for page in pages]
+        too_long = {page.number: TOO_LONG for page in pages if page.markdown}
+        return [replace(p, lack=p.lack or too_long.get(p.number), plain=True) for p in pages]
     # A page without text (blank, or scanned) has nothing for the layout model to look at.
     readable = [index for index in indices if document[index].get_text().strip()]
     parts = _markdown(document, readable, indices[0], margins=False)
@@ -314,7 +310,7 @@ def _page(pdf_page: Any, part: Mapping[str, Any] | None, reading: Reading) -> Pa
         else without_text(pdf_page)
     )
     number, needs_ocr = pdf_page.number + 1, of_page.may_be_read_by_ocr
-    if needs_ocr and reading.ocr:
+    if needs_ocr and reading.ocr and not reading.plain:
         try:
             text = clean_markdown(read_by_ocr(pdf_page, reading.ocr))
         except Exception as error:

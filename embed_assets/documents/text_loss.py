@@ -65,8 +65,9 @@ class Taken:
 
     @property
     def may_be_read_by_ocr(self) -> bool:
-        """Whether OCR may read more of the page."""
-        return self.reason in (SCANNED, DRAWN, NO_UNICODE, MOJIBAKE)
+        """Whether OCR may read the page better: it has no usable text, or a stamp on a scan."""
+        unusable = not self.markdown and self.reason in (NO_UNICODE, MOJIBAKE)
+        return unusable or self.reason in (SCANNED, DRAWN)
 
 
 def without_text(pdf_page: Any) -> Taken:

@@ -29,6 +29,10 @@ OWN_CLASSES = "sentence_transformers"
 WEIGHTS = (".safetensors", ".bin")
 
 
+DAMAGED = (OSError, ValueError, LookupError, TypeError, AttributeError)
+"""What reading a model's damaged files raises."""
+
+
 class NoModelError(SettingsError):
     """There is no such model, or it can't be known whether there is one."""
 

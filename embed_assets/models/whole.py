@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from embed_assets.models.files import NoModelError, tokenizer_file
+from embed_assets.models.files import DAMAGED, NoModelError, tokenizer_file
 
 WEIGHTS, TABLE = "*.safetensors", "*.parquet"
 PARQUET = b"PAR1"
@@ -30,6 +30,8 @@ def why_broken(folder: Path, *, deep: bool = False) -> str | None:
             _check_table(file)
     except (OSError, ValueError, NoModelError) as error:
         return str(error)
+    except DAMAGED as error:
+        return f"{folder}: its JSON files are damaged ({type(error).__name__}: {error})"
     return None
 
 
@@ -66,13 +68,16 @@ def _check_weights(file: Path, *, deep: bool) -> None:
 def _check_numbers(file: Path) -> None:
     """ValueError where a weight is no number."""
     import torch
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
-    with safe_open(file, "pt") as opened:
-        for name in opened.keys():  # noqa: SIM118
-            tensor = opened.get_tensor(name)
-            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-                raise ValueError(f"{file}: {name} has values that are no numbers")
+    try:
+        with safe_open(file, "pt") as opened:
+            for name in opened.keys():  # noqa: SIM118
+                tensor = opened.get_tensor(name)
+                if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+                    raise ValueError(f"{file}: {name} has values that are no numbers")
+    except SafetensorError as error:
+        raise ValueError(f"{file} is damaged: {error}") from None
 
 
 def _check_table(file: Path) -> None:

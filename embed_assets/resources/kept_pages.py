@@ -1,7 +1,7 @@
 """Pages that were parsed of documents whose parsing has not ended: a kill costs seconds of work.
 
 They are kept by the content's sha256 and the version of the parser, and go when the document is
-stored, leaves, is forgotten or is parsed by another version.
+stored with nothing to be read again, leaves, is forgotten or is parsed by another version.
 """
 
 import json

@@ -46,13 +46,23 @@ def lacks_memory() -> bool:
     """Whether this process can hardly take any more memory.
 
     Libraries say it in many ways, few of them a MemoryError: what remains is asked instead. It is
-    reserved for a moment, and none of it is used.
+    reserved for a moment, and none of it is used. C's own allocator is asked where it can be: what
+    it keeps of freed memory is there to be taken.
     """
     try:
-        mmap.mmap(-1, HEADROOM).close()
-    except OSError:
-        return True
-    return False
+        libc = ctypes.CDLL(None)
+        take, give_back = libc.malloc, libc.free
+    except (OSError, AttributeError, TypeError):  # Windows
+        try:
+            mmap.mmap(-1, HEADROOM).close()
+        except OSError:
+            return True
+        return False
+    take.restype, take.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+    give_back.argtypes = [ctypes.c_void_p]
+    taken = take(HEADROOM)
+    give_back(taken)
+    return not taken
 
 
 def call(

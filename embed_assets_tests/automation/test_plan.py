@@ -601,9 +601,9 @@ def test_large_documents_share_a_run_only_as_far_as_memory_holds_them():
 
 
 def test_no_document_waits_for_the_end_of_a_large_one():
-    sizes = {"a": 900, "b": 20, "c": 10, "d": 33, "e": 1}
+    sizes = {"a": 900, "b": 2, "c": 8, "d": 9, "e": 33, "f": 1}
     found = {
         key: FoundDocument(key, f"{key}.pdf", size * 1_000_000, WRITTEN)
         for key, size in sizes.items()
     }
-    assert batches(list(sizes), set(sizes), found) == [["b", "c"], ["e"], ["a"], ["d"]]
+    assert batches(list(sizes), set(sizes), found) == [["b", "c"], ["f"], ["a"], ["d", "e"]]

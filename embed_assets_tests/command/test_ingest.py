@@ -123,6 +123,15 @@ def test_a_document_read_in_part_is_listed_warned_of_and_alone_read_again_with_o
     assert sorted(project.times_read) == ["a", "scanned", "scanned"]
 
 
+def test_what_ocr_was_tried_on_in_vain_needs_it_no_more(project, tmp_path, monkeypatch):
+    project.put("drawn.pdf")
+    assert project.summary(project.ingest())["needing_ocr"] == 1
+    (tmp_path / "eng.traineddata").touch()
+    monkeypatch.setenv("TESSDATA_PREFIX", str(tmp_path))
+    summary = project.summary(project.ingest(ocr="auto"))
+    assert (len(summary["partly"]), summary["needing_ocr"]) == (1, 0)
+
+
 def test_a_file_that_is_cut_off_leaves_the_good_chunks_until_it_is_whole(project):
     project.put("a.pdf")
     project.ingest()

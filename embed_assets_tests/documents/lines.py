@@ -44,7 +44,10 @@ def read_lines(content: bytes, begin: int, end: int | None, reading: Reading) ->
         if line == "raise":
             raise ValueError("no such font")
     lack = TOO_LONG if reading.plain else None
-    return [Page(begin + number, line, lack=lack) for number, line in enumerate(found, start=1)]
+    return [
+        Page(begin + number, line, lack=lack, plain=reading.plain)
+        for number, line in enumerate(found, start=1)
+    ]
 
 
 def cut_or_hang(source: str, token_limit: int, headings: str, document: "Uncut") -> "pl.DataFrame":

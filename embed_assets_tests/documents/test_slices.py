@@ -23,6 +23,7 @@ from embed_assets.documents.reading import (
     parse_pdf,
     with_levels,
 )
+from embed_assets.documents.text_loss import NO_UNICODE
 from embed_assets.models.card import ModelCard
 from embed_assets.resources.kept_pages import TABLE, PageKeeper, drop_kept_pages, read_kept_pages
 from embed_assets.resources.ledger import Cause, Failure, Slices
@@ -165,8 +166,21 @@ def test_a_real_page_has_its_text_without_the_layout_model(monkeypatch):
     monkeypatch.setattr("embed_assets.documents.reading._markdown", None)  # calling it fails
     pages = parse_pages(content, reading=Reading(plain=True))
     assert [page.number for page in pages] == [1, 2]
-    assert all(page.is_plain and "Maintaining the gates" in page.markdown for page in pages)
+    assert all(page.plain and "Maintaining the gates" in page.markdown for page in pages)
     assert all(page.markdown.count(PROSE.split(".")[0]) == 4 for page in pages)
+
+
+def test_pages_that_took_too_long_count_whatever_else_they_lack():
+    document = Parsed("", SharedBytes("", 0, 0), 9, limit=Failure(Cause.TIME_LIMIT, "late", 3.0))
+    number = parsing.MOST_BROKEN[Cause.TIME_LIMIT]
+    document.pages = {n: Page(n, "text", lack=NO_UNICODE, plain=True) for n in range(1, number)}
+    assert not document.is_slow
+    document.pages[number] = Page(number, "", plain=True)  # it is blank
+    assert document.is_slow
+    failure = parsing._may_be_more(document, Reading())
+    assert failure == Failure(
+        Cause.NO_LAYOUT, f"{number - 1} pages by their own text alone: late", 3.0
+    )
 
 
 def test_a_document_of_which_most_was_lost_for_a_passing_cause_is_no_document_yet(pages_read):

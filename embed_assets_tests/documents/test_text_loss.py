@@ -9,7 +9,7 @@ import pytest
 
 from embed_assets.documents.ocr import installed_languages, ocr_languages
 from embed_assets.documents.own_text import Line, mojibake
-from embed_assets.documents.parsing import KEPT, document_statuses, partly_read
+from embed_assets.documents.parsing import KEPT, Parsed, document_statuses, partly_read
 from embed_assets.documents.passwords import passwords_version, read_passwords
 from embed_assets.documents.reading import (
     CUT_OFF,
@@ -23,9 +23,17 @@ from embed_assets.documents.reading import (
     UnreadablePdfError,
     parse_pdf,
 )
-from embed_assets.documents.text_loss import DAMAGED, MOJIBAKE, NO_UNICODE, SCANNED, missing
+from embed_assets.documents.text_loss import (
+    DAMAGED,
+    MOJIBAKE,
+    NO_UNICODE,
+    SCANNED,
+    Taken,
+    missing,
+)
 from embed_assets.errors import SettingsError
-from embed_assets.resources.ledger import Cause
+from embed_assets.resources.ledger import Cause, Failure
+from embed_assets.resources.shared_bytes import SharedBytes
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets_tests.documents.test_parsing import HOSTILE, parse
 from embed_assets_tests.documents.test_parsing import LOCKED as AES
@@ -263,6 +271,15 @@ def test_a_file_that_is_cut_off_says_so_and_leaves_the_text_of_the_one_before(la
     assert set(later.rows["document_id"]) == {"c"}
 
 
+@pytest.mark.parametrize(
+    ("content", "is_cut_off"), [(b"%PDF-1.7 1 0 obj", True), (b"%PDF-1.7 %%EOF", False)]
+)
+def test_of_a_file_whose_last_page_broke_the_end_tells_whether_it_is_cut_off(content, is_cut_off):
+    ended = Failure(Cause.PROCESS_ENDED, "ended")
+    document = Parsed("", SharedBytes("", 0, 0), 2, {1: Page(1, "text")}, {2: ended})
+    assert document.is_cut_off(content) == is_cut_off
+
+
 def test_a_whole_file_that_is_filled_up_with_zeros_replaces_the_one_before():
     slices = parse({"a": pdf(upright) + bytes(5000)}, ["a"], known=["a"])
     assert slices.rows["error"].to_list() == [None]
@@ -289,7 +306,7 @@ def test_a_locked_document_is_due_again_with_other_passwords():
     slices = parse({"locked": SECRET}, ["locked"], reading=Reading(("first",)))
     failure = slices.incomplete["locked"]
     assert failure.cause is Cause.NEEDS_PASSWORD
-    assert failure.tried_with == passwords_version(["first"]) != passwords_version(["second"])
+    assert failure.tried_with == passwords_version(("first",)) != passwords_version(("second",))
 
 
 def test_passwords_are_in_no_text_of_a_reading():
@@ -328,6 +345,27 @@ def test_what_ocr_read_is_marked(monkeypatch):
     first, second = parse_pdf(pdf(upright, scanned), Reading(ocr="eng"))
     assert first.source is Source.PDF
     assert second == Page(2, "read in eng", source=Source.OCR)
+
+
+@pytest.mark.parametrize(
+    ("markdown", "reason", "is_read"),
+    [
+        ("Most of it.", NO_UNICODE, False),
+        ("Most of it.", MOJIBAKE, False),
+        ("", NO_UNICODE, True),
+        ("", MOJIBAKE, True),
+        ("A stamp.", SCANNED, True),
+        ("", DAMAGED, False),
+    ],
+)
+def test_ocr_never_takes_the_place_of_usable_text(markdown, reason, is_read):
+    assert Taken(markdown, 0.9, reason).may_be_read_by_ocr == is_read
+
+
+def test_a_page_without_the_layout_model_is_read_without_ocr_too(monkeypatch):
+    monkeypatch.setattr("embed_assets.documents.reading.read_by_ocr", None)  # calling it fails
+    page = one(pdf(scanned), Reading(ocr="eng", plain=True))
+    assert (page.markdown, page.lack, page.needs_ocr, page.plain) == ("", SCANNED, True, True)
 
 
 def test_where_ocr_fails_the_page_still_says_what_it_lacks_and_may_be_read(monkeypatch):

@@ -163,9 +163,12 @@ def test_files_of_a_new_home_are_their_owners_alone_and_those_to_hand_on_are_not
 
 @pytest.mark.skipif(os.name != "posix", reason="rights are POSIX's")
 @pytest.mark.usefixtures("umask")
-def test_a_home_that_is_shared_stays_so(tmp_path) -> None:
-    tmp_path.chmod(0o755)
-    (tmp_path / "dagster").mkdir()
+@pytest.mark.parametrize(("mode", "is_used"), [(0o755, True), (0o2770, False)])
+def test_a_home_that_is_shared_stays_so(tmp_path, mode, is_used) -> None:
+    tmp_path.chmod(mode)
+    if is_used:
+        (tmp_path / "dagster").mkdir()
     keep_private(tmp_path)
     (tmp_path / "warehouse").touch()
+    assert tmp_path.stat().st_mode & 0o7777 == mode
     assert (tmp_path / "warehouse").stat().st_mode & 0o777 == 0o644

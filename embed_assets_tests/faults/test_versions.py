@@ -9,7 +9,7 @@ import pytest
 from embed_assets.command.check import why_not_as_trained
 from embed_assets.models import registry
 from embed_assets.models.card import version_card
-from embed_assets.models.identity import model_identity
+from embed_assets.models.identity import SAME_AS, model_identity
 from embed_assets.models.registry import (
     register,
     register_again,
@@ -38,6 +38,7 @@ def cut(file: Path) -> None:
         (lambda file: file.write_bytes(b""), "is cut off"),
         (lambda file: file.write_bytes(b"\x08" + bytes(7) + b"[1, 2,3]"), "holds no weights"),
         (lambda file: (file.parent / "modules.json").write_text("{"), "modules.json is damaged: "),
+        (lambda file: (file.parent / "modules.json").write_text('[{"type": ""}]'), "KeyError"),
         (lambda file: (file.parent / "tokenizer.json").unlink(), "no tokenizer.json"),
         (lambda file: (file.parent / "pairs.parquet").write_text("PAR1"), "Parquet"),
     ],
@@ -50,6 +51,16 @@ def test_a_file_of_a_version_that_is_damaged_is_found(
     assert why_broken(folder, deep=True) is None
     damage(folder / "model.safetensors")
     assert said in str(why_broken(folder))
+
+
+def test_damage_that_only_a_deep_look_finds_is_said_too(tmp_path: Path, model: Path) -> None:
+    folder = Path(shutil.copytree(model, tmp_path / "v1"))
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes().replace(b'"F32"', b'"G32"', 1))
+    assert why_broken(folder) is None
+    assert "model.safetensors is damaged: " in str(why_broken(folder, deep=True))
+    (folder / SAME_AS).write_text("[]", encoding="utf-8")
+    assert "AttributeError" in str(why_not_as_trained(folder, "another"))
 
 
 def test_a_weight_of_a_version_that_is_another_one_is_found(tmp_path: Path, model: Path) -> None:

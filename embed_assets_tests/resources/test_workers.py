@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from embed_assets.errors import ProjectError, one_line
-from embed_assets.resources.ledger import Cause
+from embed_assets.resources.ledger import Cause, Failure
 from embed_assets.resources.worker import report
 from embed_assets.resources.workers import Outcome, WorkerPool
 
@@ -158,6 +158,19 @@ def test_an_error_where_hardly_any_memory_is_left_is_put_down_to_that():
     failures = [o.failure for o in map_over([1 << 20, limit], fail_on_full_memory, pool)]
     causes = [failure and failure.cause for failure in failures]
     assert causes == [Cause.NO_MEMORY, Cause.FAILED]
+
+
+def fill_and_free(limit: int) -> None:
+    """Raise an error that has nothing to do with memory, after all of it was taken once."""
+    with suppress(RuntimeError):
+        fail_on_full_memory(1 << 20)
+    raise ValueError("is damaged")
+
+
+def test_memory_that_was_freed_is_not_lacking():
+    pool = WorkerPool(processes=1, timeout=60, memory_limit_bytes=3 << 30)
+    [outcome] = map_over([0], fill_and_free, pool)
+    assert outcome.failure == Failure(Cause.FAILED, "ValueError: is damaged")
 
 
 def test_to_ask_whether_memory_is_left_takes_none():
