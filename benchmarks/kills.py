@@ -42,6 +42,8 @@ VICTIMS: Mapping[str, tuple[str, str]] = {
     "run of a sensor": ("watch", "execute_run"),
 }
 NAMED_BY_CHANCE = re.compile(r"[0-9a-f]{32}|[0-9a-f-]{36}|m-[0-9a-f]{32}|\d{10,}|-wal$|-shm$")
+LEFT_BY_WATCH = ("dagster", "daemon.lock", "daemon-server.log")
+"""What `watch` leaves in a home and `run` doesn't, or not the same; the lock is nobody's."""
 AT_WORK = ("STARTED", "STARTING", "QUEUED", "CANCELING", "NOT_STARTED")
 VOLATILE = {"code", "run_id", "dagster_run_id", "mlflow_run_id", "materialized_at", "seconds"}
 """Columns that differ between two runs, beside those that `tables.py` calls volatile."""
@@ -192,7 +194,7 @@ def state(home: Path) -> dict[str, Any]:
         Counter(
             NAMED_BY_CHANCE.sub("…", path.relative_to(home).as_posix())
             for path in home.rglob("*")
-            if "dagster" not in path.relative_to(home).parts[:1]
+            if path.relative_to(home).parts[0] not in LEFT_BY_WATCH
         ).items()
     )
     return found
