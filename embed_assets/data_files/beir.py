@@ -30,6 +30,7 @@ JUDGEMENT = "Query id, corpus id and score are wanted"
 
 _IDS = ("_id", "id")
 _QUERY_IDS, _CORPUS_IDS = ("query_id", "qid"), ("corpus_id", "doc_id", "docid", "pid")
+_SCORES = ("score", "relevance", "rel", "label", "grade", "judgement", "judgment")
 _LINES = (".tsv", ".txt", ".trec", ".qrels")
 _SHARD = re.compile(r"-\d+-of-\d+$")
 
@@ -186,7 +187,8 @@ def _judgement_rows(file: Path) -> Rows:
         cells = _split(text)
         if not any(cells):
             continue
-        if not (first and {column_name(cell) for cell in cells} & {*_QUERY_IDS, *_CORPUS_IDS}):
+        names = {column_name(cell) for cell in cells} if first else set()
+        if names.isdisjoint((*_QUERY_IDS, *_CORPUS_IDS, *_SCORES)):
             yield f"line {number}", cells
         first = False
 

@@ -191,5 +191,8 @@ def _as_utf8(content: bytes) -> bytes:
     encoding = _encoding(content)
     if encoding is None:
         return content.removeprefix(codecs.BOM_UTF8)
-    text = content.decode(encoding, "replace").removeprefix("\ufeff")
-    return text.encode("utf-8", "surrogatepass")
+    try:
+        text = content.decode(encoding, "surrogatepass")  # half a character is its row's fault
+    except UnicodeDecodeError:
+        text = content.decode(encoding, "replace")
+    return text.removeprefix("\ufeff").encode("utf-8", "surrogatepass")

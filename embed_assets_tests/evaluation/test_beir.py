@@ -39,6 +39,7 @@ def test_ids_that_are_numbers_are_those_of_the_judgements(tmp_path: Path):
     [
         HEADER + "q1\ta\t2\nq1\tb\t1\nq2\tb\t1\n",
         HEADER.replace("\t", " ") + "q1 a 2\nq1 b 1\nq2 b 1\n",
+        "query\tdoc\trelevance\nq1\ta\t2\nq1\tb\t1\nq2\tb\t1\n",
         "q1 0 a 2\nq1 0 b 1\nq2 0 b 1\n",
         "q1\t0\ta\t2\r\nq1\t0\tb\t1\r\n\r\nq2\t0\tb\t1\r\n",
     ],

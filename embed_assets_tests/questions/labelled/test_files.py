@@ -1,5 +1,6 @@
 """People's questions are read from the formats in which people keep them."""
 
+import codecs
 import json
 import os
 from dataclasses import replace
@@ -279,6 +280,10 @@ def test_a_text_that_is_no_unicode_costs_its_row(tmp_path):
     file = write(tmp_path / "q.jsonl", ROW, '{"question": "\\ud83d?", "file_name": "rig.pdf"}')
     assert len(read_labelled([file], "test")) == 1
     assert "is half a character" in read_bad_rows([file], "test")[0].reason
+    rows = json.dumps(ROW) + '\n{"question": "\ud83d?", "file_name": "rig.pdf"}\n'
+    file.write_bytes(codecs.BOM_UTF16_LE + rows.encode("utf-16-le", "surrogatepass"))
+    assert len(read_labelled([file], "test")) == 1
+    assert len(read_bad_rows([file], "test")) == 1
 
 
 def test_a_text_that_was_saved_in_another_encoding_says_so():
