@@ -52,8 +52,10 @@ ANY_CHARACTER = re.compile(f"(?s:.)[{_MARKS}]{{0,8}}")
 CLAUSE_END = re.compile("(?<=[。！？；：，、।॥؟۔။។])")
 """Where a sentence or clause ends without a space that says so."""
 
-HAS_WORD = re.compile(r"\w{2,}")
-"""What has none is no text to search for: a page's number, a rule of dots."""
+HAS_WORD = re.compile(rf"\w{{2,}}|[{_UNSPACED}]|[^\W\d_](?:\s[^\W\d_]){{2}}")
+"""What has none is no text to search for: a page's number, a rule of dots. Letters that are spaced
+apart are a word.
+"""
 
 _WORD = re.compile(f"{_CHARACTER.pattern}|{_run_of_letters('_', _UNSPACED)}")
 

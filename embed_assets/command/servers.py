@@ -96,6 +96,7 @@ def serve(
             # By itself MLflow answers to every address of a private network.
             "MLFLOW_SERVER_ALLOWED_HOSTS": ",".join(sorted(mlflow_hosts)),
         }
+        typer.echo(f"Starting {' and '.join(commands)} …", err=True)
         with _started(
             settings, {n: c for n, (c, _) in commands.items()}, environment, lock
         ) as processes:

@@ -75,10 +75,11 @@ def what_is_there(settings: Settings, warehouse: Warehouse) -> dict[str, Any]:
     # Those that got no question are counted by chunk.
     questions = warehouse.read(
         "SELECT count(*) FILTER (status = ?) AS questions, "
+        "count(*) FILTER (status = ? AND kind = 'labelled') AS questions_of_people, "
         "count(DISTINCT chunk_id) FILTER (status = ?) AS questions_not_asked, "
         "count(DISTINCT chunk_id) FILTER (status IN (?, ?)) AS questions_failed "
         "FROM synthetic_questions",
-        [KEPT, NOT_ASKED, FAILED, UNREADABLE],
+        [KEPT, KEPT, NOT_ASKED, FAILED, UNREADABLE],
     )
     return {
         "documents": {
@@ -266,11 +267,13 @@ def _champion(summary: Mapping[str, Any]) -> str:
 
 
 def _documents_lines(summary: Mapping[str, Any]) -> list[str]:
-    documents = summary["documents"]
+    documents, of_people = summary["documents"], summary["questions_of_people"]
+    peoples = f", {of_people:,} of them people's" if of_people else ""
     return [
         f"{counted(sum(documents.values()), 'document')}, "
         f"{documents['SUCCESS']:,} of them with text; {counted(summary['pages'], 'page')}, "
-        f"{counted(summary['chunks'], 'chunk')}, {counted(summary['questions'], 'question')}."
+        f"{counted(summary['chunks'], 'chunk')}, {counted(summary['questions'], 'question')}"
+        f"{peoples}."
     ]
 
 
@@ -286,7 +289,7 @@ def unused_text(summary: Mapping[str, Any], details: bool) -> list[str]:
     unused = [unused_line(row) for row in labelled if row["reason"] != BAD_ROW]
     came = summary.get("labelled_rows", len(labelled))
     asked, failed = summary["questions_not_asked"], summary["questions_failed"]
-    unread = summary["needing_ocr"]
+    by_ocr = f" ({OCR_SETTING}=auto, where Tesseract is installed)"
     groups = [
         (
             counted(len(summary["failed"]), "document") + " could not be read",
@@ -301,8 +304,8 @@ def unused_text(summary: Mapping[str, Any], details: bool) -> list[str]:
             [partly_line(row) for row in summary["partly"]],
         ),
         (
-            f"{counted(unread, 'document')} with pages that OCR may read",
-            [f"{OCR_SETTING}=auto reads them, where Tesseract is installed"] * bool(unread),
+            counted(len(summary["needing_ocr"]), "document") + " that OCR may read" + by_ocr,
+            summary["needing_ocr"],
         ),
         (
             f"{len(bad):,} of {counted(came, 'row')} of people's questions can't be read",

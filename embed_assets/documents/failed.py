@@ -35,18 +35,20 @@ def failed_documents(warehouse: Warehouse) -> dict[str, FailedDocument]:
         if asset != "raw_pdfs" and attempt.input_version != made_from:
             continue  # of a file that is no more
         if attempt.failure.cause in (Cause.NEEDS_OCR, Cause.NO_LAYOUT):
-            continue  # it was read: what it lacks is said of its pages, `needing_ocr` counts it
+            continue  # it was read: what it lacks is said of its pages, `needing_ocr` names it
         final = attempt.next_at is None
         failed[key] = FailedDocument(attempt.failure.error, attempt.attempts, final)
     return failed
 
 
-def needing_ocr(warehouse: Warehouse) -> int:
-    """How many documents have pages that only OCR may read, and were read without it."""
-    records = read_records(warehouse, "raw_pdfs", "parsed_markdown")
-    return sum(
-        attempt.failure.other_means is Cause.NEEDS_OCR
+def needing_ocr(warehouse: Warehouse) -> list[str]:
+    """Paths of documents that have pages that only OCR may read, and were read without it."""
+    records, paths = read_records(warehouse, "raw_pdfs", "parsed_markdown"), warehouse.paths()
+    return sorted(
+        paths[key]
+        for (asset, key), attempt in records.tried.items()
+        if attempt.failure.other_means is Cause.NEEDS_OCR
         and not attempt.failure.tried_with
         and attempt.input_version == records.input_version(asset, key)
-        for (asset, key), attempt in records.tried.items()
+        and key in paths
     )

@@ -74,8 +74,8 @@ class PartlyRead:
         named = ", ".join(map(str, self.pages[:LISTED_PAGES]))
         more = f" and {len(self.pages) - LISTED_PAGES:,} more" if self.pages[LISTED_PAGES:] else ""
         pages = "page" if len(self.pages) == 1 else "pages"
-        known = self.share is not None and round(self.share, 2) < 1  # of pages that are there
-        share = f"{self.share:.0%} of its text; " if known else ""
+        percent = 100 if self.share is None else int(self.share * 100)  # of pages that are there
+        share = f"{percent}% of its text; " if percent < 100 else ""
         return f"{share}{pages} {named}{more}: {self.error}"
 
 

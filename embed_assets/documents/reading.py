@@ -28,7 +28,7 @@ PDF_BEGINS, PDF_ENDS, MARKED_WITHIN = b"%PDF-", (b"%%EOF", b"startxref"), 1024
 CUT_OFF = "is cut off (its end is missing)"
 TOO_LONG = "the parser took too long: headings and tables are plain text"
 CUT_OFF_AFTER = f"the file {CUT_OFF}: pages may be missing after it"
-LOCKED = "needs a password: EMBED_ASSETS_PDF_PASSWORDS has none that opens it"
+LOCKED = "is encrypted, and no password in EMBED_ASSETS_PDF_PASSWORDS opens it"
 PLACEHOLDER = (
     "is an XFA form, of which PDF readers see a placeholder only: print it to a PDF with Adobe "
     "Reader"

@@ -42,6 +42,7 @@ FEW_LETTERS = 60
 MOST_LOOKED_FOR = 200_000_000
 """Words times letters that are searched through for words that were split or joined."""
 _BEGINS = re.compile(r"\s*(?:(?<!#)#+ |[-*+] |> |\d{1,9}\. )?")
+_FIGURES = re.compile(r"\d+")
 _CELL_END = re.compile(r"(\||<br>|\n)")
 
 SCANNED = "a picture covers the page: scanned"
@@ -108,13 +109,41 @@ def _pictured(pdf_page: Any) -> float:
 def left_out(pdf_page: Any, boxes: Iterable[Mapping[str, Any]], lines: Sequence[Line]) -> set[int]:
     """Lines, by place, that the parser took for running headers and footers, where they are such.
 
-    Where they make up much of the page, they are its text, but for a stamp on a scan.
+    Such a line is short, or stands on a page nearby too. Where they make up much of the page, they
+    are its text, but for a stamp on a scan.
     """
-    found = _in_margins(boxes, lines)
     letters = [sum(map(len, words(line.text))) for line in lines]
+    found = {
+        i
+        for i in _in_margins(boxes, lines)
+        if letters[i] < FEWEST_LETTERS or _runs(pdf_page, lines[i])
+    }
     small = sum(letters[i] for i in found) <= LARGEST_MARGIN * sum(letters)
     stamp = len(found) == len(lines) and sum(letters) <= FEW_LETTERS and _is_covered(pdf_page)
     return found if small or stamp else set()
+
+
+def _runs(pdf_page: Any, line: Line) -> bool:
+    """Whether a line, but for its figures, stands on one of the pages nearby too.
+
+    Left and right pages may have other headers.
+    """
+    document, number = pdf_page.parent, pdf_page.number
+    nearby = (number + by for by in (1, -1, 2, -2) if 0 <= number + by < document.page_count)
+    return any(_without_figures(line.text) in _lines_of(document, page) for page in nearby)
+
+
+def _lines_of(document: Any, page: int) -> frozenset[str]:
+    """Lines of a page without their figures."""
+    of_document = vars(document).setdefault("lines_without_figures", {})  # goes with the document
+    if page not in of_document:
+        lines = own_lines(document[page])
+        of_document[page] = frozenset(_without_figures(line.text) for line in lines)
+    return of_document[page]
+
+
+def _without_figures(text: str) -> str:
+    return _FIGURES.sub("", "".join(words(text))).casefold()
 
 
 def hides_text(pdf_page: Any, boxes: Sequence[Mapping[str, Any]]) -> bool:

@@ -19,10 +19,11 @@ SUMMARY: dict[str, Any] = {
     "pages": 3,
     "chunks": 9,
     "questions": 20,
+    "questions_of_people": 0,
     "failed": [],
     "empty": [],
     "partly": [],
-    "needing_ocr": 0,
+    "needing_ocr": [],
     "questions_not_asked": 0,
     "questions_failed": 0,
     "dropped": {},
@@ -155,7 +156,7 @@ UNUSED: dict[str, Any] = {
         {"path": "b.pdf", "error": "its process ended", "attempts": 2, "final": False},
     ],
     "empty": [{"path": "c.pdf", "error": "no text"}],
-    "needing_ocr": 2,
+    "needing_ocr": ["g.pdf"],
     "partly": [{"path": "f.pdf", "pages": [2, 5], "share": 0.5, "error": "scanned"}],
     "labelled_rows": 12,
     "unmatched_labelled": [
@@ -182,8 +183,7 @@ def test_what_could_not_be_used_is_counted_and_told_where_it_is_one_thing():
     for line in (
         "2 documents could not be read",
         "1 document without text: c.pdf: no text",
-        "2 documents with pages that OCR may read: EMBED_ASSETS_OCR=auto reads them, where "
-        "Tesseract is installed",
+        "1 document that OCR may read (EMBED_ASSETS_OCR=auto, where Tesseract is installed): g.pdf",
         "1 document read in part: f.pdf: 50% of its text; pages 2, 5: scanned",
         "2 questions of people not used, of 12",
         "1,203 questions dropped",

@@ -365,7 +365,12 @@ def test_any_text_is_chunked_in_time_linear_in_its_length(unit):
 
 
 def test_what_holds_no_word_is_no_chunk():
-    assert chunked("", "   ", "- - -\n\n* * *", "7") == []
+    assert chunked("", "   ", "- - -\n\n* * *", "7", "1 2 3") == []
+
+
+@pytest.mark.parametrize("text", ["全 世 界", "H a l t", "é à"])
+def test_letters_that_are_spaced_apart_are_a_word(text):
+    assert bool(chunked(text)) == (len(text) > 3)
 
 
 # What a chunk is known by.

@@ -8,7 +8,7 @@ import pymupdf
 import pytest
 
 from embed_assets.documents.ocr import installed_languages, ocr_languages
-from embed_assets.documents.own_text import Line, mojibake
+from embed_assets.documents.own_text import Line, mojibake, own_lines
 from embed_assets.documents.parsing import KEPT, Parsed, document_statuses, partly_read
 from embed_assets.documents.passwords import passwords_version, read_passwords
 from embed_assets.documents.reading import (
@@ -29,6 +29,7 @@ from embed_assets.documents.text_loss import (
     NO_UNICODE,
     SCANNED,
     Taken,
+    left_out,
     missing,
 )
 from embed_assets.errors import SettingsError
@@ -255,6 +256,33 @@ def test_a_document_of_which_pages_are_missing_is_read_in_part(warehouse: Wareho
     [(key, partly)] = partly_read(warehouse).items()
     assert (key, partly.pages, partly.share, partly.error) == ("mixed", [2], 0.5, SCANNED)
     assert partly.in_words == f"50% of its text; page 2: {SCANNED}"
+
+
+@pytest.mark.parametrize(
+    ("on_the_next", "is_left_out"),
+    [
+        ("Annual report of the harbour, page 2", True),
+        ("A line that stands nowhere else in it", False),
+        (None, False),
+    ],
+)
+def test_a_long_line_in_a_margin_is_left_out_where_it_runs_over_pages(on_the_next, is_left_out):
+    header = (72, 40)
+    document = pymupdf.open()
+    first = document.new_page()
+    first.insert_text(header, "Annual report of the harbour, page 1")
+    first.insert_text((500, 800), "Page 1")
+    first.insert_textbox(BOX, " ".join(SENTENCES))
+    if on_the_next:
+        document.new_page().insert_text(header, on_the_next)
+    boxes = [
+        {"class": "page-header", "bbox": (0, 0, 600, 60)},
+        {"class": "page-footer", "bbox": (0, 780, 600, 842)},
+    ]
+    lines = own_lines(document[0])
+    texts = {lines[i].text for i in left_out(document[0], boxes, lines)}
+    assert ("Annual report of the harbour, page 1" in texts) == is_left_out
+    assert "Page 1" in texts, "so short a line is no text"
 
 
 @pytest.mark.parametrize("last", [upright, scanned])
