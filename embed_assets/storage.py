@@ -22,6 +22,10 @@ LEAST_FREE = 1 << 22
 """Bytes: what has less free is full, for databases that write more at once."""
 SQLITE_FILES = ("mlflow.db", "answers.sqlite", "dagster/*/*.db", "dagster/history/runs/*.db")
 """Databases of MLflow, of language models' answers and of Dagster in a home."""
+INDEX = "dagster/history/runs/index.db"
+"""Dagster's events of all runs, in a home."""
+_LACKS_TABLE = "DagsterInvalidInvocationError"
+"""By its name, since Dagster takes a second to import: what it raises where its index is empty."""
 LOCKED = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
@@ -84,13 +88,17 @@ def trouble_with(disk: Disk, error: BaseException) -> str | None:
     """
     import duckdb  # starts threads: a command asks for none before it listens for Ctrl-C
 
-    causes = [e for e in _chain(error) if isinstance(e, OSError | sqlite3.Error | duckdb.Error)]
+    kinds = OSError | sqlite3.Error | duckdb.Error
+    causes = [e for e in _chain(error) if isinstance(e, kinds) or type(e).__name__ == _LACKS_TABLE]
     if not causes:
         return None
     if disk.free_bytes < LEAST_FREE:
         return f"The disk of {disk.home} is full. Make room, and run it again to go on from here."
     if not disk.is_writable:
         return f"EMBED_ASSETS_HOME: {disk.home} may not be written to."
+    if not all(isinstance(cause, kinds) for cause in causes):
+        index = disk.home / INDEX
+        return damaged(index, "it lacks tables") if _lacks_partitions(index) else None
     if any(isinstance(cause, sqlite3.Error) for cause in causes):
         found = (sqlite_trouble(file) for file in sqlite_files(disk.home))
         return next((said for said in found if said), None)
@@ -120,6 +128,16 @@ def sqlite_trouble(file: Path) -> str | None:
             return locked_by(file)
         found = str(error)
     return None if found == "ok" else damaged(file, found)
+
+
+def _lacks_partitions(index: Path) -> bool:
+    """Whether Dagster's index is there without the table of its partitions."""
+    try:
+        with closing(sqlite3.connect(f"{index.as_uri()}?mode=ro", uri=True, timeout=0)) as reader:
+            named = "SELECT count(*) FROM sqlite_master WHERE name = 'dynamic_partitions'"
+            return reader.execute(named).fetchone() == (0,)
+    except sqlite3.Error:
+        return False
 
 
 def is_locked(file: Path) -> bool:

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import duckdb
 import pytest
+from dagster._core.errors import DagsterInvalidInvocationError
 
 from embed_assets.errors import BusyError, ProjectError
 from embed_assets.resources import waiting
 from embed_assets.resources.tracking import Tracking
 from embed_assets.storage import (
+    INDEX,
     LEAST_FREE,
     Disk,
     as_the_person_has_it,
@@ -95,6 +97,16 @@ def test_a_damaged_database_of_mlflow_or_dagster_is_named_with_what_to_do(databa
     assert said is not None
     assert said.startswith(f"{database} can't be read (")
     assert "MLflow begins anew" in said
+
+
+def test_an_index_of_dagster_s_that_was_emptied_is_named(tmp_path: Path) -> None:
+    disk, error = Disk(tmp_path, LEAST_FREE, is_writable=True), DagsterInvalidInvocationError("no")
+    assert trouble_with(disk, error) is None
+    (tmp_path / INDEX).parent.mkdir(parents=True)
+    (tmp_path / INDEX).touch()
+    said = trouble_with(disk, error)
+    assert said is not None
+    assert said.startswith(f"{tmp_path / INDEX} can't be read (it lacks tables). ")
 
 
 def test_a_locked_database_is_named_with_who_locks_it(locked: Path) -> None:
