@@ -96,9 +96,9 @@ def trouble_with(disk: Disk, error: BaseException) -> str | None:
         return f"The disk of {disk.home} is full. Make room, and run it again to go on from here."
     if not disk.is_writable:
         return f"EMBED_ASSETS_HOME: {disk.home} may not be written to."
-    if not all(isinstance(cause, kinds) for cause in causes):
-        index = disk.home / INDEX
-        return damaged(index, "it lacks tables") if _lacks_partitions(index) else None
+    index = disk.home / INDEX
+    if not all(isinstance(cause, kinds) for cause in causes) and _lacks_partitions(index):
+        return damaged(index, "it lacks tables")
     if any(isinstance(cause, sqlite3.Error) for cause in causes):
         found = (sqlite_trouble(file) for file in sqlite_files(disk.home))
         return next((said for said in found if said), None)

@@ -15,7 +15,7 @@ import pytest
 
 from embed_assets.errors import ProjectError, one_line
 from embed_assets.resources.ledger import Cause, Failure
-from embed_assets.resources.worker import report
+from embed_assets.resources.worker import lacks_memory, report
 from embed_assets.resources.workers import Outcome, WorkerPool
 
 TIMEOUT = 6.0  # beside other tests a worker takes a while to answer
@@ -171,6 +171,17 @@ def test_memory_that_was_freed_is_not_lacking():
     pool = WorkerPool(processes=1, timeout=60, memory_limit_bytes=3 << 30)
     [outcome] = map_over([0], fill_and_free, pool)
     assert outcome.failure == Failure(Cause.FAILED, "ValueError: is damaged")
+
+
+@pytest.mark.parametrize("is_left", [True, False])
+def test_where_c_s_allocator_cannot_be_asked_the_system_is(monkeypatch, is_left):
+    def refuse(*_: object) -> None:
+        raise OSError
+
+    monkeypatch.setattr("embed_assets.resources.worker.ctypes.CDLL", refuse)
+    if not is_left:
+        monkeypatch.setattr("embed_assets.resources.worker.mmap.mmap", refuse)
+    assert lacks_memory() != is_left
 
 
 def test_to_ask_whether_memory_is_left_takes_none():
