@@ -147,11 +147,12 @@ def last_checkpoint(config: TrainingConfig) -> Path | None:
 
 
 def _is_whole(checkpoint: Path, config: TrainingConfig) -> bool:
+    """A checkpoint that the trainer is removing at this moment is none."""
     try:
         json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
+        return len(list(checkpoint.glob("rng_state*.pth"))) >= config.processes
     except (OSError, ValueError):
         return False
-    return len(list(checkpoint.glob("rng_state*.pth"))) >= config.processes
 
 
 def _is_finished(checkpoint: Path, config: TrainingConfig) -> bool:

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -255,6 +256,28 @@ def test_half_a_checkpoint_is_not_taken_up(tmp_path: Path, tiny_model: Path) -> 
     without_dice = shutil.copytree(whole, config.checkpoints / "checkpoint-18")
     (without_dice / "rng_state.pth").unlink()
     assert last_checkpoint(config) == whole
+
+
+def test_a_checkpoint_that_is_removed_while_it_is_looked_at_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a").mkdir()
+    path = make_config(tmp_path / "a", tmp_path / "no-model", epochs=1)
+    config = TrainingConfig.model_validate_json(path.read_text(encoding="utf-8"))
+    checkpoint = config.checkpoints / "checkpoint-4"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "trainer_state.json").write_text("{}", encoding="utf-8")
+    (checkpoint / "rng_state.pth").touch()
+    assert last_checkpoint(config) == checkpoint
+    look = Path.glob
+
+    def glob(folder: Path, pattern: str) -> Iterator[Path]:
+        if folder == checkpoint:
+            raise FileNotFoundError(folder)  # as Path.glob says between its two looks
+        return look(folder, pattern)
+
+    monkeypatch.setattr(Path, "glob", glob)
+    assert last_checkpoint(config) is None
 
 
 def test_pairs_of_one_chunk_alone_are_no_batch_and_say_so(tmp_path: Path, tiny_model: Path) -> None:
