@@ -32,6 +32,7 @@ from embed_assets.models.registry import (
 )
 from embed_assets.models.whole import why_broken
 from embed_assets.resources.ledger import read_records
+from embed_assets.resources.patience import answering_at_once
 from embed_assets.resources.soundness import (
     MADE_AGAIN,
     Damage,
@@ -41,7 +42,7 @@ from embed_assets.resources.soundness import (
     makes_again,
     mend_tables,
 )
-from embed_assets.resources.tracking import Tracking, answering_at_once
+from embed_assets.resources.tracking import Tracking
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
 from embed_assets.storage import PRIVATE, is_writable, sqlite_files, sqlite_trouble

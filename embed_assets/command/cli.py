@@ -197,7 +197,7 @@ def lineage(
     """Say what made a version, or which versions a PDF has made."""
     with _session(pdfs, home, as_json) as (settings, emit):
         from embed_assets.command import lineage as found
-        from embed_assets.resources.tracking import answer_at_once
+        from embed_assets.resources.patience import answer_at_once
         from embed_assets.training.bundle.verifying import verification_text, verify_bundle
         from embed_assets.training.bundle.writing import bundle_text, write_bundle
 

@@ -44,8 +44,8 @@ from embed_assets.graph import GRAPH
 from embed_assets.machine import processes_with
 from embed_assets.partitions import DOCUMENTS
 from embed_assets.resources.event_log import kept_open
+from embed_assets.resources.patience import answering_at_once
 from embed_assets.resources.run_tags import BUDGET_TAG
-from embed_assets.resources.tracking import answering_at_once
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.secrets import hide_secrets
 from embed_assets.settings import Settings

@@ -20,7 +20,8 @@ from embed_assets.command.pipeline import is_changing
 from embed_assets.command.summary import failures, partly, partly_line, without_text
 from embed_assets.errors import ProjectError, SettingsError
 from embed_assets.models.registry import ALIASES, aliases
-from embed_assets.resources.tracking import MODELS, answer_at_once
+from embed_assets.resources.patience import answer_at_once
+from embed_assets.resources.tracking import MODELS
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
 from embed_assets.storage import is_writable

@@ -36,7 +36,8 @@ from embed_assets.partitions import document_id
 from embed_assets.questions.labelled.report import report_matches, unmatched, unused_line
 from embed_assets.questions.statuses import BAD_ROW, FAILED, KEPT, NOT_ASKED, UNREADABLE, in_words
 from embed_assets.resources.ledger import read_records
-from embed_assets.resources.tracking import MODELS, answering_at_once
+from embed_assets.resources.patience import answering_at_once
+from embed_assets.resources.tracking import MODELS
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
 from embed_assets.wording import change, counted, in_lines

@@ -16,10 +16,12 @@ from urllib.parse import quote, unquote, urlsplit
 
 import dagster as dg
 from filelock import FileLock
+from pydantic import PrivateAttr
 
 from embed_assets.errors import BusyError, ProjectError, one_line
 from embed_assets.resources import headline
 from embed_assets.resources.pages import MLFLOW_VARIABLE, asset_page, run_page
+from embed_assets.resources.patience import answering_at_once
 from embed_assets.resources.waiting import Wait
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.secrets import hide_secrets
@@ -90,6 +92,7 @@ class Tracking(dg.ConfigurableResource):
 
     home: str
     project: str = DEFAULT_PROJECT
+    _name: str | None = PrivateAttr(None)
 
     @property
     def uri(self) -> str:
@@ -254,13 +257,22 @@ class Tracking(dg.ConfigurableResource):
     def name(self) -> str:
         """What this home's experiment and registered model are called. Changes nothing.
 
-        The project's name, unless another home on the same server has it. ProjectError if MLflow
-        can't say.
+        The project's name, unless another home on the same server has it: marks say whose it is,
+        and older homes, which left none, know the model's versions. ProjectError if MLflow can't
+        say. It is asked until a mark has decided.
         """
-        known = _read_id(self.home)
-        if self._is_ours(self.project, known):
+        if self._is_in_home:
             return self.project
-        return f"{self.project}-{known[:8]}"
+        if self._name is not None:
+            return self._name
+        mark, experiment = _read_id(self.home), self._experiment(self.project)
+        model = self._registered(self.project)
+        marks = {found.tags.get(HOME) for found in (experiment, model) if found}
+        ours = self._knows_version_of(model) if marks == {None} else marks <= {None, mark}
+        name = self.project if ours else f"{self.project}-{mark[:8]}"
+        if mark and marks - {None}:
+            self._name = name
+        return name
 
     def connect(self) -> str:
         """Point mlflow at this server and this home's experiment; gives the name of both.
@@ -345,19 +357,6 @@ class Tracking(dg.ConfigurableResource):
         """The home's registered model, if it has any. ProjectError if MLflow can't say."""
         return None if self.is_empty else self._registered(self.name)
 
-    def _is_ours(self, name: str, mark: str) -> bool:
-        """Whether an experiment and a registered model of this name are this home's, or nobody's.
-
-        Older homes left no marks: theirs is the model of whose versions they know.
-        """
-        if self._is_in_home:
-            return True
-        experiment, model = self._experiment(name), self._registered(name)
-        marks = {found.tags.get(HOME) for found in (experiment, model) if found}
-        if marks == {None}:
-            return self._knows_version_of(model)
-        return marks <= {None, mark}
-
     def _knows_version_of(self, model: "RegisteredModel | None") -> bool:
         if model is None:
             return False
@@ -425,8 +424,10 @@ class Tracking(dg.ConfigurableResource):
         Ask before something is changed, and change it with the client's own patience: a server that
         was given up on may have done what it was asked.
         """
+        if self._is_in_home:
+            return
         with answering_at_once():
-            _ = self.name
+            self._experiment(self.project)
 
     def run_url(self, run_id: str, artifact: str = "") -> str:
         """Page of a run, or of an artifact of it; a report opens in it.
@@ -504,28 +505,6 @@ def _end_in_vain(status: str) -> None:
 
 MODELS = "models"
 """What waits where MLflow doesn't answer: which version has which alias is unknown."""
-ONCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "3"}
-
-
-def answer_at_once() -> None:
-    """Have this process ask an MLflow server once, and wait three seconds for it.
-
-    MLflow's client tries for minutes. For commands that can do without an answer.
-    """
-    for name, value in ONCE.items():
-        os.environ.setdefault(name, value)
-
-
-@contextmanager
-def answering_at_once() -> Iterator[None]:
-    """The same within a block: processes that are started after it try as long as ever."""
-    ours = {name: value for name, value in ONCE.items() if name not in os.environ}
-    os.environ.update(ours)
-    try:
-        yield
-    finally:
-        for name in ours:
-            os.environ.pop(name, None)
 
 
 def _made_by(run_id: str, asset: str) -> str:

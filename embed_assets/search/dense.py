@@ -10,7 +10,7 @@ from embed_assets.evaluation.retrieval import top_k
 from embed_assets.models.card import model_card
 from embed_assets.models.embeddings import CachedEncoder
 from embed_assets.models.registry import champion, newest_model
-from embed_assets.resources.tracking import answer_at_once
+from embed_assets.resources.patience import answer_at_once
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
 from embed_assets.wording import in_lines

@@ -7,11 +7,15 @@ from typing import Any, Protocol
 
 from embed_assets.errors import one_line
 from embed_assets.machine import GIB, Machine, peak_memory_bytes
+from embed_assets.resources.patience import answering_at_once
 from embed_assets.secrets import hide_secrets
 from embed_assets.terminal import progress_bar
 from embed_assets.training.config import TrainingConfig
+from embed_assets.wording import counted
 
 SECONDS_BETWEEN_REPORTS = 10.0
+SECONDS_BETWEEN_TRIES = 60.0
+"""For an MLflow server that could not be reached: a try costs three seconds of training."""
 METRICS_AT_ONCE = 1000
 """That MLflow takes in one call."""
 PREFIX = "progress"
@@ -29,7 +33,10 @@ class Progress(Protocol):
 
 
 class PipesAndMlflow:
-    """The lines go to Dagster's log, the metrics to the MLflow run. MLflow is where it says."""
+    """The lines go to Dagster's log, the metrics to the MLflow run. MLflow is where it says.
+
+    A server that can't be reached holds no training up: metrics wait until it takes them.
+    """
 
     def __init__(self, pipes: Any, config: TrainingConfig) -> None:
         from mlflow import MlflowClient
@@ -37,31 +44,50 @@ class PipesAndMlflow:
         self._pipes = pipes
         self._client = MlflowClient()  # of MLFLOW_TRACKING_URI: `launch.py`
         self._run_id = config.mlflow_run_id
-        self._lost = False
+        self._unsent: list[Any] = []
+        self._refused = False
+        self._next_try = 0.0
 
     def say(self, message: str) -> None:
         """A line for Dagster's log."""
         self._pipes.log.info(message)
 
     def measure(self, metrics: Mapping[int, Mapping[str, float]]) -> None:
-        """Metrics by step, for MLflow. Where it can't be reached, training goes on without."""
+        """Metrics by step, for MLflow."""
         from mlflow.entities import Metric
-        from mlflow.exceptions import MlflowException
 
         now = int(time.time() * 1000)
-        rows = [
+        self._unsent += [
             Metric(f"{PREFIX}/{name}", float(value), now, step)
             for step, measured in metrics.items()
             for name, value in measured.items()
         ]
+        if time.monotonic() >= self._next_try:
+            with answering_at_once():
+                self._send()
+
+    def end(self) -> None:
+        """Send what was not taken yet. Waits for the server, which what comes next needs too."""
+        self._send()
+        if self._unsent:
+            lost = counted(len(self._unsent), "metric")
+            self._pipes.log.warning(f"MLflow lacks the last {lost} of this training.")
+
+    def _send(self) -> None:
+        from mlflow.exceptions import MlflowException
+
         try:
-            for start in range(0, len(rows), METRICS_AT_ONCE):
-                self._client.log_batch(self._run_id, rows[start : start + METRICS_AT_ONCE])
+            while self._unsent:
+                self._client.log_batch(self._run_id, self._unsent[:METRICS_AT_ONCE])
+                del self._unsent[:METRICS_AT_ONCE]
         except MlflowException as error:
-            if not self._lost:
-                self._lost = True
+            self._next_try = time.monotonic() + SECONDS_BETWEEN_TRIES
+            if not self._refused:
+                self._refused = True
                 reason = one_line(hide_secrets(str(error)))
-                self._pipes.log.warning(f"MLflow takes no metrics, training goes on: {reason}")
+                self._pipes.log.warning(
+                    f"MLflow takes no metrics now, they are kept and training goes on: {reason}"
+                )
 
 
 class Silent(Progress):

@@ -246,7 +246,9 @@ def _progress(config: TrainingConfig) -> Iterator[Progress]:
     from dagster_pipes import open_dagster_pipes
 
     with open_dagster_pipes() as pipes:
-        yield PipesAndMlflow(pipes, config)
+        progress = PipesAndMlflow(pipes, config)
+        yield progress
+        progress.end()
 
 
 def _reason(error: Exception) -> str:

@@ -27,7 +27,7 @@ from embed_assets.command.pipeline import (
     prepare_home,
 )
 from embed_assets.errors import ProjectError, SettingsError
-from embed_assets.resources.tracking import ONCE
+from embed_assets.resources.patience import ONCE
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
 from embed_assets.training.claims import training_in

@@ -28,7 +28,7 @@ from embed_assets.command.servers import (
 )
 from embed_assets.errors import ProjectError, SettingsError
 from embed_assets.partitions import DOCUMENTS
-from embed_assets.resources.tracking import ONCE
+from embed_assets.resources.patience import ONCE
 from embed_assets.settings import Settings
 from embed_assets_tests.machines import WINDOWS
 

@@ -89,6 +89,27 @@ def test_a_project_has_the_name_that_it_is_given(tmp_path: Path):
 
 
 @pytest.mark.usefixtures("server")
+def test_the_server_is_asked_for_the_name_until_a_mark_decides(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    ask, asked = Tracking._experiment, []
+    monkeypatch.setattr(
+        Tracking, "_experiment", lambda self, name: asked.append(name) or ask(self, name)
+    )
+    first, second = home(tmp_path, "first"), home(tmp_path, "second")
+    assert [second.name, second.name] == ["embed-assets"] * 2, "nobody has it yet"
+    assert len(asked) == 2
+    first.connect()
+    second.connect()
+    for tracking, is_first in ((first, True), (second, False)):
+        names = {tracking.name, tracking.name}
+        asked.clear()
+        assert {tracking.name, tracking.name} == names
+        assert (names == {"embed-assets"}) == is_first
+        assert not asked
+
+
+@pytest.mark.usefixtures("server")
 def test_a_copy_of_a_home_is_the_same_project(tmp_path: Path):
     first = home(tmp_path, "first")
     add_versions(first, "run-1")
