@@ -408,12 +408,16 @@ class Tracking(dg.ConfigurableResource):
         """
         if self.database and (said := trouble_with(disk_of(self.database.parent), error)):
             return said
-        from requests.exceptions import ConnectionError, ProxyError, SSLError
+        from requests.exceptions import ConnectionError, ProxyError, RetryError, SSLError
 
         cause = error.__context__
+        server = hide_secrets(without_password(self.uri))
+        if isinstance(cause, RetryError):
+            tries = cause.args[0]
+            why = one_line(hide_secrets(str(getattr(tries, "reason", tries))))
+            return f"the server {server} can't answer: {why}. Its log says more."
         if not isinstance(cause, ConnectionError) or isinstance(cause, ProxyError | SSLError):
             return one_line(hide_secrets(str(error)))
-        server = hide_secrets(without_password(self.uri))
         return (
             f"the server {server} doesn't answer. Start it, or set {TRACKING_URI} to another one."
         )
