@@ -102,7 +102,7 @@ def finetuned_model(
             training = _prepare(making, settings, folder, given, pairs, start)
             training = _train(context, pipes, training, tracking.uri)
             making.made_in = training.mlflow_run_id
-            with _kept(folder, tracking.uri):
+            with _kept(folder, tracking):
                 result = log_result(training)
                 learned = learned_pairs(start, pairs)
                 called = model_name(settings.model, learned)
@@ -187,17 +187,19 @@ def _train(
 
 
 @contextmanager
-def _kept(folder: Path, tracking_uri: str) -> Iterator[None]:
+def _kept(folder: Path, tracking: Tracking) -> Iterator[None]:
     """Say of what fails after a training that the model is not lost."""
     try:
-        yield
+        with tracking.explained("MLflow took no record of it"):
+            yield
     except BusyError:
         raise
     except Exception as error:
-        said = one_line(hide_secrets(f"{type(error).__name__}: {error}"))
+        kind = "" if isinstance(error, ProjectError) else f"{type(error).__name__}: "
+        said = one_line(hide_secrets(f"{kind}{error}"))
         raise TrainingError(
-            f"The model is trained, and kept in {folder}; it could not be recorded ({said}). "
-            "The next run takes it up, without training again."
+            f"The model is trained, and kept in {folder}: the next run takes it up, without "
+            f"training again. It could not be recorded: {said}"
         ) from error
 
 
