@@ -311,6 +311,8 @@ class Tracking(dg.ConfigurableResource):
 
         self._await_unlocked()
         os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+        # What `--json` prints is one object: where a run is, Dagster's log says.
+        os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
         uri, before = self.uri, os.environ.get(TRACKING_URI)
         mlflow.set_tracking_uri(uri)
         mlflow.set_registry_uri(uri)

@@ -15,6 +15,7 @@ import pytest
 from dagster._core.errors import DagsterExecutionInterruptedError
 from dagster._core.remote_representation.external_data import RepositorySnap
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 from sqlalchemy import Engine, event
 
 from embed_assets.definitions import build_definitions
@@ -289,6 +290,19 @@ def test_a_run_ends_as_its_work_does(tmp_path: Path, error: BaseException | None
     with pytest.raises(type(error)) if error else nullcontext():
         materialize(tracking, work)
     assert only_run(tracking) == status
+
+
+def test_mlflow_prints_no_line_among_those_of_a_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free_port: Callable[[], int]
+):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.delenv("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", raising=False)
+    ended = home(tmp_path, "home").client()._tracking_client
+    ended._log_url("of a run")  # it would ask the server what the run is called
+    monkeypatch.setenv("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "false")
+    with pytest.raises(MlflowException):
+        ended._log_url("of a run")
 
 
 def test_a_run_whose_process_is_terminated_is_killed(tmp_path: Path):
