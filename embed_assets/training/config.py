@@ -107,6 +107,11 @@ class TrainingConfig(Training):
         """What the training has taken up to now, as JSON; it goes when the result is there."""
         return self.folder / "cost.json"
 
+    @property
+    def unsent(self) -> Path:
+        """Metrics that MLflow did not take, as JSON; it goes when they are there."""
+        return self.folder / "unsent.json"
+
     def best(self, step: int) -> Path:
         """Weights of a step that was the best on validation until then."""
         return self.folder / f"best-{step}.safetensors"

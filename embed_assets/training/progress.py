@@ -1,5 +1,6 @@
 """Where a training says how it goes: Dagster's log through Pipes, MLflow, and a progress bar."""
 
+import json
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,7 +12,6 @@ from embed_assets.resources.patience import answering_at_once
 from embed_assets.secrets import hide_secrets
 from embed_assets.terminal import progress_bar
 from embed_assets.training.config import TrainingConfig
-from embed_assets.wording import counted
 
 SECONDS_BETWEEN_REPORTS = 10.0
 SECONDS_BETWEEN_TRIES = 60.0
@@ -43,7 +43,7 @@ class PipesAndMlflow:
 
         self._pipes = pipes
         self._client = MlflowClient()  # of MLFLOW_TRACKING_URI: `launch.py`
-        self._run_id = config.mlflow_run_id
+        self._run_id, self._file = config.mlflow_run_id, config.unsent
         self._unsent: list[Any] = []
         self._refused = False
         self._next_try = 0.0
@@ -67,19 +67,18 @@ class PipesAndMlflow:
                 self._send()
 
     def end(self) -> None:
-        """Send what was not taken yet. Waits for the server, which what comes next needs too."""
-        self._send()
+        """Send what was not taken yet, or leave it to whoever records the training."""
+        self._next_try = 0.0
+        self.measure({})
         if self._unsent:
-            lost = counted(len(self._unsent), "metric")
-            self._pipes.log.warning(f"MLflow lacks the last {lost} of this training.")
+            rows = [[row.key, row.value, row.timestamp, row.step] for row in self._unsent]
+            self._file.write_text(json.dumps(rows), encoding="utf-8")
 
     def _send(self) -> None:
         from mlflow.exceptions import MlflowException
 
         try:
-            while self._unsent:
-                self._client.log_batch(self._run_id, self._unsent[:METRICS_AT_ONCE])
-                del self._unsent[:METRICS_AT_ONCE]
+            _log_in_parts(self._client, self._run_id, self._unsent)
         except MlflowException as error:
             self._next_try = time.monotonic() + SECONDS_BETWEEN_TRIES
             if not self._refused:
@@ -88,6 +87,24 @@ class PipesAndMlflow:
                 self._pipes.log.warning(
                     f"MLflow takes no metrics now, they are kept and training goes on: {reason}"
                 )
+
+
+def send_kept_metrics(config: TrainingConfig) -> None:
+    """Send MLflow what it didn't take while the training was at work."""
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric
+
+    if config.unsent.is_file():
+        rows = [Metric(*row) for row in json.loads(config.unsent.read_text(encoding="utf-8"))]
+        _log_in_parts(MlflowClient(), config.mlflow_run_id, rows)
+        config.unsent.unlink()
+
+
+def _log_in_parts(client: Any, run_id: str, rows: list[Any]) -> None:
+    """Send metrics, and drop from the list those that were taken."""
+    while rows:
+        client.log_batch(run_id, rows[:METRICS_AT_ONCE])
+        del rows[:METRICS_AT_ONCE]
 
 
 class Silent(Progress):

@@ -14,6 +14,7 @@ from embed_assets.resources.datasets import log_dataset
 from embed_assets.resources.headline import headline_metrics
 from embed_assets.resources.warehouse import digest
 from embed_assets.training.config import TrainingConfig
+from embed_assets.training.progress import send_kept_metrics
 from embed_assets.training.record import PAIRS
 from embed_assets.wording import counted
 
@@ -36,6 +37,7 @@ def log_result(config: TrainingConfig) -> dict[str, Any]:
     """Add what the training returned to the MLflow run; gives it without what it could not say."""
     import mlflow
 
+    send_kept_metrics(config)
     result = json.loads(config.result.read_text(encoding="utf-8"))
     figures = {f"{RESULT}/{k}": v for k, v in result.items() if isinstance(v, int | float)}
     first = headline_metrics({"training_seconds": result.get("seconds")})
