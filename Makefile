@@ -29,13 +29,14 @@ test: $(VENV)/installed-dev
 	PYTHONWARNDEFAULTENCODING=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 	DAGSTER_HOME=$(CURDIR) VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/dg check defs
 
-# The tests, and trials that take hours: kill -9, broken storage, eight commands at once.
+# The tests, and trials that take hours: kill -9, broken storage, eight commands, MLflow away.
 test-all: test
 	$(BIN)/python -m pytest -m long
 	$(BIN)/embed-assets run --pdfs data/sample --home data/home
 	$(BIN)/python benchmarks/faults.py --pdfs data/sample --home data/home
 	$(BIN)/python benchmarks/kills.py --pdfs data/sample
 	$(BIN)/python benchmarks/side_by_side.py --pdfs data/sample
+	$(BIN)/python benchmarks/mlflow_faults.py --pdfs data/sample
 
 install: $(VENV)/installed
 
