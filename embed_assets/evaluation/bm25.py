@@ -1,11 +1,18 @@
 """BM25: what plain words find, without any model."""
 
 import functools
+import json
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
+from embed_assets.evaluation.fusion import Found
 from embed_assets.evaluation.metrics import DEPTH
 from embed_assets.evaluation.retrieval import (
     NO_DIMENSION,
@@ -16,9 +23,92 @@ from embed_assets.evaluation.retrieval import (
 from embed_assets.languages import LITTLE_WORDS, languages_of
 from embed_assets.words import search_words
 
+if TYPE_CHECKING:
+    from bm25s import BM25 as BM25Index
+
 BM25 = "bm25"
 IDENTITY = "bm25 2"
 """What identifies these rankings; to be counted up where they change."""
+_ABOUT, _LANGUAGE_OF = "about.json", "language_of.npy"
+_STEMS_KEPT = 100_000
+"""Words of each language whose stems are remembered."""
+
+
+@dataclass(frozen=True, eq=False)
+class LexicalIndex:
+    """BM25 over texts: row i is the i-th text.
+
+    Words are `search_words` without the stop words of the text's language, stemmed by Snowball's
+    stemmer of it; a query is stemmed as each text that it is compared with. k1 = 1.5, b = 0.75,
+    Lucene's IDF. Robertson & Zaragoza 2009; Lù 2024 (bm25s).
+
+    words: bm25s's index of the stemmed words; None where no text has any. languages: those of the
+    texts. language_of: the place in languages of each text's, uint8 (texts,).
+    """
+
+    words: "BM25Index | None"
+    languages: tuple[str, ...]
+    language_of: NDArray[np.uint8]
+
+    @classmethod
+    def of(cls, texts: Sequence[str]) -> "LexicalIndex":
+        """The index of texts, in memory."""
+        import bm25s
+
+        told = languages_of(map(search_words, texts))
+        languages = tuple(sorted(set(told)))
+        language_of = np.array([languages.index(language) for language in told], dtype=np.uint8)
+        numbers: dict[str, int] = {}
+        numbered = [
+            [numbers.setdefault(word, len(numbers)) for word in _words_in(language)(text)]
+            for language, text in zip(told, texts, strict=True)
+        ]
+        if not numbers:
+            return cls(None, languages, language_of)
+        words = bm25s.BM25()
+        words.index((numbered, numbers), show_progress=False)
+        return cls(words, languages, language_of)
+
+    def save(self, folder: Path) -> None:
+        """Write the index to a folder: a new one, since a loaded index reads its files as it goes.
+
+        OSError where the disk doesn't take it.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        np.save(folder / _LANGUAGE_OF, self.language_of, allow_pickle=False)
+        if self.words:
+            self.words.save(folder, show_progress=False)
+        about = {"identity": IDENTITY, "languages": self.languages, "words": bool(self.words)}
+        (folder / _ABOUT).write_text(json.dumps(about))
+
+    @classmethod
+    def load(cls, folder: Path) -> "LexicalIndex":
+        """The index that a folder holds; only the vocabulary is read, the rest is memory-mapped.
+
+        OSError where a file is missing, ValueError where one is damaged or of another IDENTITY.
+        """
+        import bm25s
+
+        about = json.loads((folder / _ABOUT).read_text())
+        if about["identity"] != IDENTITY:
+            raise ValueError(f"{folder} is an index of {about['identity']}, not of {IDENTITY}.")
+        words = bm25s.BM25.load(folder, mmap=True) if about["words"] else None
+        language_of = np.load(folder / _LANGUAGE_OF, mmap_mode="r", allow_pickle=False)
+        return cls(words, tuple(about["languages"]), language_of)
+
+    def top(self, query: str, k: int) -> Found:
+        """The k best texts that share a word with the query, the best first; equal scores by row.
+
+        Returns rows, int64, and scores, float32; fewer than k where fewer texts share a word.
+        """
+        scores = np.zeros(len(self.language_of), dtype=np.float32)
+        if self.words:
+            for place, language in enumerate(self.languages):
+                if words := _words_in(language)(query):
+                    found = self.words.get_scores(words)
+                    scores = np.where(self.language_of == place, found, scores)
+        best = _best(scores, k)
+        return best, scores[best]
 
 
 def bm25_rankings(
@@ -27,33 +117,11 @@ def bm25_rankings(
     """Ids of the k texts of the corpus that BM25 ranks best for each query, the best first.
 
     A text that shares no word with a query is not found, so a list may be shorter than k. Equal
-    scores stand in the order of the ids. Words are `search_words` without the stop words of the
-    text's language, stemmed by Snowball's stemmer of it; a query is stemmed as each text that it is
-    compared with. k1 = 1.5, b = 0.75, Lucene's IDF.
-    Robertson & Zaragoza 2009; Lù 2024 (bm25s).
+    scores stand in the order of the ids.
     """
-    import bm25s
-
-    languages = np.array(languages_of(map(search_words, corpus.values())), dtype=object)
-    words_in = {language: _words_in(language) for language in sorted(set(languages))}
-    texts = zip(languages, corpus.values(), strict=True)
-    corpus_words = [words_in[language](text) for language, text in texts]
-    if not any(corpus_words):
-        return [[] for _ in queries]
-    index = bm25s.BM25()
-    index.index(corpus_words, show_progress=False)
-    written_in = {language: languages == language for language in words_in}
-    ids = list(corpus)
-    id_ranks = np.empty(len(ids), dtype=np.int64)
-    id_ranks[sorted(range(len(ids)), key=ids.__getitem__)] = np.arange(len(ids))
-    rankings = []
-    for query in queries:
-        scores = np.zeros(len(ids), dtype=np.float32)
-        for language, here in written_in.items():
-            if words := words_in[language](query):
-                scores[here] = index.get_scores(words)[here]
-        rankings.append([ids[i] for i in _best(scores, id_ranks, k)])
-    return rankings
+    ids = sorted(corpus)
+    index = LexicalIndex.of([corpus[id] for id in ids])
+    return [[ids[row] for row in index.top(query, k)[0]] for query in queries]
 
 
 _LOWER_CASE = {"turkish": str.maketrans("Iİ", "ıi")}
@@ -74,18 +142,24 @@ _STOP_WORDS = {
 """Lists of bm25s; other languages leave out their little words."""
 
 
+@functools.cache
 def _words_in(language: str) -> Callable[[str], list[str]]:
     """A function that gives the words by which BM25 finds a text of a language."""
     import bm25s.stopwords
     import Stemmer
 
-    stem = functools.cache(Stemmer.Stemmer(language).stemWord)
+    stem = functools.lru_cache(_STEMS_KEPT)(Stemmer.Stemmer(language).stemWord)
     named = _STOP_WORDS.get(language)
     stop_words = frozenset(getattr(bm25s.stopwords, named) if named else LITTLE_WORDS[language])
     letters = _LOWER_CASE.get(language, {})
-    return lambda text: [
-        stem(word) for word in search_words(text.translate(letters)) if word not in stop_words
-    ]
+    one_at_a_time = threading.Lock()  # a stemmer holds its word while it works
+
+    def words_of(text: str) -> list[str]:
+        found = search_words(text.translate(letters))
+        with one_at_a_time:
+            return [stem(word) for word in found if word not in stop_words]
+
+    return words_of
 
 
 def evaluate_bm25(
@@ -101,8 +175,8 @@ def evaluate_bm25(
     return evaluate_rankings(rankings, list(queries), relevant, NO_DIMENSION, splits)
 
 
-def _best(scores: np.ndarray, tie_ranks: np.ndarray, k: int) -> np.ndarray:
-    """Indices of the k largest scores above 0, the largest first, then by tie rank."""
+def _best(scores: NDArray[np.float32], k: int) -> NDArray[np.int64]:
+    """Rows of the k largest scores above 0, the largest first; equal ones by row."""
     least = np.partition(scores, -k)[-k] if k < len(scores) else 0
     candidates = np.flatnonzero((scores >= least) & (scores > 0))
-    return candidates[np.lexsort((tie_ranks[candidates], -scores[candidates]))][:k]
+    return candidates[np.argsort(-scores[candidates], kind="stable")][:k]
