@@ -17,7 +17,7 @@ from embed_assets.documents import assets as documents_stage
 from embed_assets.documents.checks import document_is_readable
 from embed_assets.evaluation import assets as evaluation_stage
 from embed_assets.evaluation.checks import figures_are_fresh, splits_are_filled
-from embed_assets.graph import CORPUS_ASSETS, DOCUMENT_ASSETS, GRAPH
+from embed_assets.graph import CORPUS_ASSETS, DOCUMENT_ASSETS, GRAPH, SEARCH_INDEX
 from embed_assets.machine import GIB, Machine, this_machine
 from embed_assets.pairs import assets as pairs_stage
 from embed_assets.pairs.checks import documents_arrive, no_leakage, peoples_questions_found
@@ -29,6 +29,7 @@ from embed_assets.resources.shown_settings import settings_resource
 from embed_assets.resources.tracking import Tracking
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.resources.workers import WorkerPool
+from embed_assets.search import assets as search_stage
 from embed_assets.secrets import hide_in_logs
 from embed_assets.settings import Settings
 from embed_assets.tables import TABLES
@@ -40,6 +41,8 @@ THREAD_MEMORY = GIB // 16
 """Address space, of which much is reserved and never touched: for each thread that the layout model
 starts, and it starts one for each core of the whole machine."""
 OWNER = "team:retrieval"
+UNKNOWN = "no model"
+"""Code version of what can't be made now."""
 VERDICT_FIRST = "comparison"
 """The asset whose page opens with what came out, and has its columns behind a click: Dagster shows
 `dagster/column_schema` above all that a materialization says."""
@@ -60,6 +63,8 @@ def build_definitions(
             evaluation_stage.base_eval,
             training_stage.finetuned_model,
             comparison_stage.comparison,
+            search_stage.chunk_embeddings,
+            search_stage.search_index,
         ],
         asset_checks=[
             document_is_readable,
@@ -72,7 +77,11 @@ def build_definitions(
             became_champion,
         ],
         jobs=[
-            dg.define_asset_job(INGEST, [*DOCUMENT_ASSETS], description="PDFs become questions."),
+            dg.define_asset_job(
+                INGEST,
+                [*DOCUMENT_ASSETS, SEARCH_INDEX],
+                description="PDFs become questions, and are found.",
+            ),
             dg.define_asset_job(TRAIN, [*CORPUS_ASSETS], description="Questions become a model."),
             everything,
             promote,
@@ -127,7 +136,7 @@ def _complete(spec: dg.AssetSpec, versions: Mapping[str, str]) -> dg.AssetSpec:
     if spec.partitions_def is not None:
         metadata["partition_expr"] = "document_id"
     return spec.merge_attributes(metadata=metadata, owners=[OWNER]).replace_attributes(
-        code_version=versions[name]
+        code_version=versions.get(name, UNKNOWN)
     )
 
 

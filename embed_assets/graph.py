@@ -15,6 +15,7 @@ class Asset:
     """One asset. stage: its folder in the package and its group in the UI.
 
     part: of its first upstream, the part that decides whether it is stale; all upstreams without.
+    named: whether another name of a document makes it stale.
     """
 
     name: str
@@ -23,8 +24,11 @@ class Asset:
     upstream: tuple[str, ...] = ()
     partitioned: bool = False
     part: str | None = None
+    named: bool = False
 
 
+SEARCH = "search"
+"""The stage that makes no model: what it makes is searched."""
 _ASSETS = (
     Asset("raw_pdfs", "documents", "raw_pdfs", partitioned=True),
     Asset("parsed_markdown", "documents", "parsed_markdown", ("raw_pdfs",), partitioned=True),
@@ -36,11 +40,21 @@ _ASSETS = (
     ),
     Asset("finetuned_model", "training", "models", ("training_pairs", "chunks"), part=TRAINING),
     Asset("comparison", "comparison", "evaluation_results", ("base_eval", "finetuned_model")),
+    Asset("chunk_embeddings", SEARCH, "chunk_embeddings", ("chunks",), partitioned=True),
+    Asset("search_index", SEARCH, "search_indexes", ("chunk_embeddings",), named=True),
 )
 GRAPH: Mapping[str, Asset] = {asset.name: asset for asset in _ASSETS}
 """By name, upstream before downstream."""
 
 DOCUMENT_ASSETS = tuple(asset.name for asset in _ASSETS if asset.partitioned)
-"""A chain: each is made from the one before it, document by document."""
-CORPUS_ASSETS = tuple(asset.name for asset in _ASSETS if not asset.partitioned)
-"""Made from all documents together."""
+"""Of each document, in the order in which they are made."""
+CORPUS_ASSETS = tuple(a.name for a in _ASSETS if not a.partitioned and a.stage != SEARCH)
+"""Made from all documents together, and from each other: a model and its figures."""
+SEARCH_INDEX = "search_index"
+"""Made from all documents together, whatever model there is."""
+
+
+def made_from(name: str) -> frozenset[str]:
+    """All that an asset is made from, directly or by way of others."""
+    above = GRAPH[name].upstream
+    return frozenset(above).union(*map(made_from, above))

@@ -48,8 +48,10 @@ class Shapes:
 
 
 NOTHING = Shapes()
-TOKENS = Shapes("chunks", "training_pairs", "base_eval", "finetuned_model")
 EMBEDDINGS = Shapes("training_pairs", "base_eval", "finetuned_model")
+OF_QUERIES = Shapes(*EMBEDDINGS.assets, "search_index")
+OF_CHUNKS = Shapes(*OF_QUERIES.assets, "chunk_embeddings")
+TOKENS = Shapes(*OF_CHUNKS.assets, "chunks")
 CHUNKS = Shapes("chunks")
 DIMENSIONS = Shapes("base_eval", "finetuned_model")
 QUESTIONS = Shapes("synthetic_questions")
@@ -106,10 +108,10 @@ class Model(Group):
         description="Models whose own code may be run, by hub name or folder, separated by commas. "
         "No other model's is: one that needs it is refused",
     )
-    query_prompt: Annotated[str | None, EMBEDDINGS] = Field(
+    query_prompt: Annotated[str | None, OF_QUERIES] = Field(
         default=None, description="Put before each query. Unset: what the model's family needs"
     )
-    document_prompt: Annotated[str | None, EMBEDDINGS] = Field(
+    document_prompt: Annotated[str | None, OF_CHUNKS] = Field(
         default=None, description="Put before each chunk. Unset: what the model's family needs"
     )
     dimensions: Annotated[str | None, DIMENSIONS] = Field(

@@ -340,6 +340,34 @@ _TABLES = (
         },
     ),
     Table(
+        "chunk_embeddings",
+        ("document_id", "chunk_index"),
+        {
+            "document_id": _DOCUMENT_ID,
+            "chunk_index": _integer("Place of the chunk in its document, from 0"),
+            "chunk_id": _CHUNK_ID,
+            "model": _text("Identity of the model that search is prepared for, for documents"),
+            "embedding": Column(pl.List(pl.Float32), "FLOAT[]", "Embedding at full size"),
+        },
+        volatile=frozenset({"embedding"}),
+    ),
+    Table(
+        "search_indexes",
+        ("name",),
+        {
+            "name": _text("Folder of the index in the home's folder `search`"),
+            "version": _text("Version whose embeddings it holds; null: the base", nullable=True),
+            "identity": _text("Digest of everything that decides the model's embeddings"),
+            "documents": _integer("Documents in it"),
+            "chunks": _integer("Distinct chunks in it"),
+            "cutoff": _number(
+                "Cosine below which nothing relevant is likely; null where no questions tell",
+                nullable=True,
+            ),
+            "made_at": _time("When it was made"),
+        },
+    ),
+    Table(
         "materializations",
         ("asset", "document_id"),
         {
@@ -510,6 +538,12 @@ COLUMN_SOURCES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "chunk_id": ("chunks.chunk_id",),
         "relevant_chunk_ids": ("chunks.chunk_id",),
         "question": ("chunks.chunk_text", "chunks.heading_path"),
+    },
+    "chunk_embeddings": {
+        "document_id": ("chunks.document_id",),
+        "chunk_index": ("chunks.chunk_index",),
+        "chunk_id": ("chunks.chunk_id",),
+        "embedding": ("chunks.chunk_text",),
     },
     "training_pairs": {
         "question_id": ("synthetic_questions.question_id",),

@@ -45,6 +45,8 @@ GRAPH = {
     "base_eval": (["chunks", "training_pairs"], "evaluation", False),
     "finetuned_model": (["chunks", "training_pairs"], "training", False),
     "comparison": (["base_eval", "finetuned_model"], "comparison", False),
+    "chunk_embeddings": (["chunks"], "search", True),
+    "search_index": (["chunk_embeddings"], "search", False),
 }
 
 
@@ -107,6 +109,7 @@ def test_every_asset_shows_its_table_and_columns_as_the_warehouse_makes_them(
         "base_eval": "evaluation_results",
         "finetuned_model": "models",
         "comparison": "evaluation_results",
+        "search_index": "search_indexes",
     }
     table = TABLES[other.get(name, name)]
     assert metadata["dagster/table_name"] == f"main.{table.name}"
@@ -122,8 +125,9 @@ def test_dagster_sees_the_graph_by_which_everything_goes(definitions):
         name: (sorted(asset.upstream), asset.stage, asset.partitioned)
         for name, asset in graph.GRAPH.items()
     } == GRAPH
-    chain = list(graph.DOCUMENT_ASSETS)
+    *chain, embeddings = graph.DOCUMENT_ASSETS
     assert [GRAPH[name][0] for name in chain] == [[], *([name] for name in chain[:-1])]
+    assert GRAPH[embeddings][0] == ["chunks"]
 
 
 def test_the_graph_names_upstream_before_downstream():
@@ -139,8 +143,8 @@ def test_two_jobs_divide_the_assets_between_them(definitions):
         keys = definitions.resolve_job_def(name).asset_layer.selected_asset_keys
         selected[name] = {key.to_user_string() for key in keys}
     assert selected == {
-        "ingest": {name for name, row in GRAPH.items() if row[2]},
-        "train": {name for name, row in GRAPH.items() if not row[2]},
+        "ingest": {name for name, row in GRAPH.items() if row[2] or row[1] == "search"},
+        "train": {name for name, row in GRAPH.items() if not row[2] and row[1] != "search"},
     }
     assert definitions.resolve_job_def("ingest").partitions_def is not None
     assert definitions.resolve_job_def("train").partitions_def is None
@@ -220,6 +224,8 @@ def test_another_model_changes_chunks_and_what_uses_the_model(tmp_path, monkeypa
         "training_pairs",
         "base_eval",
         "finetuned_model",
+        "chunk_embeddings",
+        "search_index",
     }
 
 
@@ -280,6 +286,7 @@ def test_prompts_change_what_encodes_with_them(tmp_path, monkeypatch):
         "training_pairs",  # near-duplicates are told by the base model's embeddings
         "base_eval",
         "finetuned_model",
+        "search_index",
     }
 
 

@@ -19,6 +19,8 @@ from embed_assets.comparison.decisions import (
 from embed_assets.models.registry import Decision
 from embed_assets.resources.explaining import said_in_the_ui
 from embed_assets.resources.tracking import Tracking
+from embed_assets.resources.warehouse import Warehouse
+from embed_assets.search.building import switch_to
 from embed_assets.settings import Settings
 
 PAUSE = 1.0
@@ -49,7 +51,7 @@ def promote_version(
     """Make a version the champion."""
     with _at_rest(context, settings):
         decision = Decision(_who(context), config.why)
-        _tell(context, promote_by_hand(settings, tracking, config.version, decision))
+        _tell(context, settings, promote_by_hand(settings, tracking, config.version, decision))
 
 
 @dg.op(description="Goes back to the champion before, once no other run is at work.")
@@ -63,7 +65,7 @@ def roll_back(
     """Go back to the champion before, or to the base model where there was none."""
     with _at_rest(context, settings):
         decision = Decision(_who(context), config.why)
-        _tell(context, roll_back_by_hand(settings, tracking, decision))
+        _tell(context, settings, roll_back_by_hand(settings, tracking, decision))
 
 
 @dg.job(
@@ -100,7 +102,9 @@ def observation(change: Change) -> dg.AssetObservation:
     )
 
 
-def _tell(context: dg.OpExecutionContext, change: Change) -> None:
+def _tell(context: dg.OpExecutionContext, settings: Settings, change: Change) -> None:
+    """Say what was decided, and have search follow: the sensor asks for what that lacks."""
+    switch_to(settings, Warehouse(path=str(settings.warehouse)), change.champion)
     context.log.info(change.said)
     context.log_event(observation(change))
 

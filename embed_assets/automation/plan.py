@@ -8,13 +8,13 @@ states, never at events: what one plan misses the next one sees.
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import Enum, auto
 from typing import NamedTuple
 
 from embed_assets.automation.retraining import RetrainingPolicy, Untrained, at
 from embed_assets.documents.folder import FoundDocument, Loaded
-from embed_assets.graph import CORPUS_ASSETS, DOCUMENT_ASSETS, GRAPH
+from embed_assets.graph import CORPUS_ASSETS, DOCUMENT_ASSETS, GRAPH, SEARCH_INDEX, made_from
 from embed_assets.partitions import DOCUMENTS_PER_RUN
 from embed_assets.resources.ledger import (
     NEVER_BY_ITSELF,
@@ -41,6 +41,8 @@ NOT_MADE, OTHER_CODE, OTHER_INPUT = (
     "what it is made from has changed",
 )
 OTHER_QUESTIONS = "the files of people's questions have changed"
+INDEX_PAUSE = timedelta(minutes=10)
+"""From one index to the next while documents are still due: to make one takes all of them."""
 FORGOTTEN = "the newest version learned from a document that was forgotten"
 
 
@@ -75,16 +77,21 @@ class Work:
     """What is under way.
 
     ingesting: whether a run makes documents, or waits to. training: whether a run makes what is
-    made of all of them, or waits to. busy: whether a run is at work, one that waits left out, or a
-    training that outlived its run. paused_until, training_paused_until: when to ask for an ingest,
-    or for a training, again, after those that failed.
+    made of all of them, or waits to. indexing: whether a run makes the search index, or waits to.
+    busy: whether a run is at work, one that waits left out, or a training that outlived its run.
+    paused_until, training_paused_until: when to ask for an ingest, or for a training, again, after
+    those that failed. indexed_at: when the search index was made. index_lost: whether it is gone
+    that was made.
     """
 
     ingesting: bool = False
     training: bool = False
+    indexing: bool = False
     busy: bool = False
     paused_until: datetime | None = None
     training_paused_until: datetime | None = None
+    indexed_at: datetime | None = None
+    index_lost: bool = False
 
 
 @dataclass(frozen=True)
@@ -144,9 +151,15 @@ class Plan:
         return tuple(step for step in self.steps if step.documents)
 
     @property
+    def index_step(self) -> Step | None:
+        """The step that makes the search index, if it is due."""
+        return next((step for step in self.steps if step.assets == (SEARCH_INDEX,)), None)
+
+    @property
     def corpus_step(self) -> Step | None:
-        """The step over all documents together, if it is due."""
-        return next((step for step in self.steps if not step.documents), None)
+        """The step that makes a model or its figures of all documents together, if it is due."""
+        others = (step for step in self.steps if not step.documents)
+        return next((step for step in others if step.assets != (SEARCH_INDEX,)), None)
 
     @property
     def changes_documents(self) -> bool:
@@ -156,8 +169,8 @@ class Plan:
 
 @dataclass(frozen=True)
 class Policy:
-    """What the plan goes by. code_versions: by asset. parse_timeout: a worker has so many
-    seconds for an item.
+    """What the plan goes by. code_versions: by asset that can be made. parse_timeout: a worker has
+    so many seconds for an item.
 
     asked_at: when a person asked; what was tried in vain before is tried once more, and no training
     waits. budget_since: since when there is a new budget for language models. agreed: whether a
@@ -256,6 +269,8 @@ def make_plan(
         said = f"the last ingest failed or was stopped; {counted(len(due), 'document')} due"
         waiting.append(Wait(INGEST, f"{said}: tried again from {at(pause)} on"))
         steps = []
+    index, index_waits = _index_due(records, work, policy, documents_due=bool(steps))
+    waiting += index_waits
     documents_first = bool(
         (steps and policy.ingests)
         or gone
@@ -269,7 +284,7 @@ def make_plan(
         waiting += waits
         steps += [corpus] if corpus else []
     return Plan(
-        steps=tuple(steps),
+        steps=(*steps, *index),
         waiting=tuple(waiting),
         add=tuple(add),
         remove=tuple(gone),
@@ -314,16 +329,22 @@ class _Due(NamedTuple):
 
 
 def _document_due(key: str, records: Records, folder: Folder, policy: Policy) -> _Due | Wait | None:
-    """Assets of a document to make in order, and why: the first that is stale, all after it."""
+    """Assets of a document to make in order, and why: the first that is stale, all made from it."""
     document, loaded = folder.found[key], folder.loaded.get(key)
     for place, asset in enumerate(DOCUMENT_ASSETS):
-        assets, reason = DOCUMENT_ASSETS[place:], _reason(asset, key, records, policy)
+        reason = _reason(asset, key, records, policy)
+        assets = tuple(
+            name
+            for name in DOCUMENT_ASSETS[place:]
+            if name in policy.code_versions
+            and (name == asset or asset in made_from(name) or _reason(name, key, records, policy))
+        )
         if reason is None and place == 0 and loaded and not loaded.is_as(document):
             # Perhaps only the file's time has changed: reading it tells.
             assets, reason = (asset,), CHANGED_FILE
         tried = records.tried.get((asset, key))
         inputs = document.version if place == 0 else records.input_version(asset, key)
-        if tried is not None and tried.is_about(policy.code_versions[asset], inputs):
+        if tried is not None and tried.is_about(policy.code_versions.get(asset, ""), inputs):
             if policy.tries_again(tried):
                 return _Due(assets, f"tried in vain before: {tried.failure.cause}", again=True)
             if reason is not None:
@@ -331,6 +352,39 @@ def _document_due(key: str, records: Records, folder: Folder, policy: Policy) ->
         if reason is not None:
             return _Due(assets, NEW if place == 0 and reason == NOT_MADE else reason)
     return None
+
+
+def _index_due(
+    records: Records, work: Work, policy: Policy, *, documents_due: bool
+) -> tuple[list[Step], list[Wait]]:
+    """The step that makes the search index, or why it waits.
+
+    Of all documents by one model: while the embeddings of some are of another one, and until these
+    are made anew, search goes on with the index that there is.
+    """
+    of_chunks = "chunk_embeddings"
+    made = [row for (name, _), row in records.made.items() if name == of_chunks]
+    if not any(row.data_version for row in made):
+        return [], []
+    reason = _reason(SEARCH_INDEX, UNPARTITIONED, records, policy)
+    if reason is None and work.index_lost and SEARCH_INDEX in policy.code_versions:
+        reason = NOT_MADE
+    tried = records.tried.get((SEARCH_INDEX, UNPARTITIONED))
+    inputs = records.input_version(SEARCH_INDEX)
+    if tried and tried.is_about(policy.code_versions.get(SEARCH_INDEX, ""), inputs):
+        if policy.tries_again(tried):
+            reason = reason or f"tried in vain before: {tried.failure.cause}"
+        elif reason:
+            return [], [Wait(SEARCH_INDEX, _again(tried))]
+    if reason is None or work.indexing:
+        return [], []
+    if others := sum(row.code_version != policy.code_versions[of_chunks] for row in made):
+        said = f"{counted(others, 'document')} not embedded by the model of now yet"
+        return [], [Wait(SEARCH_INDEX, f"{said}: search goes on with the index that there is")]
+    due_again = work.indexed_at and work.indexed_at + INDEX_PAUSE
+    if (documents_due or work.ingesting) and due_again and due_again > policy.now:
+        return [], [Wait(SEARCH_INDEX, "documents come first")]
+    return [Step((SEARCH_INDEX,), (), reason)], []
 
 
 def _corpus_due(
@@ -415,7 +469,9 @@ def _not_yet(
 
 
 def _reason(asset: str, key: str, records: Records, policy: Policy) -> str | None:
-    """Why a slice is stale, if it is."""
+    """Why a slice is stale, if it is. What can't be made now, for lack of a model, is not."""
+    if asset not in policy.code_versions:
+        return None
     known = records.made.get((asset, key))
     if known is None:
         return NOT_MADE

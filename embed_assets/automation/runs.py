@@ -11,7 +11,7 @@ from filelock import FileLock, Timeout
 
 from embed_assets.automation.living import AT_WORK, clear_locks, lives
 from embed_assets.automation.plan import INGEST, Work
-from embed_assets.graph import CORPUS_ASSETS, DOCUMENT_ASSETS
+from embed_assets.graph import CORPUS_ASSETS, DOCUMENT_ASSETS, SEARCH_INDEX
 from embed_assets.machine import processes_with
 from embed_assets.resources.ledger import PAUSES
 from embed_assets.resources.run_tags import BUDGET_TAG
@@ -44,6 +44,7 @@ def work_under_way(instance: dg.DagsterInstance, settings: Settings) -> Work:
     return Work(
         ingesting=any(_makes_documents(run) for run in runs),
         training=any(_makes_models(run) for run in runs) or held_lock(settings.models) is not None,
+        indexing=any(_assets(run) == [SEARCH_INDEX] for run in runs),
         busy=bool(at_work(instance, settings)),
         paused_until=pause_until(instance, INGEST),
         training_paused_until=pause_until(instance, TRAIN),
@@ -77,7 +78,8 @@ def _living(
 
 def _makes_documents(run: dg.DagsterRun) -> bool:
     """Whether a run makes document assets: of our job, or as a person chose them in the UI."""
-    return run.job_name == INGEST or not set(DOCUMENT_ASSETS).isdisjoint(_assets(run))
+    chosen = _assets(run)
+    return (run.job_name == INGEST and not chosen) or not set(DOCUMENT_ASSETS).isdisjoint(chosen)
 
 
 def _makes_models(run: dg.DagsterRun) -> bool:

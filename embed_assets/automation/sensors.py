@@ -38,7 +38,9 @@ from embed_assets.documents.entries import FoundDocument
 from embed_assets.documents.folder import first_moves
 from embed_assets.errors import ProjectError
 from embed_assets.graph import CORPUS_ASSETS, GRAPH
+from embed_assets.models.registry import follow_champion
 from embed_assets.partitions import DOCUMENTS
+from embed_assets.resources.patience import answering_at_once
 from embed_assets.resources.run_tags import BUDGET_TAG
 from embed_assets.resources.warehouse import Warehouse, digest
 from embed_assets.settings import Settings
@@ -212,7 +214,7 @@ def _ingest(
             order = instance.get_dynamic_partitions(DOCUMENTS)
     except Timeout:
         return BUSY
-    requests = _ingests(plan, order, wave.wave, state.folder.found)
+    requests = _ingests(plan, order, wave.wave, state.folder.found) + _index(plan)
     if requests:
         return dg.SensorResult(run_requests=requests, cursor=wave.write())
     return dg.SensorResult(skip_reason=_nothing_due(plan, state), cursor=wave.write())
@@ -238,6 +240,15 @@ def _ingests(
         for batch in batches(order, step.documents, found)
     ]
     return requests[:REQUESTS_PER_TICK]
+
+
+def _index(plan: Plan) -> list[dg.RunRequest]:
+    """The run that makes the search index, if it is due."""
+    step = plan.index_step
+    if step is None:
+        return []
+    chosen = [dg.AssetKey(asset) for asset in step.assets]
+    return [dg.RunRequest(asset_selection=chosen, tags={REASON: step.reason, **FIRST})]
 
 
 def _nothing_due(plan: Plan, state: State) -> dg.SkipReason:
@@ -300,6 +311,7 @@ def _train(
     state = _state(context, warehouse, settings, trains=True)
     if isinstance(state, dg.SkipReason):
         return state
+    _follow(context, warehouse, settings)
     cursor = _TrainCursor.read(context.cursor)
     ended = _end_in_mlflow(context, settings, cursor.ended)
     since = cursor.put_off_since
@@ -326,6 +338,15 @@ def _train(
         tags={REASON: reason, **FIRST},
     )
     return dg.SensorResult(run_requests=[request], cursor=text)
+
+
+def _follow(context: dg.SensorEvaluationContext, warehouse: Warehouse, settings: Settings) -> None:
+    """Have search prepared for the champion that MLflow knows: a person may choose one there."""
+    try:
+        with answering_at_once():
+            follow_champion(warehouse, settings)
+    except ProjectError as error:
+        context.log.warning(f"Search stays with the champion of before: {error}")
 
 
 def _is_on(instance: dg.DagsterInstance, settings: Settings) -> bool:

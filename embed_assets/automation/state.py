@@ -38,10 +38,13 @@ from embed_assets.partitions import DOCUMENTS
 from embed_assets.questions import assets as questions_stage
 from embed_assets.questions.generation import check_generator
 from embed_assets.questions.labelled.files import read_labelled
+from embed_assets.resources.current_index import hide_documents
 from embed_assets.resources.io_manager import column_lineage
 from embed_assets.resources.ledger import Records, read_records
 from embed_assets.resources.previews import shown_of_slices
 from embed_assets.resources.warehouse import Warehouse
+from embed_assets.search import assets as search_stage
+from embed_assets.search.building import indexed_at
 from embed_assets.settings import Settings
 from embed_assets.training import assets as training_stage
 from embed_assets.training.config import check_training
@@ -57,11 +60,12 @@ STAGES = (
     evaluation_stage,
     training_stage,
     comparison_stage,
+    search_stage,
 )
 
 
 def code_versions(settings: Settings) -> dict[str, str]:
-    """Code version of every asset under these settings."""
+    """Code version of every asset that can be made under these settings."""
     return {name: v for stage in STAGES for name, v in stage.code_versions(settings).items()}
 
 
@@ -126,7 +130,7 @@ class State:
         if asked_at is not None:
             # A person waits for runs at work alone: writers take turns, and what only waits to
             # start may wait for ever.
-            work = replace(work, ingesting=False, training=False)
+            work = replace(work, ingesting=False, training=False, indexing=False)
         return make_plan(self.records, self.folder, self.partitions, work, chosen, self.untrained)
 
 
@@ -157,9 +161,32 @@ def read_state(
         records,
         Folder(found, loaded, (), moved, refused, entries.odd, unseen),
         instance.get_dynamic_partitions(DOCUMENTS) if instance else (),
-        work_under_way(instance, settings) if instance else Work(),
+        _work(settings, instance),
         read_untrained(warehouse, settings, records) if trains else Untrained(),
     )
+
+
+def recorded_state(settings: Settings, warehouse: Warehouse, instance: dg.DagsterInstance) -> State:
+    """The state as if the folder were as it is on record: what is due without a look at it."""
+    with warehouse.at_once() as at_once:
+        loaded, records = read_loaded(at_once), read_records(at_once)
+    found = {
+        key: FoundDocument(key, row.path, row.size_bytes, row.modified_at, row.etag)
+        for key, row in loaded.items()
+    }
+    return State(
+        records,
+        Folder(found, loaded),
+        instance.get_dynamic_partitions(DOCUMENTS),
+        _work(settings, instance),
+        Untrained(),
+    )
+
+
+def _work(settings: Settings, instance: dg.DagsterInstance | None) -> Work:
+    work = work_under_way(instance, settings) if instance else Work()
+    at = indexed_at(settings)
+    return replace(work, indexed_at=at, index_lost=at is None)
 
 
 def list_documents(instance: dg.DagsterInstance, warehouse: Warehouse, settings: Settings) -> Plan:
@@ -187,6 +214,7 @@ def sync_partitions(
     state: State,
 ) -> None:
     """Bring rows and partitions in line with the folder: what moved, what left, what is new."""
+    hide_documents(settings.home, plan.remove)  # a search finds them no more, whatever comes
     if plan.moved:
         move_documents(warehouse, plan.moved, state.folder.found)
     if plan.remove:

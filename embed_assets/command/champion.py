@@ -15,6 +15,8 @@ from embed_assets.comparison.decisions import (
 )
 from embed_assets.models.registry import Decision
 from embed_assets.resources.tracking import Tracking
+from embed_assets.resources.warehouse import Warehouse
+from embed_assets.search.building import switch_to
 from embed_assets.settings import Settings
 
 
@@ -47,6 +49,7 @@ def _carry_out(
     tracking.check_answers()
     with at_rest(settings) as instance:
         change = decide(tracking)
+        switch_to(settings, Warehouse(path=str(settings.warehouse)), change.champion)
         instance.report_runless_asset_event(observation(change))
     previous = f"\nA rollback returns to version {change.previous}." if change.previous else ""
     return {"champion": change.champion, "previous": change.previous}, change.said + previous

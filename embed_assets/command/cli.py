@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from pydantic import ValidationError
@@ -25,6 +25,9 @@ from embed_assets.settings import PREFIX, Settings, wrong_setting
 from embed_assets.storage import as_the_person_has_it, keep_private
 from embed_assets.terminal import shown_as_text
 from embed_assets.wording import counted, printable, printable_lines, to_json
+
+if TYPE_CHECKING:
+    from embed_assets.search.searching import Searcher
 
 app = typer.Typer(
     help="Turn a folder of PDFs into a better embedding model, and prove that it is better.",
@@ -154,17 +157,68 @@ def evaluate(
 def search(
     text: Annotated[str, typer.Argument(help="What to look for.")],
     k: Annotated[int, typer.Option("--k", min=1, help="How many chunks to show.")] = 5,
+    mode: Annotated[
+        Literal["hybrid", "dense", "lexical"],
+        typer.Option("--mode", help="By meaning and words, by meaning, or by words."),
+    ] = "hybrid",
+    base: Annotated[bool, typer.Option("--base", help="By the base model, to compare.")] = False,
+    min_score: Annotated[
+        str | None,
+        typer.Option(
+            "--min-score",
+            help="Leave out what has a lower cosine. auto: what is unlikely to answer.",
+            metavar="COSINE",
+        ),
+    ] = None,
+    rerank: Annotated[
+        str,
+        typer.Option("--rerank", help="A cross-encoder that reads the best once more."),
+    ] = "",
     pdfs: Pdfs = None,
     home: Home = None,
     as_json: Json = False,
 ) -> None:
     """Show the best chunks for a text, with file and page."""
     with _session(pdfs, home, as_json) as (settings, emit):
-        from embed_assets.search.dense import search_chunks, search_text
+        from embed_assets.search.searching import Cut
+        from embed_assets.search.shown import search_chunks, search_text
 
+        searcher = _searcher(settings)
+        least = _least(min_score, searcher.index.manifest.cutoff)
         readable = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-        result = search_chunks(settings, readable, k)
+        cut, model = Cut(k, least, rerank), "base" if base else "champion"
+        result = search_chunks(settings, searcher, readable, cut, mode, model)
         emit(result, search_text(result))
+
+
+def _searcher(settings: Settings) -> "Searcher":
+    """What searches the home; made ready first where it never was."""
+    from embed_assets.search.searching import NoIndexError, open_searcher
+
+    try:
+        return open_searcher(settings)
+    except NoIndexError:
+        if not settings.warehouse.exists():
+            raise
+        from embed_assets.command.pipeline import prepare_search
+
+        typer.echo("Search was never prepared in this home: it is now.", err=True)
+        prepare_search(settings)
+        return open_searcher(settings)
+
+
+def _least(min_score: str | None, cutoff: float | None) -> float | None:
+    """The cosine that results must have, if any."""
+    if min_score is None:
+        return None
+    if min_score == "auto":
+        if cutoff is None:
+            raise SettingsError("--min-score: no questions tell yet what is unlikely.")
+        return cutoff
+    try:
+        return float(min_score)
+    except ValueError:
+        raise SettingsError(f"--min-score: a number or auto, not '{min_score}'.") from None
 
 
 @app.command()
@@ -239,8 +293,10 @@ def promote(
     """Make a version the champion, whatever the comparison says of it."""
     with _session(pdfs, home, as_json) as (settings, emit):
         from embed_assets.command.champion import promote_version
+        from embed_assets.command.pipeline import prepare_search
 
         emit(*promote_version(settings, version, why))
+        prepare_search(settings)
 
 
 @app.command()
@@ -248,8 +304,10 @@ def rollback(why: Why = None, pdfs: Pdfs = None, home: Home = None, as_json: Jso
     """Go back to the champion before, or to the base model where there was none."""
     with _session(pdfs, home, as_json) as (settings, emit):
         from embed_assets.command.champion import roll_back
+        from embed_assets.command.pipeline import prepare_search
 
         emit(*roll_back(settings, why))
+        prepare_search(settings)
 
 
 @app.command()
@@ -289,6 +347,7 @@ def forget(
     """Remove all that is left of PDFs, and keep them from coming in again."""
     with _session(pdfs, home, as_json) as (settings, emit):
         from embed_assets.command import forget as forgetting
+        from embed_assets.command.pipeline import prepare_search
 
         if remember:
             summary = forgetting.remember_documents(settings, paths)
@@ -296,6 +355,7 @@ def forget(
         else:
             summary = forgetting.forget_documents(settings, paths)
             emit(summary, forgetting.forget_text(summary))
+            prepare_search(settings)
 
 
 @app.command()

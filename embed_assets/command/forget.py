@@ -29,11 +29,13 @@ from embed_assets.partitions import DOCUMENTS, document_id
 from embed_assets.questions.labelled.moves import read_moved
 from embed_assets.questions.labelled.names import FileNames
 from embed_assets.resources.answers import AnswerStore
+from embed_assets.resources.current_index import hide_documents
 from embed_assets.resources.kept_pages import drop_kept_pages
 from embed_assets.resources.ledger import document_tables
 from embed_assets.resources.redaction import FORGOTTEN, Traces, files_below, redact_file
 from embed_assets.resources.tracking import HOME_ID, Tracking
 from embed_assets.resources.warehouse import Warehouse
+from embed_assets.search.building import forget_indexes
 from embed_assets.settings import Settings
 from embed_assets.tables import TABLES
 from embed_assets.terminal import progress_bar
@@ -137,6 +139,7 @@ def forget_documents(settings: Settings, paths: Sequence[str]) -> dict[str, Any]
             if change is not None:
                 instance.report_runless_asset_event(observation(change))
             traces = _traces(warehouse, subject, said)
+            hide_documents(settings.home, subject.ids)
             # While Dagster's files still name them.
             for key in {*subject.ids} & {*instance.get_dynamic_partitions(DOCUMENTS)}:
                 instance.delete_dynamic_partition(DOCUMENTS, key)
@@ -423,6 +426,7 @@ def _forget(
         redact_training(file.parent, subject.places, subject.contents, FORGOTTEN)
     redact_descriptions(tracking, traces.redact)
     clear_trainings(settings.models)
+    forget_indexes(settings)
     _redact_files(settings, tracking, outside, traces)
     rows = {"answers": removed, **_forget_rows(warehouse, subject, traces, paths)}
     typer.echo("Writing the warehouse anew, without what was removed.", err=True)

@@ -34,7 +34,13 @@ from embed_assets.automation.runs import (
     end_dead_mlflow_runs,
     end_dead_runs,
 )
-from embed_assets.automation.state import check_settings, code_versions, read_state, sync_partitions
+from embed_assets.automation.state import (
+    check_settings,
+    code_versions,
+    read_state,
+    recorded_state,
+    sync_partitions,
+)
 from embed_assets.automation.take_up import take_up
 from embed_assets.command import stopping
 from embed_assets.documents.entries import FoundDocument, Rules
@@ -42,11 +48,14 @@ from embed_assets.documents.folder import survey
 from embed_assets.errors import ProjectError, SettingsError, one_line
 from embed_assets.graph import GRAPH
 from embed_assets.machine import processes_with
+from embed_assets.models.registry import follow_champion
 from embed_assets.partitions import DOCUMENTS
+from embed_assets.resources.current_index import read_current
 from embed_assets.resources.event_log import kept_open
 from embed_assets.resources.patience import answering_at_once
 from embed_assets.resources.run_tags import BUDGET_TAG
 from embed_assets.resources.warehouse import Warehouse
+from embed_assets.search.assets import code_versions as search_versions
 from embed_assets.secrets import hide_secrets
 from embed_assets.settings import Settings
 from embed_assets.terminal import terminal_kept
@@ -58,6 +67,7 @@ SETTLED = timedelta(seconds=2)
 """A file that was written to less long ago may still be written to…"""
 LONGEST_WAIT = 5.0
 """… and a command waits for it so many seconds, then takes it as it is."""
+EMBEDDINGS = "chunk_embeddings"
 MOST_NAMED = 3
 """Partitions named in a line."""
 
@@ -106,9 +116,13 @@ def bring_up_to_date(settings: Settings, *, train: bool, agreed: bool = False) -
         end_dead_said(instance, settings)
         if train:  # an ingest does without MLflow, whose server may be down
             _end_dead_in_mlflow(instance, settings)
+            follow_champion(warehouse, settings)
+        else:
+            _follow_if_unknown(warehouse, settings)
         _let_settle(settings)
         while True:
             end_dead_runs(instance, settings)
+            versions |= search_versions(settings)
             state = read_state(settings, warehouse, instance, trains=train)
             # What changes again while it is ingested is taken by the next command.
             state = state.with_settling(read & state.pending.keys())
@@ -129,6 +143,9 @@ def bring_up_to_date(settings: Settings, *, train: bool, agreed: bool = False) -
                         runs.execute(instance, INGEST, step.assets, batch, seconds)
                         read.update(batch)
                 continue
+            if plan.index_step is not None:
+                runs.execute(instance, INGEST, plan.index_step.assets, (), seconds)
+                continue
             held = tuple(wait for wait in plan.waiting if wait.until is Until.RUN_ENDS)
             to_agree = tuple(wait for wait in plan.waiting if wait.until is Until.PERSON)
             if not train:
@@ -141,6 +158,46 @@ def bring_up_to_date(settings: Settings, *, train: bool, agreed: bool = False) -
             if plan.corpus_step is None:
                 return Done(seconds, moved, to_agree)
             runs.execute(instance, TRAIN, plan.corpus_step.assets, (), seconds)
+
+
+def prepare_search(settings: Settings) -> None:
+    """Have search go by the champion: embed what it has not embedded, and make its index.
+
+    The PDF folder is not looked at. Killed half-way, it goes on when it is called again.
+    """
+    stopping.shield_children()
+    prepare_home(settings)
+    warehouse = Warehouse(path=str(settings.warehouse))
+    runs, asked_at = _Runs(settings, uuid.uuid4().hex), datetime.now(UTC)
+    seconds: dict[str, float] = {}
+    with _in_turn(settings), dg.DagsterInstance.get() as instance, kept_open(instance):
+        take_up(warehouse, settings)
+        end_dead_said(instance, settings)
+        _follow_if_unknown(warehouse, settings)
+        while True:
+            state = recorded_state(settings, warehouse, instance)
+            plan = state.plan(settings, code_versions(settings), asked_at=asked_at)
+            steps = [step for step in plan.document_steps if step.assets == (EMBEDDINGS,)]
+            order = instance.get_dynamic_partitions(DOCUMENTS)
+            for step in steps:
+                for batch in batches(order, step.documents, state.folder.found):
+                    runs.execute(instance, INGEST, step.assets, batch, seconds)
+            if steps:
+                continue
+            if plan.index_step is None:
+                return
+            runs.execute(instance, INGEST, plan.index_step.assets, (), seconds)
+
+
+def _follow_if_unknown(warehouse: Warehouse, settings: Settings) -> None:
+    """Ask MLflow once for the champion of a home that an older release made, if it answers."""
+    if read_current(settings.home).champion is not None:
+        return
+    try:
+        with answering_at_once():
+            follow_champion(warehouse, settings)
+    except ProjectError as error:
+        typer.echo(f"Search is not prepared: {error}", err=True)
 
 
 def end_dead_said(instance: dg.DagsterInstance, settings: Settings) -> None:
@@ -257,7 +314,10 @@ class _Runs:
 
     @cached_property
     def definitions(self) -> dg.Definitions:
-        """The project. It is made for the first run: most commands find that none is due."""
+        """The project. It is made for the first run: most commands find that none is due.
+
+        What a new champion changes of it is told with the rows that are made.
+        """
         from embed_assets.definitions import build_definitions
 
         return build_definitions(self.settings)

@@ -13,6 +13,7 @@ import polars as pl
 from embed_assets.errors import ProjectError, SettingsError, one_line
 from embed_assets.models.card import ModelCard, version_card
 from embed_assets.models.encoder import load_model
+from embed_assets.resources.current_index import note_champion
 from embed_assets.resources.tracking import (
     CHALLENGER,
     CHAMPION,
@@ -107,6 +108,16 @@ def champion(warehouse: Warehouse, settings: Settings) -> Version | None:
 def champion_version(tracking: Tracking) -> str | None:
     """Version that has the alias `champion`, if any has. ProjectError if MLflow can't say."""
     return tracking.aliases().get(CHAMPION)
+
+
+def follow_champion(warehouse: Warehouse, settings: Settings) -> None:
+    """Have search prepared for the champion, whoever made it so.
+
+    ProjectError if MLflow can't say.
+    """
+    if warehouse.count("models"):
+        found = champion(warehouse, settings)
+        note_champion(settings.home, found and found.number)
 
 
 def champion_before(
@@ -410,12 +421,14 @@ def make_challenger(tracking: Tracking, version: str) -> None:
 
 
 def _point(tracking: Tracking, alias: str, version: str | None) -> None:
-    """Give a version an alias, or take it from whoever has it."""
+    """Give a version an alias, or take it from whoever has it. Search follows the champion."""
     client, name = tracking.client(), tracking.name
     if version is not None:
         client.set_registered_model_alias(name, alias, version)
     elif alias in tracking.aliases():
         client.delete_registered_model_alias(name, alias)
+    if alias == CHAMPION:
+        note_champion(Path(tracking.home), version)
 
 
 def aliases(warehouse: Warehouse, settings: Settings) -> dict[str, str | None]:

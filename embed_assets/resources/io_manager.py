@@ -124,7 +124,7 @@ class _DocumentsIOManager(DbIOManager):
         if stray:
             raise ValueError(f"{asset}: rows of documents outside this run: {', '.join(stray)}")
         parts = {key: rows.filter(document_id=key) for key in keys if key not in made.not_made}
-        code = context.asset_spec.code_version or ""
+        code = made.code_version or context.asset_spec.code_version or ""
         records = {
             key: Materialization(
                 code, self._input_version(asset, key), slice_version(asset, part), made.parts

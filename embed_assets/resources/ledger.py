@@ -97,7 +97,8 @@ class Slices:
     rows: of the asset's table. not_made: documents of which nothing can be said for now, and why:
     their slices stay as they are. incomplete: documents that were made, and are to be made again
     though nothing changes, and why. looked_at: version of what was tried in vain, where no asset
-    says it. parts: of the code version, by name.
+    says it. parts: of the code version, by name. code_version: of what made them, where that is not
+    known before.
     """
 
     rows: pl.DataFrame
@@ -105,6 +106,7 @@ class Slices:
     incomplete: Mapping[str, Failure] = field(default_factory=dict)
     looked_at: Mapping[str, str] = field(default_factory=dict)
     parts: Mapping[str, str] = field(default_factory=dict)
+    code_version: str = ""
 
 
 @dataclass(frozen=True)
@@ -128,10 +130,10 @@ class Records:
             known = self.made.get((made_from.upstream[0], UNPARTITIONED))
             return known.parts.get(made_from.part, "") if known else ""
         return digest(
-            # Without the ids of documents: a file that moved changes nothing.
+            # Most go without the ids of documents: a file that moved changes nothing.
             sorted(
-                (name, row.data_version)
-                for (name, _), row in self.made.items()
+                (name, key, row.data_version) if made_from.named else (name, row.data_version)
+                for (name, key), row in self.made.items()
                 if name in made_from.upstream and row.data_version
             )
         )

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import duckdb
 
-from embed_assets.graph import CORPUS_ASSETS, DOCUMENT_ASSETS
+from embed_assets.graph import DOCUMENT_ASSETS, GRAPH, SEARCH_INDEX
 from embed_assets.resources.ledger import UNPARTITIONED, Records, Slice, slice_version
 from embed_assets.resources.warehouse import Transaction, Warehouse, quoted
 from embed_assets.tables import TABLES
@@ -24,6 +24,7 @@ MADE_AGAIN: Mapping[str, tuple[str, ...]] = {
     **{asset: (asset,) for asset in (*DOCUMENT_ASSETS, "training_pairs")},
     **dict.fromkeys(("evaluations", "evaluation_results", "query_results"), EVALUATED),
     **dict.fromkeys(("model_comparisons", "failed_baselines"), ("comparison",)),
+    "search_indexes": (SEARCH_INDEX,),
     **dict.fromkeys(("embeddings", "materializations", "attempts", "pair_changes"), ()),
     **dict.fromkeys(("former_paths", "departed", "removals"), ()),
 }
@@ -248,4 +249,4 @@ def makes_again(damage: Iterable[Damage]) -> list[str]:
     """Assets that the next run makes again once the damage is mended, in order."""
     chosen = {asset for row in damage for asset, _ in row.slices}
     chosen |= {asset for row in damage for asset in MADE_AGAIN.get(row.table, ())}
-    return [asset for asset in (*DOCUMENT_ASSETS, *CORPUS_ASSETS) if asset in chosen]
+    return [asset for asset in GRAPH if asset in chosen]

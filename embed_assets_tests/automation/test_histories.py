@@ -16,7 +16,7 @@ import pytest
 from embed_assets.automation.plan import INGEST, Folder, Plan, Policy, Work, make_plan
 from embed_assets.automation.retraining import RetrainingPolicy, Untrained
 from embed_assets.documents.folder import FoundDocument, Loaded
-from embed_assets.graph import DOCUMENT_ASSETS, GRAPH, TESTING, TRAINING
+from embed_assets.graph import DOCUMENT_ASSETS, GRAPH, SEARCH_INDEX, TESTING, TRAINING
 from embed_assets.resources.ledger import (
     PAUSES,
     UNPARTITIONED,
@@ -47,11 +47,15 @@ def pairs_of(content: int) -> dict[str, set[Pair]]:
 
 @dataclass
 class Run:
-    """A Dagster run. steps: what it does, part by part. started: whether it left the queue."""
+    """A Dagster run. steps: what it does, part by part. started: whether it left the queue.
+
+    index: whether it makes the search index.
+    """
 
     corpus: bool
     steps: Iterator[None]
     started: bool = False
+    index: bool = False
 
 
 @dataclass
@@ -125,8 +129,10 @@ class World:
         for corpus, times in self.killed.items():
             pauses[corpus] = times[-1] + PAUSES[min(len(times), 4) - 1] if times else None
         return Work(
-            ingesting=any(not run.corpus for run in self.runs),
+            ingesting=any(not run.corpus and not run.index for run in self.runs),
             training=any(run.corpus for run in self.runs),
+            indexing=any(run.index for run in self.runs),
+            indexed_at=self.made_at.get((SEARCH_INDEX, UNPARTITIONED)),
             busy=any(run.started for run in self.runs),
             paused_until=pauses[False],
             training_paused_until=pauses[True],
@@ -183,6 +189,8 @@ class World:
             for step in plan.document_steps:
                 if not any(wait.what == INGEST for wait in plan.waiting):
                     self.runs.append(Run(False, self._ingest(step.assets, step.documents)))
+            if plan.index_step:
+                self.runs.append(Run(False, self._index(), index=True))
         self._ask_for_training()
         return plan
 
@@ -244,6 +252,11 @@ class World:
                     self.tried[asset, key] = next_attempt(None, BROKEN, "1", inputs, self.now)
             yield
 
+    def _index(self) -> Iterator[None]:
+        inputs = self.records.input_version(SEARCH_INDEX)
+        yield
+        self._write((SEARCH_INDEX, UNPARTITIONED), inputs, f"index {self.now}")
+
     def _train(self, assets: tuple[str, ...]) -> Iterator[None]:
         for asset in assets:
             inputs = self.records.input_version(asset)
@@ -291,7 +304,9 @@ class World:
     def _end(self, run: Run, *, failed: bool) -> None:
         self.runs.remove(run)
         self.happened["runs that failed or were killed"] += failed
-        self.killed[run.corpus] = [*self.killed[run.corpus], self.now] if failed else []
+        if not run.index:
+            times = self.killed[run.corpus]
+            self.killed[run.corpus] = [*times, self.now] if failed else []
 
 
 def live(seed: int) -> World:
@@ -332,6 +347,8 @@ def test_in_the_end_the_newest_model_was_trained_on_what_is_there(block: int) ->
         assert set(world.partitions) == set(world.loaded) == set(world.files), f"history {seed}"
         newest = world.records.made["comparison", UNPARTITIONED]
         assert newest.input_version == world.records.input_version("comparison"), f"history {seed}"
+        index = world.records.made[SEARCH_INDEX, UNPARTITIONED]
+        assert index.input_version == world.records.input_version(SEARCH_INDEX), f"history {seed}"
 
 
 def test_a_history_has_trouble_in_it() -> None:

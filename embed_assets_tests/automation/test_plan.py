@@ -8,6 +8,7 @@ import pytest
 from embed_assets.automation.plan import (
     CHANGED_FILE,
     NEW,
+    NOT_MADE,
     OTHER_CODE,
     OTHER_INPUT,
     Plan,
@@ -18,7 +19,7 @@ from embed_assets.automation.plan import (
     batches,
 )
 from embed_assets.documents.folder import FoundDocument
-from embed_assets.graph import CORPUS_ASSETS, DOCUMENT_ASSETS
+from embed_assets.graph import CORPUS_ASSETS, DOCUMENT_ASSETS, GRAPH
 from embed_assets.partitions import DOCUMENTS_PER_RUN
 from embed_assets.resources.ledger import (
     PAUSES,
@@ -36,6 +37,7 @@ from embed_assets_tests.automation.told import (
     NOW,
     SOON,
     UNREADABLE,
+    VERSIONS,
     WRITTEN,
     Home,
     changed,
@@ -457,6 +459,7 @@ def test_documents_that_changed_make_the_pairs_first(trained, story):
     elif story == "chunks":
         trained.make("chunks", "a", "chunks v2")
         trained.make("synthetic_questions", "a", "synthetic_questions v1")
+        trained.make("chunk_embeddings", "a", "chunk_embeddings v1")
     else:
         trained.make("synthetic_questions", "a", "synthetic_questions v2")
     assert trained.to_train() == ("training_pairs",)
@@ -465,7 +468,8 @@ def test_documents_that_changed_make_the_pairs_first(trained, story):
 def test_a_new_document_without_text_trains_nothing(trained):
     trained.put("scan")
     trained.partitions.append("scan")
-    for asset, holds in zip(DOCUMENT_ASSETS, ("bytes", "why there is none", "", ""), strict=True):
+    held = ("bytes", "why there is none", "", "", "")
+    for asset, holds in zip(DOCUMENT_ASSETS, held, strict=True):
         trained.make(asset, "scan", holds)
     assert trained.plan() == Plan()
 
@@ -607,3 +611,86 @@ def test_no_document_waits_for_the_end_of_a_large_one():
         for key, size in sizes.items()
     }
     assert batches(list(sizes), set(sizes), found) == [["b", "c"], ["f"], ["a"], ["d", "e"]]
+
+
+# The search index.
+
+
+@pytest.fixture
+def searched(trained) -> Home:
+    trained.index_follows = False
+    trained.index()
+    return trained
+
+
+def index_due(home: Home, versions=VERSIONS, **policy) -> str | None:
+    step = home.plan(versions, **policy).index_step
+    return step and step.reason
+
+
+def test_an_index_of_what_is_there_is_not_due(searched):
+    assert searched.plan() == Plan()
+
+
+def test_documents_that_came_left_or_have_another_name_make_the_index_stale(searched):
+    before = dict(searched.made)
+    searched.ingest("c")
+    assert index_due(searched) == OTHER_INPUT
+    searched.take("c")
+    searched.remove("c")
+    assert searched.made == before
+    assert index_due(searched) is None
+    searched.made["chunk_embeddings", "z"] = searched.made.pop(("chunk_embeddings", "a"))
+    assert index_due(searched) == OTHER_INPUT
+
+
+def test_an_index_that_is_gone_is_made_again(searched):
+    searched.work = Work(index_lost=True)
+    assert index_due(searched) == NOT_MADE
+
+
+def test_another_champion_embeds_all_documents_and_only_then_makes_the_index(searched):
+    another = changed("chunk_embeddings", "search_index")
+    assert searched.due("a", another) == ("chunk_embeddings",)
+    assert index_due(searched, another) is None
+    searched.make("chunk_embeddings", "a", "embedded", code="2")
+    assert index_due(searched, another) is None, "it would mix two models"
+    searched.make("chunk_embeddings", "b", "embedded", code="2")
+    assert index_due(searched, another) == OTHER_CODE
+
+
+def test_a_query_adapter_embeds_nothing_anew(searched):
+    another = changed("search_index")
+    assert searched.plan(another).document_steps == ()
+    assert index_due(searched, another) == OTHER_CODE
+
+
+def test_what_no_model_can_make_now_is_not_due(searched):
+    unknown = {k: v for k, v in VERSIONS.items() if GRAPH[k].stage != "search"}
+    assert searched.plan(unknown) == Plan()
+    searched.put("new")
+    assert searched.due("new", unknown) == DOCUMENT_ASSETS[:-1]
+
+
+def test_documents_come_before_the_index_for_some_minutes(searched):
+    searched.put("c")
+    searched.ingest("d")
+    searched.work = Work(indexed_at=NOW - timedelta(minutes=1))
+    assert index_due(searched) is None
+    assert searched.waits("search_index") == "documents come first"
+    searched.work = Work(indexed_at=NOW - timedelta(minutes=11))
+    assert index_due(searched) == OTHER_INPUT
+
+
+def test_an_index_that_a_run_makes_is_not_asked_for_again(searched):
+    searched.ingest("c")
+    searched.work = Work(indexing=True)
+    assert index_due(searched) is None
+
+
+def test_an_index_that_could_not_be_made_waits_for_its_time(searched):
+    searched.ingest("c")
+    searched.fail("search_index", Failure(Cause.FAILED, "no space left"))
+    assert index_due(searched) is None
+    assert "no space left" in (searched.waits("search_index") or "")
+    assert index_due(searched, now=LATER) == OTHER_INPUT

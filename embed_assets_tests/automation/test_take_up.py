@@ -11,7 +11,7 @@ from embed_assets.automation.plan import Folder, Plan, Policy, Work, make_plan
 from embed_assets.automation.state import code_versions
 from embed_assets.automation.take_up import take_up, taken_up
 from embed_assets.documents.folder import FoundDocument, Loaded
-from embed_assets.graph import CORPUS_ASSETS, TESTING, TRAINING
+from embed_assets.graph import CORPUS_ASSETS, DOCUMENT_ASSETS, TESTING, TRAINING
 from embed_assets.pairs.selection import make_pairs
 from embed_assets.questions.statuses import NOT_ASKED
 from embed_assets.resources.ledger import (
@@ -58,7 +58,7 @@ class OldHome:
             transaction.upsert("synthetic_questions", not_asked)
             transaction.upsert("parsed_markdown", failed_page(NO_FILE))
             for asset, code in code_versions(self.settings).items():
-                if asset not in CORPUS_ASSETS:
+                if asset in DOCUMENT_ASSETS:
                     holds = {key: f"{asset} of {key}" for key in CORPUS.documents}
                     self.record(transaction, asset, code, holds)
         if trained:
@@ -177,7 +177,7 @@ def test_pairs_by_other_filters_are_made_anew(tmp_path, monkeypatch):
 
 def test_what_failed_is_read_once_more(home):
     take_up(home.warehouse, home.settings)
-    [step] = home.plan().steps
+    [step] = home.plan().document_steps
     assert (step.assets[0], step.documents) == ("parsed_markdown", (NO_FILE,))
 
 

@@ -8,7 +8,14 @@ from typing import Any
 from embed_assets.automation.plan import Folder, Plan, Policy, Work, make_plan
 from embed_assets.automation.retraining import Untrained
 from embed_assets.documents.folder import FoundDocument, Loaded
-from embed_assets.graph import CORPUS_ASSETS, DOCUMENT_ASSETS, GRAPH, TESTING, TRAINING
+from embed_assets.graph import (
+    CORPUS_ASSETS,
+    DOCUMENT_ASSETS,
+    GRAPH,
+    SEARCH_INDEX,
+    TESTING,
+    TRAINING,
+)
 from embed_assets.resources.ledger import (
     UNPARTITIONED,
     Attempt,
@@ -28,7 +35,7 @@ KILLED = Failure(Cause.PROCESS_ENDED, "its process ended with exit code -9")
 NO_ANSWER = Failure(Cause.CALL_FAILED, "no answer")
 BUDGET = Failure(Cause.NOT_ASKED, "3 chunks without questions: the budget is spent")
 UNREADABLE = Failure(Cause.UNREADABLE_FILE, "the file may not be read: Permission denied")
-AFTER_PARSING = ("chunks", "synthetic_questions")
+AFTER_PARSING = ("chunks", "synthetic_questions", "chunk_embeddings")
 
 
 @dataclass
@@ -46,6 +53,7 @@ class Home:
     unseen: set[str] = field(default_factory=set)
     work: Work = field(default_factory=Work)
     untrained: Untrained = field(default_factory=Untrained)
+    index_follows: bool = True
 
     @property
     def records(self) -> Records:
@@ -109,7 +117,13 @@ class Home:
                 self.made.pop((asset, key), None)
                 self.tried.pop((asset, key), None)
 
+    def index(self) -> None:
+        """The search index is brought up to date."""
+        self.make(SEARCH_INDEX, UNPARTITIONED, "an index")
+
     def plan(self, versions: Mapping[str, str] = VERSIONS, **policy: Any) -> Plan:
+        if self.index_follows:
+            self.index()
         chosen = Policy(**{"code_versions": versions, "parse_timeout": 600, "now": NOW, **policy})
         folder = Folder(
             self.found, self.loaded, self.settling, self.moved, {}, self.odd, self.unseen

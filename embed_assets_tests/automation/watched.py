@@ -1,11 +1,14 @@
 """A PDF folder that sensors watch: its home, its Dagster instance, and their ticks."""
 
+from contextlib import nullcontext
 from datetime import datetime
 from pathlib import Path
+from unittest.mock import patch
 
 import dagster as dg
 from dagster._core.test_utils import create_run_for_test
 
+from embed_assets.automation import sensors as sensors_module
 from embed_assets.automation.sensors import build_sensors
 from embed_assets.automation.state import code_versions
 from embed_assets.definitions import build_definitions
@@ -41,6 +44,7 @@ class Project:
         self.definitions = build_definitions(self.settings)
         self.cursors: dict[str, str | None] = {}
         self.said = ""
+        self.asks_for_index = False
 
     def put(self, *names: str, content: bytes | None = None) -> None:
         for name in names:
@@ -97,7 +101,11 @@ class Project:
             resources={"settings": self.settings, "warehouse": self.warehouse},
             definitions=self.definitions,
         )
-        result = sensors[sensor](context)
+        follows = nullcontext() if self.asks_for_index else patch.object(sensors_module, "_index")
+        with follows as asked:
+            if asked is not None:
+                asked.return_value = []
+            result = sensors[sensor](context)
         self.said = ""
         if isinstance(result, dg.SensorResult):
             self.cursors[sensor] = result.cursor

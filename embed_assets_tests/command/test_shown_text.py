@@ -15,7 +15,7 @@ from embed_assets.command.status import status_text
 from embed_assets.command.summary import ingest_text, run_text
 from embed_assets.pairs.splits import TRAIN
 from embed_assets.questions.statuses import BAD_ROW, KEPT, NO_SUCH_FILE
-from embed_assets.search.dense import search_text
+from embed_assets.search.shown import search_text
 from embed_assets.training.bundle.verifying import verification_text
 from embed_assets.wording import to_json
 from embed_assets_tests.command.test_summary import SUMMARY
@@ -61,8 +61,30 @@ def status(text: str) -> dict[str, Any]:
 
 
 def found(text: str) -> dict[str, Any]:
-    row = {"score": 0.5, "file_name": text, "page_start": 1, "page_end": 2, "chunk_text": text}
-    return {"query": text, "model": text, "version": None, "newest": None, "results": [row]}
+    row = {
+        "score": 0.5,
+        "path": text,
+        "heading_path": text,
+        "page_start": 1,
+        "page_end": 2,
+        "chunk_text": text,
+        "cosine": 0.1,
+        "dense_rank": 1,
+        "lexical_rank": None,
+        "likely": False,
+    }
+    return {
+        "query": text,
+        "model": text,
+        "version": None,
+        "newest": None,
+        "champion": "1",
+        "prepared": False,
+        "mode": "hybrid",
+        "cutoff": 0.2,
+        "cutoff_questions": 40,
+        "results": [row],
+    }
 
 
 def document(text: str) -> dict[str, Any]:

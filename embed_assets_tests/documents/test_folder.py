@@ -34,7 +34,7 @@ from embed_assets.resources.ledger import (
 )
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.tables import TABLES
-from embed_assets_tests.rows import chunk, pages, question
+from embed_assets_tests.rows import chunk, filled, pages, question
 
 NOBODY = 65534
 
@@ -257,6 +257,8 @@ def fill(warehouse: Warehouse, *keys: str) -> None:
             transaction.replace("parsed_markdown", pages(key, f"page of {key}"), where)
             transaction.replace("chunks", chunk(key, f"text of {key}"), where)
             transaction.replace("synthetic_questions", question(key), where)
+            embedded = filled("chunk_embeddings", [{"document_id": key}])
+            transaction.replace("chunk_embeddings", embedded, where)
             transaction.replace("training_pairs", pair(key), where)
             made = {key: Materialization("1", "i", f"version of {key}")}
             for asset in DOCUMENT_ASSETS:

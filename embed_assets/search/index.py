@@ -1,0 +1,211 @@
+"""An index on disk: the embeddings of all chunks by one model, their words, and where they stand.
+
+A folder that is written once and never changed. It is read without the warehouse, memory-mapped, so
+that it opens at once and takes the memory of what is looked at.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from embed_assets.errors import ProjectError
+from embed_assets.evaluation.bm25 import LexicalIndex
+from embed_assets.models.card import ModelCard, model_source
+
+MANIFEST = "index.json"
+VECTORS, BASE_VECTORS = "vectors.npy", "base-vectors.npy"
+PLACES = "places.arrow"
+LEXICAL = "lexical"
+PLACE = ("chunk_id", "document_id", "path", "file_name", "heading_path", "page_start", "page_end")
+"""What is told of where a chunk stands, beside its text."""
+
+
+@dataclass(frozen=True)
+class CardOnDisk:
+    """A model's card as an index keeps it. folder: relative to the home; None for a base model."""
+
+    name: str
+    folder: str | None
+    token_limit: int
+    query_prompt: str
+    document_prompt: str
+
+    @classmethod
+    def of(cls, card: ModelCard, home: Path) -> "CardOnDisk":
+        """The card of a base model, or of a version in the home."""
+        folder = Path(card.source)
+        in_home = folder.is_absolute() and folder.is_relative_to(home / "models")
+        return cls(
+            card.name,
+            folder.relative_to(home).as_posix() if in_home else None,
+            card.token_limit,
+            card.query_prompt,
+            card.document_prompt,
+        )
+
+    def card(self, home: Path) -> ModelCard:
+        """The card, its home being where it is today. ProjectError where the model is gone."""
+        source = str(home / self.folder) if self.folder else model_source(self.name)
+        if self.folder and not Path(source).is_dir():
+            number = self.name.removeprefix("v")
+            raise ProjectError(f"The folder of version {number} is gone: {source}.")
+        return ModelCard(
+            self.name, source, self.token_limit, self.query_prompt, self.document_prompt
+        )
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What an index is of.
+
+    version: None for a base model. base: name of the base model. identity, of_chunks: what decides
+    its embeddings, and those of chunks alone. dimensions: Matryoshka, largest first. cutoff: cosine
+    below which nothing relevant is likely, where questions tell. documents: version of the chunks
+    of each. base_card: where the base's embeddings are in it too.
+    """
+
+    version: str | None
+    base: str
+    identity: str
+    of_chunks: str
+    model: CardOnDisk
+    dimensions: Sequence[int]
+    chunks: int
+    made_at: str
+    cutoff: float | None = None
+    cutoff_questions: int = 0
+    documents: Mapping[str, str] = field(default_factory=dict)
+    base_model: CardOnDisk | None = None
+
+    @classmethod
+    def read(cls, folder: Path) -> "Manifest":
+        """Of an index. OSError or ValueError where there is none, or it is damaged."""
+        known = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        base = known.pop("base_model")
+        model = CardOnDisk(**known.pop("model"))
+        return cls(**known, model=model, base_model=base and CardOnDisk(**base))
+
+    @property
+    def called(self) -> str:
+        """What a person reads of the model."""
+        return f"{self.base} fine-tuned, version {self.version}" if self.version else self.base
+
+
+class Index:
+    """An index that is open. Row i is the i-th distinct chunk, by chunk_id."""
+
+    def __init__(self, folder: Path) -> None:
+        """Open it. OSError or ValueError where it is gone, or damaged."""
+        import pyarrow as pa
+
+        self.folder = folder
+        self.manifest = Manifest.read(folder)
+        self.vectors: np.ndarray = np.load(folder / VECTORS, mmap_mode="r")
+        with pa.memory_map(str(folder / PLACES)) as source:
+            self._places = pa.ipc.open_file(source).read_all()
+        # Places of row i: from starts[i] to starts[i + 1].
+        rows = self._places["row"].to_numpy()
+        self.starts = np.searchsorted(rows, np.arange(len(self.vectors) + 1))
+
+    @cached_property
+    def lexical(self) -> LexicalIndex:
+        """The words of all chunks."""
+        return LexicalIndex.load(self.folder / LEXICAL)
+
+    @cached_property
+    def base_vectors(self) -> np.ndarray | None:
+        """Embeddings by the base model, where they are in it."""
+        if self.manifest.base_model is None:
+            return None
+        file = self.folder / BASE_VECTORS
+        return np.load(file, mmap_mode="r") if file.exists() else self.vectors
+
+    def rows_of(self, document_ids: Collection[str]) -> np.ndarray:
+        """Rows that stand in these documents alone, int64."""
+        if not document_ids:
+            return np.empty(0, dtype=np.int64)
+        theirs = pl.Series(self._places["document_id"].to_pylist()).is_in(list(document_ids))
+        elsewhere = np.concatenate([[0], np.cumsum(~theirs.to_numpy())])
+        return np.flatnonzero(elsewhere[self.starts[1:]] == elsewhere[self.starts[:-1]])
+
+    def place(self, row: int, hidden: Collection[str] = ()) -> dict[str, Any]:
+        """The first document in which a chunk stands that isn't hidden, and the chunk's text."""
+        start, end = int(self.starts[row]), int(self.starts[row + 1])
+        places = self._places.slice(start, end - start).to_pylist()
+        known = next((p for p in places if p["document_id"] not in hidden), places[0])
+        return {name: known[name] for name in (*PLACE, "chunk_text")}
+
+
+def write_index(
+    folder: Path,
+    manifest: Manifest,
+    places: pl.DataFrame,
+    vectors: Mapping[str, Iterable[np.ndarray]],
+) -> None:
+    """Write an index beside its place, and put it there whole.
+
+    places: row, PLACE and chunk_text, by row. vectors: by file, blocks of embeddings in the order
+    of the rows, float32 (rows, size), not normalised.
+    """
+    unfinished = folder.with_name(f".{folder.name}.{os.getpid()}")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    try:
+        for name, blocks in vectors.items():
+            _write_vectors(unfinished / name, manifest.chunks, blocks)
+        texts = places.unique("row", keep="first", maintain_order=True)["chunk_text"].to_list()
+        LexicalIndex.of(texts).save(unfinished / LEXICAL)
+        oldest = pl.CompatLevel.oldest()
+        places.write_ipc(unfinished / PLACES, compression="uncompressed", compat_level=oldest)
+        said = json.dumps(asdict(manifest), ensure_ascii=False)
+        (unfinished / MANIFEST).write_text(said, encoding="utf-8")
+        for file in unfinished.rglob("*"):
+            if file.is_file():
+                with file.open("rb") as stream:
+                    os.fsync(stream.fileno())
+        shutil.rmtree(folder, ignore_errors=True)
+        unfinished.rename(folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _write_vectors(file: Path, rows: int, blocks: Iterable[np.ndarray]) -> None:
+    """Embeddings of length 1, as an .npy file that is never in memory as a whole."""
+    out: np.memmap | None = None
+    start = 0
+    for block in blocks:
+        if out is None:
+            shape = (rows, block.shape[1])
+            out = np.lib.format.open_memmap(file, mode="w+", dtype=np.float32, shape=shape)
+        lengths = np.linalg.norm(block, axis=1, keepdims=True)
+        out[start : start + len(block)] = block / np.maximum(lengths, 1e-12)
+        start += len(block)
+    if out is None or start != rows:
+        raise ValueError(f"{start} embeddings where {rows} chunks need one each")
+    out.flush()
+
+
+def known_indexes(search: Path) -> dict[str, Manifest]:
+    """Whole indexes in the folder `search`, by name, the newest first."""
+    found: dict[str, Manifest] = {}
+    for file in search.glob(f"*/{MANIFEST}"):
+        if not file.parent.name.startswith("."):
+            with suppress(OSError, ValueError, TypeError):  # one that another process removes
+                found[file.parent.name] = Manifest.read(file.parent)
+    return dict(sorted(found.items(), key=lambda pair: pair[1].made_at, reverse=True))
+
+
+def remove_indexes(search: Path, but: Collection[str] = ()) -> None:
+    """Remove all indexes but these, and what a kill left of others."""
+    for folder in search.glob("*"):
+        if folder.is_dir() and folder.name not in but:
+            shutil.rmtree(folder, ignore_errors=True)
