@@ -1,31 +1,52 @@
 """Two rankings become one."""
 
 import numpy as np
+import pytest
 
-from embed_assets.evaluation.fusion import Found, fuse
-
-
-def found(*rows: int) -> Found:
-    """Rows, the best first, with falling scores."""
-    return np.array(rows, dtype=np.int64), np.linspace(1, 0.1, len(rows), dtype=np.float32)
+from embed_assets.evaluation.fusion import CANDIDATES, Found, fuse
 
 
-def test_what_both_lists_hold_comes_before_what_one_holds():
-    rows, scores = fuse(found(7, 3, 5), found(9, 3), 10)
-    assert rows.tolist()[0] == 3
-    assert sorted(rows.tolist()) == [3, 5, 7, 9]
-    assert (np.diff(scores) <= 0).all()
+def found(**scores: float) -> Found:
+    """Rows r0, r1, … and their scores, the best first."""
+    ordered = sorted(scores.items(), key=lambda row: -row[1])
+    rows = np.array([int(name[1:]) for name, _ in ordered], dtype=np.int64)
+    return rows, np.array([score for _, score in ordered], dtype=np.float32)
+
+
+def rows(dense: Found, lexical: Found, k: int = 9) -> list[int]:
+    return fuse(dense, lexical, k)[0].tolist()
+
+
+def test_scores_of_both_lists_count_alike_whatever_their_range():
+    ranked, scores = fuse(found(r7=0.9, r3=0.7, r5=0.5), found(r9=30.0, r3=25.0, r1=10.0), 10)
+    assert ranked.tolist() == [3, 7, 9, 1, 5]
+    assert scores == pytest.approx([0.625, 0.5, 0.5, 0, 0], abs=1e-6)
+
+
+def test_what_is_first_in_both_lists_has_a_score_of_one():
+    ranked, scores = fuse(found(r2=0.4, r1=-0.2), found(r2=3.0, r1=1.0), 1)
+    assert (ranked.tolist(), scores.tolist()) == ([2], [1.0])
 
 
 def test_equal_scores_stand_in_the_order_of_the_rows():
-    assert fuse(found(4, 2), found(2, 4), 2)[0].tolist() == [2, 4]
+    assert rows(found(r4=0.9, r2=0.1), found(r2=7.0, r4=1.0)) == [2, 4]
+    assert rows(found(r4=0.5, r2=0.5), found()) == [2, 4]
 
 
-def test_no_more_than_k_rows_are_given():
-    assert fuse(found(1, 2, 3), found(1, 2, 4), 2)[0].tolist() == [1, 2]
+def test_a_list_of_one_or_of_equal_scores_counts_in_full():
+    assert rows(found(r1=0.5, r2=0.4, r3=0.1), found(r3=2.0)) == [1, 3, 2]
 
 
 def test_an_empty_list_leaves_the_other_as_it_is():
-    assert fuse(found(5, 1), found(), 9)[0].tolist() == [5, 1]
-    assert fuse(found(), found(5, 1), 9)[0].tolist() == [5, 1]
-    assert fuse(found(), found(), 9)[0].tolist() == []
+    assert rows(found(r5=0.9, r1=0.2), found()) == [5, 1]
+    assert rows(found(), found(r5=9.0, r1=2.0)) == [5, 1]
+    assert rows(found(), found()) == []
+
+
+def test_no_more_than_k_rows_are_given_and_what_follows_the_candidates_does_not_count():
+    many = found(**{f"r{n}": 1 - n / 1000 for n in range(2 * CANDIDATES)})
+    first = many[0][:CANDIDATES], many[1][:CANDIDATES]
+    words = found(r3=2.0, r5=1.0)
+    assert rows(many, words, 7) == rows(first, words, 7)
+    assert len(rows(many, words, 7)) == 7
+    assert len(rows(many, words, 999)) == CANDIDATES
