@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, ValidationError, field_validator
+from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from embed_assets.errors import SettingsError
@@ -397,6 +397,32 @@ class Serving(Group):
         default="",
         description="Hosts under which a proxy or a forwarded port leads to `embed-assets ui`, "
         "separated by commas: `dagster.example.com,localhost:8000`. Others are refused",
+    )
+    serve_key: Annotated[SecretStr | None, NOTHING] = Field(
+        default=None,
+        description="Key that `embed-assets serve` asks for. Unset: it asks for none",
+    )
+    serve_hosts: Annotated[str, NOTHING] = Field(
+        default="",
+        description="Hosts under which a proxy leads to `embed-assets serve` on this machine, "
+        "separated by commas. Others are refused; with `--host` none is",
+    )
+    serve_inputs: Annotated[int, NOTHING] = Field(
+        default=2048, ge=1, description="Texts that one request may have embedded"
+    )
+    serve_tokens: Annotated[int, NOTHING] = Field(
+        default=300_000, ge=1, description="Tokens that one request may have read"
+    )
+    serve_body_mb: Annotated[int, NOTHING] = Field(
+        default=8, ge=1, description="Size of one request, in MB"
+    )
+    serve_queue: Annotated[int, NOTHING] = Field(
+        default=4096,
+        ge=1,
+        description="Texts that may wait; a request beyond that is told to come back (503)",
+    )
+    serve_batch: Annotated[int, NOTHING] = Field(
+        default=128, ge=1, description="Texts of requests that are embedded together, at most"
     )
 
 

@@ -212,6 +212,13 @@ WITNESSES: dict[str, Any] = {
     "retrain_pause_hours": 7.0,
     "trusted_models": "someone/else",
     "ui_hosts": "a.example.com",
+    "serve_key": "a key of the server",
+    "serve_hosts": "a.example.com",
+    "serve_inputs": 7,
+    "serve_tokens": 7,
+    "serve_body_mb": 7,
+    "serve_queue": 7,
+    "serve_batch": 7,
     "signing_key": "signing.pem",
 }
 """Another value of each setting."""

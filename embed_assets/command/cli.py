@@ -412,6 +412,26 @@ def watch(pdfs: Pdfs = None, home: Home = None, as_json: Json = False) -> None:
         servers.watch(settings, emit)
 
 
+@app.command()
+def serve(
+    host: Annotated[
+        str, typer.Option("--host", help="Where to listen: by default to this machine alone.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0: one that is free.")] = (
+        8080
+    ),
+    pdfs: Pdfs = None,
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """Serve the champion: embeddings as OpenAI's API has them, search, and a page for it."""
+    with _session(pdfs, home, as_json) as (settings, emit):
+        from embed_assets.command import serving
+        from embed_assets.search.server.standing import StandingFollower
+
+        serving.serve(settings, host, port, emit, StandingFollower)
+
+
 Emit = Callable[[dict[str, Any], str], None]
 
 
