@@ -26,6 +26,8 @@ CPU_BATCH_TOKENS = 2048
 """What a batch may hold on a CPU: beyond it activations leave the cache, and encoding slows."""
 GPU_BATCH_TOKENS = 16384
 """What a batch may hold on a GPU: it wants much work at a time, and has its own memory."""
+LEAST_BATCH_TOKENS = 128
+"""So little is not parted among cores, and done by one: they would wait for each other."""
 TOKENISED_AT_ONCE = 1024
 MOST_BATCHES_AT_ONCE = 8
 """Batches that a CPU encodes side by side, each on its share of the cores, in memory of its own."""
@@ -95,8 +97,12 @@ def encode(
     size = int(model.get_embedding_dimension() or 0)
     embeddings = np.empty((len(texts), size), dtype=np.float32)
     on_cpu = not (machine or this_machine()).gpus
-    batch_tokens = CPU_BATCH_TOKENS if on_cpu else GPU_BATCH_TOKENS
-    work = list(batches(_lengths(model, texts, prompt), batch_tokens))
+    lengths = _lengths(model, texts, prompt)
+    batch_tokens = GPU_BATCH_TOKENS
+    if on_cpu:  # a batch for each core at least
+        share = math.ceil(lengths.sum() / torch.get_num_threads())
+        batch_tokens = min(max(share, LEAST_BATCH_TOKENS), CPU_BATCH_TOKENS)
+    work = list(batches(lengths, batch_tokens))
     with progress_bar(progress, len(texts), "text") as bar:
 
         def encode_batches(left: Iterator[np.ndarray]) -> None:
@@ -114,26 +120,28 @@ def encode(
                         bar.update(len(batch))
 
         if on_cpu:
-            _side_by_side(encode_batches, work)
+            few = lengths.sum() <= LEAST_BATCH_TOKENS
+            _side_by_side(encode_batches, work, 1 if few else torch.get_num_threads())
         else:
             encode_batches(iter(work))
     return embeddings
 
 
 def _side_by_side(
-    work: "Callable[[Iterator[np.ndarray]], None]", items: "Sequence[np.ndarray]"
+    work: "Callable[[Iterator[np.ndarray]], None]", items: "Sequence[np.ndarray]", threads: int
 ) -> None:
     """Have several threads `work` through the items, each taking the next that is left.
 
     So cores don't wait for each other within an item. `benchmarks/encoding.py` measures it. To be
-    called by one thread of a process at a time: torch counts threads for all of it.
+    called by one thread of a process at a time: torch counts threads for all of it. threads: that
+    torch may use for all of it.
     """
     import torch
 
-    threads = torch.get_num_threads()
+    before = torch.get_num_threads()
     workers = min(threads, len(items), MOST_BATCHES_AT_ONCE)
     left = iter(items)
-    if workers < 2:
+    if not items or (workers < 2 and threads == before):
         work(left)
         return
     shares = [threads // workers + (place < threads % workers) for place in range(workers)]
@@ -148,7 +156,7 @@ def _side_by_side(
                 deque(left, maxlen=0)  # After an error or Ctrl-C nobody takes another.
     finally:
         # torch gives the last number that was set in any thread to threads to come.
-        torch.set_num_threads(threads)
+        torch.set_num_threads(before)
 
 
 def _lengths(model: Any, texts: Sequence[str], prompt: str) -> "np.ndarray":

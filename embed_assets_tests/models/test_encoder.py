@@ -110,6 +110,32 @@ def test_a_cpu_encodes_batches_side_by_side_and_its_threads_stay_as_they_were(
 
 
 @pytest.mark.usefixtures("five_threads")
+@pytest.mark.parametrize(
+    ("texts", "batches"), [(0, range(1)), (1, range(1, 2)), (9, range(1, 2)), (99, range(5, 9))]
+)
+def test_little_is_encoded_by_one_thread_and_more_by_all_in_batches_of_their_own(
+    card: ModelCard, texts: int, batches: range
+):
+    encoder = LocalEncoder(card, "fp32", EIGHT_CORES)
+    few = [f"the valve {n}" for n in range(texts)]
+    encode, threads = encoder._model.encode, []
+
+    def measured(batch: list[str], **options: Any) -> np.ndarray:
+        threads.append(torch.get_num_threads())
+        return encode(batch, **options)
+
+    encoder._model.encode = measured
+    found = encoder.encode(few, "query")
+
+    assert len(threads) in batches
+    assert set(threads) <= {1}
+    assert torch.get_num_threads() == 5
+    if few:
+        whole = encode(few, prompt=card.query_prompt)
+        np.testing.assert_allclose(found, whole, atol=1e-6)
+
+
+@pytest.mark.usefixtures("five_threads")
 @pytest.mark.parametrize("how", ["error", "Ctrl-C"])
 def test_an_encoding_that_fails_or_is_stopped_ends_at_once(card: ModelCard, how: str):
     encoder = LocalEncoder(card, "fp32", EIGHT_CORES)
