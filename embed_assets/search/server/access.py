@@ -7,10 +7,11 @@ name can be made to lead to 127.0.0.1 (DNS rebinding): see `resources/guard.py`.
 import hmac
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from embed_assets.errors import SettingsError
 from embed_assets.resources.guard import LOOPBACK, refusal
+from embed_assets.search.server.links import PDF, is_signed
 from embed_assets.search.server.openai_form import ApiError
 from embed_assets.secrets import LEAST_KEY
 from embed_assets.settings import PREFIX, Settings
@@ -43,7 +44,7 @@ class Access:
         # Whatever its name: a page of that very host and port may ask.
         if said := refusal(scope, asked):
             raise ApiError(403, said, code="origin_refused")
-        if self.key and scope["path"] not in OPEN and not self._has_key(headers):
+        if self.key and scope["path"] not in OPEN and not self._may_pass(scope, headers):
             raise ApiError(
                 401,
                 f"The key is missing or wrong: send that of {SERVE_KEY} as "
@@ -54,6 +55,12 @@ class Access:
 
     def _is_named(self, host: str) -> bool:
         return self.names is None or host in self.names or _without_port(host) in self.names
+
+    def _may_pass(self, scope: "Scope", headers: "Headers") -> bool:
+        if scope["path"] == PDF:
+            query = dict(parse_qsl(scope["query_string"].decode("latin-1")))
+            return self._has_key(headers) or is_signed(query, self.key)
+        return self._has_key(headers)
 
     def _has_key(self, headers: "Headers") -> bool:
         scheme, _, given = headers.get("authorization", "").partition(" ")

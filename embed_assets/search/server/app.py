@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from embed_assets.search.server.batching import Batcher
 from embed_assets.search.server.gate import Gate, failure, response
 from embed_assets.search.server.openai_form import ApiError, first_error
+from embed_assets.search.server.page import add_page
 from embed_assets.search.server.routes import add_embeddings, add_observation, add_search
 from embed_assets.search.server.serving import GoneError, Serving
 
@@ -40,6 +41,7 @@ def build_app(serving: Serving) -> "ASGIApp":
     add_embeddings(app, serving)
     add_search(app, serving)
     add_observation(app, serving)
+    add_page(app, serving)
     _add_errors(app)
     return Gate(app, serving.access, serving.limits.body_bytes, serving.metrics)
 

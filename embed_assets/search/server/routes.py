@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt
 
 from embed_assets.search.server.limits import LONGEST_QUERY, MOST_RESULTS
+from embed_assets.search.server.links import pdf_link
 from embed_assets.search.server.openai_form import (
     JSON,
     ApiError,
@@ -100,8 +101,9 @@ def add_search(app: "FastAPI", serving: Serving) -> None:
             request, Search(served, asked.query, asked.k, asked.mode, model)
         )
         serving.metrics.searched(asked.mode)
+        key = serving.access.key
         results = [
-            result
+            {**result, "pdf": pdf_link(result["path"], result["page_start"], key)}
             for result in found
             if (asked.min_score is None or result["score"] >= asked.min_score)
             and not (asked.only_likely and result["likely"] is False)
@@ -137,6 +139,7 @@ def add_observation(app: "FastAPI", serving: Serving) -> None:
             "status": "ok",
             "model": served.name,
             "identity": served.identity,
+            "models": list(served.models),
             "chunks": served.chunks,
             "waiting": waiting(),
         }

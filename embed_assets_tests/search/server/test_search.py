@@ -42,10 +42,11 @@ def test_results_below_a_score_or_the_cutoff_are_left_out(client):
 
 
 def test_what_nobody_can_tell_of_is_not_left_out(client, served, monkeypatch):
-    found = [{"score": 1.0, "likely": None}]
-    monkeypatch.setattr(served, "search", lambda queries, *_: [found for _ in queries])
+    found = {"score": 1.0, "likely": None, "path": "a.pdf", "page_start": 3}
+    monkeypatch.setattr(served, "search", lambda queries, *_: [[found] for _ in queries])
 
-    assert search(client, only_likely=True).json()["results"] == found
+    shown = search(client, only_likely=True).json()["results"]
+    assert shown == [{**found, "pdf": "/pdf?path=a.pdf#page=3"}]
 
 
 @pytest.mark.parametrize(
@@ -85,6 +86,7 @@ def test_health_says_what_is_served(client):
         "status": "ok",
         "model": "v1",
         "identity": "identity of v1",
+        "models": ["champion", "base"],
         "chunks": 3,
         "waiting": 0,
     }
