@@ -162,11 +162,11 @@ def search(
         typer.Option("--mode", help="By meaning and words, by meaning, or by words."),
     ] = "hybrid",
     base: Annotated[bool, typer.Option("--base", help="By the base model, to compare.")] = False,
-    min_score: Annotated[
+    min_cosine: Annotated[
         str | None,
         typer.Option(
-            "--min-score",
-            help="Leave out what has a lower cosine. auto: what is unlikely to answer.",
+            "--min-cosine",
+            help="Leave out what has a lower one. auto: what is unlikely to answer.",
             metavar="COSINE",
         ),
     ] = None,
@@ -184,7 +184,7 @@ def search(
         from embed_assets.search.shown import search_chunks, search_text
 
         searcher = _searcher(settings)
-        least = _least(min_score, searcher.index.manifest.cutoff)
+        least = _least(min_cosine, searcher.index.manifest.cutoff)
         readable = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
         cut, model = Cut(k, least, rerank), "base" if base else "champion"
         result = search_chunks(settings, searcher, readable, cut, mode, model)
@@ -207,18 +207,18 @@ def _searcher(settings: Settings) -> "Searcher":
         return open_searcher(settings)
 
 
-def _least(min_score: str | None, cutoff: float | None) -> float | None:
+def _least(min_cosine: str | None, cutoff: float | None) -> float | None:
     """The cosine that results must have, if any."""
-    if min_score is None:
+    if min_cosine is None:
         return None
-    if min_score == "auto":
+    if min_cosine == "auto":
         if cutoff is None:
-            raise SettingsError("--min-score: no questions tell yet what is unlikely.")
+            raise SettingsError("--min-cosine: no questions tell yet what is unlikely.")
         return cutoff
     try:
-        return float(min_score)
+        return float(min_cosine)
     except ValueError:
-        raise SettingsError(f"--min-score: a number or auto, not '{min_score}'.") from None
+        raise SettingsError(f"--min-cosine: a number or auto, not '{min_cosine}'.") from None
 
 
 @app.command()
@@ -427,9 +427,13 @@ def serve(
     """Serve the champion: embeddings as OpenAI's API has them, search, and a page for it."""
     with _session(pdfs, home, as_json) as (settings, emit):
         from embed_assets.command import serving
-        from embed_assets.search.server.standing import StandingFollower
+        from embed_assets.search import following
 
-        serving.serve(settings, host, port, emit, StandingFollower)
+        def follow(settings: Settings) -> following.IndexFollower:
+            _searcher(settings)  # makes the home ready where it never was
+            return following.IndexFollower(settings)
+
+        serving.serve(settings, host, port, emit, follow)
 
 
 Emit = Callable[[dict[str, Any], str], None]

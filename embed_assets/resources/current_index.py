@@ -47,6 +47,15 @@ def read_current(home: Path) -> Current:
         return Current()
 
 
+def state_of(home: Path) -> tuple[int, ...]:
+    """What changes whenever the file does; cheap to ask for."""
+    try:
+        state = (search_folder(home) / FILE).stat()
+    except FileNotFoundError:
+        return ()
+    return (state.st_ino, state.st_mtime_ns, state.st_size)
+
+
 def change_current(home: Path, change: Callable[[Current], Current]) -> Current:
     """Put another state in place of the one that is; gives it. Others wait meanwhile."""
     folder = search_folder(home)

@@ -5,7 +5,7 @@ made is left out.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -60,7 +60,16 @@ class Searcher:
 
     def is_current(self) -> bool:
         """Whether search still goes by this index, and nothing has left since."""
-        return read_current(self._settings.home) == self.current
+        now = read_current(self._settings.home)
+        return (now.index, now.hidden) == (self.current.index, self.current.hidden)
+
+    def hiding(self, current: Current) -> "Searcher":
+        """The same without what has left since; what is hidden already stays so."""
+        gone = {**self.current.hidden, **current.hidden}
+        hidden = gone if current.index != self.current.index else current.hidden
+        other = Searcher(self._settings, replace(self.current, hidden=hidden), self.index)
+        other._encoders = self._encoders
+        return other
 
     @property
     def models(self) -> tuple[ModelChoice, ...]:

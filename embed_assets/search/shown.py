@@ -1,7 +1,7 @@
 """What `search` prints: the best chunks for a text, where they stand, and why."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 from embed_assets.resources.current_index import read_current
 from embed_assets.search.searching import Cut, Mode, ModelChoice, Searcher, model_of
@@ -10,7 +10,6 @@ from embed_assets.wording import in_lines
 
 LONGEST = 300
 """Characters of a chunk that are shown."""
-MinScore = float | Literal["auto"] | None
 
 
 def search_chunks(
@@ -95,5 +94,5 @@ def _why(row: Mapping[str, Any]) -> str:
 def _about_cutoff(result: Mapping[str, Any]) -> str:
     return (
         f"The cut-off is a cosine of {result['cutoff']:.3f}: of {result['cutoff_questions']} "
-        "questions the answer was below it for one in twenty. --min-score auto leaves such out."
+        "questions the answer was below it for one in twenty. --min-cosine auto leaves such out."
     )

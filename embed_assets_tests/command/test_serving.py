@@ -20,9 +20,10 @@ KEY = "a-key-of-some-length"
 PROGRAM = """
 import sys
 from embed_assets.command import cli, serving
-from embed_assets.search.server import standing
+from embed_assets.search import following
 from embed_assets_tests.search.server.made_up import Following, MadeUp
-standing.StandingFollower = lambda settings: Following(MadeUp())
+cli._searcher = lambda settings: None
+following.IndexFollower = lambda settings: Following(MadeUp())
 sys.argv = ["embed-assets", "serve", "--port", "0", "--json", *sys.argv[1:]]
 cli.main()
 """

@@ -1,0 +1,117 @@
+"""Follows the champion for the server: each answer is of one index and the model that made it."""
+
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from embed_assets.errors import ProjectError
+from embed_assets.resources.current_index import read_current, state_of
+from embed_assets.search.searching import Cut, Mode, ModelChoice, Searcher, open_searcher
+from embed_assets.search.server.served import CHAMPION, Task
+from embed_assets.settings import Settings
+
+AGAIN = 30.0
+"""Seconds until an index that could not be opened is tried again."""
+
+
+class ServedIndex:
+    """An index and its model, as the server asks for them: see `served.Served`."""
+
+    def __init__(self, settings: Settings, searcher: Searcher) -> None:
+        self._settings, self.searcher = settings, searcher
+        manifest = searcher.index.manifest
+        self.name = f"v{manifest.version}" if manifest.version else manifest.base
+        self.identity, self.dimensions = manifest.identity, manifest.dimensions
+        self.token_limit, self.chunks = manifest.model.token_limit, manifest.chunks
+        self.models, self.cutoff = searcher.models, manifest.cutoff
+
+    def embed(self, texts: Sequence[str], task: Task) -> np.ndarray:
+        """Embeddings, float32 (texts, size), normalised."""
+        return self.searcher.embed(texts, task)
+
+    def count_tokens(self, text: str) -> int:
+        """Tokens of a text, special ones left out."""
+        return self.searcher.card.count_tokens(text)
+
+    def search(
+        self, queries: Sequence[str], k: int, mode: Mode, model: str = CHAMPION
+    ) -> list[list[dict[str, Any]]]:
+        """The k best chunks of each query, the best first."""
+        chosen: ModelChoice = "base" if model == "base" else "champion"
+        return self.searcher.search(queries, Cut(k), mode, chosen)
+
+    def pdf(self, path: str) -> bytes | None:
+        """The PDF of a document on record; None of one that left."""
+        from embed_assets.resources.warehouse import Warehouse
+
+        warehouse = Warehouse(path=str(self._settings.warehouse))
+        rows = warehouse.read("SELECT content FROM raw_pdfs WHERE path = ?", [path])
+        return None if rows.is_empty() else rows["content"][0]
+
+
+class IndexFollower:
+    """Gives the newest index whose model is loaded; what is hidden in it shows at once."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Open the index and load its model. ProjectError where there is none."""
+        self._settings = settings
+        self._seen = state_of(settings.home)
+        self._served = ServedIndex(settings, _loaded(open_searcher(settings)))
+        self._lock = threading.Lock()
+        self._loading: threading.Thread | None = None
+        self._failed_at: float | None = None
+
+    def current(self) -> ServedIndex:
+        """The newest set that is ready."""
+        seen = state_of(self._settings.home)
+        failed = self._failed_at
+        if seen != self._seen or (failed is not None and time.monotonic() > failed + AGAIN):
+            with self._lock:
+                self._follow(seen)
+        return self._served
+
+    def _follow(self, seen: object) -> None:
+        """Hide what left, and begin to load another index; once for each state of the file."""
+        if seen == self._seen and self._failed_at is None:
+            return
+        self._seen, self._failed_at = seen, None
+        before = self._served.searcher
+        # What left is left out at once, whatever index comes.
+        hidden = before.hiding(read_current(self._settings.home))
+        self._served = ServedIndex(self._settings, hidden)
+        try:
+            now = open_searcher(self._settings)
+        except ProjectError:  # all indexes were removed: one with less in it follows
+            self._failed_at = time.monotonic()
+            return
+        if now.index.folder == before.index.folder:
+            return
+        self._loading = threading.Thread(target=self._load, args=[now], daemon=True)
+        self._loading.start()
+
+    def _load(self, searcher: Searcher) -> None:
+        try:
+            served = ServedIndex(self._settings, _loaded(searcher))
+        except (ProjectError, OSError, ValueError, RuntimeError):
+            self._failed_at = time.monotonic()
+            return
+        with self._lock:
+            if searcher.is_current():
+                self._served = served
+            else:
+                self._seen = None  # looked at again by the next request
+
+    def close(self) -> None:
+        """Wait for a model that is being loaded: torch is not to be ended in the middle of it."""
+        if self._loading is not None:
+            self._loading.join()
+
+
+def _loaded(searcher: Searcher) -> Searcher:
+    """A searcher whose model and words are in memory."""
+    searcher.embed(["a text"], "query")
+    searcher.index.lexical.top("a text", 1)
+    return searcher
