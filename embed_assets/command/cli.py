@@ -369,6 +369,10 @@ def export(
         Literal["kept", "all"],
         typer.Option("--status", help="all: those that were dropped too, and why."),
     ] = "kept",
+    votes: Annotated[
+        bool,
+        typer.Option("--votes", help="What people marked on the page of `serve` instead."),
+    ] = False,
     pdfs: Pdfs = None,
     home: Home = None,
     as_json: Json = False,
@@ -376,7 +380,13 @@ def export(
     """Write the questions to a file for review; EMBED_ASSETS_LABELLED reads it back."""
     with _session(pdfs, home, as_json) as (settings, emit):
         from embed_assets.questions.export import export_questions
+        from embed_assets.search.votes import export_votes
 
+        if votes:
+            with as_the_person_has_it():
+                summary = export_votes(settings, Path(os.path.abspath(file.expanduser())))
+            emit(summary, f"{counted(summary['questions'], 'question')} in {summary['path']}")
+            return
         with as_the_person_has_it():
             summary = export_questions(settings, file, file_format, status)
         emit(summary, f"{counted(summary['questions'], 'question')} in {summary['path']}")

@@ -60,7 +60,7 @@ def export_questions(
         text = "".join(f"{json.dumps(_row(row), ensure_ascii=False)}\n" for row in rows)
     else:
         text = json.dumps([_argilla_record(row) for row in rows], ensure_ascii=False, indent=1)
-    _write(file, text)
+    write_whole(file, text)
     return {"path": str(file), "format": chosen, "questions": len(rows)}
 
 
@@ -133,7 +133,7 @@ def _marked(cells: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _write(file: Path, text: str) -> None:
+def write_whole(file: Path, text: str) -> None:
     """All or nothing: nobody reads half a file, and a failure leaves the old one as it was."""
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
     try:
