@@ -323,10 +323,11 @@ class Evaluation(Group):
     """What the model is compared with."""
 
     baselines: Annotated[str, COMPARED] = Field(
-        default="bm25,champion",
+        default="bm25,hybrid,champion",
         description="What the fine-tuned model is compared with beside its base, separated by "
-        "commas: `bm25`, `champion` (the one before it), `openai:MODEL` (any OpenAI-compatible "
-        "server's embeddings), any sentence-transformers model, a version (`v3`). `none`: nothing",
+        "commas: `bm25`, `hybrid` (bm25 with the base model; with the fine-tuned one too), "
+        "`champion` (the one before it), `openai:MODEL` (any OpenAI-compatible server's "
+        "embeddings), any sentence-transformers model, a version (`v3`). `none`: nothing",
     )
 
 

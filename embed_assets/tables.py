@@ -319,6 +319,31 @@ _TABLES = (
         },
     ),
     Table(
+        "hybrid_comparisons",
+        ("run_id", "model", "split", "dimension"),
+        {
+            "run_id": _text("MLflow run of the comparison"),
+            "model": _text("What hybrid search with the fine-tuned model is compared with"),
+            "split": _SPLIT,
+            "metric": _text("What is compared: ndcg"),
+            "k": _integer("Cut-off of the metric"),
+            "dimension": _DIMENSION,
+            "score": _number("Mean of that over the split's questions, 0 to 1"),
+            "tuned": _number("Mean of hybrid search with the fine-tuned model, at its full size"),
+            "difference": _number("tuned minus score"),
+            "low": _number("Lower end of the difference's 95 % interval"),
+            "high": _number("Upper end of it"),
+            "p_value": _number("Two-sided, of a permutation test"),
+            "verdict": _text(
+                "Of hybrid search with the fine-tuned model: better, worse, no clear difference or "
+                "too few to tell"
+            ),
+            "questions": _integer("Questions of the split"),
+            "documents": _integer("Documents that they are about"),
+            "resampled": _text("What the interval is over: documents or questions"),
+        },
+    ),
+    Table(
         "failed_baselines",
         ("run_id", "model"),
         {

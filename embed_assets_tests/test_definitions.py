@@ -275,9 +275,9 @@ def test_a_setting_of_the_training_changes_the_model_alone(tmp_path, monkeypatch
 
 
 def test_baselines_change_what_measures_them_alone(tmp_path, monkeypatch):
-    assert changed(tmp_path, monkeypatch, baselines=" champion, bm25,bm25 ") == set()
+    assert changed(tmp_path, monkeypatch, baselines=" champion, hybrid, bm25,bm25 ") == set()
     assert changed(tmp_path, monkeypatch, baselines="champion") == {"base_eval"}
-    # bm25 was left out a line above; what is left out here is the champion.
+    # bm25 and hybrid were left out a line above; what is left out here is the champion.
     assert changed(tmp_path, monkeypatch, baselines="none") == {"comparison"}
 
 

@@ -11,8 +11,10 @@ from embed_assets.command.pipeline import Done
 from embed_assets.comparison.tracked import stored_promotion
 from embed_assets.comparison.verdict import (
     headline_row,
+    hybrid_sentence,
     reservations,
     stored_comparison,
+    stored_hybrid,
     verdict_sentence,
 )
 from embed_assets.documents.entries import Entries, Rules
@@ -28,6 +30,7 @@ from embed_assets.documents.parsing import (
 )
 from embed_assets.errors import ProjectError, SettingsError
 from embed_assets.evaluation.baselines import failed_baselines
+from embed_assets.evaluation.hybrid import BASE_HYBRID, TUNED_HYBRID
 from embed_assets.evaluation.significance import FEWEST_DOCUMENTS, LARGEST_P_VALUE, Verdict
 from embed_assets.graph import DOCUMENT_ASSETS, GRAPH
 from embed_assets.models.registry import aliases, newest_model
@@ -190,7 +193,7 @@ def run_summary(settings: Settings, done: Done) -> dict[str, Any]:
         [compared, model["mlflow_run_id"]],
     )
     pairs = warehouse.read("SELECT split, count(*) FROM training_pairs GROUP BY ALL ORDER BY ALL")
-    against = stored_comparison(warehouse, compared)
+    against, hybrid = stored_comparison(warehouse, compared), stored_hybrid(warehouse, compared)
     failed = failed_baselines(warehouse, compared)
     ingested = ingest_summary(settings, done)
     in_mlflow = _in_mlflow(settings, warehouse, compared)
@@ -202,11 +205,13 @@ def run_summary(settings: Settings, done: Done) -> dict[str, Any]:
         "comparison": rows.to_dicts(),
         "baselines": against.filter(pl.col("model") != "base").select(BASELINE_KEYS).to_dicts(),
         "baselines_failed": [{"model": m, "error": e} for m, e in failed.items()],
+        "hybrid": hybrid.select(BASELINE_KEYS).to_dicts(),
         "verdict": verdict_sentence(headline_row(against)),
+        "verdict_hybrid": hybrid_sentence(hybrid) or None,
         "champion": in_mlflow.champion,
         "promotion": in_mlflow.promotion,
         "waiting": [*ingested["waiting"], *in_mlflow.waiting],
-        "reservations": reservations(against),
+        "reservations": reservations(against, hybrid),
         "report": str(settings.report(model["version"])),
         "trained": "finetuned_model" in done.seconds,
     }
@@ -233,13 +238,18 @@ def run_text(summary: Mapping[str, Any], *, details: bool = False) -> str:
     return in_lines(
         [
             summary["verdict"],
-            *filter(None, [summary["promotion"]]),
+            *filter(None, [summary["verdict_hybrid"], summary["promotion"]]),
             f"Search uses {_champion(summary)}.",
             *summary["reservations"],
             *([] if summary["trained"] else [nothing]),
             "",
             *_comparison_lines(summary["comparison"]),
-            *_baseline_lines(summary["baselines"]),
+            *_baseline_lines(summary["baselines"], "baseline", "tuned"),
+            *_baseline_lines(
+                [row for row in summary["hybrid"] if row["model"] == BASE_HYBRID],
+                "hybrid search",
+                TUNED_HYBRID,
+            ),
             "",
             *_documents_lines(summary),
             *unused_text(summary, details),
@@ -377,21 +387,25 @@ def _comparison_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return lines
 
 
-def _baseline_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A table of what the fine-tuned model is compared with beside its base."""
+def _baseline_lines(rows: Sequence[Mapping[str, Any]], beside: str, tuned: str) -> list[str]:
+    """A table of what the fine-tuned model is compared with beside its base.
+
+    beside: what the models of the rows are. tuned: what they are compared with.
+    """
     if not rows:
         return []
     width = max(map(len, TITLES.values()))
-    names = max(8, *(len(row["model"]) for row in rows))
+    names = max(len(beside), *(len(row["model"]) for row in rows))
     too_few = any(row["verdict"] == Verdict.TOO_FEW for row in rows)
     needed = f"A verdict needs questions about {FEWEST_DOCUMENTS} documents, and p ≤ "
     return [
         "",
-        f"{QUESTIONS:<{width}} {'baseline':<{names}} {'score':>7} {'tuned':>7} {'difference':>10}"
+        f"{QUESTIONS:<{width}} {beside:<{names}} {'score':>7} {tuned:>7} {'difference':>10}"
         "  95 % interval     verdict",
         *(
             f"{TITLES.get(row['split'], row['split']):<{width}} {row['model']:<{names}} "
-            f"{row['score']:>7.4f} {row['tuned']:>7.4f} {row['difference']:>+10.4f}  "
+            f"{row['score']:>7.4f} {row['tuned']:>{max(7, len(tuned))}.4f} "
+            f"{row['difference']:>+10.4f}  "
             f"{row['low']:+.3f} to {row['high']:+.3f}  {row['verdict']}"
             for row in rows
         ),

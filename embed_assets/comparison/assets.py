@@ -30,6 +30,7 @@ from embed_assets.comparison.tracked import (
 from embed_assets.comparison.verdict import (
     Comparison,
     headline_row,
+    hybrid_sentence,
     reservations,
     store_comparison,
     verdict_sentence,
@@ -153,9 +154,11 @@ def _metadata(
     result: Comparison, failed: Mapping[str, str], promotion: Promotion
 ) -> dict[str, Any]:
     """What the UI says of a comparison, the most important first."""
-    against = "\n".join(f"- {sentence}" for sentence in reservations(result.against))
+    in_hybrid = hybrid_sentence(result.hybrid)
+    against = "\n".join(f"- {sentence}" for sentence in reservations(result.against, result.hybrid))
     return {
         "verdict": verdict_sentence(headline_row(result.against)),
+        **({"hybrid": in_hybrid} if in_hybrid else {}),
         **({"reservations": dg.MetadataValue.md(against)} if against else {}),
         "promotion": promotion.said,
         "by_dimension": dg.MetadataValue.md(headline_table(result)),

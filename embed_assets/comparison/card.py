@@ -28,7 +28,7 @@ def judgement_of(result: Comparison) -> Judgement:
     headline_first = pl.col("split") != result.headline_split
     return Judgement(
         verdict=verdict_sentence(headline_row(result.against)),
-        reservations=reservations(result.against),
+        reservations=reservations(result.against, result.hybrid),
         against=result.against.sort(headline_first, maintain_order=True),
         titles=TITLES,
     )

@@ -10,8 +10,10 @@ from embed_assets.comparison.verdict import (
     compared_in,
     full_size,
     headline_row,
+    hybrid_sentence,
     reservations,
     stored_comparison,
+    stored_hybrid,
     verdict_sentence,
 )
 from embed_assets.models.registry import newest_model
@@ -52,11 +54,12 @@ def _judged(
     run_id = compared_in(warehouse, newest_model(warehouse, version))
     if run_id is None:
         return []
-    against = stored_comparison(warehouse, run_id)
+    against, hybrid = stored_comparison(warehouse, run_id), stored_hybrid(warehouse, run_id)
+    against_it = " ".join(reservations(against, hybrid))
     report = tracking.run_link(run_id, f"comparison-v{version}.html")
     return [
         verdict_sentence(headline_row(against)),
-        *filter(None, [stored_promotion(settings, run_id), " ".join(reservations(against))]),
+        *filter(None, [hybrid_sentence(hybrid), stored_promotion(settings, run_id), against_it]),
         f"[Report]({report}) · [MLflow run of the comparison]({tracking.run_link(run_id)})",
         _figures(against),
     ]

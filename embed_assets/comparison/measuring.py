@@ -12,11 +12,13 @@ from embed_assets.comparison.verdict import Comparison, compare
 from embed_assets.errors import ProjectError
 from embed_assets.evaluation.baselines import (
     compares_champion,
+    compares_hybrid,
     find_baseline,
-    lasting_baselines,
     measure_baselines,
     settings_of,
+    single_baselines,
 )
+from embed_assets.evaluation.hybrid import BASE_HYBRID, TUNED_HYBRID
 from embed_assets.evaluation.retrieval import Evaluation
 from embed_assets.evaluation.scoring import RetrievalTask, measured, retrieval_task
 from embed_assets.models.card import model_card
@@ -53,7 +55,8 @@ def measure_models(
     """Base, tuned model, the champion before and the baselines on the same questions and corpus.
 
     model: row of `models` that is compared. before: version that was champion before it. The
-    figures are stored as those of the MLflow run, the tuned model's as those of its training.
+    figures are stored as those of the MLflow run, the tuned model's, alone and with BM25, as those
+    of its training.
     ProjectError where base or tuned can't be scored.
     """
     task = retrieval_task(warehouse)
@@ -68,12 +71,22 @@ def measure_models(
     tuned_encoder = find_baseline(warehouse, settings, version, "The fine-tuned model")
     base = figures(base_encoder, "base", run_id)
     tuned = figures(tuned_encoder, "tuned", model["mlflow_run_id"])
-    others, champion = {name: name for name in lasting_baselines(settings)}, ""
+    others, champion = single_baselines(settings), ""
     if before is not None and compares_champion(settings):
         champion = champion_name(before)
         others[champion] = f"v{before}"
+    hybrid = {
+        BASE_HYBRID: (base_encoder, run_id),
+        TUNED_HYBRID: (tuned_encoder, model["mlflow_run_id"]),
+    }
     beside, failed = measure_baselines(
-        warehouse, settings, task, others, run_id, {champion: dimensions}
+        warehouse,
+        settings,
+        task,
+        others,
+        run_id,
+        {champion: dimensions},
+        hybrid if compares_hybrid(settings) else {},
     )
     result = compare(task, base, tuned, beside)
     general = measure_general(warehouse, settings, base_encoder, tuned_encoder, run_id)

@@ -77,7 +77,8 @@ class Report:
     """All that the page says. `verdict` is one sentence; `notes` are plain text.
 
     scores, quality_kept: as `plots` takes them. significance: as `compare_models` returns it.
-    against: base and baselines, each at its full size, as rows of model_comparisons.
+    against: base and baselines, each at its full size, as rows of model_comparisons. hybrid: rows
+    of hybrid_comparisons, none where hybrid search was not scored.
     reservations: sentences that speak against the fine-tuned model. lineage: facts of how the
     version was made, and sources: of what. document_pages: address of a document's page, by its id.
     """
@@ -93,6 +94,7 @@ class Report:
     quality_kept: pl.DataFrame
     significance: pl.DataFrame
     against: pl.DataFrame
+    hybrid: pl.DataFrame
     reservations: Sequence[str]
     won: Sequence[Example]
     lost: Sequence[Example]
@@ -136,6 +138,7 @@ def render_report(report: Report) -> str:
         splits=splits,
         key_rows=key_rows,
         against=_against_rows(report, splits),
+        hybrid=_rows_by_split(report.hybrid, splits),
         metric_tables={split: _metric_table(report.scores, split) for split in splits},
         charts=[_chart_specs(report, split, key_rows[split][0]["questions"]) for split in splits],
         places=_places(report.sources),
@@ -178,10 +181,16 @@ def _key_rows(report: Report, split: str) -> list[dict[str, Any]]:
 
 def _against_rows(report: Report, splits: Sequence[str]) -> list[tuple[str, list[dict[str, Any]]]]:
     """A row per model of each split, in their order; nothing where nothing but base is."""
-    rows = report.against.to_dicts()
-    if all(row["model"] == "base" for row in rows):
+    if (report.against["model"] == "base").all():
         return []
-    return [(split, [row for row in rows if row["split"] == split]) for split in splits]
+    return _rows_by_split(report.against, splits)
+
+
+def _rows_by_split(
+    compared: pl.DataFrame, splits: Sequence[str]
+) -> list[tuple[str, list[dict[str, Any]]]]:
+    by_split = [(split, compared.filter(split=split).to_dicts()) for split in splits]
+    return [(split, rows) for split, rows in by_split if rows]
 
 
 def _metric_table(scores: pl.DataFrame, split: str) -> dict[str, Any]:

@@ -11,6 +11,8 @@ from embed_assets.comparison.plots import (
 )
 from embed_assets.comparison.promotion import Condition, Promotion, champion_name
 from embed_assets.comparison.verdict import SPLIT_TITLES, Comparison, full_size
+from embed_assets.evaluation.bm25 import BM25
+from embed_assets.evaluation.hybrid import TUNED_HYBRID
 from embed_assets.wording import change, in_cell, in_markdown
 
 
@@ -52,6 +54,8 @@ def headline_bars(result: Comparison, version: str) -> str:
     others = full_size(result.baselines).filter(split=result.headline_split)
     scores = {"base": row["base"], tuned: row["tuned"]}
     scores |= dict(others.select("model", "score").iter_rows())
+    fused = result.hybrid.filter(split=result.headline_split)["tuned"].to_list()
+    scores |= {f"{tuned} + {BM25}": score for score in fused[:1]}
     return bars_in_markdown(f"NDCG@10 on {SPLIT_TITLES[result.headline_split]}", scores, tuned)
 
 
@@ -77,19 +81,19 @@ def headline_table(result: Comparison) -> str:
 
 def baselines_table(result: Comparison, failed: Mapping[str, str]) -> str:
     """NDCG@10 of base and baselines on the headline split, and what the tuned model gains on each,
-    as a markdown table.
+    alone and in hybrid search, as markdown tables.
     """
-    lines = [
-        f"NDCG@10 on {SPLIT_TITLES[result.headline_split]}, each model at its full size",
-        "",
-        "| model | NDCG@10 | tuned gains | verdict |",
-        "| --- | ---: | ---: | --- |",
-    ]
-    for row in full_size(result.against).filter(split=result.headline_split).iter_rows(named=True):
-        lines.append(
+    lines = [f"NDCG@10 on {SPLIT_TITLES[result.headline_split]}, each model at its full size"]
+    for gains, against in (("tuned", full_size(result.against)), (TUNED_HYBRID, result.hybrid)):
+        rows = against.filter(split=result.headline_split)
+        if rows.height:
+            lines += ["", f"| model | NDCG@10 | {gains} gains | verdict |"]
+            lines += ["| --- | ---: | ---: | --- |"]
+        lines += [
             f"| {in_cell(row['model'])} | {row['score']:.4f} | {row['difference']:+.4f} "
             f"| {row['verdict']} |"
-        )
+            for row in rows.iter_rows(named=True)
+        ]
     lines += [
         f"\n{in_markdown(called)} could not be scored: {in_markdown(reason)}"
         for called, reason in failed.items()

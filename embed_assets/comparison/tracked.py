@@ -12,11 +12,13 @@ from embed_assets.comparison.tables import conditions_table
 from embed_assets.comparison.verdict import (
     Comparison,
     headline_row,
+    hybrid_sentence,
     reservations,
     verdict_sentence,
 )
 from embed_assets.errors import one_line
 from embed_assets.evaluation.headline import headline_figures
+from embed_assets.evaluation.hybrid import BASE_HYBRID, TUNED_HYBRID
 from embed_assets.evaluation.retrieval import metric_name
 from embed_assets.evaluation.scoring import mlflow_metrics
 from embed_assets.evaluation.tracked import log_task_data
@@ -52,8 +54,9 @@ def log_comparison(
             path = Path(folder) / f"{name}.png"
             path.write_bytes(png)
             mlflow.log_artifact(str(path), artifact_path="charts")
-    mlflow.log_metrics(_headline(model, figures, before) | _differences(result))
+    mlflow.log_metrics(_headline(model, figures, before) | _differences(result) | _hybrid(result))
     mlflow.log_table(result.against.to_dict(as_series=False), "model_comparisons.json")
+    mlflow.log_table(result.hybrid.to_dict(as_series=False), "hybrid_comparisons.json")
 
 
 def _headline(model: Mapping[str, Any], figures: Measured, before: str | None) -> dict[str, float]:
@@ -94,8 +97,14 @@ def log_sentences(
     import mlflow
 
     row, version = headline_row(result.against), promotion.version
-    said, against = verdict_sentence(row), reservations(result.against)
-    tags = {"verdict": said, "reservations": " ".join(against), PROMOTION: promotion.said}
+    said, against = verdict_sentence(row), reservations(result.against, result.hybrid)
+    in_hybrid = hybrid_sentence(result.hybrid)
+    tags = {
+        "verdict": said,
+        "hybrid": in_hybrid,
+        "reservations": " ".join(against),
+        PROMOTION: promotion.said,
+    }
     gained = f" {change(row['score'], row['tuned'])}" if row["score"] else ""
     became = "promoted" if promotion.promoted else "not promoted"
     mlflow.set_tags({**tags, "mlflow.runName": f"comparison v{version}{gained}, {became}"})
@@ -105,9 +114,10 @@ def log_sentences(
         f"[All runs]({tracking.runs_link})"
     )
     reasons = [f"- {sentence}" for sentence in against]
-    text = [said, promotion.said, "\n".join(reasons), links, conditions_table(promotion.conditions)]
+    table = conditions_table(promotion.conditions)
+    text = [said, in_hybrid, promotion.said, "\n".join(reasons), links, table]
     tracking.describe_run(run_id, "\n\n".join(filter(None, text)))
-    return [said, *against, promotion.said]
+    return [said, *filter(None, [in_hybrid]), *against, promotion.said]
 
 
 def stored_promotion(settings: Settings, run_id: str) -> str | None:
@@ -137,6 +147,18 @@ def _differences(result: Comparison) -> dict[str, float]:
         for row in result.against.iter_rows(named=True)
         for against in [f"dim_{row['dimension']}" if row["model"] == "base" else row["model"]]
         for name in ("difference", "low", "high", "p_value")
+    }
+
+
+def _hybrid(result: Comparison) -> dict[str, float]:
+    """NDCG@10 of hybrid search by split, for MLflow: of the tuned model, of the base, and the
+    difference with its interval.
+    """
+    rows = result.hybrid.filter(model=BASE_HYBRID).iter_rows(named=True)
+    named = {"tuned": f"{TUNED_HYBRID}_ndcg@10", "score": f"{BASE_HYBRID}_ndcg@10"}
+    named |= {name: f"hybrid_ndcg@10_{name}" for name in ("difference", "low", "high", "p_value")}
+    return {
+        metric_name(row["split"], said): row[name] for row in rows for name, said in named.items()
     }
 
 

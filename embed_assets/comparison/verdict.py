@@ -1,7 +1,7 @@
 """Models side by side on the same questions and corpus: figures, differences, and what they say."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import polars as pl
@@ -9,6 +9,7 @@ import polars as pl
 from embed_assets.errors import ProjectError
 from embed_assets.evaluation.bm25 import BM25
 from embed_assets.evaluation.headline import best_evidence
+from embed_assets.evaluation.hybrid import BASE_HYBRID, TUNED_HYBRID
 from embed_assets.evaluation.retrieval import LISTED, Evaluation, quality_kept
 from embed_assets.evaluation.scoring import RetrievalTask
 from embed_assets.evaluation.significance import Verdict, compare_models
@@ -31,7 +32,8 @@ class Comparison:
     scores: split, dimension, metric, k, base, tuned, difference_percent. kept: model, split,
     dimension, ndcg_at_10, kept, bytes_per_vector, storage_saved. significance: as compare_models
     gives it. queries: one row per split, dimension and question, with both models' results.
-    baselines: rows of model_comparisons without its run_id.
+    baselines: rows of model_comparisons without its run_id. hybrid: rows of hybrid_comparisons
+    without it, in the order of `against`; none where hybrid search was not scored.
     """
 
     scores: pl.DataFrame
@@ -39,6 +41,7 @@ class Comparison:
     significance: pl.DataFrame
     queries: pl.DataFrame
     baselines: pl.DataFrame
+    hybrid: pl.DataFrame = field(default_factory=_AGAINST.to_frame)
 
     @property
     def headline_split(self) -> str:
@@ -68,7 +71,8 @@ def compare(
     """Put models side by side that were all measured on this task.
 
     base, tuned: at the same dimensions. others: baselines by what they are called; each at its full
-    size is put beside the tuned model at its own. ProjectError if no question tests.
+    size is put beside the tuned model at its own. TUNED_HYBRID, if it is among them, is put beside
+    the tuned model alone and BASE_HYBRID. ProjectError if no question tests.
     """
     if not any(split in TEST_SPLITS for split in task.splits):
         raise ProjectError(
@@ -84,7 +88,8 @@ def compare(
     queries = _queries_side_by_side(task, base, tuned)
     at_full_size = queries.filter(pl.col("dimension") == pl.col("dimension").max())
     baselines = [
-        _against(model, _differences(at_full_size, others[model])) for model in sorted(others)
+        _against(model, _differences(at_full_size, others[model]))
+        for model in sorted(others.keys() - {TUNED_HYBRID})
     ]
     return Comparison(
         scores=scores.with_columns(
@@ -94,7 +99,23 @@ def compare(
         significance=compare_models(queries),
         queries=queries,
         baselines=pl.concat([_AGAINST.to_frame(), *baselines]),
+        hybrid=_hybrid_side_by_side(at_full_size, tuned, others),
     )
+
+
+def _hybrid_side_by_side(
+    at_full_size: pl.DataFrame, tuned: Evaluation, others: Mapping[str, Evaluation]
+) -> pl.DataFrame:
+    """`Comparison.hybrid`. at_full_size: rows of `queries`."""
+    if TUNED_HYBRID not in others:
+        return _AGAINST.to_frame()
+    found = others[TUNED_HYBRID].queries.select(
+        "split", "question_id", tuned_ndcg_at_10="ndcg_at_10"
+    )
+    fused = at_full_size.drop("tuned_ndcg_at_10").join(found, on=["split", "question_id"])
+    beside = {"tuned": tuned} | {name: others[name] for name in (BASE_HYBRID,) if name in others}
+    rows = [_against(name, _differences(fused, beside[name])) for name in sorted(beside)]
+    return _in_order(pl.concat(rows))
 
 
 def _queries_side_by_side(task: RetrievalTask, base: Evaluation, tuned: Evaluation) -> pl.DataFrame:
@@ -122,14 +143,23 @@ def _differences(tuned: pl.DataFrame, other: Evaluation) -> pl.DataFrame:
 
 
 def store_comparison(transaction: Transaction, comparison: Comparison, run_id: str) -> None:
-    """Write `against` as what an MLflow run has compared."""
-    rows = comparison.against.with_columns(run_id=pl.lit(run_id))
-    transaction.replace("model_comparisons", rows, {"run_id": [run_id]})
+    """Write `against` and `hybrid` as what an MLflow run has compared."""
+    for table, rows in (
+        ("model_comparisons", comparison.against),
+        ("hybrid_comparisons", comparison.hybrid),
+    ):
+        of_run = rows.with_columns(run_id=pl.lit(run_id))
+        transaction.replace(table, of_run, {"run_id": [run_id]})
 
 
 def stored_comparison(warehouse: Warehouse, run_id: str) -> pl.DataFrame:
     """Rows of model_comparisons that an MLflow run has stored, in the order of `against`."""
     return _in_order(warehouse.read("SELECT * FROM model_comparisons WHERE run_id = ?", [run_id]))
+
+
+def stored_hybrid(warehouse: Warehouse, run_id: str) -> pl.DataFrame:
+    """Rows of hybrid_comparisons that an MLflow run has stored, in the order of `against`."""
+    return _in_order(warehouse.read("SELECT * FROM hybrid_comparisons WHERE run_id = ?", [run_id]))
 
 
 def compared_in(warehouse: Warehouse, model: Mapping[str, Any]) -> str | None:
@@ -178,11 +208,29 @@ def verdict_sentence(row: Mapping[str, Any]) -> str:
     )
 
 
-def reservations(against: pl.DataFrame) -> list[str]:
+def hybrid_sentence(hybrid: pl.DataFrame) -> str:
+    """What tuning gains where search is hybrid, on the headline split; empty where none was scored.
+
+    hybrid: rows of hybrid_comparisons.
+    """
+    rows = hybrid.filter(pl.col("split").is_in(TEST_SPLITS), model=BASE_HYBRID)
+    if rows.is_empty():
+        return ""
+    row = rows.row(by_predicate=pl.col("split") == best_evidence(rows), named=True)
+    relative = f" ({change(row['score'], row['tuned'])})" if row["score"] > 0 else ""
+    return (
+        f"Hybrid search, {BASE_HYBRID} → {TUNED_HYBRID}: NDCG@10 {row['score']:.3f} → "
+        f"{row['tuned']:.3f}{relative}, 95 % interval of the difference {row['low']:+.3f} to "
+        f"{row['high']:+.3f}: {row['verdict']}."
+    )
+
+
+def reservations(against: pl.DataFrame, hybrid: pl.DataFrame) -> list[str]:
     """What speaks against the fine-tuned model on the test splits, a sentence each.
 
     against: rows of model_comparisons. A baseline that isn't clearly beaten counts on the headline
-    split; one that is clearly better, and a base model that is, on every test split.
+    split; one that is clearly better, and a base model that is, on every test split. hybrid: rows
+    of hybrid_comparisons, of which hybrid search with the base model counts likewise.
     """
     tests = against.filter(pl.col("split").is_in(TEST_SPLITS))
     sentences = []
@@ -199,7 +247,8 @@ def reservations(against: pl.DataFrame) -> list[str]:
                 f"The fine-tuned model does not clearly beat {model} on {place}: "
                 f"NDCG@10 {tuned} against {score}."
             )
-    if tests.filter(pl.col("split") != LABELLED, model=BM25, verdict=Verdict.WORSE).height:
+    by_words = pl.col("model").is_in([BM25, BASE_HYBRID]) & (pl.col("split") != LABELLED)
+    if tests.filter(by_words, verdict=Verdict.WORSE).height:
         sentences.append("Questions made from the chunks share their words: they flatter bm25.")
     worse = tests.filter(model="base", verdict=Verdict.WORSE)
     for (split,), rows in worse.group_by("split", maintain_order=True):
@@ -207,6 +256,24 @@ def reservations(against: pl.DataFrame) -> list[str]:
         sentences.append(
             f"The fine-tuned model is clearly worse than the base model on "
             f"{SPLIT_TITLES[str(split)]} at {dimensions} dimensions."
+        )
+    return sentences + _hybrid_reservations(hybrid, headline)
+
+
+def _hybrid_reservations(hybrid: pl.DataFrame, headline: str | None) -> list[str]:
+    """The same of hybrid search. headline: the split on which what isn't clearly beaten counts."""
+    sentences = []
+    tests = hybrid.filter(pl.col("split").is_in(TEST_SPLITS), model=BASE_HYBRID)
+    for row in tests.iter_rows(named=True):
+        if row["verdict"] == Verdict.WORSE:
+            said = "is clearly worse than"
+        elif row["verdict"] != Verdict.BETTER and row["split"] == headline:
+            said = "does not clearly beat"
+        else:
+            continue
+        sentences.append(
+            f"In hybrid search the fine-tuned model {said} the base model on "
+            f"{SPLIT_TITLES[row['split']]}: NDCG@10 {row['tuned']:.3f} against {row['score']:.3f}."
         )
     return sentences
 

@@ -8,11 +8,14 @@ import dagster as dg
 
 from embed_assets.evaluation.baselines import (
     baseline_versions,
+    compares_hybrid,
     lasting_baselines,
     measure_baselines,
     reasons,
+    single_baselines,
     unscored,
 )
+from embed_assets.evaluation.hybrid import BASE_HYBRID
 from embed_assets.evaluation.retrieval import Evaluation
 from embed_assets.evaluation.scoring import (
     EVALUATION_VERSION,
@@ -53,13 +56,15 @@ def base_eval(
         warehouse = making.warehouse
         card = model_card(settings)
         dimensions = card.dimensions(settings.dimensions)
-        named = {name: name for name in lasting_baselines(settings)}
         task = retrieval_task(warehouse)
-        log_task(task, card, dimensions, tuple(named))
+        log_task(task, card, dimensions, lasting_baselines(settings))
         log_task_data(task, making.run_id)
         encoder = CachedEncoder(warehouse, card, settings.precision)
         base = measured(warehouse, task, encoder, dimensions, run_id=making.run_id, model="base")
-        beside, failed = measure_baselines(warehouse, settings, task, named, making.run_id)
+        hybrid = {BASE_HYBRID: (encoder, making.run_id)} if compares_hybrid(settings) else {}
+        beside, failed = measure_baselines(
+            warehouse, settings, task, single_baselines(settings), making.run_id, hybrid=hybrid
+        )
         log_evaluation(task, base, beside)
         mlflow.set_tags(_failed(failed))
         with making.storing(incomplete=unscored(failed)):

@@ -4,12 +4,20 @@ They are asked the same questions on the same corpus, each at its full size. One
 server that doesn't answer, a model that can't be loaded) is left out, and why stays on record.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import polars as pl
 
 from embed_assets.errors import ProjectError, SettingsError, one_line
-from embed_assets.evaluation.bm25 import BM25, IDENTITY, evaluate_bm25
+from embed_assets.evaluation.bm25 import BM25, IDENTITY
+from embed_assets.evaluation.hybrid import (
+    BASE_HYBRID,
+    HYBRID,
+    TUNED_HYBRID,
+    measured_hybrid,
+    score_words,
+)
 from embed_assets.evaluation.retrieval import Evaluation
 from embed_assets.evaluation.scoring import RetrievalTask, measured, measured_by
 from embed_assets.models.card import embedding_size
@@ -26,8 +34,10 @@ from embed_assets.tables import TABLES
 
 SETTING = "EMBED_ASSETS_BASELINES"
 NONE = "none"
-COMPARED = ("base", "tuned")
-"""What the tables call the two models of a training: no baseline may be called so."""
+COMPARED = ("base", "tuned", BASE_HYBRID, TUNED_HYBRID)
+"""What the tables call the two models of a training, alone and with BM25: no baseline may be called
+so.
+"""
 
 
 def unscored(failed: Mapping[str, str]) -> Failure | None:
@@ -67,7 +77,7 @@ def baseline_versions(settings: Settings) -> list[str | tuple[str, str]]:
     """What stands for the lasting baselines in a code version: names, and what they name now."""
     found: list[str | tuple[str, str]] = []
     for name in sorted(lasting_baselines(settings)):
-        if name == BM25 or is_version(name):
+        if name in (BM25, HYBRID) or is_version(name):
             found.append(name)
         elif name.startswith(HOSTED):
             found.append((name, OpenAIServer().address))
@@ -82,11 +92,21 @@ def compares_champion(settings: Settings) -> bool:
     return CHAMPION in chosen_baselines(settings)
 
 
+def compares_hybrid(settings: Settings) -> bool:
+    """Whether base and tuned model are scored in hybrid search too."""
+    return HYBRID in chosen_baselines(settings)
+
+
+def single_baselines(settings: Settings) -> dict[str, str]:
+    """Names of the lasting baselines that search alone, by what they are called."""
+    return {name: name for name in lasting_baselines(settings) if name != HYBRID}
+
+
 def check_baselines(warehouse: Warehouse, settings: Settings) -> None:
     """SettingsError where a baseline is not there, before hours of work. Loads no model."""
     for name in lasting_baselines(settings):
         try:
-            if name != BM25:
+            if name not in (BM25, HYBRID):
                 find_baseline(warehouse, settings, name)
         except ProjectError as error:
             reason = error.reason if error.about == SETTING else str(error)
@@ -100,20 +120,37 @@ def measure_baselines(
     models: Mapping[str, str],
     run_id: str,
     dimensions: Mapping[str, Sequence[int]] | None = None,
+    hybrid: Mapping[str, tuple[Encoder, str]] | None = None,
 ) -> tuple[Mapping[str, Evaluation], Mapping[str, str]]:
     """Figures of baselines on a task, and why some could not be scored, by what they are called.
 
     models: the name of each by what it is called. dimensions: at which versions are measured that
     have them, by what they are called; all else at its full size alone. All is stored as that of an
-    MLflow run.
+    MLflow run. hybrid: models to be scored with BM25 too, and the MLflow run of each, by what they
+    are called then.
     """
     evaluations: dict[str, Evaluation] = {}
     failed: dict[str, str] = {}
-    for called, model in models.items():
+    measures: dict[str, Callable[[], Evaluation]] = {
+        called: partial(
+            _measure,
+            warehouse,
+            settings,
+            task,
+            model,
+            called,
+            run_id,
+            (dimensions or {}).get(called),
+        )
+        for called, model in models.items()
+    }
+    for called, (encoder, shown_by) in (hybrid or {}).items():
+        measures[called] = partial(
+            measured_hybrid, warehouse, task, encoder, run_id=shown_by, model=called
+        )
+    for called, measure in measures.items():
         try:
-            evaluations[called] = _measure(
-                warehouse, settings, task, model, called, run_id, (dimensions or {}).get(called)
-            )
+            evaluations[called] = measure()
         except (ProjectError, ValueError, RuntimeError, OSError) as error:
             failed[called] = reason_of(error)
     table = TABLES["failed_baselines"]
@@ -159,12 +196,7 @@ def _measure(
 ) -> Evaluation:
     if model == BM25:
         return measured_by(
-            lambda: evaluate_bm25(task.queries, task.texts, task.relevant, task.splits, task.own),
-            IDENTITY,
-            warehouse,
-            task,
-            run_id=run_id,
-            model=called,
+            partial(score_words, task), IDENTITY, warehouse, task, run_id=run_id, model=called
         )
     encoder = find_baseline(warehouse, settings, model)
     dimensions = _own(wanted, trained_version(newest_model(warehouse, model))) if wanted else None

@@ -119,9 +119,17 @@ def bm25_rankings(
     A text that shares no word with a query is not found, so a list may be shorter than k. Equal
     scores stand in the order of the ids.
     """
+    ids, found = find_by_words(queries, corpus, k)
+    return [[ids[row] for row in rows] for rows, _ in found]
+
+
+def find_by_words(
+    queries: Sequence[str], corpus: Mapping[str, str], k: int = DEPTH
+) -> tuple[list[str], list[Found]]:
+    """Ids of the corpus in their order, and `LexicalIndex.top` of each query: rows among them."""
     ids = sorted(corpus)
-    index = LexicalIndex.of([corpus[id] for id in ids])
-    return [[ids[row] for row in index.top(query, k)[0]] for query in queries]
+    index = LexicalIndex.of([corpus[key] for key in ids])
+    return ids, [index.top(query, k) for query in queries]
 
 
 _LOWER_CASE = {"turkish": str.maketrans("Iİ", "ıi")}

@@ -11,6 +11,9 @@ from functools import cached_property
 
 import polars as pl
 
+from embed_assets.evaluation.bm25 import find_by_words
+from embed_assets.evaluation.fusion import Found
+from embed_assets.evaluation.metrics import DEPTH
 from embed_assets.evaluation.retrieval import (
     QUERIES_SCHEMA,
     SCORES_SCHEMA,
@@ -71,6 +74,14 @@ class RetrievalTask:
     def splits(self) -> list[str]:
         """Split of each question."""
         return self.questions["split"].to_list()
+
+    @cached_property
+    def found_by_words(self) -> tuple[list[str], list[Found]]:
+        """Ids of the chunks in their order, and what BM25 finds for each question: rows among them.
+
+        One more than are scored where `own` names any.
+        """
+        return find_by_words(list(self.queries.values()), self.texts, DEPTH + bool(self.own))
 
     @cached_property
     def questions_version(self) -> str:

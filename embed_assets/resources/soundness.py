@@ -23,7 +23,9 @@ EVALUATED = ("base_eval", "comparison")
 MADE_AGAIN: Mapping[str, tuple[str, ...]] = {
     **{asset: (asset,) for asset in (*DOCUMENT_ASSETS, "training_pairs")},
     **dict.fromkeys(("evaluations", "evaluation_results", "query_results"), EVALUATED),
-    **dict.fromkeys(("model_comparisons", "failed_baselines"), ("comparison",)),
+    **dict.fromkeys(
+        ("model_comparisons", "hybrid_comparisons", "failed_baselines"), ("comparison",)
+    ),
     "search_indexes": (SEARCH_INDEX,),
     **dict.fromkeys(("embeddings", "materializations", "attempts", "pair_changes"), ()),
     **dict.fromkeys(("former_paths", "departed", "removals"), ()),

@@ -36,11 +36,12 @@ WITH newest AS (
         arg_max(list_max(dimensions), measured_at) AS dimension
     FROM evaluations JOIN newest USING (questions_version, corpus_version) GROUP BY identity
 ), versions AS (
-    SELECT e.identity, max(m.version::INTEGER) AS version
-    FROM evaluations e JOIN models m ON e.run_id = m.mlflow_run_id AND e.model = 'tuned'
-    GROUP BY e.identity
+    SELECT e.identity, 'v' || max(m.version::INTEGER) || any_value(replace(e.model, 'tuned', ''))
+        AS name
+    FROM evaluations e JOIN models m ON e.run_id = m.mlflow_run_id
+    WHERE e.model IN ('tuned', 'tuned + bm25') GROUP BY e.identity
 )
-SELECT CASE WHEN is_base THEN 'base' ELSE coalesce('v' || version, model) END AS model,
+SELECT CASE WHEN is_base THEN 'base' ELSE coalesce(name, model) END AS model,
     avg(ndcg_at_10) AS ndcg_at_10, count(*) AS questions
 FROM measured JOIN query_results USING (run_id, model, dimension)
 JOIN training_pairs p USING (question_id) LEFT JOIN versions USING (identity)

@@ -33,8 +33,10 @@ SUMMARY: dict[str, Any] = {
     "comparison": [],
     "baselines": [],
     "baselines_failed": [],
+    "hybrid": [],
     "reservations": [],
     "verdict": "The fine-tuned model is better.",
+    "verdict_hybrid": None,
     "promotion": "Version 2 was made the champion.",
     "champion": "2",
     "model": {"path": "/home/v2", "version": "2", "base": "mine"},
@@ -134,6 +136,18 @@ def test_baselines_are_a_table_of_their_own_with_the_interval_and_the_verdict():
         "-0.020",
     ]
     assert row.split() == [*told, "worse"]
+
+
+def test_hybrid_search_is_a_sentence_below_the_verdict_and_a_table_of_base_against_tuned():
+    hybrid = [{**BM25, "model": "base + bm25"}, {**BM25, "model": "tuned"}]
+    said = {"hybrid": hybrid, "verdict_hybrid": "Hybrid search: better."}
+    lines = run_text({**SUMMARY, **said}).splitlines()
+    assert lines[1] == "Hybrid search: better."
+    [head] = [line for line in lines if "hybrid search" in line]
+    [row] = [line for line in lines if " base + bm25 " in line]
+    assert head.split()[:6] == ["questions", "hybrid", "search", "score", "tuned", "+"]
+    assert head.index("difference") + len("difference") == row.index("-0.1100") + len("-0.1100")
+    assert not [line for line in lines if line.startswith("people's questions  tuned")]
 
 
 def test_where_documents_are_too_few_it_says_how_many_are_needed():

@@ -23,15 +23,17 @@ from embed_assets.comparison.described import describe_judged
 from embed_assets.comparison.general import BASE, TUNED, GeneralFigures
 from embed_assets.comparison.promotion import Evidence, conditions, losses
 from embed_assets.comparison.tracked import stored_promotion
-from embed_assets.comparison.verdict import Comparison, stored_comparison
+from embed_assets.comparison.verdict import Comparison, stored_comparison, stored_hybrid
 from embed_assets.definitions import build_resources
 from embed_assets.evaluation.baselines import find_baseline
 from embed_assets.evaluation.bm25 import BM25, IDENTITY
+from embed_assets.evaluation.hybrid import hybrid_identity
 from embed_assets.evaluation.retrieval import NO_DIMENSION, Evaluation, evaluate_rankings
 from embed_assets.evaluation.scoring import measured_by, retrieval_task
 from embed_assets.evaluation.significance import compare_models
 from embed_assets.models.card import model_card
 from embed_assets.models.embeddings import CachedEncoder, cached_embeddings
+from embed_assets.models.encoder import LocalEncoder
 from embed_assets.models.identity import model_identity
 from embed_assets.models.registry import (
     Decision,
@@ -53,6 +55,7 @@ from embed_assets_tests.rows import filled
 from embed_assets_tests.tiny_model import WORDS, make_tiny_model
 
 SIZE = 32
+WITH_BM25 = f" + {BM25}"
 GENERAL = Settings.model_fields["general"].default
 """General questions, scored only where a test asks for them: a quarter of a comparison's time."""
 DOCUMENTS = 12
@@ -83,8 +86,11 @@ class Project:
         if model == BM25:
             identity, size = IDENTITY, NO_DIMENSION
         else:
-            name = self.settings.model if model == "base" else model
-            identity = find_baseline(self.warehouse, self.settings, name).identity
+            name = model.removesuffix(WITH_BM25)
+            name = self.settings.model if name == "base" else name
+            encoder = find_baseline(self.warehouse, self.settings, name)
+            fused = model.endswith(WITH_BM25)
+            identity = hybrid_identity(encoder) if fused else encoder.identity
             size = SIZE
         measured_by(
             lambda: evaluate_rankings(
@@ -149,7 +155,12 @@ def project(
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)  # mlflow sets it where it was last
     base, *versions = folders
     settings = Settings(
-        pdfs=tmp_path, home=tmp_path / "home", model=str(base), precision="fp32", general="none"
+        pdfs=tmp_path,
+        home=tmp_path / "home",
+        model=str(base),
+        precision="fp32",
+        general="none",
+        baselines="bm25,champion",
     )
     settings.home.mkdir()
     shutil.copy(registry, settings.home / "mlflow.db")
@@ -325,6 +336,57 @@ def test_a_model_clearly_worse_than_the_champion_is_not_promoted_though_it_beats
         0.4307 - 1, abs=1e-3
     )
     assert run.data.metrics["test_labelled/bm25_ndcg_at_10_high"] < 0
+
+
+def test_hybrid_search_is_compared_for_both_models_and_decides_no_promotion(project):
+    import mlflow
+
+    project.measure("v2", rank=4)
+    project.measure("base + bm25", rank=1)
+    project.measure("v2 + bm25", rank=2)
+    metadata, verdicts = project.compare(baselines="hybrid")
+    assert champion(project) == "2"
+    assert verdicts == {"base": "better", "base + bm25": "worse"}
+    hybrid = stored_hybrid(project.warehouse, metadata["mlflow_run_id"])
+    rows = hybrid.select("model", "score", "tuned", "verdict").rows()
+    ranked = [pytest.approx(of, abs=1e-3) for of in (1, 0.6309, 0.4307)]
+    assert rows == [
+        ("base + bm25", ranked[0], ranked[1], "worse"),
+        ("tuned", ranked[2], ranked[1], "better"),
+    ]
+    said = "Hybrid search, base + bm25 → tuned + bm25: NDCG@10 1.000 → 0.631 (−36.9 %)"
+    assert metadata["hybrid"].startswith(said)
+    for told in (
+        "base + bm25 beats the fine-tuned model on questions that people wrote",
+        "In hybrid search the fine-tuned model is clearly worse than the base model",
+    ):
+        assert told in metadata["reservations"]
+        assert told in project.report(metadata)
+    assert "tuned + bm25 beats" not in metadata["reservations"]
+    assert "| tuned | 0.4307 | +0.2003 | better |" in metadata["beside_other_models"]
+    drawn = base64.b64decode(metadata["chart"].partition("base64,")[2].removesuffix(")")).decode()
+    for bar in (">base + bm25<", ">v2 + bm25<", ">0.631<"):
+        assert bar in drawn
+    run = mlflow.MlflowClient(project.tracking.uri).get_run(metadata["mlflow_run_id"])
+    assert run.data.metrics["test_labelled/tuned_bm25_ndcg_at_10"] == ranked[1]
+    assert run.data.metrics["test_labelled/hybrid_ndcg_at_10_high"] < 0
+    assert run.data.tags["hybrid"] == metadata["hybrid"]
+
+
+def test_what_hybrid_search_could_not_be_scored_with_is_said_and_the_rest_compared(
+    project, monkeypatch
+):
+    project.measure("v2", rank=1)
+    project.measure("base + bm25", rank=10)
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(LocalEncoder, "encode", broken)
+    metadata, verdicts = project.compare(baselines="hybrid")
+    assert (champion(project), verdicts) == ("2", {"base": "better", "base + bm25": "better"})
+    assert "hybrid" not in metadata
+    assert "tuned + bm25 could not be scored: out of memory" in metadata["beside_other_models"]
 
 
 def test_a_champion_that_can_t_be_scored_is_not_beaten_and_it_is_said_why(project):

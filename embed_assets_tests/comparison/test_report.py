@@ -157,6 +157,7 @@ def report(scores, quality_kept) -> Report:
         quality_kept=quality_kept,
         significance=significance,
         against=of_base.with_columns(model=pl.lit("base")),
+        hybrid=of_base.clear().with_columns(model=pl.lit("")),
         reservations=[],
         won=[example("How tight should the bolts be?", None, 1, LONG)],
         lost=[],
@@ -318,7 +319,19 @@ def test_baselines_stand_beside_base_and_tuned_on_every_split(report):
 
 
 def test_without_baselines_there_is_no_table_of_them(report):
-    assert "Beside other models" not in Page(render_report(report)).text
+    text = Page(render_report(report)).text
+    assert "Beside other models" not in text
+    assert "In hybrid search" not in text
+
+
+def test_hybrid_search_has_a_table_of_its_own_on_every_split(report):
+    models = ("base + bm25", "tuned")
+    hybrid = pl.concat(report.against.with_columns(model=pl.lit(model)) for model in models)
+    page = Page(render_report(replace(report, hybrid=hybrid)))
+    row = "0.440 0.550 +0.110 −0.013 to +0.110 < 0.001 better"
+    for split in ("test_labelled", "validation"):
+        assert f"{split} base + bm25 384 {row} tuned 384 {row}" in page.lines
+    assert page.text.count("In hybrid search") == 2
 
 
 def test_what_is_missing_is_a_dash_and_not_an_error(report):

@@ -3,7 +3,9 @@
 import polars as pl
 import pytest
 
-from embed_assets.comparison.verdict import full_size, reservations
+from embed_assets.comparison.verdict import full_size, hybrid_sentence
+from embed_assets.comparison.verdict import reservations as reservations_of
+from embed_assets.evaluation.hybrid import BASE_HYBRID
 from embed_assets.tables import TABLES
 
 SCHEMA = {k: v for k, v in TABLES["model_comparisons"].schema.items() if k != "run_id"}
@@ -15,6 +17,11 @@ def against(*rows: tuple[str, str, int, str]) -> pl.DataFrame:
     given = [dict(zip(("model", "split", "dimension", "verdict"), r, strict=True)) for r in rows]
     figures = {"score": 0.6, "tuned": 0.5}
     return pl.DataFrame([blank | figures | row for row in given], schema=SCHEMA)
+
+
+def reservations(against_it: pl.DataFrame) -> list[str]:
+    """Where hybrid search was not scored."""
+    return reservations_of(against_it, against())
 
 
 HEADLINE = ("base", "test_labelled", 32, "better")
@@ -61,3 +68,51 @@ def test_the_full_size_is_each_model_s_own(size):
         HEADLINE, ("base", "test_labelled", 16, "worse"), ("m", "test_labelled", size, "")
     )
     assert full_size(rows).select("model", "dimension").rows() == [("base", 32), ("m", size)]
+
+
+ALONE = ("tuned", "test_labelled", 32, "worse")
+
+
+@pytest.mark.parametrize(
+    ("verdict", "split", "said"),
+    [
+        ("better", "test_labelled", []),
+        (
+            "no clear difference",
+            "test_labelled",
+            [
+                "In hybrid search the fine-tuned model does not clearly beat the base model on "
+                "questions that people wrote: NDCG@10 0.500 against 0.600."
+            ],
+        ),
+        ("no clear difference", "test_seen_documents", []),
+        ("worse", "validation", []),
+        (
+            "worse",
+            "test_unseen_documents",
+            [
+                "In hybrid search the fine-tuned model is clearly worse than the base model on "
+                "questions on held-out documents: NDCG@10 0.500 against 0.600."
+            ],
+        ),
+    ],
+)
+def test_in_hybrid_search_the_base_counts_and_the_model_alone_does_not(verdict, split, said):
+    hybrid = against((BASE_HYBRID, split, 32, verdict), ALONE)
+    assert reservations_of(against(HEADLINE), hybrid) == said
+
+
+def test_hybrid_search_with_the_base_counts_as_a_baseline():
+    beaten = against(HEADLINE, (BASE_HYBRID, "test_unseen_documents", 32, "worse"))
+    first, salt = reservations(beaten)
+    assert first.startswith("base + bm25 beats the fine-tuned model on questions on held-out")
+    assert salt.endswith("they flatter bm25.")
+
+
+def test_what_tuning_gains_in_hybrid_search_is_one_sentence_on_the_headline_split():
+    rows = [(BASE_HYBRID, split, 32, "worse") for split in ("test_labelled", "test_seen_documents")]
+    assert hybrid_sentence(against(ALONE, *rows)) == (
+        "Hybrid search, base + bm25 → tuned + bm25: NDCG@10 0.600 → 0.500 (−16.7 %), 95 % interval "
+        "of the difference +0.000 to +0.000: worse."
+    )
+    assert hybrid_sentence(against()) == hybrid_sentence(against(ALONE)) == ""

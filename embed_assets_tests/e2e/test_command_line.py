@@ -28,7 +28,10 @@ def test_one_command_turns_pdfs_into_a_model_and_a_proof(trained: tuple[Project,
     assert metrics >= at_k | {("ndcg", 10), ("mrr", 10), ("map", 100)}
     assert {row["split"] for row in result["comparison"]} == SPLITS - {"train"}
     assert {(row["model"], row["split"]) for row in result["baselines"]} == {
-        ("bm25", split) for split in SPLITS - {"train"}
+        (model, split) for model in ("bm25", "base + bm25") for split in SPLITS - {"train"}
+    }
+    assert {(row["model"], row["split"]) for row in result["hybrid"]} == {
+        (model, split) for model in ("base + bm25", "tuned") for split in SPLITS - {"train"}
     }
     assert result["baselines_failed"] == []
     model = Path(result["model"]["path"])

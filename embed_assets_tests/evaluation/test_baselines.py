@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 
 from embed_assets.definitions import build_resources
 from embed_assets.errors import SettingsError
+from embed_assets.evaluation import fusion
 from embed_assets.evaluation.assets import base_eval
 from embed_assets.evaluation.baselines import (
     check_baselines,
@@ -22,7 +24,9 @@ from embed_assets.evaluation.baselines import (
     lasting_baselines,
     measure_baselines,
 )
-from embed_assets.evaluation.scoring import retrieval_task
+from embed_assets.evaluation.hybrid import BASE_HYBRID, score_hybrid
+from embed_assets.evaluation.retrieval import top_k
+from embed_assets.evaluation.scoring import measured, retrieval_task
 from embed_assets.models.encoder import LocalEncoder
 from embed_assets.models.files import Task
 from embed_assets.resources import openai_server
@@ -106,8 +110,8 @@ def texts_embedded(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
 # The setting.
 
 
-def test_bm25_and_the_champion_are_compared_unless_something_else_is_said():
-    assert chosen_baselines(Settings()) == ("bm25", "champion")
+def test_bm25_hybrid_search_and_the_champion_are_compared_unless_something_else_is_said():
+    assert chosen_baselines(Settings()) == ("bm25", "hybrid", "champion")
 
 
 @pytest.mark.parametrize("nothing", ["", " ", "none", ",", " none "])
@@ -121,7 +125,7 @@ def test_names_are_separated_by_commas_and_each_counts_once():
     assert lasting_baselines(settings) == ("bm25", "openai:m", "./folder")
 
 
-@pytest.mark.parametrize("wrong", ["none,bm25", "base", "bm25,tuned", "openai:"])
+@pytest.mark.parametrize("wrong", ["none,bm25", "base", "bm25,tuned", "base + bm25", "openai:"])
 def test_a_name_that_can_t_be_a_baseline_s_is_refused(wrong):
     with pytest.raises(SettingsError, match=r"^EMBED_ASSETS_BASELINES: "):
         chosen_baselines(Settings(baselines=wrong))
@@ -144,7 +148,7 @@ def test_baselines_that_are_there_pass_and_no_model_is_loaded(
     monkeypatch.setattr(LocalEncoder, "__init__", None)
     add_version(warehouse, settings.model, tiny_model)
     monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
-    names = f"bm25,champion,v3,openai:m,{tiny_model}"
+    names = f"bm25,hybrid,champion,v3,openai:m,{tiny_model}"
     check_baselines(warehouse, with_baselines(settings, names))
 
 
@@ -192,6 +196,58 @@ def test_a_baseline_that_fails_costs_itself_alone_and_says_why(warehouse, settin
     assert failed_baselines(warehouse, "run") == failed
 
 
+def test_hybrid_search_is_scored_at_the_model_s_size_and_encodes_nothing_again(
+    warehouse, settings, monkeypatch
+):
+    task = retrieval_task(warehouse)
+    encoder = find_baseline(warehouse, settings, settings.model)
+    seen = texts_embedded(monkeypatch)
+    measured(warehouse, task, encoder, run_id="run", model="base")
+    for run_id, model in (("run", BASE_HYBRID), ("later", BASE_HYBRID)):
+        hybrid = {model: (encoder, run_id)}
+        evaluations, failed = measure_baselines(warehouse, settings, task, {}, run_id, None, hybrid)
+        assert failed == {}
+        assert evaluations[model].scores["dimension"].unique().to_list() == [32]
+        monkeypatch.delattr(fusion, "fuse", raising=False)  # the second time it is read back
+    assert {len(prompts) for prompts in seen.values()} == {1}
+    assert set(seen) == {*CHUNKS.values(), *QUESTIONS.values()}
+
+
+def test_hybrid_search_fuses_what_the_model_and_what_the_words_find(warehouse, settings):
+    whole = retrieval_task(warehouse)
+    task = replace(whole, own={"q-c1": "c1"})
+    encoder = find_baseline(warehouse, settings, settings.model)
+    ids, by_words = task.found_by_words
+    rows, cosines = top_k(
+        encoder.encode_queries(list(task.queries.values())),
+        encoder.encode_documents([task.texts[key] for key in ids]),
+        k=fusion.CANDIDATES,
+    )
+    found = dict(score_hybrid(task, encoder).queries.select("question_id", "top_ids").iter_rows())
+    for place, question in enumerate(task.queries):
+        fused, _ = fusion.fuse((rows[place], cosines[place]), by_words[place], fusion.CANDIDATES)
+        expected = [ids[row] for row in fused if (question, ids[row]) != ("q-c1", "c1")]
+        assert found[question] == expected
+    unasked = replace(task, questions=task.questions.clear())
+    assert score_hybrid(unasked, encoder).scores.is_empty()
+
+
+def test_hybrid_search_that_can_t_be_scored_is_left_out_and_it_is_said_why(
+    warehouse, settings, monkeypatch
+):
+    encoder = find_baseline(warehouse, settings, settings.model)
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(LocalEncoder, "encode", broken)
+    hybrid = {BASE_HYBRID: (encoder, "run")}
+    evaluations, failed = measure_baselines(
+        warehouse, settings, retrieval_task(warehouse), {"bm25": "bm25"}, "run", None, hybrid
+    )
+    assert (set(evaluations), failed) == ({"bm25"}, {BASE_HYBRID: "out of memory"})
+
+
 # base_eval, with a real MLflow.
 
 
@@ -211,7 +267,7 @@ def test_a_server_that_fails_does_not_lose_base_eval_and_is_not_forgotten(
     import mlflow
 
     monkeypatch.setattr(openai_server, "LONGEST_BACKOFF", 0.02)
-    wanted = with_baselines(settings, "bm25,openai:broken,champion")
+    wanted = with_baselines(settings, "bm25,openai:broken,hybrid,champion")
     with EmbeddingsServer() as server:
         server.reply = lambda _: error(500, "out of memory")
         monkeypatch.setenv("OPENAI_BASE_URL", server.url)
@@ -219,11 +275,12 @@ def test_a_server_that_fails_does_not_lose_base_eval_and_is_not_forgotten(
         run_id = metadata["mlflow_run_id"]
         assert "out of memory" in metadata["failed_baselines"]
         assert "out of memory" in failed_baselines(warehouse, run_id)["openai:broken"]
-        assert "| questions | base | bm25 |" in metadata["by_model"]
+        assert "| questions | base | bm25 | base + bm25 |" in metadata["by_model"]
         assert metadata["by_model"].endswith(" 1.0000 |")
         run = mlflow.MlflowClient(f"sqlite:///{settings.home / 'mlflow.db'}").get_run(run_id)
         assert run.info.status == "FINISHED"
         assert run.data.metrics["test_labelled/bm25_ndcg_at_10"] == 1
+        assert 0 < run.data.metrics["test_labelled/base_bm25_ndcg_at_10"] <= 1
         assert run.data.metrics["headline/test_questions"] == len(QUESTIONS)
         full = run.data.metrics["test_labelled/dim_32_cosine_ndcg_at_10"]
         assert run.data.metrics["headline/ndcg_at_10"] == pytest.approx(full, abs=1e-4)
@@ -241,4 +298,4 @@ def test_a_server_that_fails_does_not_lose_base_eval_and_is_not_forgotten(
         "SELECT DISTINCT model FROM evaluation_results WHERE run_id = ? ORDER BY model",
         [metadata["mlflow_run_id"]],
     )
-    assert models["model"].to_list() == ["base", "bm25", "openai:broken"]
+    assert models["model"].to_list() == ["base", "base + bm25", "bm25", "openai:broken"]

@@ -345,15 +345,24 @@ def test_its_figures_are_those_of_models_measured_on_the_same_questions(home):
         ("training 2", "tuned", "two", 6),
         ("comparison", "champion v1", "one", 8),
         ("comparison", "bm25", "bm25", 10),
+        ("training 1", "tuned + bm25", "one, bm25", 2),
+        ("training 2", "tuned + bm25", "two, bm25", 6),
+        ("comparison", "base + bm25", "base, bm25", 4),
         ("later", "base", "base", 3),
     )
     assert home.ask("a.pdf")["figures"] == [
         {"model": "base", "ndcg_at_10": pytest.approx(0.2), "questions": 2},
+        {"model": "base + bm25", "ndcg_at_10": pytest.approx(0.2), "questions": 2},
         {"model": "bm25", "ndcg_at_10": pytest.approx(0.5), "questions": 2},
         {"model": "v1", "ndcg_at_10": pytest.approx(0.4), "questions": 2},
+        {"model": "v1 + bm25", "ndcg_at_10": pytest.approx(0.1), "questions": 2},
         {"model": "v2", "ndcg_at_10": pytest.approx(0.3), "questions": 2},
+        {"model": "v2 + bm25", "ndcg_at_10": pytest.approx(0.3), "questions": 2},
     ]
-    said = "NDCG@10 over 2 test questions about it: base 0.200, bm25 0.500, v1 0.400, v2 0.300"
+    said = (
+        "NDCG@10 over 2 test questions about it: base 0.200, base + bm25 0.200, bm25 0.500, "
+        "v1 0.400, v1 + bm25 0.100, v2 0.300, v2 + bm25 0.300"
+    )
     assert said in document_text(home.ask("a.pdf"))
 
 

@@ -1,0 +1,71 @@
+"""Search by words on a task: BM25 alone, and fused with a model's search (hybrid search)."""
+
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embed_assets.evaluation import bm25, fusion
+from embed_assets.evaluation.retrieval import (
+    NO_DIMENSION,
+    Evaluation,
+    evaluate_rankings,
+    top_k,
+    without_own,
+)
+from embed_assets.evaluation.scoring import RetrievalTask, measured_by
+from embed_assets.models.encoder import Encoder
+from embed_assets.resources.warehouse import Warehouse
+
+HYBRID = "hybrid"
+BASE_HYBRID, TUNED_HYBRID = (f"{model} + {bm25.BM25}" for model in ("base", "tuned"))
+"""What the tables call hybrid search with the two models of a training."""
+
+
+def score_words(task: RetrievalTask) -> Evaluation:
+    """Figures of BM25 on a task, under NO_DIMENSION."""
+    _, found = task.found_by_words
+    return _score(task, (rows for rows, _ in found), NO_DIMENSION)
+
+
+def score_hybrid(task: RetrievalTask, encoder: Encoder) -> Evaluation:
+    """Figures of a model's search fused with BM25's, at the model's full size.
+
+    Texts that the model encoded before are not encoded again.
+    """
+    ids, by_words = task.found_by_words
+    corpus = encoder.encode_documents([task.texts[key] for key in ids], "Encoding chunks")
+    size = corpus.shape[1]
+    if not by_words:
+        return _score(task, [], size)
+    queries = encoder.encode_queries(list(task.queries.values()), "Encoding questions")
+    k = fusion.CANDIDATES + bool(task.own)
+    dense = zip(*top_k(queries, corpus, k), strict=True)
+    found = (fusion.fuse(*both, k)[0] for both in zip(dense, by_words, strict=True))
+    return _score(task, found, size)
+
+
+def hybrid_identity(encoder: Encoder) -> str:
+    """What decides the rankings of hybrid search: the model, BM25 and how they are fused."""
+    return f"{encoder.identity}, {bm25.IDENTITY}, {fusion.IDENTITY}"
+
+
+def measured_hybrid(
+    warehouse: Warehouse, task: RetrievalTask, encoder: Encoder, *, run_id: str, model: str
+) -> Evaluation:
+    """Like `measured`, for a model's search fused with BM25's."""
+    return measured_by(
+        lambda: score_hybrid(task, encoder),
+        hybrid_identity(encoder),
+        warehouse,
+        task,
+        run_id=run_id,
+        model=model,
+    )
+
+
+def _score(task: RetrievalTask, found: Iterable[NDArray[np.int64]], dimension: int) -> Evaluation:
+    """found: for each question the rows that were found, the best first."""
+    ids, questions = task.found_by_words[0], list(task.queries)
+    rankings = without_own([[ids[row] for row in rows] for rows in found], questions, task.own)
+    return evaluate_rankings(rankings, questions, task.relevant, dimension, task.splits)
