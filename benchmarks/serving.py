@@ -24,6 +24,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import numpy as np
@@ -47,8 +48,9 @@ class Server:
     url: str
     model: str | None
 
-    def body(self, texts: Sequence[str]) -> dict[str, object]:
-        return {"input": texts} | ({"model": self.model} if self.model else {})
+    def body(self, texts: Sequence[str]) -> bytes:
+        named = {"model": self.model} if self.model else {}
+        return json.dumps({"input": texts, **named}).encode()
 
     def resident(self) -> float:
         """MB of the server and its children."""
@@ -83,43 +85,75 @@ HEADER = (
 )
 
 
+class Client:
+    """Asks a server over one connection. A library's client costs more than the server's work."""
+
+    def __init__(self, url: str) -> None:
+        self._url = urlsplit(url)
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+    async def post(self, body: bytes) -> int:
+        """The status of the answer, which is read in whole."""
+        if self._streams is None:
+            self._streams = await asyncio.open_connection(self._url.hostname, self._url.port)
+        reader, writer = self._streams
+        head = (
+            f"POST {self._url.path} HTTP/1.1\r\nHost: {self._url.netloc}\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+        try:
+            writer.write(head.encode() + body)
+            answered = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
+            await reader.readexactly(int(answered.partition("content-length:")[2].split()[0]))
+        except (OSError, EOFError, IndexError):
+            self.close()
+            raise
+        return int(answered.split()[1])
+
+    def close(self) -> None:
+        if self._streams:
+            self._streams[1].close()
+        self._streams = None
+
+
 async def load(
     server: Server, texts: Sequence[str], clients: int, a_request: int, seconds: float
 ) -> Load:
     """Have clients send requests without a pause."""
     done = Load()
-    limits = httpx.Limits(max_connections=clients, max_keepalive_connections=clients)
-    async with httpx.AsyncClient(trust_env=False, timeout=300, limits=limits) as client:
+    connections = [Client(server.url) for _ in range(clients)]
 
-        async def ask(number: int, until: float, counted: bool) -> None:
-            start = number * len(texts) // clients
-            mine = itertools.cycle([*texts[start:], *texts[:start]])
-            while (began := time.perf_counter()) < until:
-                body = server.body([next(mine) for _ in range(a_request)])
-                try:
-                    answer = await client.post(server.url, json=body)
-                    said = "" if answer.status_code == 200 else f"{answer.status_code}"
-                except httpx.HTTPError as error:
-                    said = type(error).__name__
-                if said:
-                    done.errors[said] = done.errors.get(said, 0) + 1
-                elif counted:
-                    done.seconds.append(time.perf_counter() - began)
-                    done.texts += a_request
+    async def ask(number: int, until: float, counted: bool) -> None:
+        start = number * len(texts) // clients
+        mine = itertools.cycle([*texts[start:], *texts[:start]])
+        while (began := time.perf_counter()) < until:
+            body = server.body([next(mine) for _ in range(a_request)])
+            try:
+                status = await connections[number].post(body)
+                said = "" if status == 200 else f"{status}"
+            except (OSError, EOFError, IndexError) as error:
+                said = type(error).__name__
+            if said:
+                done.errors[said] = done.errors.get(said, 0) + 1
+            elif counted:
+                done.seconds.append(time.perf_counter() - began)
+                done.texts += a_request
 
-        async def watch(until: float) -> None:
-            while time.perf_counter() < until:
-                done.memory.append(server.resident())
-                await asyncio.sleep(min(1.0, seconds / 20))
+    async def watch(until: float) -> None:
+        while time.perf_counter() < until:
+            done.memory.append(server.resident())
+            await asyncio.sleep(min(1.0, seconds / 20))
 
-        until = time.perf_counter() + min(WARM_UP, seconds)
-        await asyncio.gather(*(ask(number, until, False) for number in range(clients)))
-        began = time.perf_counter()
-        until = began + seconds
-        asked = [ask(number, until, True) for number in range(clients)]
-        await asyncio.gather(watch(until), *asked)
-        done.lasted = time.perf_counter() - began
-        done.memory.append(server.resident())
+    until = time.perf_counter() + min(WARM_UP, seconds)
+    await asyncio.gather(*(ask(number, until, False) for number in range(clients)))
+    began = time.perf_counter()
+    until = began + seconds
+    asked = [ask(number, until, True) for number in range(clients)]
+    await asyncio.gather(watch(until), *asked)
+    done.lasted = time.perf_counter() - began
+    done.memory.append(server.resident())
+    for connection in connections:
+        connection.close()
     return done
 
 

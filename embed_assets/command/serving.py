@@ -40,26 +40,33 @@ def serve(
         with closing(follow(settings)) as follower:
             serving = Serving(follower, who, Limits.of(settings), settings.home / VOTES)
             with Listening(serving, sock) as server:
-                served = follower.current()
-                emit(
-                    {
-                        "url": server.url,
-                        "model": served.name,
-                        "identity": served.identity,
-                        "chunks": served.chunks,
-                        "key": bool(who.key),
-                    },
-                    f"Page     {server.url}\nAPI      {server.url}/v1\n"
-                    f"Model    {served.name}, {counted(served.chunks, 'chunk')}\n"
-                    f"State    {settings.home}\nCtrl-C stops it.",
-                )
                 try:
+                    emit(*_started(server.url, follower, settings, is_locked=bool(who.key)))
                     server.stay()
                 except KeyboardInterrupt:
                     typer.echo("Stopping: what is at work is finished.", err=True)
                     _hear_no_more()
     finally:
         sock.close()
+
+
+def _started(
+    url: str, follower: Follower, settings: Settings, *, is_locked: bool
+) -> tuple[dict[str, Any], str]:
+    """Where the server is and what it serves, as JSON and for a person."""
+    served = follower.current()
+    return (
+        {
+            "url": url,
+            "model": served.name,
+            "identity": served.identity,
+            "chunks": served.chunks,
+            "key": is_locked,
+        },
+        f"Page     {url}\nAPI      {url}/v1\n"
+        f"Model    {served.name}, {counted(served.chunks, 'chunk')}\n"
+        f"State    {settings.home}\nCtrl-C stops it.",
+    )
 
 
 def _hear_no_more() -> None:

@@ -17,6 +17,8 @@ from typing import Any, Protocol
 
 PIECE = 32
 """Texts that are taken of one request before it is the turn of the next."""
+SHARE_WAITED, LONGEST_WAIT = 0.2, 0.25
+"""How long a batch waits for more requests: a share of the seconds of the one before, at most."""
 LONGEST_RETRY = 60
 """Seconds."""
 
@@ -95,6 +97,7 @@ class Batcher:
         self._arrived = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, "batches")
         self._texts_a_second = 0.0
+        self._more = More()
         self._task = asyncio.create_task(self._work())
 
     @property
@@ -130,6 +133,7 @@ class Batcher:
         loop = asyncio.get_running_loop()
         while True:
             await self._arrived.wait()
+            await self._more.come(lambda: len(self._jobs))
             batch = self._take()
             if not batch:
                 self._arrived.clear()
@@ -139,7 +143,11 @@ class Batcher:
                 piece.job.settle(outcome)
             texts = sum(len(piece.texts) for piece in batch)
             self._seen(texts)
-            now = texts / max(time.monotonic() - started, 1e-3)
+            ended = time.monotonic()
+            took = max(ended - started, 1e-3)
+            requests = len({piece.job for piece in batch}) + len(self._jobs)
+            self._more = More(requests, ended + min(SHARE_WAITED * took, LONGEST_WAIT))
+            now = texts / took
             self._texts_a_second = (
                 now if not self._texts_a_second else (0.8 * self._texts_a_second + 0.2 * now)
             )
@@ -162,6 +170,23 @@ class Batcher:
     def _retry_after(self, waiting: int) -> int:
         seconds = math.ceil(waiting / self._texts_a_second) if self._texts_a_second else 1
         return max(1, min(seconds, LONGEST_RETRY))
+
+
+@dataclass(frozen=True)
+class More:
+    """What may be expected after a batch: whoever was answered may ask again at once.
+
+    Without waiting for them, the next batch would be the first of them alone. until: by the
+    monotonic clock.
+    """
+
+    requests: int = 0
+    until: float = 0.0
+
+    async def come(self, waiting: Callable[[], int]) -> None:
+        """Wait until half of them are back."""
+        while waiting() < self.requests // 2 and time.monotonic() < self.until:
+            await asyncio.sleep(0.001)
 
 
 _Outcome = Sequence[Any] | Exception

@@ -20,7 +20,6 @@ _log = logging.getLogger(__name__)
 def add_vote(file: Path, vote: Mapping[str, Any]) -> None:
     """Add a vote to the file, which is its owner's alone. It is on the disk when this returns."""
     line = json.dumps({**vote, "at": datetime.now(UTC).isoformat(timespec="seconds")}) + "\n"
-    is_new = not file.exists()
     with os.fdopen(os.open(file, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600), "r+b") as votes:
         if votes.seek(0, os.SEEK_END):
             votes.seek(-1, os.SEEK_END)
@@ -29,12 +28,6 @@ def add_vote(file: Path, vote: Mapping[str, Any]) -> None:
         votes.write(line.encode())
         votes.flush()
         os.fsync(votes.fileno())
-    if is_new:
-        folder = os.open(file.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
 
 
 def read_votes(file: Path) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ Signals come to the main thread, which ends the server in order.
 """
 
 import errno
+import os
 import socket
 import threading
 from typing import TYPE_CHECKING
@@ -15,22 +16,36 @@ from embed_assets.search.server.serving import Serving
 if TYPE_CHECKING:
     import uvicorn
 
+KEPT_ALIVE = 65
+"""Seconds that an idle connection stays open: longer than clients and proxies keep theirs."""
 LONGEST_END = 30
 """Seconds in which requests at work may be finished when the server is told to end."""
 BACKLOG = 2048
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens. port: 0 has the system choose one. SettingsError where it can't."""
+    """A socket that will listen there: until then who connects is refused, not kept waiting.
+
+    port: 0 has the system choose one. SettingsError where nothing can listen there.
+    """
+    sock = None
     try:
-        [family, *_] = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+        family, *_, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        if os.name == "posix":  # elsewhere it would let two servers have one port
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind(place)
     except OSError as error:
+        if sock is not None:
+            sock.close()
         if error.errno == errno.EADDRINUSE:
             said = f"port {port} of {host} is taken. Give another one."
             raise SettingsError(said, "--port") from error
         said = f"nothing can listen at {host}, port {port}: {error.strerror or error}."
         raise SettingsError(said, "--host") from error
+    return sock
 
 
 def address(sock: socket.socket) -> str:
@@ -81,6 +96,7 @@ def _server(serving: Serving) -> "uvicorn.Server":
         ws="none",
         server_header=False,
         timeout_graceful_shutdown=LONGEST_END,
+        timeout_keep_alive=KEPT_ALIVE,
         backlog=BACKLOG,
     )
     return uvicorn.Server(config)

@@ -26,6 +26,9 @@ from embed_assets.search.server.work import Embedding, Search
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+MOST_NUMBERS = 1 << 14
+"""Numbers of an answer that are written out between other requests: a few milliseconds."""
+
 
 def add_embeddings(app: "FastAPI", serving: Serving) -> None:
     """`POST /v1/embeddings` and `GET /v1/models`."""
@@ -57,7 +60,9 @@ def add_embeddings(app: "FastAPI", serving: Serving) -> None:
             vectors = shortened(np.stack(rows), dimensions)
             return embeddings_body(vectors, asked.encoding_format, served.name, usage)
 
-        return Response(await asyncio.to_thread(body), media_type=JSON)
+        # Large ones would keep everybody waiting; a thread for small ones would, too.
+        large = len(rows) * dimensions > MOST_NUMBERS
+        return Response(await asyncio.to_thread(body) if large else body(), media_type=JSON)
 
     @app.get("/v1/models")
     async def all_models() -> dict[str, Any]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from embed_assets.search.server.batching import PIECE, Batcher, QueueFullError
+from embed_assets.search.server.batching import PIECE, Batcher, More, QueueFullError
 
 
 @dataclass
@@ -194,6 +194,21 @@ def test_an_empty_queue_takes_a_request_however_long():
         return found
 
     assert asyncio.run(ask()) == ["A"] * 10
+
+
+@pytest.mark.parametrize(
+    ("requests", "seconds", "looks"), [(64, 60.0, 32), (64, -1.0, 1), (1, 60.0, 1), (0, 60.0, 1)]
+)
+def test_a_batch_waits_a_while_until_half_of_those_before_are_back(requests, seconds, looks):
+    back = []
+
+    def waiting() -> int:
+        back.append("one more")
+        return len(back)
+
+    asyncio.run(More(requests, time.monotonic() + seconds).come(waiting))
+
+    assert len(back) == looks
 
 
 def test_closing_waits_for_the_batch_at_work_and_leaves_the_rest():
