@@ -392,6 +392,51 @@ def export(
         emit(summary, f"{counted(summary['questions'], 'question')} in {summary['path']}")
 
 
+@app.command("export-vectors")
+def export_vectors(
+    file: Annotated[Path, typer.Argument(help="File to write, .parquet or .lance.")],
+    file_format: Annotated[
+        Literal["parquet", "lance"] | None,
+        typer.Option("--format", help="By the file's suffix without."),
+    ] = None,
+    dimension: Annotated[
+        int | None, typer.Option("--dimension", help="A Matryoshka dimension; all without.")
+    ] = None,
+    bridge: Annotated[
+        Path | None,
+        typer.Option(
+            "--bridge",
+            help="An earlier export: also write a map of queries into its space, and how good it "
+            "is.",
+            metavar="FILE",
+        ),
+    ] = None,
+    pdfs: Pdfs = None,
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """Write the embeddings of all chunks by the champion, for a vector store elsewhere."""
+    with _session(pdfs, home, as_json) as (settings, emit):
+        from embed_assets.search import vectors
+
+        searcher = _searcher(settings)
+        old = bridge and vectors.bridge_to(settings, searcher, bridge)
+        with as_the_person_has_it():
+            target = Path(os.path.abspath(file.expanduser()))
+            summary = vectors.export_vectors(searcher, target, file_format, dimension)
+            if old is not None:
+                beside = target.with_suffix(".bridge.safetensors")
+                vectors.write_bridge(old, searcher, beside)
+                summary["bridge"] = {
+                    "path": str(beside),
+                    "recall_at_10": old.recall,
+                    "questions": old.questions,
+                    "texts": old.texts,
+                    "to": old.old_identity,
+                }
+        emit(summary, vectors.vectors_text(summary))
+
+
 @app.command()
 def ui(
     pdfs: Pdfs = None,
