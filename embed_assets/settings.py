@@ -405,8 +405,8 @@ class Serving(Group):
     )
     serve_hosts: Annotated[str, NOTHING] = Field(
         default="",
-        description="Hosts under which a proxy leads to `embed-assets serve` on this machine, "
-        "separated by commas. Others are refused; with `--host` none is",
+        description="Hosts under which `embed-assets serve` is reached, by a proxy or a forwarded "
+        "port, separated by commas. Others are refused. Unset, with `--host`: none is",
     )
     serve_inputs: Annotated[int, NOTHING] = Field(
         default=2048, ge=1, description="Texts that one request may have embedded"

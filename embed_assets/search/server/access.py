@@ -76,10 +76,11 @@ def access(settings: Settings, host: str) -> Access:
         raise SettingsError(
             f"a key has {LEAST_KEY} characters or more, of ASCII, without spaces.", SERVE_KEY
         )
-    if not is_loopback(host):
+    named = [name.strip().lower() for name in settings.serve_hosts.split(",") if name.strip()]
+    if not named and not is_loopback(host):
         return Access(key, None)
-    named = (name.strip().lower() for name in settings.serve_hosts.split(","))
-    return Access(key, frozenset([*LOOPBACK, *filter(None, named)]))
+    own = f"[{host}]" if ":" in host else host.lower()
+    return Access(key, frozenset([*LOOPBACK, own, *named]))
 
 
 def is_loopback(host: str) -> bool:

@@ -115,6 +115,25 @@ def test_told_to_listen_on_the_network_any_name_is_answered_and_no_other_site(st
         assert client.get("/health", headers=crossed).status_code == 403
 
 
+@pytest.mark.parametrize(
+    ("host", "names"),
+    [
+        ("127.0.0.1", {"127.0.0.1", "localhost", "[::1]"}),
+        ("127.0.0.2", {"127.0.0.1", "127.0.0.2", "localhost", "[::1]"}),
+        ("::1", {"127.0.0.1", "localhost", "[::1]"}),
+        ("0.0.0.0", None),
+        ("::", None),
+    ],
+)
+def test_which_names_are_answered_follows_from_where_it_listens(host, names):
+    assert access(Settings(), host).names == names
+
+
+def test_on_the_network_only_the_names_that_are_set_are_answered():
+    names = access(Settings(serve_hosts="pod-7"), "0.0.0.0").names
+    assert names == {"127.0.0.1", "localhost", "[::1]", "0.0.0.0", "pod-7"}
+
+
 @pytest.mark.parametrize("key", ["short", "with some spaces", "schlüssel-mit-ü", "with\nline-end"])
 def test_what_cannot_be_a_key_is_refused_without_showing_it(key):
     with pytest.raises(SettingsError, match="EMBED_ASSETS_SERVE_KEY: a key has") as error:
