@@ -204,8 +204,16 @@ def _chunks(rows: pl.DataFrame) -> dict[str, Any]:
     }
 
 
+def _embeddings(rows: pl.DataFrame) -> dict[str, Any]:
+    if rows.is_empty():
+        return {}
+    first = rows.row(0, named=True)
+    return {"model_identity": first["model"], "dimension": len(first["embedding"])}
+
+
 _SHOWN: Mapping[str, Callable[[pl.DataFrame], dict[str, Any]]] = {
     "raw_pdfs": _pdf,
     "parsed_markdown": _pages,
     "chunks": _chunks,
+    "chunk_embeddings": _embeddings,
 }

@@ -29,6 +29,7 @@ from embed_assets.resources.ledger import Records, read_records
 from embed_assets.resources.warehouse import Warehouse, digest
 from embed_assets.search.index import (
     BASE_VECTORS,
+    NOT_WHOLE,
     PLACE,
     VECTORS,
     CardOnDisk,
@@ -166,7 +167,7 @@ def switch_to(settings: Settings, warehouse: Warehouse, version: str | None) -> 
 def indexed_at(settings: Settings) -> datetime | None:
     """When the index that is searched was made; None where there is none."""
     index = read_current(settings.home).index
-    with suppress(OSError, ValueError, TypeError):
+    with suppress(*NOT_WHOLE):
         if index is not None:
             made_at = Manifest.read(search_folder(settings.home) / index).made_at
             return datetime.fromisoformat(made_at)

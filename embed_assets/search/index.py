@@ -9,7 +9,7 @@ import os
 import shutil
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,8 @@ MANIFEST = "index.json"
 VECTORS, BASE_VECTORS = "vectors.npy", "base-vectors.npy"
 PLACES = "places.arrow"
 LEXICAL = "lexical"
+NOT_WHOLE = (OSError, ValueError, TypeError, LookupError)
+"""What reading an index raises that is gone or damaged."""
 PLACE = ("chunk_id", "document_id", "path", "file_name", "heading_path", "page_start", "page_end")
 """What is told of where a chunk stands, beside its text."""
 
@@ -70,7 +72,7 @@ class Manifest:
     version: None for a base model. base: name of the base model. identity, of_chunks: what decides
     its embeddings, and those of chunks alone. dimensions: Matryoshka, largest first. cutoff: cosine
     below which nothing relevant is likely, where questions tell. documents: version of the chunks
-    of each. base_card: where the base's embeddings are in it too.
+    of each. base_model: where the base's embeddings are in it too. files: sizes in bytes by path.
     """
 
     version: str | None
@@ -85,14 +87,19 @@ class Manifest:
     cutoff_questions: int = 0
     documents: Mapping[str, str] = field(default_factory=dict)
     base_model: CardOnDisk | None = None
+    files: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def read(cls, folder: Path) -> "Manifest":
-        """Of an index. OSError or ValueError where there is none, or it is damaged."""
+        """Of a whole index. OSError, ValueError, TypeError or LookupError where there is none."""
         known = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         base = known.pop("base_model")
         model = CardOnDisk(**known.pop("model"))
-        return cls(**known, model=model, base_model=base and CardOnDisk(**base))
+        manifest = cls(**known, model=model, base_model=base and CardOnDisk(**base))
+        for name, size in manifest.files.items():
+            if (folder / name).stat().st_size != size:
+                raise ValueError(f"{folder / name} is cut off")
+        return manifest
 
     @property
     def called(self) -> str:
@@ -166,12 +173,13 @@ def write_index(
         LexicalIndex.of(texts).save(unfinished / LEXICAL)
         oldest = pl.CompatLevel.oldest()
         places.write_ipc(unfinished / PLACES, compression="uncompressed", compat_level=oldest)
-        said = json.dumps(asdict(manifest), ensure_ascii=False)
+        files = [file for file in unfinished.rglob("*") if file.is_file()]
+        sizes = {f.relative_to(unfinished).as_posix(): f.stat().st_size for f in files}
+        said = json.dumps(asdict(replace(manifest, files=sizes)), ensure_ascii=False)
         (unfinished / MANIFEST).write_text(said, encoding="utf-8")
-        for file in unfinished.rglob("*"):
-            if file.is_file():
-                with file.open("rb") as stream:
-                    os.fsync(stream.fileno())
+        for file in (*files, unfinished / MANIFEST):
+            with file.open("rb") as stream:
+                os.fsync(stream.fileno())
         shutil.rmtree(folder, ignore_errors=True)
         unfinished.rename(folder)
     finally:
@@ -199,7 +207,7 @@ def known_indexes(search: Path) -> dict[str, Manifest]:
     found: dict[str, Manifest] = {}
     for file in search.glob(f"*/{MANIFEST}"):
         if not file.parent.name.startswith("."):
-            with suppress(OSError, ValueError, TypeError):  # one that another process removes
+            with suppress(*NOT_WHOLE):  # one that another process removes, or that is damaged
                 found[file.parent.name] = Manifest.read(file.parent)
     return dict(sorted(found.items(), key=lambda pair: pair[1].made_at, reverse=True))
 

@@ -18,7 +18,7 @@ from embed_assets.models.encoder import LocalEncoder, resolved_precision
 from embed_assets.models.files import Task
 from embed_assets.models.identity import model_identity
 from embed_assets.resources.current_index import Current, read_current, search_folder
-from embed_assets.search.index import Index
+from embed_assets.search.index import NOT_WHOLE, Index
 from embed_assets.settings import Precision, Settings
 
 Mode = Literal["hybrid", "dense", "lexical"]
@@ -219,7 +219,7 @@ def open_searcher(settings: Settings) -> Searcher:
             break
         try:
             index = Index(search_folder(settings.home) / current.index)
-        except (OSError, ValueError, TypeError, LookupError):
+        except NOT_WHOLE:
             continue  # replaced meanwhile, or damaged
         return Searcher(settings, current, index)
     raise NoIndexError(settings)

@@ -18,7 +18,7 @@ from embed_assets.resources.current_index import (
     read_current,
     search_folder,
 )
-from embed_assets.search.building import forget_indexes, switch_to
+from embed_assets.search.building import forget_indexes, indexed_at, switch_to
 from embed_assets.search.index import MANIFEST
 from embed_assets.search.searching import Cut, NoIndexError, open_searcher
 from embed_assets_tests.search.homes import SearchedHome
@@ -184,11 +184,15 @@ def test_a_damaged_file_is_as_none(searched: SearchedHome, damage: str):
     assert paths(searched)
 
 
-def test_a_damaged_index_is_as_none(searched: SearchedHome):
+@pytest.mark.parametrize("file", [MANIFEST, "vectors.npy", "places.arrow", "lexical/about.json"])
+@pytest.mark.parametrize("left", [b"", b"{", None])
+def test_a_damaged_index_is_as_none(searched: SearchedHome, file: str, left: bytes | None):
     [folder] = index_folders(searched)
-    (search_folder(searched.settings.home) / folder / MANIFEST).write_text("{")
+    damaged = search_folder(searched.settings.home) / folder / file
+    damaged.unlink() if left is None else damaged.write_bytes(left)
     with pytest.raises(NoIndexError):
         found(searched)
+    assert indexed_at(searched.settings) is None, "the plan sees it"
     assert searched.index().built
     assert paths(searched)
 
