@@ -23,9 +23,10 @@ import psutil
 
 from embed_assets.resources.current_index import change_current, search_folder
 from embed_assets.search.index import VECTORS, CardOnDisk, Index, Manifest, write_index
-from embed_assets.search.searching import Cut, open_searcher
+from embed_assets.search.searching import Cut, Mode, open_searcher
 from embed_assets.settings import Settings
 
+MODES: tuple[Mode, ...] = ("dense", "lexical", "hybrid")
 WORDS, VOCABULARY = 120, 60_000
 QUERIES = 50
 
@@ -100,7 +101,7 @@ def measure_ours(home: Path, size: int) -> dict[str, float]:
     asked, embedded = queries(size)
     searcher = open_searcher(settings)
 
-    def ask(mode: str) -> Callable[[int], object]:
+    def ask(mode: Mode) -> Callable[[int], object]:
         def act(place: int) -> object:
             vector = None if mode == "lexical" else embedded[place]
             return searcher._results(asked[place], vector, Cut(10), mode, "champion", 100)
@@ -108,7 +109,7 @@ def measure_ours(home: Path, size: int) -> dict[str, float]:
         return act
 
     ask("hybrid")(0)
-    found = {f"{mode} ms": median(ask(mode)) for mode in ("dense", "lexical", "hybrid")}
+    found = {f"{mode} ms": median(ask(mode)) for mode in MODES}
     own = resident() - before
     return {**found, "memory MB": own / 1e6, "x vectors": own / searcher.index.vectors.nbytes}
 
