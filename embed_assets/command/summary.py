@@ -250,6 +250,7 @@ def run_text(summary: Mapping[str, Any], *, details: bool = False) -> str:
                 "hybrid search",
                 TUNED_HYBRID,
             ),
+            *_needed_line([*summary["baselines"], *summary["hybrid"]]),
             "",
             *_documents_lines(summary),
             *unused_text(summary, details),
@@ -396,8 +397,6 @@ def _baseline_lines(rows: Sequence[Mapping[str, Any]], beside: str, tuned: str) 
         return []
     width = max(map(len, TITLES.values()))
     names = max(len(beside), *(len(row["model"]) for row in rows))
-    too_few = any(row["verdict"] == Verdict.TOO_FEW for row in rows)
-    needed = f"A verdict needs questions about {FEWEST_DOCUMENTS} documents, and p ≤ "
     return [
         "",
         f"{QUESTIONS:<{width}} {beside:<{names}} {'score':>7} {tuned:>7} {'difference':>10}"
@@ -409,7 +408,15 @@ def _baseline_lines(rows: Sequence[Mapping[str, Any]], beside: str, tuned: str) 
             f"{row['low']:+.3f} to {row['high']:+.3f}  {row['verdict']}"
             for row in rows
         ),
-        *([f"{needed}{LARGEST_P_VALUE}."] if too_few else []),
+    ]
+
+
+def _needed_line(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What a verdict takes, where one of the rows has too little for it."""
+    if all(row["verdict"] != Verdict.TOO_FEW for row in rows):
+        return []
+    return [
+        f"A verdict needs questions about {FEWEST_DOCUMENTS} documents, and p ≤ {LARGEST_P_VALUE}."
     ]
 
 
