@@ -139,7 +139,7 @@ def normalised_sum(
         values = normalise(scores.astype(np.float64), least) if len(rows) else scores
         of_both.append(dict(zip(rows.tolist(), values.tolist(), strict=True)))
     lacking = [min(of.values(), default=0.0) if lacking_is_least else 0.0 for of in of_both]
-    return weighted(*of_both, weight, *lacking)
+    return weighted(of_both[0], of_both[1], weight, lacking[0], lacking[1])
 
 
 def min_max(scores: np.ndarray, _: float) -> np.ndarray:
