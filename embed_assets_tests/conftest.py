@@ -21,6 +21,15 @@ LEFT_OF_MLFLOW = (
 """Variables that mlflow and commands set for their own process."""
 
 
+TAKE_LONG = ("e2e", "training")
+"""Folders of the tests that take longest, by file."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes long: at the end no process waits while another has a long file."""
+    items.sort(key=lambda item: item.path.parent.name not in TAKE_LONG)
+
+
 @pytest.fixture(autouse=True)
 def mlflow_in_each_home() -> Iterator[None]:
     """No test finds another's MLflow, nor how patiently that was asked."""

@@ -109,7 +109,11 @@ def test_search_shows_chunks_with_file_and_page(trained: tuple[Project, Call]) -
     result = project.call("search", "the river gauge at the lock", "--json").result
     assert len(result["results"]) == 5
     best = result["results"][0]
-    assert set(best) == {"file_name", "page_start", "page_end", "score", "chunk_text"}
+    assert best["file_name"] == best["path"]
+    assert best["page_start"] <= best["page_end"]
+    assert best["chunk_text"]
+    assert result["version"] == result["champion"], "prepared for whoever is champion now"
+    assert result["prepared"]
     scores = [row["score"] for row in result["results"]]
     assert scores == sorted(scores, reverse=True)
 
