@@ -19,6 +19,7 @@ from embed_assets.command import stopping
 from embed_assets.errors import ProjectError, SettingsError
 from embed_assets.interruptions import none_lost
 from embed_assets.places import absolute
+from embed_assets.resources.current_index import read_current
 from embed_assets.resources.pages import recall_pages
 from embed_assets.secrets import hide_in_logs, hide_secrets
 from embed_assets.settings import PREFIX, Settings, wrong_setting
@@ -293,10 +294,8 @@ def promote(
     """Make a version the champion, whatever the comparison says of it."""
     with _session(pdfs, home, as_json) as (settings, emit):
         from embed_assets.command.champion import promote_version
-        from embed_assets.command.pipeline import prepare_search
 
-        emit(*promote_version(settings, version, why))
-        prepare_search(settings)
+        _decided(settings, emit, promote_version(settings, version, why))
 
 
 @app.command()
@@ -304,10 +303,21 @@ def rollback(why: Why = None, pdfs: Pdfs = None, home: Home = None, as_json: Jso
     """Go back to the champion before, or to the base model where there was none."""
     with _session(pdfs, home, as_json) as (settings, emit):
         from embed_assets.command.champion import roll_back
-        from embed_assets.command.pipeline import prepare_search
 
-        emit(*roll_back(settings, why))
+        _decided(settings, emit, roll_back(settings, why))
+
+
+def _decided(settings: Settings, emit: "Emit", decided: tuple[dict[str, Any], str]) -> None:
+    """Say what a person decided, once search goes by it. Trouble with search undoes nothing."""
+    from embed_assets.command.pipeline import prepare_search
+
+    summary, text = decided
+    try:
         prepare_search(settings)
+    except ProjectError as error:
+        said = hide_secrets(str(error))
+        typer.echo(f"Done, but search is not prepared yet: {printable(said)}", err=True)
+    emit(summary, text)
 
 
 @app.command()
@@ -347,15 +357,18 @@ def forget(
     """Remove all that is left of PDFs, and keep them from coming in again."""
     with _session(pdfs, home, as_json) as (settings, emit):
         from embed_assets.command import forget as forgetting
-        from embed_assets.command.pipeline import prepare_search
 
         if remember:
             summary = forgetting.remember_documents(settings, paths)
             emit(summary, forgetting.remember_text(summary))
         else:
+            was_searched = read_current(settings.home).index is not None
             summary = forgetting.forget_documents(settings, paths)
-            emit(summary, forgetting.forget_text(summary))
-            prepare_search(settings)
+            text = forgetting.forget_text(summary)
+            if was_searched:
+                _decided(settings, emit, (summary, text))
+            else:
+                emit(summary, text)
 
 
 @app.command()
