@@ -382,7 +382,8 @@ def _index_due(
         said = f"{counted(others, 'document')} not embedded by the model of now yet"
         return [], [Wait(SEARCH_INDEX, f"{said}: search goes on with the index that there is")]
     due_again = work.indexed_at and work.indexed_at + INDEX_PAUSE
-    if (documents_due or work.ingesting) and due_again and due_again > policy.now:
+    documents_first = policy.asked_at is None and (documents_due or work.ingesting)
+    if documents_first and due_again and due_again > policy.now:
         return [], [Wait(SEARCH_INDEX, "documents come first")]
     return [Step((SEARCH_INDEX,), (), reason)], []
 
@@ -482,6 +483,21 @@ def _reason(asset: str, key: str, records: Records, policy: Policy) -> str | Non
     if GRAPH[asset].upstream and known.input_version != records.input_version(asset, key):
         return OTHER_INPUT
     return None
+
+
+def to_embed(records: Records, code_versions: Mapping[str, str]) -> list[str]:
+    """Documents whose chunks, as they are on record, are not embedded by the model of now."""
+    asset = "chunk_embeddings"
+    code = code_versions.get(asset)
+    if code is None:
+        return []
+    known = ((key, records.made.get((asset, key))) for of, key in records.made if of == "chunks")
+    return [
+        key
+        for key, row in known
+        if row is None
+        or (row.code_version, row.input_version) != (code, records.input_version(asset, key))
+    ]
 
 
 def _again(tried: Attempt) -> str:

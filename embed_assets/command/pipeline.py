@@ -22,7 +22,7 @@ from dagster._utils.interrupts import capture_interrupts
 from filelock import FileLock, Timeout
 
 from embed_assets.automation.everything import ASKED_BY
-from embed_assets.automation.plan import Plan, Until, Wait, batches
+from embed_assets.automation.plan import Plan, Until, Wait, batches, to_embed
 from embed_assets.automation.runs import (
     BY_COMMAND,
     INGEST,
@@ -175,15 +175,12 @@ def prepare_search(settings: Settings) -> None:
         end_dead_said(instance, settings)
         _follow_if_unknown(warehouse, settings)
         while True:
-            state = recorded_state(settings, warehouse, instance)
-            plan = state.plan(settings, code_versions(settings), asked_at=asked_at)
-            steps = [step for step in plan.document_steps if step.assets == (EMBEDDINGS,)]
-            order = instance.get_dynamic_partitions(DOCUMENTS)
-            for step in steps:
-                for batch in batches(order, step.documents, state.folder.found):
-                    runs.execute(instance, INGEST, step.assets, batch, seconds)
-            if steps:
-                continue
+            state, versions = recorded_state(settings, warehouse, instance), code_versions(settings)
+            for batch in batches(state.partitions, to_embed(state.records, versions)):
+                runs.execute(instance, INGEST, [EMBEDDINGS], batch, seconds)
+            plan = recorded_state(settings, warehouse, instance).plan(
+                settings, versions, asked_at=asked_at
+            )
             if plan.index_step is None:
                 return
             runs.execute(instance, INGEST, plan.index_step.assets, (), seconds)

@@ -678,6 +678,7 @@ def test_documents_come_before_the_index_for_some_minutes(searched):
     searched.work = Work(indexed_at=NOW - timedelta(minutes=1))
     assert index_due(searched) is None
     assert searched.waits("search_index") == "documents come first"
+    assert index_due(searched, asked_at=NOW) == OTHER_INPUT, "a person waits for none"
     searched.work = Work(indexed_at=NOW - timedelta(minutes=11))
     assert index_due(searched) == OTHER_INPUT
 
