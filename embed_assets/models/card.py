@@ -79,6 +79,14 @@ class ModelCard:
         """Matryoshka dimensions as set, as `matryoshka_dimensions` gives them for the model."""
         return matryoshka_dimensions(embedding_size(self.source), wanted)
 
+    def trained_dimensions(self, wanted: str | None) -> tuple[int, ...]:
+        """Those that its files name, largest first; as `dimensions` where they name none."""
+        first = route(self.source, "document")[0]
+        named = read_json(self.source, first.file("config.json")).get("matryoshka_dimensions")
+        size = embedding_size(self.source)
+        kept = {size, *(d for d in named if 0 < d <= size)} if named else self.dimensions(wanted)
+        return tuple(sorted(kept, reverse=True))
+
     @functools.cached_property
     def count_tokens(self) -> Callable[[str], int]:
         """Counts a text's tokens, special ones left out."""

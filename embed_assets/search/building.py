@@ -115,7 +115,7 @@ def _make(
         identity=wanted.identity,
         of_chunks=wanted.of_chunks,
         model=CardOnDisk.of(wanted.card, settings.home),
-        dimensions=wanted.card.dimensions(settings.dimensions),
+        dimensions=wanted.card.trained_dimensions(settings.dimensions),
         chunks=len(ids),
         made_at=begun.isoformat(),
         cutoff=cutoff,

@@ -158,5 +158,5 @@ def _save(config: TrainingConfig, weight: Any) -> None:
         modules=[Router.for_query_document([*documents, adapter], documents)],
         prompts={"query": config.query_prompt, "document": config.document_prompt},
     )
-    save_model(model, config.model)
+    save_model(model, config.model, config.dimensions)
     note_same(config.model, "document", config.base)

@@ -136,7 +136,7 @@ def train(
             f"The model is no better on validation ({score:.4f}) than the base model "
             f"({config.base_ndcg_at_10:.4f}). The comparison on the test questions decides."
         )
-    save_model(model, config.model)
+    save_model(model, config.model, config.dimensions)
     return result
 
 

@@ -1,7 +1,7 @@
 """A model's trained weights on disk, LoRA folded into them, and the mean of two models' weights."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,15 @@ def save_weights(model: Any, path: Path) -> None:
     unfinished.replace(path)
 
 
-def save_model(model: Any, folder: Path) -> None:
-    """Write a model's folder whole or not at all."""
+def save_model(model: Any, folder: Path, dimensions: Sequence[int]) -> None:
+    """Write a model's folder whole or not at all. dimensions: at which its embeddings may be cut.
+
+    Its config says so in the words that vLLM asks for before it cuts any.
+    """
+    for module in model.modules():
+        if (config := getattr(getattr(module, "auto_model", None), "config", None)) is not None:
+            config.is_matryoshka = True
+            config.matryoshka_dimensions = sorted(dimensions)
     unfinished = folder.with_name(folder.name + ".unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     model.save_pretrained(str(unfinished), create_model_card=False)
