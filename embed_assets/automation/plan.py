@@ -32,6 +32,7 @@ BYTES_OF_A_LARGE_DOCUMENT = 8_000_000
 """For one so large no smaller one waits: a run stores all of its documents together."""
 INGEST = "ingest"
 """The job in which documents become questions."""
+EMBEDDINGS = "chunk_embeddings"
 FOLDER = "folder"
 """What waits where documents were lost."""
 NEW, CHANGED_FILE = "new", "the file has changed"
@@ -271,8 +272,9 @@ def make_plan(
         steps = []
     index, index_waits = _index_due(records, work, policy, documents_due=bool(steps))
     waiting += index_waits
+    # No training waits for embeddings that search is prepared with.
     documents_first = bool(
-        (steps and policy.ingests)
+        (any(step.assets != (EMBEDDINGS,) for step in steps) and policy.ingests)
         or gone
         or moved
         or any(w.until is Until.RUN_ENDS for w in waiting)
@@ -362,8 +364,7 @@ def _index_due(
     Of all documents by one model: while the embeddings of some are of another one, and until these
     are made anew, search goes on with the index that there is.
     """
-    of_chunks = "chunk_embeddings"
-    made = [row for (name, _), row in records.made.items() if name == of_chunks]
+    made = [row for (name, _), row in records.made.items() if name == EMBEDDINGS]
     if not any(row.data_version for row in made):
         return [], []
     reason = _reason(SEARCH_INDEX, UNPARTITIONED, records, policy)
@@ -378,7 +379,7 @@ def _index_due(
             return [], [Wait(SEARCH_INDEX, _again(tried))]
     if reason is None or work.indexing:
         return [], []
-    if others := sum(row.code_version != policy.code_versions[of_chunks] for row in made):
+    if others := sum(row.code_version != policy.code_versions[EMBEDDINGS] for row in made):
         said = f"{counted(others, 'document')} not embedded by the model of now yet"
         return [], [Wait(SEARCH_INDEX, f"{said}: search goes on with the index that there is")]
     due_again = work.indexed_at and work.indexed_at + INDEX_PAUSE
@@ -487,16 +488,17 @@ def _reason(asset: str, key: str, records: Records, policy: Policy) -> str | Non
 
 def to_embed(records: Records, code_versions: Mapping[str, str]) -> list[str]:
     """Documents whose chunks, as they are on record, are not embedded by the model of now."""
-    asset = "chunk_embeddings"
-    code = code_versions.get(asset)
+    code = code_versions.get(EMBEDDINGS)
     if code is None:
         return []
-    known = ((key, records.made.get((asset, key))) for of, key in records.made if of == "chunks")
+    known = (
+        (key, records.made.get((EMBEDDINGS, key))) for of, key in records.made if of == "chunks"
+    )
     return [
         key
         for key, row in known
         if row is None
-        or (row.code_version, row.input_version) != (code, records.input_version(asset, key))
+        or (row.code_version, row.input_version) != (code, records.input_version(EMBEDDINGS, key))
     ]
 
 

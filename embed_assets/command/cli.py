@@ -405,6 +405,32 @@ def export(
         emit(summary, f"{counted(summary['questions'], 'question')} in {summary['path']}")
 
 
+@app.command()
+def publish(
+    version: Annotated[str, typer.Argument(help="Version of the model.")],
+    to: Annotated[
+        str, typer.Argument(help="A folder, as ./FOLDER, or OWNER/NAME in Hugging Face.")
+    ],
+    public: Annotated[
+        bool, typer.Option("--public", help="The repository may be seen by everybody.")
+    ] = False,
+    with_data: Annotated[
+        bool,
+        typer.Option("--with-data", help="Also the test questions and all chunks, beside it."),
+    ] = False,
+    pdfs: Pdfs = None,
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """Publish a version: its model and card, and no text of any document."""
+    with _session(pdfs, home, as_json) as (settings, emit):
+        from embed_assets.training.publishing import publish_text, publish_version
+
+        with as_the_person_has_it():
+            summary = publish_version(settings, version, to, public=public, with_data=with_data)
+        emit(summary, publish_text(summary))
+
+
 @app.command("export-vectors")
 def export_vectors(
     file: Annotated[Path, typer.Argument(help="File to write, .parquet or .lance.")],

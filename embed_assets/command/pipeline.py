@@ -22,7 +22,7 @@ from dagster._utils.interrupts import capture_interrupts
 from filelock import FileLock, Timeout
 
 from embed_assets.automation.everything import ASKED_BY
-from embed_assets.automation.plan import Plan, Until, Wait, batches, to_embed
+from embed_assets.automation.plan import EMBEDDINGS, Plan, Until, Wait, batches, to_embed
 from embed_assets.automation.runs import (
     BY_COMMAND,
     INGEST,
@@ -67,7 +67,6 @@ SETTLED = timedelta(seconds=2)
 """A file that was written to less long ago may still be written to…"""
 LONGEST_WAIT = 5.0
 """… and a command waits for it so many seconds, then takes it as it is."""
-EMBEDDINGS = "chunk_embeddings"
 MOST_NAMED = 3
 """Partitions named in a line."""
 

@@ -327,7 +327,7 @@ def test_what_failed_for_a_passing_reason_waits_for_its_time_and_is_due_then(ass
     assert home.due("a", now=SOON) == ()
     said = f"{KILLED.error} (once; tried again from 2026-11-26 12:05 UTC on)"
     assert home.waits("a.pdf", now=SOON) == said
-    [step] = home.plan(now=NOW + PAUSES[0]).steps
+    [step] = home.plan(now=NOW + PAUSES[0]).document_steps
     assert step.assets == DOCUMENT_ASSETS[DOCUMENT_ASSETS.index(asset) :]
     assert step.reason == f"tried in vain before: {KILLED.cause}"
 
@@ -657,6 +657,12 @@ def test_another_champion_embeds_all_documents_and_only_then_makes_the_index(sea
     assert index_due(searched, another) is None, "it would mix two models"
     searched.make("chunk_embeddings", "b", "embedded", code="2")
     assert index_due(searched, another) == OTHER_CODE
+
+
+def test_no_training_waits_for_embeddings_of_another_champion(searched):
+    another = changed("chunk_embeddings", "search_index", "training_pairs")
+    assert searched.due("a", another) == ("chunk_embeddings",)
+    assert searched.to_train(another) == ("training_pairs",)
 
 
 def test_a_query_adapter_embeds_nothing_anew(searched):

@@ -130,7 +130,7 @@ def test_one_press_on_an_empty_home_makes_a_model(project, free_port):
         first = pages.press("everything")
         pages.wait(lambda runs: runs[first][1] in ENDED, "everything ends")
         assert pages.runs()[first][1] == "SUCCESS", pages.said(first)
-        assert status_of("ingest", pages.runs()) == ["SUCCESS"]
+        assert set(status_of("ingest", pages.runs())) == {"SUCCESS"}
         said = pages.said(first)
         assert "5 documents: raw_pdfs, parsed_markdown, chunks, synthetic_questions" in said
         assert "NDCG@10" in said

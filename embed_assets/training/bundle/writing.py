@@ -45,13 +45,13 @@ def write_bundle(settings: Settings, version: str | None, folder: Path) -> dict[
     schema; SettingsError if the folder is in use, or the key can't be read.
     """
     folder = Path(os.path.abspath(folder.expanduser()))
-    _check_free(folder, settings.home)
+    check_free(folder, settings.home, "--bundle")
     signer = read_signer(settings.signing_key) if settings.signing_key else None
     lineage = version_lineage(Warehouse(path=str(settings.warehouse)), settings, version)
     model = Path(lineage["model"])
     if not model.is_dir():
         raise ProjectError(f"The folder of version {lineage['version']} is gone: {model}.")
-    with _whole(folder) as unfinished:
+    with whole(folder) as unfinished:
         _copy_model(model, unfinished / MODEL)
         report = settings.report(lineage["version"])
         if report.is_file():
@@ -121,9 +121,8 @@ def _copy_model(model: Path, place: Path) -> None:
     shutil.copytree(model, place, ignore=left_out)
 
 
-def _check_free(folder: Path, home: Path) -> None:
-    """SettingsError unless the folder can be made a bundle."""
-    about = "--bundle"
+def check_free(folder: Path, home: Path, about: str) -> None:
+    """SettingsError unless a folder may be filled. about: the option that names it."""
     if folder.is_symlink():
         raise SettingsError(
             f"{folder} is a link. Give the folder that it leads to, or another one.", about
@@ -144,7 +143,7 @@ def _check_free(folder: Path, home: Path) -> None:
 
 
 @contextmanager
-def _whole(folder: Path) -> Iterator[Path]:
+def whole(folder: Path) -> Iterator[Path]:
     """A folder beside the one that is meant, which becomes it when the block ends without error.
 
     What a process that was killed has left there is removed. Who writes holds a lock in its folder,
@@ -165,9 +164,9 @@ def _whole(folder: Path) -> Iterator[Path]:
         bundle.rename(folder)
     except OSError as error:
         said = f"{error.filename}: {error.strerror}" if error.strerror else one_line(str(error))
-        raise ProjectError(f"{folder}: the bundle can't be written: {said}.") from error
+        raise ProjectError(f"{folder} can't be written: {said}.") from error
     except ValueError as error:
-        raise ProjectError(f"{folder}: no bundle was written: {error}.") from error
+        raise ProjectError(f"{folder}: nothing was written: {error}.") from error
     finally:
         if unfinished:
             shutil.rmtree(unfinished, ignore_errors=True)
