@@ -41,7 +41,7 @@ _ASSETS = (
     Asset("finetuned_model", "training", "models", ("training_pairs", "chunks"), part=TRAINING),
     Asset("comparison", "comparison", "evaluation_results", ("base_eval", "finetuned_model")),
     Asset("chunk_embeddings", SEARCH, "chunk_embeddings", ("chunks",), partitioned=True),
-    Asset("search_index", SEARCH, "search_indexes", ("chunk_embeddings",), named=True),
+    Asset("search_index", SEARCH, "search_indexes", ("chunk_embeddings", "base_eval"), named=True),
 )
 GRAPH: Mapping[str, Asset] = {asset.name: asset for asset in _ASSETS}
 """By name, upstream before downstream."""

@@ -46,7 +46,7 @@ GRAPH = {
     "finetuned_model": (["chunks", "training_pairs"], "training", False),
     "comparison": (["base_eval", "finetuned_model"], "comparison", False),
     "chunk_embeddings": (["chunks"], "search", True),
-    "search_index": (["chunk_embeddings"], "search", False),
+    "search_index": (["base_eval", "chunk_embeddings"], "search", False),
 }
 
 

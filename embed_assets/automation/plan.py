@@ -41,6 +41,10 @@ NOT_MADE, OTHER_CODE, OTHER_INPUT = (
     "its code or settings have changed",
     "what it is made from has changed",
 )
+NO_MODEL = (
+    "it is not known which model is the champion, or its folder is gone: `embed-assets run` asks "
+    "MLflow"
+)
 OTHER_QUESTIONS = "the files of people's questions have changed"
 INDEX_PAUSE = timedelta(minutes=10)
 """From one index to the next while documents are still due: to make one takes all of them."""
@@ -82,7 +86,7 @@ class Work:
     busy: whether a run is at work, one that waits left out, or a training that outlived its run.
     paused_until, training_paused_until: when to ask for an ingest, or for a training, again, after
     those that failed. indexed_at: when the search index was made. index_lost: whether it is gone
-    that was made.
+    that was made. index_paused_until: when to ask for it again, after runs that failed.
     """
 
     ingesting: bool = False
@@ -93,6 +97,7 @@ class Work:
     training_paused_until: datetime | None = None
     indexed_at: datetime | None = None
     index_lost: bool = False
+    index_paused_until: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -261,6 +266,11 @@ def make_plan(
         elif found_due is not None:
             groups[found_due].append(key)
     steps = [Step(due.assets, tuple(keys), *due[1:]) for due, keys in groups.items()]
+    if not work.ingesting:
+        made_for = {key for step in steps for key in step.documents}
+        elsewhere = {*gone, *moved.values(), *made_for}
+        left = [key for key in _embeddings_left(records, policy) if key not in elsewhere]
+        steps += [Step((EMBEDDINGS,), tuple(left), OTHER_CODE)] if left else []
     # Those on record too: a run that was killed between the two may have left one out.
     due = {key for step in steps for key in step.documents}
     without_partition = (folder.loaded.keys() | due) - set(partitions)
@@ -364,15 +374,20 @@ def _index_due(
     Of all documents by one model: while the embeddings of some are of another one, and until these
     are made anew, search goes on with the index that there is.
     """
+    if SEARCH_INDEX not in policy.code_versions:
+        chunks = any(
+            name == "chunks" and row.data_version for (name, _), row in records.made.items()
+        )
+        return [], [Wait(SEARCH_INDEX, NO_MODEL)] if chunks else []
     made = [row for (name, _), row in records.made.items() if name == EMBEDDINGS]
     if not any(row.data_version for row in made):
         return [], []
     reason = _reason(SEARCH_INDEX, UNPARTITIONED, records, policy)
-    if reason is None and work.index_lost and SEARCH_INDEX in policy.code_versions:
+    if reason is None and work.index_lost:
         reason = NOT_MADE
     tried = records.tried.get((SEARCH_INDEX, UNPARTITIONED))
     inputs = records.input_version(SEARCH_INDEX)
-    if tried and tried.is_about(policy.code_versions.get(SEARCH_INDEX, ""), inputs):
+    if tried and tried.is_about(policy.code_versions[SEARCH_INDEX], inputs):
         if policy.tries_again(tried):
             reason = reason or f"tried in vain before: {tried.failure.cause}"
         elif reason:
@@ -383,6 +398,9 @@ def _index_due(
         said = f"{counted(others, 'document')} not embedded by the model of now yet"
         return [], [Wait(SEARCH_INDEX, f"{said}: search goes on with the index that there is")]
     due_again = work.indexed_at and work.indexed_at + INDEX_PAUSE
+    pause = work.index_paused_until if policy.asked_at is None else None
+    if pause and pause > policy.now:
+        return [], [Wait(SEARCH_INDEX, f"the last run failed; tried again from {at(pause)} on")]
     documents_first = policy.asked_at is None and (documents_due or work.ingesting)
     if documents_first and due_again and due_again > policy.now:
         return [], [Wait(SEARCH_INDEX, "documents come first")]
@@ -500,6 +518,17 @@ def to_embed(records: Records, code_versions: Mapping[str, str]) -> list[str]:
         if row is None
         or (row.code_version, row.input_version) != (code, records.input_version(EMBEDDINGS, key))
     ]
+
+
+def _embeddings_left(records: Records, policy: Policy) -> list[str]:
+    """Documents to embed, whatever else is due or waits of them: that needs no file."""
+    code = policy.code_versions.get(EMBEDDINGS, "")
+
+    def waits(key: str) -> bool:
+        tried, inputs = records.tried.get((EMBEDDINGS, key)), records.input_version(EMBEDDINGS, key)
+        return bool(tried and tried.is_about(code, inputs) and not policy.tries_again(tried))
+
+    return [key for key in to_embed(records, policy.code_versions) if not waits(key)]
 
 
 def _again(tried: Attempt) -> str:

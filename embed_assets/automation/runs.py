@@ -48,6 +48,7 @@ def work_under_way(instance: dg.DagsterInstance, settings: Settings) -> Work:
         busy=bool(at_work(instance, settings)),
         paused_until=pause_until(instance, INGEST),
         training_paused_until=pause_until(instance, TRAIN),
+        index_paused_until=pause_until(instance, INGEST, index=True),
     )
 
 
@@ -164,18 +165,21 @@ def end_dead_mlflow_runs(instance: dg.DagsterInstance, settings: Settings) -> No
     tracking.end_dead_runs(is_at_work)
 
 
-def pause_until(instance: dg.DagsterInstance, job: str) -> datetime | None:
+def pause_until(instance: dg.DagsterInstance, job: str, *, index: bool = False) -> datetime | None:
     """When a job may be asked for again, if its latest runs failed: each failure waits longer.
 
     So does one that a person ended. Runs that made the pairs alone say nothing of a training, nor
-    does an ingest of documents that a person chose say anything of those that are due.
+    does an ingest of documents that a person chose say anything of those that are due. index:
+    whether its runs that make the search index alone are meant; they say nothing of others.
     """
-    telling = (
-        run
-        for run in _newest_first(instance, job)
-        if _assets(run.dagster_run) != [CORPUS_ASSETS[0]]
-        and (job != INGEST or BUDGET_TAG in run.dagster_run.tags)
-    )
+
+    def tells(run: dg.DagsterRun) -> bool:
+        if index or _assets(run) == [SEARCH_INDEX]:
+            return index and _assets(run) == [SEARCH_INDEX]
+        by_plan = job != INGEST or BUDGET_TAG in run.tags
+        return by_plan and _assets(run) != [CORPUS_ASSETS[0]]
+
+    telling = (run for run in _newest_first(instance, job) if tells(run.dagster_run))
     in_vain = takewhile(lambda run: run.dagster_run.status in IN_VAIN, telling)
     failed = list(islice(in_vain, len(PAUSES)))
     if not failed:

@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 from filelock import Timeout
 
-from embed_assets.automation.plan import FOLDER, INGEST, Plan, batches
+from embed_assets.automation.plan import EMBEDDINGS, FOLDER, INGEST, Plan, batches
 from embed_assets.automation.retraining import Untrained
 from embed_assets.automation.runs import (
     IN_VAIN,
@@ -149,7 +149,7 @@ class _Cursor:
         """
         began = self.budget_since
         old = began is None or now - began >= LONGEST_WAVE
-        if any(not step.again for step in plan.document_steps):
+        if any(not step.again and step.assets != (EMBEDDINGS,) for step in plan.document_steps):
             if self.over or old:
                 return replace(self, wave=uuid.uuid4().hex, began=now.isoformat(), over=False)
             return self

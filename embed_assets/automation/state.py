@@ -5,6 +5,7 @@ from a plan for the partitions.
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import PurePosixPath
 from typing import Any
 
 import dagster as dg
@@ -34,7 +35,7 @@ from embed_assets.evaluation.baselines import check_baselines
 from embed_assets.graph import DOCUMENT_ASSETS
 from embed_assets.models.card import model_card
 from embed_assets.pairs import assets as pairs_stage
-from embed_assets.partitions import DOCUMENTS
+from embed_assets.partitions import DOCUMENTS, document_id
 from embed_assets.questions import assets as questions_stage
 from embed_assets.questions.generation import check_generator
 from embed_assets.questions.labelled.files import read_labelled
@@ -44,7 +45,12 @@ from embed_assets.resources.ledger import Records, read_records
 from embed_assets.resources.previews import shown_of_slices
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.search import assets as search_stage
-from embed_assets.search.building import indexed_at
+from embed_assets.search.building import (
+    drop_kept_indexes,
+    forget_indexes,
+    searched_manifest,
+)
+from embed_assets.search.wanted import wanted_model
 from embed_assets.settings import Settings
 from embed_assets.training import assets as training_stage
 from embed_assets.training.config import check_training
@@ -185,8 +191,14 @@ def recorded_state(settings: Settings, warehouse: Warehouse, instance: dg.Dagste
 
 def _work(settings: Settings, instance: dg.DagsterInstance | None) -> Work:
     work = work_under_way(instance, settings) if instance else Work()
-    at = indexed_at(settings)
-    return replace(work, indexed_at=at, index_lost=at is None)
+    manifest, wanted = searched_manifest(settings), wanted_model(settings)
+    if manifest is None:
+        return replace(work, index_lost=True)
+    return replace(
+        work,
+        indexed_at=datetime.fromisoformat(manifest.made_at),
+        index_lost=wanted is not None and wanted.identity != manifest.identity,
+    )
 
 
 def list_documents(instance: dg.DagsterInstance, warehouse: Warehouse, settings: Settings) -> Plan:
@@ -214,11 +226,17 @@ def sync_partitions(
     state: State,
 ) -> None:
     """Bring rows and partitions in line with the folder: what moved, what left, what is new."""
-    hide_documents(settings.home, plan.remove)  # a search finds them no more, whatever comes
+    gone = _names_ever(warehouse, plan.remove)
+    hide_documents(settings.home, gone)  # a search finds them no more, whatever comes
     if plan.moved:
         move_documents(warehouse, plan.moved, state.folder.found)
     if plan.remove:
         remove_documents(warehouse, plan.remove)
+        hide_documents(settings.home, gone)  # also in an index that was begun before
+        if warehouse.count("chunks"):
+            drop_kept_indexes(settings)
+        else:
+            forget_indexes(settings)
     known = set(state.partitions)
     add = [key for key in (*plan.moved, *plan.add) if key not in known]
     if add:
@@ -232,6 +250,17 @@ def sync_partitions(
     if plan.moved or plan.remove:  # those that moved have new names, and fewer may be unreadable
         for evaluation in evaluations(instance, warehouse, list(plan.moved)):
             _report(instance, warehouse, evaluation)
+
+
+def _names_ever(warehouse: Warehouse, keys: Sequence[str]) -> list[str]:
+    """Ids that documents have, or had under former paths."""
+    if not keys:
+        return []
+    rows = warehouse.read(
+        "SELECT path FROM former_paths WHERE document_id IN (SELECT unnest(?::VARCHAR[]))",
+        [list(keys)],
+    )
+    return [*keys, *(document_id(PurePosixPath(path)) for path in rows["path"])]
 
 
 def _report_moved(

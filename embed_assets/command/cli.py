@@ -184,8 +184,10 @@ def search(
         from embed_assets.search.searching import Cut
         from embed_assets.search.shown import search_chunks, search_text
 
+        if min_cosine is not None and mode == "lexical":
+            raise SettingsError("--min-cosine: words alone have no cosine.")
         searcher = _searcher(settings)
-        least = _least(min_cosine, searcher.index.manifest.cutoff)
+        least = _least(min_cosine, None if base else searcher.index.manifest.cutoff)
         readable = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
         cut, model = Cut(k, least, rerank), "base" if base else "champion"
         result = search_chunks(settings, searcher, readable, cut, mode, model)
@@ -540,7 +542,12 @@ def _session(pdfs: str | None, home: Path | None, as_json: bool) -> Iterator[tup
     stdout = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
 
+    said_so: list[bool] = []
+
     def emit(summary: dict[str, Any], text: str) -> None:
+        if as_json and said_so:  # one object, whatever comes after it: that stands in stderr
+            return
+        said_so.append(True)
         print(to_json(summary) if as_json else printable_lines(text), file=stdout, flush=True)
 
     for name, value in (("PDFS", pdfs), ("HOME", home)):

@@ -46,7 +46,7 @@ from embed_assets.command import stopping
 from embed_assets.documents.entries import FoundDocument, Rules
 from embed_assets.documents.folder import survey
 from embed_assets.errors import ProjectError, SettingsError, one_line
-from embed_assets.graph import GRAPH
+from embed_assets.graph import GRAPH, SEARCH_INDEX
 from embed_assets.machine import processes_with
 from embed_assets.models.registry import follow_champion
 from embed_assets.partitions import DOCUMENTS
@@ -175,12 +175,18 @@ def prepare_search(settings: Settings) -> None:
         _follow_if_unknown(warehouse, settings)
         while True:
             state, versions = recorded_state(settings, warehouse, instance), code_versions(settings)
+            if unknown := [key for key in state.folder.loaded if key not in state.partitions]:
+                instance.add_dynamic_partitions(DOCUMENTS, unknown)
+                continue
             for batch in batches(state.partitions, to_embed(state.records, versions)):
                 runs.execute(instance, INGEST, [EMBEDDINGS], batch, seconds)
             plan = recorded_state(settings, warehouse, instance).plan(
                 settings, versions, asked_at=asked_at
             )
             if plan.index_step is None:
+                for wait in plan.waiting:
+                    if wait.what == SEARCH_INDEX:
+                        typer.echo(f"Search is not prepared: {wait.reason}.", err=True)
                 return
             runs.execute(instance, INGEST, plan.index_step.assets, (), seconds)
 

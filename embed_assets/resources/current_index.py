@@ -81,7 +81,7 @@ def note_champion(home: Path, version: str | None) -> None:
 
 def hide_documents(home: Path, document_ids: Collection[str]) -> None:
     """Have search leave out documents that are about to be removed."""
-    if not document_ids or read_current(home).index is None:
+    if not document_ids:
         return
     at = datetime.now(UTC).isoformat()
     gone = dict.fromkeys(document_ids, at)

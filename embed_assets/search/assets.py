@@ -59,8 +59,8 @@ def search_index(
     """
     with materializing(context, warehouse) as making:
         wanted = _wanted(settings)
-        made = make_index(settings, making.warehouse, wanted)
         making.code_version = code_versions_of(wanted)["search_index"]
+        made = make_index(settings, making.warehouse, wanted)
         with making.storing(data_version=made.name) as transaction:
             transaction.upsert("search_indexes", _row(made))
     manifest = made.manifest

@@ -6,7 +6,7 @@ embeddings of two models. Killed at any time, the index that was searched before
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -17,9 +17,10 @@ from embed_assets.errors import ProjectError
 from embed_assets.models.card import ModelCard, model_card
 from embed_assets.models.embeddings import CachedEncoder
 from embed_assets.models.files import NoModelError
-from embed_assets.models.identity import task_identity
+from embed_assets.models.identity import model_identity, task_identity
 from embed_assets.pairs.splits import LABELLED, TEST_SPLITS, VALIDATION
 from embed_assets.resources.current_index import (
+    change_current,
     note_champion,
     point_at,
     read_current,
@@ -122,15 +123,20 @@ def _make(
         cutoff_questions=asked,
         documents={k: records.data_version("chunks", k) for k in set(places["document_id"])},
         base_model=CardOnDisk.of(shown, settings.home) if shown else None,
+        base_identity=model_identity(shown) if shown else "",
+        corpus=digest((INDEX_VERSION, places.select(sorted(PLACE)).hash_rows(seed=1).sum())),
     )
-    held = places.select(sorted(PLACE)).hash_rows(seed=1).sum()
-    name = f"{wanted.identity}-{digest((INDEX_VERSION, held, cutoff, str(manifest.base_model)))}"
-    built = name not in known_indexes(search)
+    about = (manifest.corpus, cutoff, str(manifest.base_model), manifest.base_identity)
+    name = f"{wanted.identity}-{digest((INDEX_VERSION, *about))}"
+    known = known_indexes(search)
+    built = name not in known
     if built:
+        alike = (other for other in known if known[other].corpus == manifest.corpus)
+        like = next((search / other for other in alike), None)
         vectors = {VECTORS: _blocks(warehouse, _VECTORS, wanted.of_chunks, ids)}
         if fingerprint:
             vectors[BASE_VECTORS] = _blocks(warehouse, _CACHED, fingerprint, ids)
-        write_index(search / name, manifest, places, vectors)
+        write_index(search / name, manifest, places, vectors, like)
     _switch(settings, name, begun)
     return Made(name, manifest, built)
 
@@ -164,13 +170,11 @@ def switch_to(settings: Settings, warehouse: Warehouse, version: str | None) -> 
             _switch(settings, kept, begun, _stale(known[kept], read_records(warehouse, "chunks")))
 
 
-def indexed_at(settings: Settings) -> datetime | None:
-    """When the index that is searched was made; None where there is none."""
+def searched_manifest(settings: Settings) -> Manifest | None:
+    """Of the index that is searched; None where there is none, or it is damaged."""
     index = read_current(settings.home).index
     with suppress(*NOT_WHOLE):
-        if index is not None:
-            made_at = Manifest.read(search_folder(settings.home) / index).made_at
-            return datetime.fromisoformat(made_at)
+        return index and Manifest.read(search_folder(settings.home) / index)
     return None
 
 
@@ -178,7 +182,18 @@ def forget_indexes(settings: Settings) -> None:
     """Remove all indexes: they hold text of documents that must go. A search finds none."""
     if search_folder(settings.home).is_dir():
         with _alone(settings):
-            remove_indexes(search_folder(settings.home))
+            change_current(settings.home, lambda now: replace(now, index=None, hidden={}))
+            if left := remove_indexes(search_folder(settings.home)):
+                raise ProjectError(
+                    f"{left[0]} can't be removed: close what reads it, and try again."
+                )
+
+
+def drop_kept_indexes(settings: Settings) -> None:
+    """Remove all indexes but the one that is searched: documents left that stand in them too."""
+    if (now := read_current(settings.home).index) is not None:
+        with _alone(settings):
+            remove_indexes(search_folder(settings.home), (now,))
 
 
 def _stale(manifest: Manifest, records: Records) -> list[str]:

@@ -10,7 +10,6 @@ import shutil
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +71,8 @@ class Manifest:
     version: None for a base model. base: name of the base model. identity, of_chunks: what decides
     its embeddings, and those of chunks alone. dimensions: Matryoshka, largest first. cutoff: cosine
     below which nothing relevant is likely, where questions tell. documents: version of the chunks
-    of each. base_model: where the base's embeddings are in it too. files: sizes in bytes by path.
+    of each. base_model, base_identity: where the base's embeddings are in it too. corpus: digest
+    of the chunks and where they stand. files: sizes in bytes by path.
     """
 
     version: str | None
@@ -87,6 +87,8 @@ class Manifest:
     cutoff_questions: int = 0
     documents: Mapping[str, str] = field(default_factory=dict)
     base_model: CardOnDisk | None = None
+    base_identity: str = ""
+    corpus: str = ""
     files: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
@@ -122,19 +124,13 @@ class Index:
         # Places of row i: from starts[i] to starts[i + 1].
         rows = self._places["row"].to_numpy()
         self.starts = np.searchsorted(rows, np.arange(len(self.vectors) + 1))
-
-    @cached_property
-    def lexical(self) -> LexicalIndex:
-        """The words of all chunks."""
-        return LexicalIndex.load(self.folder / LEXICAL)
-
-    @cached_property
-    def base_vectors(self) -> np.ndarray | None:
-        """Embeddings by the base model, where they are in it."""
-        if self.manifest.base_model is None:
-            return None
-        file = self.folder / BASE_VECTORS
-        return np.load(file, mmap_mode="r") if file.exists() else self.vectors
+        # All at once: what is open can be read when the folder is gone.
+        self.lexical = LexicalIndex.load(folder / LEXICAL)
+        self.base_vectors: np.ndarray | None = None
+        if BASE_VECTORS in self.manifest.files:
+            self.base_vectors = np.load(folder / BASE_VECTORS, mmap_mode="r")
+        elif self.manifest.base_model is not None:  # which embeds chunks alike
+            self.base_vectors = self.vectors
 
     def rows_of(self, document_ids: Collection[str]) -> np.ndarray:
         """Rows that stand in these documents alone, int64."""
@@ -157,11 +153,13 @@ def write_index(
     manifest: Manifest,
     places: pl.DataFrame,
     vectors: Mapping[str, Iterable[np.ndarray]],
+    like: Path | None = None,
 ) -> None:
     """Write an index beside its place, and put it there whole.
 
     places: row, PLACE and chunk_text, by row. vectors: by file, blocks of embeddings in the order
-    of the rows, float32 (rows, size), not normalised.
+    of the rows, float32 (rows, size), not normalised. like: another index of the same chunks, whose
+    words are taken over.
     """
     unfinished = folder.with_name(f".{folder.name}.{os.getpid()}")
     shutil.rmtree(unfinished, ignore_errors=True)
@@ -169,8 +167,11 @@ def write_index(
     try:
         for name, blocks in vectors.items():
             _write_vectors(unfinished / name, manifest.chunks, blocks)
-        texts = places.unique("row", keep="first", maintain_order=True)["chunk_text"].to_list()
-        LexicalIndex.of(texts).save(unfinished / LEXICAL)
+        if like is not None:
+            shutil.copytree(like / LEXICAL, unfinished / LEXICAL)
+        else:
+            texts = places.unique("row", keep="first", maintain_order=True)["chunk_text"]
+            LexicalIndex.of(texts.to_list()).save(unfinished / LEXICAL)
         oldest = pl.CompatLevel.oldest()
         places.write_ipc(unfinished / PLACES, compression="uncompressed", compat_level=oldest)
         files = [file for file in unfinished.rglob("*") if file.is_file()]
@@ -178,7 +179,7 @@ def write_index(
         said = json.dumps(asdict(replace(manifest, files=sizes)), ensure_ascii=False)
         (unfinished / MANIFEST).write_text(said, encoding="utf-8")
         for file in (*files, unfinished / MANIFEST):
-            with file.open("rb") as stream:
+            with file.open("r+b") as stream:
                 os.fsync(stream.fileno())
         shutil.rmtree(folder, ignore_errors=True)
         unfinished.rename(folder)
@@ -212,8 +213,9 @@ def known_indexes(search: Path) -> dict[str, Manifest]:
     return dict(sorted(found.items(), key=lambda pair: pair[1].made_at, reverse=True))
 
 
-def remove_indexes(search: Path, but: Collection[str] = ()) -> None:
-    """Remove all indexes but these, and what a kill left of others."""
-    for folder in search.glob("*"):
-        if folder.is_dir() and folder.name not in but:
-            shutil.rmtree(folder, ignore_errors=True)
+def remove_indexes(search: Path, but: Collection[str] = ()) -> list[Path]:
+    """Remove all indexes but these, and what a kill left of others; gives what couldn't be."""
+    others = [f for f in search.glob("*") if f.is_dir() and f.name not in but]
+    for folder in others:
+        shutil.rmtree(folder, ignore_errors=True)
+    return [folder for folder in others if folder.exists()]

@@ -18,7 +18,7 @@ from embed_assets.models.encoder import LocalEncoder, resolved_precision
 from embed_assets.models.files import Task
 from embed_assets.models.identity import model_identity
 from embed_assets.resources.current_index import Current, read_current, search_folder
-from embed_assets.search.index import NOT_WHOLE, Index
+from embed_assets.search.index import NOT_WHOLE, CardOnDisk, Index
 from embed_assets.settings import Precision, Settings
 
 Mode = Literal["hybrid", "dense", "lexical"]
@@ -65,8 +65,11 @@ class Searcher:
 
     def hiding(self, current: Current) -> "Searcher":
         """The same without what has left since; what is hidden already stays so."""
-        gone = {**self.current.hidden, **current.hidden}
-        hidden = gone if current.index != self.current.index else current.hidden
+        hidden = current.hidden
+        if current.index is None:  # all indexes were removed, of which this is one
+            hidden = dict.fromkeys(self.index.manifest.documents, "")
+        elif current.index != self.current.index:
+            hidden = {**self.current.hidden, **current.hidden}
         other = Searcher(self._settings, replace(self.current, hidden=hidden), self.index)
         other._encoders = self._encoders
         return other
@@ -79,11 +82,14 @@ class Searcher:
     @cached_property
     def card(self) -> ModelCard:
         """Card of the model that made the index. ProjectError where the model is another now."""
-        card = self.index.manifest.model.card(self._settings.home)
-        if model_identity(card) != self.index.manifest.identity:
+        return self._unchanged(self.index.manifest.model, self.index.manifest.identity)
+
+    def _unchanged(self, kept: CardOnDisk, identity: str) -> ModelCard:
+        card = kept.card(self._settings.home)
+        if model_identity(card) != identity:
             raise ProjectError(
                 f"{card.name} is no longer the model that made the search index: "
-                "`embed-assets ingest` makes it anew."
+                "`embed-assets run` makes it anew."
             )
         return card
 
@@ -179,8 +185,9 @@ class Searcher:
 
     def _encoder(self, model: ModelChoice) -> LocalEncoder:
         if model not in self._encoders:
-            base = self.index.manifest.base_model
-            card = base.card(self._settings.home) if base and model == "base" else self.card
+            manifest, card = self.index.manifest, self.card
+            if manifest.base_model and model == "base":
+                card = self._unchanged(manifest.base_model, manifest.base_identity)
             precision: Precision = self._settings.precision
             self._encoders[model] = LocalEncoder(card, resolved_precision(precision))
         return self._encoders[model]

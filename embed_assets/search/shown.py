@@ -24,10 +24,11 @@ def search_chunks(
     [results] = searcher.search([text], cut, mode, model)
     champion = read_current(settings.home).champion
     known = model_of(searcher)
+    of_base = {"model": searcher.index.manifest.base, "version": None, "cutoff": None}
     return {
         "query": text,
         **known,
-        **({"model": searcher.index.manifest.base, "version": None} if model == "base" else {}),
+        **(of_base if model == "base" else {}),
         "newest": newest_version(settings),
         "champion": champion or None,
         "prepared": champion is None or (champion or None) == known["version"],

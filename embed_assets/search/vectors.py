@@ -59,12 +59,16 @@ def export_vectors(
     hidden = set(searcher.current.hidden)
     rows = np.setdiff1d(np.arange(len(index.vectors)), index.rows_of(hidden))
     schema = _schema(size, index)
+    if file.is_dir() and not (chosen == "lance" and _is_lance(file)):
+        raise SettingsError(f"{file} is a folder. Choose another name.")
     unfinished = file.with_name(f".{file.name}.{os.getpid()}")
+    before = file.with_name(f".{file.name}.{os.getpid()}.before")
     try:
         _write(chosen, unfinished, schema, _batches(index, rows, size, hidden, schema))
         if file.is_dir():
-            shutil.rmtree(file)
+            file.rename(before)
         unfinished.replace(file)
+        shutil.rmtree(before, ignore_errors=True)
     except OSError as error:
         raise SettingsError(f"{file}: {error.strerror or error}. Write to another file.") from error
     finally:
@@ -79,6 +83,11 @@ def export_vectors(
         "identity": index.manifest.identity,
         "model": index.manifest.called,
     }
+
+
+def _is_lance(folder: Path) -> bool:
+    """Whether a folder is a Lance dataset, which another may take the place of."""
+    return (folder / "_versions").is_dir() and not any(folder.glob("*.pdf"))
 
 
 def _schema(size: int, index: Index) -> "pa.Schema":

@@ -324,7 +324,9 @@ def test_what_failed_for_a_passing_reason_waits_for_its_time_and_is_due_then(ass
     for before in DOCUMENT_ASSETS[: DOCUMENT_ASSETS.index(asset)]:
         home.make(before, "a", f"{before} v1")
     home.fail(asset, KILLED, "a")
-    assert home.due("a", now=SOON) == ()
+    # Chunks are embedded whatever becomes of the questions.
+    meanwhile = ("chunk_embeddings",) if asset == "synthetic_questions" else ()
+    assert home.due("a", now=SOON) == meanwhile
     said = f"{KILLED.error} (once; tried again from 2026-11-26 12:05 UTC on)"
     assert home.waits("a.pdf", now=SOON) == said
     [step] = home.plan(now=NOW + PAUSES[0]).document_steps
@@ -665,6 +667,25 @@ def test_no_training_waits_for_embeddings_of_another_champion(searched):
     assert searched.to_train(another) == ("training_pairs",)
 
 
+def test_documents_whose_files_wait_or_left_are_embedded_all_the_same(searched):
+    another = changed("chunk_embeddings", "search_index")
+    searched.put("a", written=LATER)
+    searched.settling = {"a"}
+    searched.take("b")
+    [step] = searched.plan(another, lost_share=0).document_steps
+    assert (step.assets, set(step.documents)) == (("chunk_embeddings",), {"a"})
+    [step] = searched.plan(another, lost_share=0, agreed=False).document_steps
+    assert "b" not in step.documents, "it goes"
+
+
+def test_after_index_runs_that_failed_it_is_asked_for_later(searched):
+    searched.ingest("c")
+    searched.work = Work(index_paused_until=SOON)
+    assert index_due(searched) is None
+    assert index_due(searched, now=LATER) == OTHER_INPUT
+    assert index_due(searched, asked_at=NOW) == OTHER_INPUT
+
+
 def test_a_query_adapter_embeds_nothing_anew(searched):
     another = changed("search_index")
     assert searched.plan(another).document_steps == ()
@@ -673,7 +694,11 @@ def test_a_query_adapter_embeds_nothing_anew(searched):
 
 def test_what_no_model_can_make_now_is_not_due(searched):
     unknown = {k: v for k, v in VERSIONS.items() if GRAPH[k].stage != "search"}
-    assert searched.plan(unknown) == Plan()
+    assert searched.plan(unknown).steps == ()
+    [wait] = searched.plan(unknown).waiting
+    assert "its folder is gone" in wait.reason
+    searched.fail("search_index", Failure(Cause.FAILED, "no champion"))
+    assert searched.plan(unknown, now=LATER).steps == ()
     searched.put("new")
     assert searched.due("new", unknown) == DOCUMENT_ASSETS[:-1]
 

@@ -18,7 +18,12 @@ from embed_assets.resources.current_index import (
     read_current,
     search_folder,
 )
-from embed_assets.search.building import forget_indexes, indexed_at, switch_to
+from embed_assets.search.building import (
+    drop_kept_indexes,
+    forget_indexes,
+    searched_manifest,
+    switch_to,
+)
 from embed_assets.search.index import MANIFEST
 from embed_assets.search.searching import Cut, NoIndexError, open_searcher
 from embed_assets_tests.search.homes import SearchedHome
@@ -165,6 +170,34 @@ def test_the_index_of_one_other_model_is_kept_to_go_back_to(searched: SearchedHo
     assert len(index_folders(searched)) == 2
 
 
+def test_words_are_taken_over_where_the_chunks_are_the_same(
+    searched: SearchedHome, monkeypatch: pytest.MonkeyPatch
+):
+    searched.train("1", PROMPTS)
+    from embed_assets.search import index
+
+    monkeypatch.setattr(index.LexicalIndex, "of", lambda _: pytest.fail("indexed again"))
+    searched.promote("1")
+    [by_words] = open_searcher(searched.settings).search(["brine"], Cut(5), "lexical")
+    assert {row["path"] for row in by_words} == {"pump.pdf"}
+
+
+def test_once_documents_left_no_other_index_keeps_their_text(searched: SearchedHome):
+    searched.train("1", PROMPTS)
+    searched.promote("1")
+    assert len(index_folders(searched)) == 2
+    drop_kept_indexes(searched.settings)
+    assert index_folders(searched) == {read_current(searched.settings.home).index}
+
+
+def test_an_open_index_is_read_to_its_end_though_its_folder_is_gone(searched: SearchedHome):
+    searcher = open_searcher(searched.settings)
+    forget_indexes(searched.settings)
+    for mode in ("dense", "lexical", "hybrid"):
+        [results] = searcher.search(["brine pump"], Cut(5), mode)
+        assert results
+
+
 def test_forgetting_leaves_no_index(searched: SearchedHome):
     forget_indexes(searched.settings)
     assert index_folders(searched) == set()
@@ -192,7 +225,7 @@ def test_a_damaged_index_is_as_none(searched: SearchedHome, file: str, left: byt
     damaged.unlink() if left is None else damaged.write_bytes(left)
     with pytest.raises(NoIndexError):
         found(searched)
-    assert indexed_at(searched.settings) is None, "the plan sees it"
+    assert searched_manifest(searched.settings) is None, "the plan sees it"
     assert searched.index().built
     assert paths(searched)
 
@@ -219,6 +252,7 @@ def test_killed_at_any_time_search_answers_as_before_and_the_next_try_is_whole(
     before = found(searched)
     searched.train("1", PROMPTS)
     switch_to(searched.settings, searched.warehouse, "1")
+    searched.put("new", "A tape of 12.")
     searched.embed()
     home = str(searched.settings.home)
     child = subprocess.run([sys.executable, "-c", KILLED, home, str(tiny_model), where])

@@ -82,11 +82,15 @@ def test_a_champion_that_can_t_be_loaded_leaves_the_one_before(
     assert after_loading(follower).name == "v1"
 
 
-def test_where_all_indexes_were_removed_what_left_is_not_answered_with(searched: SearchedHome):
+def test_where_all_indexes_were_removed_nothing_is_answered_until_there_is_one(
+    searched: SearchedHome,
+):
     follower = IndexFollower(searched.settings)
     hide_documents(searched.settings.home, ["pump"])
     forget_indexes(searched.settings)
-    assert paths(follower.current()) == {"winch.pdf", "copy.pdf"}
+    assert paths(follower.current()) == set(), "what was forgotten must not be shown"
+    searched.index()
+    assert "pump.pdf" in paths(after_loading(follower))
 
 
 def test_a_pdf_is_given_by_its_path_and_none_of_one_that_left(searched: SearchedHome):

@@ -59,6 +59,12 @@ def test_a_suffix_without_format_and_a_folder_that_is_not_there_are_said(
     searcher = open_searcher(searched.settings)
     with pytest.raises(SettingsError, match="no format"):
         export_vectors(searcher, tmp_path / "v.csv")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "letter.txt").write_text("dear")
+    for chosen in ("parquet", "lance"):
+        with pytest.raises(SettingsError, match="is a folder"):
+            export_vectors(searcher, tmp_path / "mine", chosen)
+    assert (tmp_path / "mine" / "letter.txt").exists()
     with pytest.raises(SettingsError, match="another file"):
         export_vectors(searcher, tmp_path / "nowhere" / "v.parquet")
     assert list(tmp_path.glob("*.csv")) == []
