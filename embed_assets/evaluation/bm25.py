@@ -79,7 +79,7 @@ class LexicalIndex:
         if self.words:
             self.words.save(folder, show_progress=False)
         about = {"identity": IDENTITY, "languages": self.languages, "words": bool(self.words)}
-        (folder / _ABOUT).write_text(json.dumps(about))
+        (folder / _ABOUT).write_text(json.dumps(about), encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path) -> "LexicalIndex":
@@ -89,7 +89,7 @@ class LexicalIndex:
         """
         import bm25s
 
-        about = json.loads((folder / _ABOUT).read_text())
+        about = json.loads((folder / _ABOUT).read_text(encoding="utf-8"))
         if about["identity"] != IDENTITY:
             raise ValueError(f"{folder} is an index of {about['identity']}, not of {IDENTITY}.")
         words = bm25s.BM25.load(folder, mmap=True) if about["words"] else None

@@ -16,6 +16,7 @@ import pytest
 from embed_assets.automation.runs import command_lock
 from embed_assets.command import forget as forgetting
 from embed_assets.command.forget import forget_documents, forget_text, remember_documents
+from embed_assets.command.pipeline import prepare_search
 from embed_assets.errors import ProjectError
 from embed_assets.partitions import DOCUMENTS
 from embed_assets.questions.labelled.report import report_matches
@@ -37,7 +38,10 @@ MARKS = ("zorblatt", "vantrupe")
 
 
 def forget(project: Project, *paths: str) -> dict[str, Any]:
-    return forget_documents(project.settings, paths)
+    """What the command does: forget, and then make search ready without it."""
+    summary = forget_documents(project.settings, paths)
+    prepare_search(project.settings)
+    return summary
 
 
 def paths_on_record(project: Project) -> list[str]:
