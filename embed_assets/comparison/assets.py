@@ -49,6 +49,7 @@ from embed_assets.models.registry import (
 )
 from embed_assets.pairs.leakage import find_leaks
 from embed_assets.partitions import asset
+from embed_assets.resources.current_index import note_champion
 from embed_assets.resources.materializing import materializing
 from embed_assets.resources.tracking import Tracking
 from embed_assets.resources.warehouse import Warehouse, digest
@@ -106,6 +107,7 @@ def comparison(
         _describe(context, warehouse, settings, tracking, version)
     _tell(context, before, failed, said)
     champion = champion_version(tracking)
+    note_champion(settings.home, champion)  # also where nothing was promoted
     _forget_replaced(warehouse, settings, {version, before, champion})
     return making.result(
         result=result_line(result, promotion, champion),

@@ -145,6 +145,8 @@ def _switch(settings: Settings, name: str, begun: datetime, stale: Sequence[str]
     """Search by an index. The one before stays, if another model's: one may go back to it."""
     search, before = search_folder(settings.home), read_current(settings.home).index
     point_at(settings.home, name, begun, stale)
+    if read_current(settings.home).champion is None:  # the base of a home without any version
+        note_champion(settings.home, None)
     known = known_indexes(search)
     own = known[name].identity
     others = [other for other in known if known[other].identity != own]

@@ -307,3 +307,9 @@ def test_another_champion_is_noted_for_whoever_searches(searched: SearchedHome):
     switch_to(searched.settings, searched.warehouse, "1")
     said = json.loads((search_folder(searched.settings.home) / FILE).read_text())
     assert said["champion"] == "1" == read_current(searched.settings.home).champion
+
+
+def test_the_first_version_leaves_the_base_as_it_is_until_one_is_champion(searched: SearchedHome):
+    searched.index()
+    searched.train("1", PROMPTS)
+    assert searched.wanted().version is None
