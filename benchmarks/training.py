@@ -353,7 +353,7 @@ def mixed(base: str, tuned: str, share: float, folder: Path) -> str:
     model, new = load_model(base), load_model(tuned)
     weights = interpolate(dict(model.named_parameters()), dict(new.named_parameters()), share)
     put_weights(new, weights)
-    save_model(new, folder / f"mixed-{share}")
+    save_model(new, folder / f"mixed-{share}", [new.get_embedding_dimension()])
     return str(folder / f"mixed-{share}")
 
 

@@ -176,7 +176,8 @@ def searched_manifest(settings: Settings) -> Manifest | None:
     """Of the index that is searched; None where there is none, or it is damaged."""
     index = read_current(settings.home).index
     with suppress(*NOT_WHOLE):
-        return index and Manifest.read(search_folder(settings.home) / index)
+        if index is not None:
+            return Manifest.read(search_folder(settings.home) / index)
     return None
 
 

@@ -26,7 +26,7 @@ def hub() -> Iterator[Hub]:
     made = Hub()
 
     class Handler(BaseHTTPRequestHandler):
-        def log_message(self, *_: object) -> None:
+        def log_message(self, format: str, *args: Any) -> None:
             pass
 
         def answer(self, status: int, said: Any = None, **headers: str) -> None:

@@ -114,8 +114,8 @@ def add_search(app: "FastAPI", serving: Serving) -> None:
             and not (asked.only_likely and result["likely"] is False)
         ]
         name = served.name if model == CHAMPION else model
-        said = {"query": asked.query, "model": name, "mode": asked.mode}
-        said["cutoff"] = served.cutoff if model == CHAMPION else None
+        cutoff = served.cutoff if model == CHAMPION else None
+        said = {"query": asked.query, "model": name, "mode": asked.mode, "cutoff": cutoff}
         return {**said, "results": results}
 
 

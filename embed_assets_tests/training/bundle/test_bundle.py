@@ -25,7 +25,7 @@ from embed_assets.training.bundle.bill import wrong_in_bill
 from embed_assets.training.bundle.files import BILL, PROVENANCE, RECORD, REPORT
 from embed_assets.training.bundle.provenance import read_statement
 from embed_assets.training.bundle.verifying import verification_text, verify_bundle
-from embed_assets.training.bundle.writing import _whole, bundle_text, write_bundle
+from embed_assets.training.bundle.writing import bundle_text, whole, write_bundle
 from embed_assets.training.kept import KEPT
 from embed_assets.training.record import PAIRS
 from embed_assets_tests.rows import filled, model
@@ -523,8 +523,8 @@ def test_a_link_does_not_become_a_bundle(settings, tmp_path, target):
 def test_what_a_killed_command_has_left_is_removed_by_the_next_and_nothing_else(settings, tmp_path):
     killed = (
         "import os, pathlib, signal, sys\n"
-        "from embed_assets.training.bundle.writing import _whole\n"
-        "with _whole(pathlib.Path(sys.argv[1])) as bundle:\n"
+        "from embed_assets.training.bundle.writing import whole\n"
+        "with whole(pathlib.Path(sys.argv[1])) as bundle:\n"
         "    (bundle / 'weights').write_text('half')\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
@@ -532,7 +532,7 @@ def test_what_a_killed_command_has_left_is_removed_by_the_next_and_nothing_else(
     subprocess.run([sys.executable, "-c", killed, str(place)], check=False)
     assert len(list(tmp_path.glob(".v3-*/v3/weights"))) == 1
     (tmp_path / ".v3-of-a-person").mkdir()
-    with _whole(place) as written_now:
+    with whole(place) as written_now:
         write_bundle(settings, "3", place)
         assert written_now.is_dir()
         assert sorted(tmp_path.glob(".v3-*")) == sorted(
