@@ -26,7 +26,7 @@ from embed_assets.training.bundle.writing import check_free, whole
 from embed_assets.training.kept import KEPT
 from embed_assets.wording import counted, in_lines
 
-REPOSITORY = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}")
+PART_OF_NAME = re.compile(r"[\w.-]++")
 TOKEN = "HF_TOKEN"
 ABOUT = "publish"
 CARD = "README.md"
@@ -60,7 +60,9 @@ def publish_version(
 
 def _is_repository(to: str) -> bool:
     """Whether this names a repository rather than a folder."""
-    return REPOSITORY.fullmatch(to) is not None and to[0] != "." and not Path(to).exists()
+    parts = to.split("/")
+    named = len(parts) == 2 and all(PART_OF_NAME.fullmatch(part) for part in parts)
+    return named and not to.startswith(".") and not Path(to).exists()
 
 
 def _to_folder(

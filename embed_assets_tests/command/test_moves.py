@@ -118,7 +118,8 @@ def test_a_stage_of_which_nothing_is_on_record_does_not_show_as_made_after_a_mov
     project.put("a.pdf")
     project.ingest()
     with project.warehouse.transaction() as transaction:
-        transaction.delete("materializations", {"asset": ["chunks", "synthetic_questions"]})
+        gone = ["chunks", "synthetic_questions", "chunk_embeddings"]
+        transaction.delete("materializations", {"asset": gone})
     rename(project, "a.pdf", "b.pdf")
     list_now(project)
     assert shown(project, "b.pdf").keys() == {"raw_pdfs", "parsed_markdown"}
