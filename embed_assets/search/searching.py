@@ -57,6 +57,7 @@ class Searcher:
         self._settings, self.current, self.index = settings, current, index
         self._hidden_rows = index.rows_of(current.hidden)
         self._encoders: dict[ModelChoice, LocalEncoder] = {}
+        self._cross_encoders: dict[str, Any] = {}
 
     def is_current(self) -> bool:
         """Whether search still goes by this index, and nothing has left since."""
@@ -178,10 +179,9 @@ class Searcher:
         return [{**results[i], "score": round(float(scores[i]), 6)} for i in order]
 
     def _cross_encoder(self, name: str) -> Any:
-        known = self.__dict__.setdefault("_cross_encoders", {})
-        if name not in known:
-            known[name] = load_cross_encoder(name)
-        return known[name]
+        if name not in self._cross_encoders:
+            self._cross_encoders[name] = load_cross_encoder(name)
+        return self._cross_encoders[name]
 
     def _encoder(self, model: ModelChoice) -> LocalEncoder:
         if model not in self._encoders:
