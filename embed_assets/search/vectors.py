@@ -87,7 +87,8 @@ def export_vectors(
 
 def _is_lance(folder: Path) -> bool:
     """Whether a folder is a Lance dataset, which another may take the place of."""
-    return (folder / "_versions").is_dir() and not any(folder.glob("*.pdf"))
+    names = {entry.name for entry in folder.iterdir()}
+    return "_versions" in names and all(n == "data" or n.startswith("_") for n in names)
 
 
 def _schema(size: int, index: Index) -> "pa.Schema":
