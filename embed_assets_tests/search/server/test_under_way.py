@@ -155,4 +155,6 @@ def refused(url: str) -> bool:
         httpx.get(f"{url}/health", trust_env=False, verify=False)
     except httpx.ConnectError:
         return True
+    except httpx.TransportError:  # it was connected while the server ended
+        return False
     return False
