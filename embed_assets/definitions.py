@@ -30,6 +30,7 @@ from embed_assets.resources.tracking import Tracking
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.resources.workers import WorkerPool
 from embed_assets.search import assets as search_stage
+from embed_assets.search.ways import ask_ways
 from embed_assets.secrets import hide_in_logs
 from embed_assets.settings import Settings
 from embed_assets.tables import TABLES
@@ -106,6 +107,7 @@ def build_resources(settings: Settings) -> dict[str, Any]:
         "pool": worker_pool(settings, this_machine()),
         "tracking": Tracking(home=str(settings.home), project=settings.project),
         "pipes": ProcessClient(),
+        "ask_ways": ask_ways,
     }
 
 

@@ -21,6 +21,7 @@ from embed_assets.resources.explaining import said_in_the_ui
 from embed_assets.resources.tracking import Tracking
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.search.building import switch_to
+from embed_assets.search.ways import ask_ways
 from embed_assets.settings import Settings
 
 PAUSE = 1.0
@@ -51,7 +52,8 @@ def promote_version(
     """Make a version the champion."""
     with _at_rest(context, settings):
         decision = Decision(_who(context), config.why)
-        _tell(context, settings, promote_by_hand(settings, tracking, config.version, decision))
+        change = promote_by_hand(settings, tracking, config.version, decision, ask_ways)
+        _tell(context, settings, change)
 
 
 @dg.op(description="Goes back to the champion before, once no other run is at work.")

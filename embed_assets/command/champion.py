@@ -17,6 +17,7 @@ from embed_assets.models.registry import Decision
 from embed_assets.resources.tracking import Tracking
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.search.building import switch_to
+from embed_assets.search.ways import ask_ways
 from embed_assets.settings import Settings
 
 
@@ -27,7 +28,7 @@ def promote_version(
     decision = Decision(this_person(), why or CHOSEN)
 
     def decide(tracking: Tracking) -> Change:
-        return promote_by_hand(settings, tracking, version, decision)
+        return promote_by_hand(settings, tracking, version, decision, ask_ways)
 
     return _carry_out(settings, decide)
 

@@ -10,7 +10,7 @@ from embed_assets.comparison.contents import ComparedIn, write_report
 from embed_assets.comparison.described import describe_judged
 from embed_assets.comparison.general import general_version
 from embed_assets.comparison.measuring import measure_models
-from embed_assets.comparison.promotion import Evidence, Promotion, carry_out, decide
+from embed_assets.comparison.promotion import AskWays, Evidence, Promotion, carry_out, decide
 from embed_assets.comparison.tables import (
     baselines_table,
     charts,
@@ -45,6 +45,7 @@ from embed_assets.models.registry import (
     champion_before,
     champion_version,
     newest_model,
+    trained_version,
     why_withdrawn,
 )
 from embed_assets.pairs.leakage import find_leaks
@@ -67,6 +68,7 @@ def comparison(
     warehouse: Warehouse,
     tracking: Tracking,
     settings: dg.ResourceParam[Settings],
+    ask_ways: dg.ResourceParam[AskWays],
 ) -> dg.MaterializeResult:
     """Whether the newest version is better than its base and the champion, and what became of it.
 
@@ -91,6 +93,7 @@ def comparison(
             withdrawn=why_withdrawn(warehouse, tracking, version),
             is_champion=champion_version(tracking) == version,
             registered_as=tracking.name,
+            served=ask_ways(settings, tracking, trained_version(model)),
         )
         promotion = decide(evidence, version, settings)
         log_promotion(promotion)

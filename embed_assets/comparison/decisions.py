@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from embed_assets.comparison.described import describe_judged
+from embed_assets.comparison.promotion import AskWays
 from embed_assets.errors import ProjectError
 from embed_assets.models.registry import (
     Decision,
@@ -52,12 +53,12 @@ class Change:
 
 
 def promote_by_hand(
-    settings: Settings, tracking: Tracking, version: str, decision: Decision
+    settings: Settings, tracking: Tracking, version: str, decision: Decision, ask_ways: AskWays
 ) -> Change:
     """Make a version the champion.
 
-    ProjectError where the home has no such version, its folder is gone, or it was trained on a
-    document that was forgotten.
+    ProjectError where the home has no such version, its folder is gone, it was trained on a
+    document that was forgotten, or not all that serve it give the same vectors.
     """
     warehouse = Warehouse(path=str(settings.warehouse))
     known = trained_version(newest_model(warehouse, version))
@@ -68,6 +69,8 @@ def promote_by_hand(
             "`embed-assets run` trains one without."
         )
     _ = known.card  # ProjectError where its folder is gone
+    if objection := ask_ways(settings, tracking, known).objection:
+        raise ProjectError(f"Version {known.number} can't be champion: {objection}.")
     before = champion_version(tracking)
     with tracking.explained(REFUSED):
         make_champion(tracking, known.number, decision, serving_versions(warehouse))

@@ -4,7 +4,7 @@ Conditions are made from figures alone. They are measured in `measuring.py`; wha
 is in `decisions.py`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import polars as pl
@@ -21,6 +21,7 @@ from embed_assets.evaluation.significance import (
 )
 from embed_assets.models.registry import (
     Decision,
+    Version,
     champion_before,
     make_challenger,
     make_champion,
@@ -32,6 +33,8 @@ from embed_assets.wording import counted
 
 BY_ITSELF = "comparison"
 """Who promotes where no person does."""
+MOST_APART = 1e-5
+"""Between a number of a vector as it is served and as it was judged: rounding makes 1e-7 or so."""
 CLEARLY = f"p ≤ {LARGEST_P_VALUE}, interval beyond 0, {FEWEST_DOCUMENTS} documents"
 
 
@@ -52,6 +55,35 @@ class Condition:
     numbers: Mapping[str, float | str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class ServedWays:
+    """How a version's vectors differ by how they are asked for: its folder, MLflow, the server.
+
+    apart: by way, the largest difference from those that were judged. failed: why a way gave none.
+    """
+
+    apart: Mapping[str, float]
+    failed: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def objection(self) -> str | None:
+        """Why nobody may be served by the version, if anything."""
+        if self.failed:
+            name, why = next(iter(self.failed.items()))
+            return f"{name} gives no vectors of it ({why.rstrip('.')})"
+        name, far = self.farthest
+        return None if far <= MOST_APART else f"{name} gives other vectors, {far:.1e} apart"
+
+    @property
+    def farthest(self) -> tuple[str, float]:
+        """The way that differs most, and by how much."""
+        return max(self.apart.items(), key=lambda pair: pair[1])
+
+
+AskWays = Callable[[Settings, Tracking, Version], ServedWays]
+"""Asks all ways of serving a version. Serving comes after comparison: `definitions` hands it in."""
+
+
 @dataclass(frozen=True, eq=False)
 class Evidence:
     """All that a promotion goes by.
@@ -61,6 +93,7 @@ class Evidence:
     they are called. losses: as `losses` gives them. general: the figures on general questions.
     leaks: between splits. withdrawn: when, by whom and why the version was withdrawn. is_champion:
     whether the version itself is champion already. registered_as: name of the registered model.
+    served: its vectors as they are served.
     """
 
     result: Comparison
@@ -73,6 +106,7 @@ class Evidence:
     withdrawn: str | None
     is_champion: bool
     registered_as: str
+    served: ServedWays
 
 
 @dataclass(frozen=True)
@@ -156,6 +190,7 @@ def conditions(evidence: Evidence, settings: Settings) -> list[Condition]:
         _no_clear_loss(evidence, settings.promotion_margin),
         _general_kept(evidence, settings.general_loss),
         _no_leakage(evidence),
+        _served_alike(evidence.served),
         _not_withdrawn(evidence),
     ]
     return [condition for condition in found if condition is not None]
@@ -285,6 +320,20 @@ def _no_leakage(evidence: Evidence) -> Condition:
         f"{evidence.leaks} of what tests it leak into what trains it: the check no_leakage of "
         "training_pairs lists them",
         {"leaks": evidence.leaks},
+    )
+
+
+def _served_alike(served: ServedWays) -> Condition:
+    farthest, far = served.farthest if served.apart else ("nothing", 0.0)
+    figure = f"{far:.1e} at most, of {farthest}; {len(served.apart)} compared"
+    return Condition(
+        "served_alike",
+        "the same vectors from its folder, MLflow and `/v1/embeddings`",
+        "; ".join([figure, *(f"{name}: {why}" for name, why in served.failed.items())]),
+        f"{MOST_APART:g}",
+        served.objection is None,
+        served.objection or "",
+        {"apart": far, "compared": len(served.apart)},
     )
 
 

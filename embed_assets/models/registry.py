@@ -200,30 +200,51 @@ def register(tracking: Tracking, model: Path, trained_in: str, called: str = "mo
     registered again. trained_in: MLflow run that trained it. called: name of the logged model.
     """
     import mlflow
-    from mlflow.sentence_transformers import log_model
+    from mlflow import sentence_transformers as flavor
+    from mlflow.models import Model
 
     name = tracking.connect()
     # Not every registry searches by tags.
     for known in tracking.client().search_model_versions(f"name = '{name}'"):
         if known.tags.get(TRAINED_IN) == trained_in:
             return str(known.version)
-    uri = (
-        _logged_before(tracking, trained_in)
-        or log_model(
-            load_model(str(model)),
+    uri = _logged_before(tracking, trained_in)
+    if uri is None:
+        loaded = load_model(str(model))
+        # Not by the flavour's `log_model`, which forgets the task (mlflow 3.17).
+        logged = Model.log(
+            artifact_path=None,
+            flavor=flavor,
+            model=loaded,
             name=called,
             tags={SOURCE: LOGGED_BY, TRAINED_IN: trained_in},
-            task="llm/v1/embeddings",
+            # It counts tokens with the tokenizer, in a way that only transformers' have.
+            task="llm/v1/embeddings" if callable(loaded.tokenizer) else None,
             # A local build (torch 2.13.0+cpu) is served by the public version of the same number.
             pip_requirements=[
                 f"{package}=={version(package).partition('+')[0]}"
                 for package in SERVING_REQUIREMENTS
             ],
-        ).model_uri
-    )
+        )
+        uri = logged.model_uri
+    _take_tasks(uri)
     registered = mlflow.register_model(uri, name, tags={TRAINED_IN: trained_in})
     tracking.connect()  # marks the registered model that this may have made
     return str(registered.version)
+
+
+def _take_tasks(uri: str) -> None:
+    """Have MLflow's servers of a model take `prompt_name` and `task`: without, texts are documents.
+
+    MLflow gives the model's task a signature of its own, which has no parameters.
+    """
+    from mlflow.models import ModelSignature, get_model_info, set_signature
+    from mlflow.types import ParamSchema, ParamSpec
+
+    if known := get_model_info(uri).signature:
+        params = [ParamSpec(name, "string", "document") for name in ("prompt_name", "task")]
+        signature = ModelSignature(known.inputs, known.outputs, ParamSchema(params))
+        set_signature(uri, signature)
 
 
 def _logged_before(tracking: Tracking, trained_in: str) -> str | None:

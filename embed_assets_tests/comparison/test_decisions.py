@@ -25,6 +25,7 @@ from embed_assets.errors import ProjectError
 from embed_assets.models.registry import aliases, make_champion
 from embed_assets.resources.tracking import MADE_CHAMPION, WITHDRAWN, Tracking
 from embed_assets.resources.warehouse import Warehouse
+from embed_assets.search.ways import ask_ways
 from embed_assets.settings import Settings
 from embed_assets_tests.decisions import BY_TEST
 from embed_assets_tests.rows import filled
@@ -144,7 +145,7 @@ def test_a_version_whose_folder_is_gone_is_not_promoted(home):
 
 def test_a_version_that_mlflow_does_not_have_is_not_promoted_and_it_is_said_in_a_line(home):
     home.tracking.client().delete_model_version(home.tracking.name, "2")
-    with pytest.raises(ProjectError, match="MLflow did not take the change"):
+    with pytest.raises(ProjectError, match="MLflow does not give version 2"):
         promote_version(home.settings, "2", None)
 
 
@@ -172,11 +173,11 @@ def test_figures_of_both_stand_side_by_side_on_the_same_questions_and_corpus_alo
     measured("1", "today", 0.5)
     measured("2", "today", 0.6)
     measured("3", "another", 0.9)
-    promote_by_hand(home.settings, home.tracking, "1", BY_TEST)
-    second = promote_by_hand(home.settings, home.tracking, "2", BY_TEST)
+    promote_by_hand(home.settings, home.tracking, "1", BY_TEST, ask_ways)
+    second = promote_by_hand(home.settings, home.tracking, "2", BY_TEST, ask_ways)
     assert second.scores == {"s": (0.6, 0.5)}
     assert "| s | 0.6000 | 0.5000 |" in second.table
-    third = promote_by_hand(home.settings, home.tracking, "3", BY_TEST)
+    third = promote_by_hand(home.settings, home.tracking, "3", BY_TEST, ask_ways)
     assert third.scores == {"s": (0.9, None)}
 
 

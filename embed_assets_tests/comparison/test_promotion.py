@@ -4,7 +4,7 @@ import base64
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from embed_assets.comparison.assets import comparison
 from embed_assets.comparison.checks import became_champion
 from embed_assets.comparison.described import describe_judged
 from embed_assets.comparison.general import BASE, TUNED, GeneralFigures
-from embed_assets.comparison.promotion import Evidence, conditions, losses
+from embed_assets.comparison.promotion import Evidence, ServedWays, conditions, losses
 from embed_assets.comparison.tracked import stored_promotion
 from embed_assets.comparison.verdict import Comparison, stored_comparison, stored_hybrid
 from embed_assets.definitions import build_resources
@@ -67,6 +67,7 @@ class Project:
     """A home with two versions, of which the second has just been trained."""
 
     settings: Settings
+    served: ServedWays = field(default_factory=lambda: ServedWays({"its folder": 1e-7}))
 
     @property
     def warehouse(self) -> Warehouse:
@@ -115,6 +116,7 @@ class Project:
         """Metadata of `comparison`, and the verdict on each model of the headline split."""
         resources = build_resources(self.settings.model_copy(update=settings))
         used = {name: resources[name] for name in ("settings", "warehouse", "tracking")}
+        used["ask_ways"] = lambda *_: self.served
         with dg.DagsterInstance.ephemeral() as instance:
             result = dg.materialize([comparison], instance=instance, resources=used)
             [made] = result.asset_materializations_for_node("comparison")
@@ -752,6 +754,27 @@ def test_a_leak_between_the_splits_keeps_a_model_from_promotion(project):
     assert "1 of what tests it leak into what trains it" in metadata["promotion"]
 
 
+@pytest.mark.parametrize(
+    ("served", "said"),
+    [
+        (
+            ServedWays({"its folder": 1e-7, "MLflow, query": 0.002}),
+            "MLflow, query gives other vectors, 2.0e-03 apart",
+        ),
+        (
+            ServedWays({"its folder": 1e-7}, {"/v1/embeddings": "no port is free."}),
+            "/v1/embeddings gives no vectors of it (no port is free)",
+        ),
+    ],
+)
+def test_a_model_that_is_not_served_as_it_was_judged_is_not_promoted(project, served, said):
+    project.measure("v2", rank=1)
+    metadata, _ = replace(project, served=served).compare()
+    assert champion(project) is None
+    assert metadata["promotion"] == f"Version 2 was not made champion: {said}."
+    assert "- **✗ the same vectors from its folder, MLflow" in metadata["conditions"]
+
+
 def test_promotions_and_refusals_are_in_mlflow_with_their_numbers(project):
     make_champion(project.tracking, "1", BY_TEST)
     project.measure("v2", rank=4)
@@ -770,6 +793,7 @@ def test_promotions_and_refusals_are_in_mlflow_with_their_numbers(project):
         "no_clear_loss": False,
         "general_kept": True,
         "no_leakage": True,
+        "served_alike": True,
         "not_withdrawn": True,
     }
     [loss] = [row for row in stored["conditions"] if row["name"] == "no_clear_loss"]
@@ -833,6 +857,7 @@ def evidence(**other: Any) -> Evidence:
             withdrawn=None,
             is_champion=False,
             registered_as="models",
+            served=ServedWays({"its folder": 1e-7}),
         ),
         **other,
     )

@@ -1,0 +1,205 @@
+"""The ways in which a version is served, and whether all of them give the vectors it was judged by.
+
+Its folder in sentence-transformers, its model in MLflow, and `/v1/embeddings` in both encodings at
+every dimension are asked for the same texts, in full precision.
+"""
+
+import base64
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from embed_assets.comparison.promotion import ServedWays
+from embed_assets.errors import one_line
+from embed_assets.models.card import ModelCard
+from embed_assets.models.encoder import LocalEncoder, load_model
+from embed_assets.models.identity import model_identity
+from embed_assets.models.registry import Version
+from embed_assets.resources.tracking import Tracking
+from embed_assets.resources.warehouse import Warehouse
+from embed_assets.search.server.access import Access
+from embed_assets.search.server.limits import Limits
+from embed_assets.search.server.listening import Listening, listen
+from embed_assets.search.server.openai_form import shortened
+from embed_assets.search.server.served import CHAMPION, Mode, Served, Task
+from embed_assets.search.server.serving import Serving
+from embed_assets.settings import Settings
+
+if TYPE_CHECKING:
+    import openai
+
+TASKS: tuple[Task, ...] = ("query", "document")
+SAMPLES = 8
+"""Questions, and chunks, that every way is asked for."""
+OTHERS = ("a text", "Ünïcödé, 漢字 and\na second line", "word " * 600)
+"""Asked for too: the last is longer than most models read."""
+Vectors = dict[Task, np.ndarray]
+
+
+def ask_ways(settings: Settings, tracking: Tracking, version: Version) -> ServedWays:
+    """How far from the judged vectors those are that each way of serving a version gives.
+
+    ProjectError where MLflow doesn't answer, or has no such version.
+    """
+    with tracking.explained(f"MLflow does not give version {version.number}"):
+        known = tracking.client().get_model_version(tracking.name, version.number)
+    card, texts = version.card, _texts(Warehouse(path=str(settings.warehouse)))
+    encoder = LocalEncoder(card, "fp32")
+    judged: Vectors = {task: _normalised(encoder.encode(texts[task], task)) for task in TASKS}
+    served = _OneModel(card, encoder, card.trained_dimensions(settings.dimensions))
+    apart: dict[str, float] = {}
+    failed: dict[str, str] = {}
+    ways = {
+        "its folder": lambda: _folder(card, texts, served.dimensions),
+        "MLflow": lambda: _mlflow(tracking, version.number, texts, served.dimensions),
+        "/v1/embeddings": lambda: _server(served, texts),
+    }
+    if not str(known.source).startswith("models:/"):
+        del ways["MLflow"]  # which has lost the version, and was told of its folder since
+    for name, ask in ways.items():
+        try:
+            for how, task, dimension, vectors in ask():
+                far = _apart(vectors, shortened(judged[task], dimension))
+                key = f"{name}{how}, {task}, {dimension} dimensions"
+                apart[key] = max(far, apart.get(key, 0.0))
+        except Exception as error:  # whatever breaks there is why nobody can be served that way
+            tracking.check_answers()
+            failed[name] = one_line(str(error)) or type(error).__name__
+    return ServedWays(apart, failed)
+
+
+Answers = Iterator[tuple[str, Task, int, np.ndarray]]
+"""How it was asked, of which task, at which dimension, and vectors of length 1, (texts, size)."""
+
+
+def _texts(warehouse: Warehouse) -> dict[Task, list[str]]:
+    """Texts of the corpus, and some that are hard to handle."""
+    asked = warehouse.read(
+        "SELECT anchor FROM training_pairs ORDER BY md5(question_id) LIMIT ?", [SAMPLES]
+    )
+    chunks = warehouse.read(
+        "SELECT chunk_text FROM chunks WHERE chunk_text IS NOT NULL ORDER BY chunk_id LIMIT ?",
+        [SAMPLES],
+    )
+    return {
+        "query": [*asked["anchor"].to_list(), *OTHERS],
+        "document": [*chunks["chunk_text"].to_list(), *OTHERS],
+    }
+
+
+def _folder(card: ModelCard, texts: dict[Task, list[str]], dimensions: Sequence[int]) -> Answers:
+    model = load_model(card.source)
+    encode = {"query": model.encode_query, "document": model.encode_document}
+    for task in TASKS:
+        for size in dimensions:
+            yield "", task, size, _normalised(encode[task](texts[task], truncate_dim=size))
+
+
+def _mlflow(
+    tracking: Tracking, number: str, texts: dict[Task, list[str]], dimensions: Sequence[int]
+) -> Answers:
+    import pandas as pd
+    from mlflow import pyfunc
+
+    tracking.connect()
+    model = pyfunc.load_model(f"models:/{tracking.name}/{number}")
+    by_task = model.metadata.get_params_schema() is not None
+    raw = cast(Any, model.get_raw_model())  # all that versions of before have for queries
+    encode = {"query": raw.encode_query, "document": raw.encode_document}
+    for task in TASKS:
+        vectors = encode[task](texts[task])
+        if by_task:
+            asked = pd.DataFrame({"input": texts[task]})
+            answer = cast(Any, model.predict(asked, params={"prompt_name": task, "task": task}))
+            if isinstance(answer, dict):  # in OpenAI's form; not of static embeddings
+                answer = [row["embedding"] for row in answer["data"]]
+            vectors = np.asarray(answer, np.float32)
+        vectors = _normalised(vectors)
+        for size in dimensions:
+            yield "", task, size, shortened(vectors, size)
+
+
+def _server(served: "_OneModel", texts: dict[Task, list[str]]) -> Answers:
+    import openai
+
+    serving = Serving(_Follower(served), Access(), Limits())
+    with (
+        Listening(serving, listen("127.0.0.1", 0)) as server,
+        openai.DefaultHttpxClient(trust_env=False) as client,
+    ):
+        api = openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", http_client=client)
+        for task in TASKS:
+            for size in served.dimensions:
+                yield " float", task, size, _float(api, texts[task], task, size)
+                yield " base64", task, size, _base64(api, texts[task], task, size)
+
+
+def _float(api: "openai.OpenAI", texts: list[str], task: Task, size: int) -> np.ndarray:
+    answer = api.embeddings.create(
+        model=f"{CHAMPION}-{task}", input=texts, dimensions=size, encoding_format="float"
+    )
+    return np.array([row.embedding for row in answer.data], np.float32)
+
+
+def _base64(api: "openai.OpenAI", texts: list[str], task: Task, size: int) -> np.ndarray:
+    answer = api.embeddings.create(
+        model=CHAMPION,
+        input=texts,
+        dimensions=size,
+        encoding_format="base64",
+        extra_body={"input_type": task},
+    )
+    # Typed as numbers, which is what is asked for mostly.
+    rows = (cast(Any, row.embedding) for row in answer.data)
+    return np.stack([np.frombuffer(base64.b64decode(row), "<f4") for row in rows])
+
+
+def _normalised(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+
+
+def _apart(one: np.ndarray, other: np.ndarray) -> float:
+    """The largest difference of two numbers; infinite where they are not of one shape."""
+    if one.shape != other.shape or not np.isfinite(one).all():
+        return math.inf
+    return float(np.abs(one - other).max())
+
+
+class _OneModel:
+    """A version that is served without an index."""
+
+    chunks, models = 0, (CHAMPION,)
+    cutoff: float | None = None
+
+    def __init__(self, card: ModelCard, encoder: LocalEncoder, dimensions: Sequence[int]) -> None:
+        self._encoder = encoder
+        self.name, self.identity, self.dimensions = card.name, model_identity(card), dimensions
+        self.token_limit, self._count = card.token_limit, card.count_tokens
+
+    def embed(self, texts: Sequence[str], task: Task) -> np.ndarray:
+        return _normalised(self._encoder.encode(texts, task))
+
+    def count_tokens(self, text: str) -> int:
+        return self._count(text)
+
+    def search(
+        self, queries: Sequence[str], k: int, mode: Mode, model: str = CHAMPION
+    ) -> list[list[dict[str, Any]]]:
+        return [[] for _ in queries]
+
+    def pdf(self, path: str) -> bytes | None:
+        return None
+
+
+@dataclass(frozen=True)
+class _Follower:
+    served: Served
+
+    def current(self) -> Served:
+        return self.served
+
+    def close(self) -> None:
+        pass
