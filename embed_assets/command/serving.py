@@ -12,11 +12,9 @@ from embed_assets.search.server.limits import Limits
 from embed_assets.search.server.listening import Listening, listen
 from embed_assets.search.server.served import Follower
 from embed_assets.search.server.serving import Serving
+from embed_assets.search.votes import VOTES
 from embed_assets.settings import Settings
 from embed_assets.wording import counted
-
-VOTES = "feedback.jsonl"
-"""In the home: what people marked on the page."""
 
 
 def serve(

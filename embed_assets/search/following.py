@@ -37,11 +37,17 @@ class ServedIndex:
         return self.searcher.card.count_tokens(text)
 
     def search(
-        self, queries: Sequence[str], k: int, mode: Mode, model: str = CHAMPION
+        self,
+        queries: Sequence[str],
+        k: int,
+        mode: Mode,
+        model: str = CHAMPION,
+        only_likely: bool = False,
     ) -> list[list[dict[str, Any]]]:
         """The k best chunks of each query, the best first."""
         chosen: ModelChoice = "base" if model == "base" else "champion"
-        return self.searcher.search(queries, Cut(k), mode, chosen)
+        least = self.cutoff if only_likely and chosen == "champion" else None
+        return self.searcher.search(queries, Cut(k, least), mode, chosen)
 
     def pdf(self, path: str) -> bytes | None:
         """The PDF of a document on record; None of one that left."""

@@ -186,7 +186,12 @@ class _OneModel:
         return self._count(text)
 
     def search(
-        self, queries: Sequence[str], k: int, mode: Mode, model: str = CHAMPION
+        self,
+        queries: Sequence[str],
+        k: int,
+        mode: Mode,
+        model: str = CHAMPION,
+        only_likely: bool = False,
     ) -> list[list[dict[str, Any]]]:
         return [[] for _ in queries]
 

@@ -49,4 +49,8 @@ def test_no_more_than_k_rows_are_given_and_what_follows_the_candidates_does_not_
     words = found(r3=2.0, r5=1.0)
     assert rows(many, words, 7) == rows(first, words, 7)
     assert len(rows(many, words, 7)) == 7
-    assert len(rows(many, words, 999)) == CANDIDATES
+
+
+def test_who_asks_for_more_than_the_candidates_gets_them():
+    many = found(**{f"r{n}": 1 - n / 1000 for n in range(3 * CANDIDATES)})
+    assert rows(many, found(), 2 * CANDIDATES) == [*range(2 * CANDIDATES)]

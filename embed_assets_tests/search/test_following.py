@@ -38,6 +38,21 @@ def test_what_left_is_left_out_of_the_next_answer(searched: SearchedHome):
     assert paths(follower.current()) == {"winch.pdf", "copy.pdf"}
 
 
+def test_as_many_as_asked_are_likely_and_what_nobody_can_tell_of_is_not_left_out(
+    searched: SearchedHome,
+):
+    served = IndexFollower(searched.settings).current()
+    query = "brine pump"
+    [every] = served.search([query], 10, "hybrid")
+    served.cutoff = sorted(result["cosine"] for result in every)[-2] - 1e-6
+    likely = [result for result in every if result["cosine"] >= served.cutoff]
+    [found] = served.search([query], 2, "hybrid", only_likely=True)
+    assert len(found) == len(likely) == 2
+    assert [result["chunk_id"] for result in found] == [r["chunk_id"] for r in likely]
+    by_words = served.search([query], 10, "lexical")
+    assert served.search([query], 10, "lexical", only_likely=True) == by_words
+
+
 def test_another_champion_answers_once_it_is_prepared(searched: SearchedHome):
     follower = IndexFollower(searched.settings)
     by_base = follower.current()

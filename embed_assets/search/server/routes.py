@@ -89,7 +89,7 @@ class SearchRequest(BaseModel):
     min_score: Annotated[float | None, Field(allow_inf_nan=False)] = None
     """Results with a lower score are left out."""
     only_likely: StrictBool = False
-    """Leaves out results of which `likely` says false: below the cut-off that was calibrated."""
+    """Takes no results of which `likely` would say false: below the cut-off that was calibrated."""
 
 
 def add_search(app: "FastAPI", serving: Serving) -> None:
@@ -103,15 +103,15 @@ def add_search(app: "FastAPI", serving: Serving) -> None:
         if not asked.query.strip():
             raise ApiError(400, "query: the text is empty.", "query")
         [found] = await serving.answer(
-            request, Search(served, asked.query, asked.k, asked.mode, model)
+            request,
+            Search(served, asked.query, asked.k, asked.mode, model, asked.only_likely),
         )
         serving.metrics.searched(asked.mode)
         key = serving.access.key
         results = [
             {**result, "pdf": pdf_link(result["path"], result["page_start"], key)}
             for result in found
-            if (asked.min_score is None or result["score"] >= asked.min_score)
-            and not (asked.only_likely and result["likely"] is False)
+            if asked.min_score is None or result["score"] >= asked.min_score
         ]
         name = served.name if model == CHAMPION else model
         cutoff = served.cutoff if model == CHAMPION else None

@@ -65,9 +65,14 @@ class Served(Protocol):
         ...
 
     def search(
-        self, queries: Sequence[str], k: int, mode: Mode, model: str = CHAMPION
+        self,
+        queries: Sequence[str],
+        k: int,
+        mode: Mode,
+        model: str = CHAMPION,
+        only_likely: bool = False,
     ) -> list[list[dict[str, Any]]]:
-        """The k best chunks of each query, best first.
+        """The k best chunks of each query, best first; of those that are likely, if asked.
 
         Keys: file_name, path, page_start, page_end, heading_path, chunk_text, chunk_id,
         document_id, score, cosine, dense_rank, lexical_rank, likely.

@@ -72,6 +72,7 @@ class Search:
     k: int
     mode: Mode
     model: str
+    only_likely: bool = False
 
     @property
     def texts(self) -> Sequence[str]:
@@ -81,11 +82,11 @@ class Search:
     @property
     def together_with(self) -> Hashable:
         """Queries that are answered by one model in one way."""
-        return id(self.served), self.k, self.mode, self.model
+        return id(self.served), self.k, self.mode, self.model, self.only_likely
 
     def check(self) -> None:
         """Any query will do."""
 
     def run(self, texts: Sequence[str]) -> Sequence[Any]:
         """The chunks for each query."""
-        return self.served.search(texts, self.k, self.mode, self.model)
+        return self.served.search(texts, self.k, self.mode, self.model, self.only_likely)

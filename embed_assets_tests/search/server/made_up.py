@@ -45,7 +45,12 @@ class MadeUp:
         return len(text.split())
 
     def search(
-        self, queries: Sequence[str], k: int, mode: Mode, model: str = "champion"
+        self,
+        queries: Sequence[str],
+        k: int,
+        mode: Mode,
+        model: str = "champion",
+        only_likely: bool = False,
     ) -> list[list[dict[str, Any]]]:
         self._called(mode, queries)
         return [
@@ -66,6 +71,7 @@ class MadeUp:
                     "likely": place < 2,
                 }
                 for place, text in enumerate(TEXTS[:k])
+                if place < 2 or not only_likely
             ]
             for _ in queries
         ]

@@ -41,14 +41,6 @@ def test_results_below_a_score_or_the_cutoff_are_left_out(client):
     assert search(client, min_score=0.9).json()["results"] == []
 
 
-def test_what_nobody_can_tell_of_is_not_left_out(client, served, monkeypatch):
-    found = {"score": 1.0, "likely": None, "path": "a.pdf", "page_start": 3}
-    monkeypatch.setattr(served, "search", lambda queries, *_: [[found] for _ in queries])
-
-    shown = search(client, only_likely=True).json()["results"]
-    assert shown == [{**found, "pdf": "/pdf?path=a.pdf#page=3"}]
-
-
 @pytest.mark.parametrize(
     ("body", "param"),
     [
