@@ -6,6 +6,7 @@ any other. No other module looks at /proc, cgroups, `torch.cuda` or the number o
 `python -m embed_assets.machine` says in a line what machine this is.
 """
 
+import ctypes
 import functools
 import itertools
 import math
@@ -13,6 +14,7 @@ import os
 import platform
 import sys
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +32,8 @@ CPU_LIMITS = (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us"))
 """Likewise: microseconds of all cores together in each period, and the period."""
 UNLIMITED = ("max", "-1", "")
 """What stands there without a limit; nothing where the file is missing."""
+ARENA_MAX = -8
+"""`M_ARENA_MAX` of glibc's malloc.h."""
 POWER = Path("/sys/class/powercap")
 PACKAGES = "intel-rapl:*"
 """Folders of Intel's and AMD's processors; `intel-rapl-mmio:*` counts the same energy again."""
@@ -298,6 +302,16 @@ def processes_with(file: Path, but: int | None = None) -> list[str]:
         if process.info["pid"] != but
         and any(opened.path == path for opened in process.info["open_files"] or ())
     ]
+
+
+def share_one_arena() -> None:
+    """Have all threads of this process take memory from one place, where glibc's malloc serves.
+
+    By itself it gives each thread an arena, and keeps in it what the thread has freed: a server
+    whose threads come and go grows for hours.
+    """
+    with suppress(AttributeError, OSError, TypeError):  # another C library
+        ctypes.CDLL(None).mallopt(ARENA_MAX, 1)
 
 
 if __name__ == "__main__":

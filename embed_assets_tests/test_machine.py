@@ -1,6 +1,8 @@
 """What a machine is said to be, and what is decided by it: every branch, on any machine."""
 
+import ctypes
 import os
+import platform
 import subprocess
 import sys
 from dataclasses import replace
@@ -24,6 +26,7 @@ from embed_assets.machine import (
     peak_memory_bytes,
     physical_memory,
     processor_of,
+    share_one_arena,
     this_machine,
     usable_cores,
 )
@@ -227,6 +230,41 @@ def test_without_cuda_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch):
 def test_without_torch_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     assert replace(this_machine()).gpus == ()
+
+
+@pytest.mark.parametrize("error", [AttributeError, OSError, TypeError])
+def test_where_another_c_library_serves_memory_is_as_it_gives_it(
+    monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+):
+    def none(_: None) -> None:
+        raise error
+
+    monkeypatch.setattr(ctypes, "CDLL", none)
+    share_one_arena()
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+def test_threads_share_one_arena_once_they_are_told_to():
+    program = (
+        "import ctypes, sys, threading\n"
+        "from embed_assets.machine import share_one_arena\n"
+        "if sys.argv[1:]: share_one_arena()\n"
+        "barrier = threading.Barrier(4)\n"
+        "def work():\n"
+        "    barrier.wait()\n"
+        "    kept = [bytearray(1000) for _ in range(100)]\n"
+        "    barrier.wait()\n"
+        "threads = [threading.Thread(target=work) for _ in range(4)]\n"
+        "for thread in threads: thread.start()\n"
+        "for thread in threads: thread.join()\n"
+        "ctypes.CDLL(None).malloc_stats()\n"
+    )
+    arenas = []
+    for told in ([], ["told"]):
+        command = [sys.executable, "-c", program, *told]
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+        arenas.append(said.count("Arena "))
+    assert arenas[1] == 1 < arenas[0]
 
 
 def test_a_bare_python_says_what_machine_it_is():

@@ -7,6 +7,7 @@ from typing import Any
 
 import typer
 
+from embed_assets.machine import share_one_arena
 from embed_assets.search.server.access import SERVE_KEY, access, is_loopback
 from embed_assets.search.server.limits import Limits
 from embed_assets.search.server.listening import Listening, listen
@@ -32,6 +33,7 @@ def serve(
             "key.",
             err=True,
         )
+    share_one_arena()
     sock = listen(host, port)
     try:
         typer.echo("Loading the model …", err=True)
