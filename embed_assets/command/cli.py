@@ -420,6 +420,10 @@ def publish(
         bool,
         typer.Option("--with-data", help="Also the test questions and all chunks, beside it."),
     ] = False,
+    form: Annotated[
+        Literal["onnx", "openvino"] | None,
+        typer.Option("--format", help="Also its network for this runtime, checked to rank alike."),
+    ] = None,
     pdfs: Pdfs = None,
     home: Home = None,
     as_json: Json = False,
@@ -429,7 +433,9 @@ def publish(
         from embed_assets.training.publishing import publish_text, publish_version
 
         with as_the_person_has_it():
-            summary = publish_version(settings, version, to, public=public, with_data=with_data)
+            summary = publish_version(
+                settings, version, to, public=public, with_data=with_data, form=form
+            )
         emit(summary, publish_text(summary))
 
 

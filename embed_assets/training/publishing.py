@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,12 @@ import polars as pl
 from embed_assets.errors import ProjectError, SettingsError, one_line
 from embed_assets.evaluation.scoring import RetrievalTask, retrieval_task
 from embed_assets.models.identity import READ, SAME_AS
+from embed_assets.models.network import RUNTIMES, Format, check_exportable
 from embed_assets.models.registry import newest_model, trained_version
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
 from embed_assets.training.bundle.writing import check_free, whole
+from embed_assets.training.exported import Check, add_network
 from embed_assets.training.kept import KEPT
 from embed_assets.wording import counted, in_lines
 
@@ -32,29 +34,51 @@ ABOUT = "publish"
 CARD = "README.md"
 QUESTIONS = "questions"
 """What the folder or the dataset of the questions is called, behind the model's name."""
+Write = Callable[[Path], dict[str, Any]]
+"""Writes what is published of a model into a folder; gives `files` and `exported`."""
 
 
 def publish_version(
-    settings: Settings, version: str, to: str, *, public: bool = False, with_data: bool = False
+    settings: Settings,
+    version: str,
+    to: str,
+    *,
+    public: bool = False,
+    with_data: bool = False,
+    form: Format | None = None,
 ) -> dict[str, Any]:
     """Publish a version; gives version, to, files, public, data: where the questions are.
 
     to: a folder (with a `/` or `.` before it, or one that is there), or `OWNER/NAME` of a
-    repository of Hugging Face. ProjectError where there is no such version, its folder is gone, or
-    the hub refuses; SettingsError where the place won't do.
+    repository of Hugging Face. form: in which the network goes out too, for other runtimes;
+    `exported` of what is given says how `add_network` found it. ProjectError where there is no such
+    version, its folder is gone, the network can't be exported or ranks otherwise, or the hub
+    refuses; SettingsError where the place won't do, or the model for this form.
     """
     warehouse = Warehouse(path=str(settings.warehouse))
     known = trained_version(newest_model(warehouse, version))
     source = Path(known.card.source)
-    task = retrieval_task(warehouse) if with_data else None
-    if task is not None and task.questions.is_empty():
+    if form:
+        check_exportable(str(source), form)
+    task = retrieval_task(warehouse) if with_data or form else None
+    data = task if with_data else None
+    if data is not None and data.questions.is_empty():
         raise ProjectError("--with-data: no question tests yet, so there is nothing to publish.")
+
+    def write(place: Path) -> dict[str, Any]:
+        copy_model(source, place)
+        check = add_network(place, form, task) if form and task else None
+        if check:
+            _describe(check, place / CARD)
+        return {"files": _files(place), "exported": check and check.as_dict()}
+
     if _is_repository(to):
-        published = _to_hub(source, task, to, known.number, public=public)
+        published = _to_hub(write, data, to, known.number, public=public)
     else:
         if public:
             raise SettingsError("--public is for a repository of Hugging Face.", ABOUT)
-        published = _to_folder(source, task, Path(os.path.abspath(Path(to).expanduser())), settings)
+        folder = Path(os.path.abspath(Path(to).expanduser()))
+        published = _to_folder(write, data, folder, settings)
     return {"version": known.number, "public": public, **published}
 
 
@@ -66,21 +90,21 @@ def _is_repository(to: str) -> bool:
 
 
 def _to_folder(
-    source: Path, task: RetrievalTask | None, folder: Path, settings: Settings
+    write: Write, task: RetrievalTask | None, folder: Path, settings: Settings
 ) -> dict[str, Any]:
     beside = folder.with_name(f"{folder.name}-{QUESTIONS}")
     for place in (folder, *([beside] if task else [])):
         check_free(place, settings.home, ABOUT)
-    if task is not None:
-        with whole(beside) as unfinished:
-            write_questions(task, unfinished)
     with whole(folder) as unfinished:
-        files = copy_model(source, unfinished)
-    return {"to": str(folder), "files": files, "data": str(beside) if task else None}
+        written = write(unfinished)
+        if task is not None:
+            with whole(beside) as unfinished_data:
+                write_questions(task, unfinished_data)
+    return {"to": str(folder), "data": str(beside) if task else None, **written}
 
 
 def _to_hub(
-    source: Path, task: RetrievalTask | None, name: str, version: str, *, public: bool
+    write: Write, task: RetrievalTask | None, name: str, version: str, *, public: bool
 ) -> dict[str, Any]:
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
@@ -97,7 +121,7 @@ def _to_hub(
         with tempfile.TemporaryDirectory() as temporary:
             model, data = Path(temporary, "model"), Path(temporary, "data")
             model.mkdir()
-            files = copy_model(source, model)
+            written = write(model)
             if task is not None:
                 data.mkdir()
                 write_questions(task, data)
@@ -107,7 +131,7 @@ def _to_hub(
         raise ProjectError(f"Hugging Face, {name}: {one_line(str(error))}") from error
     address = f"{api.endpoint}/{name}"
     data_at = f"{api.endpoint}/datasets/{questions}" if task else None
-    return {"to": address, "files": files, "data": data_at}
+    return {"to": address, "data": data_at, **written}
 
 
 def _check_private(api: Any, name: str, kind: str, *, public: bool) -> None:
@@ -127,13 +151,16 @@ def _upload(api: Any, folder: Path, name: str, kind: str, said: str, *, public: 
     api.upload_folder(repo_id=name, repo_type=kind, folder_path=folder, commit_message=said)
 
 
-def copy_model(source: Path, place: Path) -> list[str]:
-    """Copy a version's model and card into a folder that is there; gives the files."""
+def copy_model(source: Path, place: Path) -> None:
+    """Copy a version's model and card into a folder that is there."""
 
     def left_out(folder: str, names: list[str]) -> list[str]:
         return [name for name in names if not _goes_out(Path(folder, name).relative_to(source))]
 
     shutil.copytree(source, place, ignore=left_out, dirs_exist_ok=True)
+
+
+def _files(place: Path) -> list[str]:
     return sorted(f.relative_to(place).as_posix() for f in place.rglob("*") if f.is_file())
 
 
@@ -142,6 +169,19 @@ def _goes_out(path: Path) -> bool:
     if path.parts[0] == KEPT or path.name == SAME_AS:
         return False
     return not path.suffix or path.suffix in READ or path.name == CARD
+
+
+def _describe(check: Check, card: Path) -> None:
+    """Say in a model's card, where it has one, how to load its exported network."""
+    if card.is_file():
+        with card.open("a", encoding="utf-8") as text:
+            text.write(
+                f"\n## For {RUNTIMES[check.format]}\n\n"
+                f"`{check.file}` is the network of this model, for CPUs: {check}.\n\n"
+                f"```\npip install 'sentence-transformers[{check.format}]'\n```\n\n"
+                "```python\nfrom sentence_transformers import SentenceTransformer\n\n"
+                f'model = SentenceTransformer(".", backend="{check.format}")\n```\n'
+            )
 
 
 def write_questions(task: RetrievalTask, folder: Path) -> None:
@@ -188,6 +228,9 @@ def publish_text(summary: Mapping[str, Any]) -> str:
         f"Version {summary['version']} is in {summary['to']}{who}: "
         f"{counted(len(summary['files']), 'file')}, none of which quotes a document."
     ]
+    if exported := summary["exported"]:
+        check = Check(**exported)
+        lines.append(f"{check.file} is its network for {RUNTIMES[check.format]}: {check}.")
     if summary["data"]:
         lines.append(f"The questions and the whole corpus are in {summary['data']}.")
     return in_lines(lines)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
 from embed_assets.training.publishing import publish_text, publish_version
 from embed_assets_tests.rows import filled
-from embed_assets_tests.tiny_model import make_tiny_model
+from embed_assets_tests.tiny_model import make_static_model, make_tiny_model
 from embed_assets_tests.training.hub import Hub, hub
 
 SECRET = "the salary of the keeper"
@@ -119,6 +120,22 @@ def test_a_repository_is_private_and_quotes_nothing(settings: Settings):
         assert SECRET.encode() not in b"".join(files.values())
         assert summary["to"] == f"{there.address}/me/mine"
         assert there.tokens == {"Bearer secret"}
+
+
+def test_a_network_for_another_runtime_goes_up_too(settings: Settings):
+    with hub() as there:
+        summary = to_hub(settings, there, form="openvino")
+        files = {"openvino/openvino_model.xml", "openvino/openvino_model.bin"}
+        assert files <= set(there.files["me/mine"])
+        assert files <= set(summary["files"])
+
+
+def test_a_model_that_cannot_be_exported_is_not_uploaded(settings: Settings, tmp_path: Path):
+    shutil.rmtree(settings.models / "v1")
+    make_static_model(tmp_path / "static").rename(settings.models / "v1")
+    with hub() as there:
+        assert "no transformer" in to_hub(settings, there, form="onnx")["error"]
+        assert there.repositories == {}
 
 
 def test_public_and_with_data_are_what_a_person_says(settings: Settings):
