@@ -167,7 +167,13 @@ def _write_onnx(network: Any, example: Sequence[Any], names: Sequence[str], file
 
 def _write_openvino(network: Any, example: Sequence[Any], names: Sequence[str], file: Path) -> None:
     openvino = imported("openvino")
-    model = openvino.convert_model(network, example_input=tuple(example))
+    before = network.model.config._attn_implementation
+    # Converted, the usual one gives NaN where a window of ModernBERT holds padding alone.
+    network.model.set_attn_implementation("eager")
+    try:
+        model = openvino.convert_model(network, example_input=tuple(example))
+    finally:
+        network.model.set_attn_implementation(before)
     for port, name in (*zip(model.inputs, names, strict=True), (model.outputs[0], OUTPUT)):
         port.get_tensor().set_names({name})
     openvino.save_model(model, file, compress_to_fp16=False)
@@ -180,7 +186,7 @@ def _onnx_session(file: Path) -> Run:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    session: Any = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
     return lambda inputs: session.run([OUTPUT], inputs)[0]
 
 

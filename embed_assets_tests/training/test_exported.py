@@ -14,7 +14,13 @@ import pytest
 import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Dense, Pooling, Router, Transformer
-from transformers import Qwen3Config, Qwen3Model
+from transformers import (
+    ModernBertConfig,
+    ModernBertModel,
+    PreTrainedTokenizerFast,
+    Qwen3Config,
+    Qwen3Model,
+)
 
 from embed_assets.errors import ProjectError, SettingsError
 from embed_assets.evaluation.scoring import retrieval_task
@@ -192,7 +198,7 @@ def test_openvino_tells_its_makers_nothing():
 
 def with_adapter(model: Path, folder: Path) -> Path:
     """A version as the query adapter writes it."""
-    base = SentenceTransformer(str(model))
+    base: Any = SentenceTransformer(str(model))
     adapter = Dense(32, 32, bias=False, activation_function=torch.nn.Identity())
     routes = Router.for_query_document([*base, adapter], list(base))
     SentenceTransformer(modules=[routes]).save_pretrained(str(folder))
@@ -213,8 +219,29 @@ def test_weights_of_a_large_network_lie_beside_it(settings: Settings, tmp_path: 
     assert {"onnx/model.onnx", "onnx/model.onnx_data"} <= set(summary["files"])
 
 
+def modernbert(folder: Path) -> Path:
+    config = ModernBertConfig(
+        vocab_size=500,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        local_attention=8,
+        pad_token_id=0,
+    )
+    return model_of(ModernBertModel(config), folder)
+
+
+@pytest.mark.parametrize("form", ["onnx", "openvino"])
+def test_a_window_that_holds_padding_alone_gives_numbers(tmp_path: Path, form: Any):
+    model: Any = SentenceTransformer(str(modernbert(tmp_path)))
+    texts = ["valve", "the pump of the winch " * 8]
+    wanted = model.encode(texts)
+    network.run_by(model, form, network.export_network(model, form, tmp_path / "out"))
+    assert model.encode(texts) == pytest.approx(wanted, abs=1e-4)
+
+
 def decoder(folder: Path) -> Path:
-    parts = make_tiny_model(folder / "parts")
     config = Qwen3Config(
         vocab_size=500,
         hidden_size=32,
@@ -225,12 +252,20 @@ def decoder(folder: Path) -> Path:
         head_dim=16,
         pad_token_id=0,
     )
-    Qwen3Model(config).save_pretrained(folder / "network")
-    for file in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copy(parts / file, folder / "network")
-    modules = [Transformer(str(folder / "network")), Pooling(32, "lasttoken")]
-    SentenceTransformer(modules=modules).save_pretrained(str(folder / "decoder"))
-    return folder / "decoder"
+    return model_of(Qwen3Model(config), folder)
+
+
+def model_of(transformer: Any, folder: Path) -> Path:
+    """A sentence-transformers model of this network and the tiny model's words."""
+    words: Any = SentenceTransformer(str(make_tiny_model(folder / "words")))
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=words.tokenizer.backend_tokenizer, pad_token="[PAD]", model_max_length=128
+    )
+    tokenizer.save_pretrained(folder / "network")
+    transformer.save_pretrained(folder / "network")
+    modules = [Transformer(str(folder / "network")), Pooling(32)]
+    SentenceTransformer(modules=modules).save_pretrained(str(folder / "model"))
+    return folder / "model"
 
 
 def with_code(folder: Path) -> Path:
@@ -242,9 +277,9 @@ def with_code(folder: Path) -> Path:
 
 
 def with_two_networks(folder: Path) -> Path:
-    one = list(SentenceTransformer(str(make_tiny_model(folder / "one"))))
-    other = list(SentenceTransformer(str(make_tiny_model(folder / "other"))))
-    routes = Router.for_query_document(one, other)
+    one: Any = SentenceTransformer(str(make_tiny_model(folder / "one")))
+    other: Any = SentenceTransformer(str(make_tiny_model(folder / "other")))
+    routes = Router.for_query_document(list(one), list(other))
     SentenceTransformer(modules=[routes]).save_pretrained(str(folder / "two"))
     return folder / "two"
 
