@@ -94,7 +94,7 @@ def export_network(model: Any, form: Format, folder: Path) -> Path:
     file.parent.mkdir(parents=True)
     write = {"onnx": _write_onnx, "openvino": _write_openvino}[form]
     try:
-        with torch.no_grad(), _quiet():
+        with torch.no_grad(), quiet("torch.onnx", "transformers"):
             write(Network().eval(), example, names, file)
     except Exception as error:  # of whatever the exporter is made of
         said = f"{type(error).__name__}: {one_line(str(error))}"
@@ -206,9 +206,9 @@ def imported(package: str) -> Any:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Leave out what exporters say of their own work: warnings, and a log of what they skip."""
-    logs = [logging.getLogger(name) for name in ("torch.onnx", "transformers")]
+def quiet(*loggers: str) -> Iterator[None]:
+    """Leave out what libraries say of work that is checked here: warnings, in these logs too."""
+    logs = [logging.getLogger(name) for name in loggers]
     levels = [log.level for log in logs]
     for log in logs:
         log.setLevel(logging.ERROR)

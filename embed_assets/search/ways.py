@@ -17,6 +17,7 @@ from embed_assets.errors import one_line
 from embed_assets.models.card import ModelCard
 from embed_assets.models.encoder import LocalEncoder, load_model
 from embed_assets.models.identity import model_identity
+from embed_assets.models.network import quiet
 from embed_assets.models.registry import Version
 from embed_assets.resources.tracking import Tracking
 from embed_assets.resources.warehouse import Warehouse
@@ -113,7 +114,8 @@ def _mlflow(
         vectors = encode[task](texts[task])
         if by_task:
             asked = pd.DataFrame({"input": texts[task]})
-            answer = cast(Any, model.predict(asked, params={"prompt_name": task, "task": task}))
+            with quiet("transformers"):  # MLflow counts the tokens of whole texts
+                answer: Any = model.predict(asked, params={"prompt_name": task, "task": task})
             if isinstance(answer, dict):  # in OpenAI's form; not of static embeddings
                 answer = [row["embedding"] for row in answer["data"]]
             vectors = np.asarray(answer, np.float32)
