@@ -92,7 +92,7 @@ def build_definitions(
         executor=executor(settings),
         resources={**build_resources(settings), **(overrides or {})},
     )
-    versions = code_versions(settings)
+    versions = code_versions(settings) | search_stage.OWN_VERSIONS
     return definitions.map_asset_specs(func=lambda spec: _complete(spec, versions))
 
 

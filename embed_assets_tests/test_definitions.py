@@ -16,6 +16,7 @@ from embed_assets.comparison import assets as comparison_assets
 from embed_assets.definitions import build_definitions, build_resources
 from embed_assets.errors import SettingsError
 from embed_assets.pairs import assets as pairs_assets
+from embed_assets.resources.current_index import note_champion
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import PREFIX, Settings
 from embed_assets.tables import TABLES
@@ -242,6 +243,20 @@ def test_the_version_of_chunks_in_dagster_names_the_model_and_its_limit(tmp_path
     assert version is not None
     assert "tokenizer " in version
     assert "limit 64" in version
+
+
+def test_what_dagster_is_told_of_search_is_the_same_whoever_is_champion(tmp_path, tiny_model):
+    settings = Settings(home=tmp_path)
+    told, known = [], []
+    for champion in (None, "1"):
+        if champion:
+            shutil.copytree(tiny_model, settings.models / f"v{champion}")
+            note_champion(settings.home, champion)
+        found = specs(build_definitions(settings))
+        told.append([found[name].code_version for name in ("chunk_embeddings", "search_index")])
+        known.append(code_versions(settings)["search_index"])
+    assert told[0] == told[1]
+    assert known[0] != known[1]
 
 
 def test_the_same_model_under_another_name_changes_nothing(tmp_path, monkeypatch, tiny_model):

@@ -316,10 +316,7 @@ class _Runs:
 
     @cached_property
     def definitions(self) -> dg.Definitions:
-        """The project. It is made for the first run: most commands find that none is due.
-
-        What a new champion changes of it is told with the rows that are made.
-        """
+        """The project. It is made for the first run: most commands find that none is due."""
         from embed_assets.definitions import build_definitions
 
         return build_definitions(self.settings)
