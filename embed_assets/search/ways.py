@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import openai
 
 TASKS: tuple[Task, ...] = ("query", "document")
-SAMPLES = 8
+SAMPLES = 4
 """Questions, and chunks, that every way is asked for."""
 OTHERS = ("a text", "Ünïcödé, 漢字 and\na second line", "word " * 600)
 """Asked for too: the last is longer than most models read."""
@@ -92,11 +92,14 @@ def _texts(warehouse: Warehouse) -> dict[Task, list[str]]:
 
 
 def _folder(card: ModelCard, texts: dict[Task, list[str]], dimensions: Sequence[int]) -> Answers:
+    from sentence_transformers.util import truncate_embeddings
+
     model = load_model(card.source)
     encode = {"query": model.encode_query, "document": model.encode_document}
     for task in TASKS:
+        vectors = encode[task](texts[task])
         for size in dimensions:
-            yield "", task, size, _normalised(encode[task](texts[task], truncate_dim=size))
+            yield "", task, size, _normalised(truncate_embeddings(vectors, size))
 
 
 def _mlflow(
@@ -108,11 +111,12 @@ def _mlflow(
     tracking.connect()
     model = pyfunc.load_model(f"models:/{tracking.name}/{number}")
     by_task = model.metadata.get_params_schema() is not None
-    raw = cast(Any, model.get_raw_model())  # all that versions of before have for queries
+    raw = cast(Any, model.get_raw_model())
     encode = {"query": raw.encode_query, "document": raw.encode_document}
     for task in TASKS:
-        vectors = encode[task](texts[task])
-        if by_task:
+        if not by_task:  # versions of before
+            vectors = encode[task](texts[task])
+        else:
             asked = pd.DataFrame({"input": texts[task]})
             with quiet("transformers"):  # MLflow counts the tokens of whole texts
                 answer: Any = model.predict(asked, params={"prompt_name": task, "task": task})
@@ -180,9 +184,14 @@ class _OneModel:
         self._encoder = encoder
         self.name, self.identity, self.dimensions = card.name, model_identity(card), dimensions
         self.token_limit, self._count = card.token_limit, card.count_tokens
+        self._known: dict[tuple[Task, str], np.ndarray] = {}
 
     def embed(self, texts: Sequence[str], task: Task) -> np.ndarray:
-        return _normalised(self._encoder.encode(texts, task))
+        """As the judged ones are made; each text once, however often it is asked for."""
+        new = [text for text in texts if (task, text) not in self._known]
+        vectors = _normalised(self._encoder.encode(new, task))
+        self._known |= {(task, text): row for text, row in zip(new, vectors, strict=True)}
+        return np.stack([self._known[task, text] for text in texts])
 
     def count_tokens(self, text: str) -> int:
         return self._count(text)
