@@ -3,6 +3,7 @@
 import functools
 import json
 import threading
+from array import array
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
@@ -55,14 +56,25 @@ class LexicalIndex:
         """The index of texts, in memory."""
         import bm25s
 
-        told = languages_of(map(search_words, texts))
+        # Each text is split once: the language that its words tell decides how they are stemmed.
+        seen: dict[str, int] = {}
+        split = [
+            array("I", [seen.setdefault(word, len(seen)) for word in search_words(text)])
+            for text in texts
+        ]
+        words_seen = list(seen)
+        told = languages_of([words_seen[number] for number in text] for text in split)
         languages = tuple(sorted(set(told)))
         language_of = np.array([languages.index(language) for language in told], dtype=np.uint8)
         numbers: dict[str, int] = {}
-        numbered = [
-            [numbers.setdefault(word, len(numbers)) for word in _words_in(language)(text)]
-            for language, text in zip(told, texts, strict=True)
-        ]
+        numbered: list[list[int]] = []
+        for language, text, known in zip(told, texts, split, strict=True):
+            if language in _LOWER_CASE:
+                found = _split(text, language)
+            else:
+                found = [words_seen[number] for number in known]
+            stems = _stems_in(language)(found)
+            numbered.append([numbers.setdefault(stem, len(numbers)) for stem in stems])
         if not numbers:
             return cls(None, languages, language_of)
         words = bm25s.BM25()
@@ -104,7 +116,7 @@ class LexicalIndex:
         scores = np.zeros(len(self.language_of), dtype=np.float32)
         if self.words:
             for place, language in enumerate(self.languages):
-                if words := _words_in(language)(query):
+                if words := _stems_in(language)(_split(query, language)):
                     found = self.words.get_scores(words)
                     scores = np.where(self.language_of == place, found, scores)
         best = _best(scores, k)
@@ -150,24 +162,27 @@ _STOP_WORDS = {
 """Lists of bm25s; other languages leave out their little words."""
 
 
+def _split(text: str, language: str) -> list[str]:
+    """The words of a text of a language, not stemmed yet."""
+    return search_words(text.translate(_LOWER_CASE.get(language, {})))
+
+
 @functools.cache
-def _words_in(language: str) -> Callable[[str], list[str]]:
-    """A function that gives the words by which BM25 finds a text of a language."""
+def _stems_in(language: str) -> Callable[[Sequence[str]], list[str]]:
+    """A function that gives the stems of words, by which BM25 finds a text of a language."""
     import bm25s.stopwords
     import Stemmer
 
     stem = functools.lru_cache(_STEMS_KEPT)(Stemmer.Stemmer(language).stemWord)
     named = _STOP_WORDS.get(language)
     stop_words = frozenset(getattr(bm25s.stopwords, named) if named else LITTLE_WORDS[language])
-    letters = _LOWER_CASE.get(language, {})
     one_at_a_time = threading.Lock()  # a stemmer holds its word while it works
 
-    def words_of(text: str) -> list[str]:
-        found = search_words(text.translate(letters))
+    def stems_of(words: Sequence[str]) -> list[str]:
         with one_at_a_time:
-            return [stem(word) for word in found if word not in stop_words]
+            return [stem(word) for word in words if word not in stop_words]
 
-    return words_of
+    return stems_of
 
 
 def evaluate_bm25(
