@@ -53,6 +53,7 @@ OF_QUERIES = Shapes(*EMBEDDINGS.assets, "search_index")
 OF_CHUNKS = Shapes(*OF_QUERIES.assets, "chunk_embeddings")
 TOKENS = Shapes(*OF_CHUNKS.assets, "chunks")
 CHUNKS = Shapes("chunks")
+INDEX = Shapes("search_index")
 DIMENSIONS = Shapes("base_eval", "finetuned_model")
 QUESTIONS = Shapes("synthetic_questions")
 QUESTIONS_AND_PAIRS = Shapes("synthetic_questions", "training_pairs")
@@ -391,6 +392,17 @@ class Automation(Group):
     )
 
 
+class Search(Group):
+    """How chunks are searched."""
+
+    lance_from: Annotated[int, INDEX] = Field(
+        default=1_000_000,
+        ge=0,
+        description="Chunks from which on LanceDB finds the nearest, approximately "
+        "(`pip install 'embed_assets[lance]'`). 0: never",
+    )
+
+
 class Serving(Group):
     """Who may ask the servers."""
 
@@ -448,6 +460,7 @@ class Settings(  # pyright: ignore[reportIncompatibleVariableOverride] # two kin
     Evaluation,
     Promotion,
     Automation,
+    Search,
     Serving,
     Sharing,
     BaseSettings,

@@ -26,6 +26,8 @@ HEAVY = {
     "accelerate",
     "altair",
     "datasets",
+    "lance",
+    "lancedb",
     "mlflow",
     "pymupdf",
     "pymupdf4llm",

@@ -31,7 +31,7 @@ def chunk_embeddings(
     wanted = _wanted(settings)
     encoder = CachedEncoder(warehouse, wanted.card, settings.precision)
     rows = embed_chunks(chunks, encoder, wanted.of_chunks)
-    return Slices(rows, code_version=code_versions_of(wanted)["chunk_embeddings"])
+    return Slices(rows, code_version=code_versions_of(wanted, settings)["chunk_embeddings"])
 
 
 def embed_chunks(chunks: pl.DataFrame, encoder: CachedEncoder, model: str) -> pl.DataFrame:
@@ -59,7 +59,7 @@ def search_index(
     """
     with materializing(context, warehouse) as making:
         wanted = _wanted(settings)
-        making.code_version = code_versions_of(wanted)["search_index"]
+        making.code_version = code_versions_of(wanted, settings)["search_index"]
         made = make_index(settings, making.warehouse, wanted)
         with making.storing(data_version=made.name) as transaction:
             transaction.upsert("search_indexes", _row(made))
@@ -109,13 +109,15 @@ OWN_VERSIONS = {"chunk_embeddings": EMBEDDINGS_VERSION, "search_index": INDEX_VE
 and the champion changes meanwhile."""
 
 
-def code_versions_of(wanted: Wanted) -> dict[str, str]:
+def code_versions_of(wanted: Wanted, settings: Settings) -> dict[str, str]:
     """Version of each asset's code and of the model that decides what it holds."""
-    models = {"chunk_embeddings": wanted.of_chunks, "search_index": wanted.identity}
+    lance_from = Settings.model_fields["lance_from"].default
+    approximate = "" if settings.lance_from == lance_from else f", lance {settings.lance_from}"
+    models = {"chunk_embeddings": wanted.of_chunks, "search_index": wanted.identity + approximate}
     return {name: f"{OWN_VERSIONS[name]}, {model}" for name, model in models.items()}
 
 
 def code_versions(settings: Settings) -> dict[str, str]:
     """The same for the model that search is to be prepared for; nothing where none is known."""
     wanted = wanted_model(settings)
-    return code_versions_of(wanted) if wanted else {}
+    return code_versions_of(wanted, settings) if wanted else {}

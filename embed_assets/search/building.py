@@ -28,6 +28,8 @@ from embed_assets.resources.current_index import (
 )
 from embed_assets.resources.ledger import Records, read_records
 from embed_assets.resources.warehouse import Warehouse, digest
+from embed_assets.search.approximate import IDENTITY as LANCE_IDENTITY
+from embed_assets.search.approximate import lancedb_is_there
 from embed_assets.search.index import (
     BASE_VECTORS,
     NOT_WHOLE,
@@ -109,6 +111,7 @@ def _make(
     ids = places["chunk_id"].unique(maintain_order=True)
     base = _base_card(settings, wanted)
     fingerprint = _base_fingerprint(settings, warehouse, wanted, base, ids)
+    lance = _wants_lance(settings, len(ids))
     shown = base if base and (fingerprint or _embeds_alike(base, wanted)) else None
     manifest = Manifest(
         version=wanted.version,
@@ -125,13 +128,16 @@ def _make(
         base_model=CardOnDisk.of(shown, settings.home) if shown else None,
         base_identity=model_identity(shown) if shown else "",
         corpus=digest((INDEX_VERSION, places.select(sorted(PLACE)).hash_rows(seed=1).sum())),
+        lance=lance,
     )
     about = (manifest.corpus, cutoff, str(manifest.base_model), manifest.base_identity)
-    name = f"{wanted.identity}-{digest((INDEX_VERSION, *about))}"
+    approximate = (LANCE_IDENTITY,) if lance else ()
+    name = f"{wanted.identity}-{digest((INDEX_VERSION, *about, *approximate))}"
     known = known_indexes(search)
     built = name not in known
     if built:
-        alike = (other for other in known if known[other].corpus == manifest.corpus)
+        alike = [other for other in known if known[other].corpus == manifest.corpus]
+        alike.sort(key=lambda other: known[other].of_chunks != manifest.of_chunks)
         like = next((search / other for other in alike), None)
         vectors = {VECTORS: _blocks(warehouse, _VECTORS, wanted.of_chunks, ids)}
         if fingerprint:
@@ -139,6 +145,13 @@ def _make(
         write_index(search / name, manifest, places, vectors, like)
     _switch(settings, name, begun)
     return Made(name, manifest, built)
+
+
+def _wants_lance(settings: Settings, chunks: int) -> bool:
+    """Whether an index of so many chunks is to have an approximate one, and can."""
+    if not 0 < settings.lance_from <= chunks:
+        return False
+    return lancedb_is_there(f"An index of {chunks:,} chunks")
 
 
 def _switch(settings: Settings, name: str, begun: datetime, stale: Sequence[str] = ()) -> None:

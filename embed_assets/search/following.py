@@ -117,7 +117,6 @@ class IndexFollower:
 
 
 def _loaded(searcher: Searcher) -> Searcher:
-    """A searcher whose model and words are in memory."""
-    searcher.embed(["a text"], "query")
-    searcher.index.lexical.top("a text", 1)
+    """A searcher that is warm: its model and words are in memory."""
+    searcher.search(["a text"], Cut(1))
     return searcher

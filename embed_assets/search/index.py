@@ -19,11 +19,13 @@ import polars as pl
 from embed_assets.errors import ProjectError
 from embed_assets.evaluation.bm25 import LexicalIndex
 from embed_assets.models.card import ModelCard, model_source
+from embed_assets.search.approximate import ApproximateIndex, lancedb_is_there, write_approximate
 
 MANIFEST = "index.json"
 VECTORS, BASE_VECTORS = "vectors.npy", "base-vectors.npy"
 PLACES = "places.arrow"
 LEXICAL = "lexical"
+LANCE = "lance"
 NOT_WHOLE = (OSError, ValueError, TypeError, LookupError)
 """What reading an index raises that is gone or damaged."""
 PLACE = ("chunk_id", "document_id", "path", "file_name", "heading_path", "page_start", "page_end")
@@ -72,7 +74,8 @@ class Manifest:
     its embeddings, and those of chunks alone. dimensions: Matryoshka, largest first. cutoff: cosine
     below which nothing relevant is likely, where questions tell. documents: version of the chunks
     of each. base_model, base_identity: where the base's embeddings are in it too. corpus: digest
-    of the chunks and where they stand. files: sizes in bytes by path.
+    of the chunks and where they stand. lance: whether it has an approximate index too. files: sizes
+    in bytes by path.
     """
 
     version: str | None
@@ -89,6 +92,7 @@ class Manifest:
     base_model: CardOnDisk | None = None
     base_identity: str = ""
     corpus: str = ""
+    lance: bool = False
     files: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
@@ -131,6 +135,9 @@ class Index:
             self.base_vectors = np.load(folder / BASE_VECTORS, mmap_mode="r")
         elif self.manifest.base_model is not None:  # which embeds chunks alike
             self.base_vectors = self.vectors
+        self.approximate: ApproximateIndex | None = None
+        if self.manifest.lance and lancedb_is_there(self.manifest.called):
+            self.approximate = ApproximateIndex(folder / LANCE)
 
     def rows_of(self, document_ids: Collection[str]) -> np.ndarray:
         """Rows that stand in these documents alone, int64."""
@@ -159,7 +166,7 @@ def write_index(
 
     places: row, PLACE and chunk_text, by row. vectors: by file, blocks of embeddings in the order
     of the rows, float32 (rows, size), not normalised. like: another index of the same chunks, whose
-    words are taken over.
+    words are taken over, and its approximate index where the embeddings are the same.
     """
     unfinished = folder.with_name(f".{folder.name}.{os.getpid()}")
     shutil.rmtree(unfinished, ignore_errors=True)
@@ -172,6 +179,10 @@ def write_index(
         else:
             texts = places.unique("row", keep="first", maintain_order=True)["chunk_text"]
             LexicalIndex.of(texts.to_list()).save(unfinished / LEXICAL)
+        if manifest.lance and like is not None and _has_lance_of(manifest, like):
+            shutil.copytree(like / LANCE, unfinished / LANCE)
+        elif manifest.lance:
+            write_approximate(unfinished / LANCE, np.load(unfinished / VECTORS, mmap_mode="r"))
         oldest = pl.CompatLevel.oldest()
         places.write_ipc(unfinished / PLACES, compression="uncompressed", compat_level=oldest)
         files = [file for file in unfinished.rglob("*") if file.is_file()]
@@ -185,6 +196,12 @@ def write_index(
         unfinished.rename(folder)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _has_lance_of(manifest: Manifest, other: Path) -> bool:
+    """Whether another index has an approximate one of the same embeddings."""
+    known = Manifest.read(other)
+    return known.lance and known.of_chunks == manifest.of_chunks
 
 
 def _write_vectors(file: Path, rows: int, blocks: Iterable[np.ndarray]) -> None:

@@ -198,15 +198,23 @@ class Searcher:
 
     def _nearest(self, vectors: np.ndarray, query: np.ndarray, k: int) -> Found:
         """Rows of the k nearest embeddings and their cosines; equal ones by row."""
-        cosines = vectors @ query
-        cosines[self._hidden_rows] = -np.inf
-        k = min(k, len(cosines) - len(self._hidden_rows))
+        k = min(k, len(vectors) - len(self._hidden_rows))
         if k < 1:
             return _none()
+        rows = None
+        if self.index.approximate and vectors is self.index.vectors:
+            rows = self.index.approximate.candidates(query, k + len(self._hidden_rows))
+        if rows is None:
+            rows = np.arange(len(vectors))
+            cosines = vectors @ query
+            cosines[self._hidden_rows] = -np.inf
+        else:
+            rows = np.setdiff1d(rows, self._hidden_rows)
+            cosines = vectors[rows] @ query
         least = np.partition(cosines, -k)[-k]
-        rows = np.flatnonzero(cosines >= least)
-        rows = rows[np.argsort(-cosines[rows], kind="stable")][:k]
-        return rows, cosines[rows]
+        best = np.flatnonzero(cosines >= least)
+        best = best[np.argsort(-cosines[best], kind="stable")][:k]
+        return rows[best], cosines[best]
 
     def _by_words(self, query: str, k: int) -> Found:
         rows, scores = self.index.lexical.top(query, k + len(self._hidden_rows))

@@ -232,20 +232,25 @@ def test_a_damaged_index_is_as_none(searched: SearchedHome, file: str, left: byt
 
 KILLED = """
 import os, signal, sys
+import lancedb.index
 from pathlib import Path
 from embed_assets.search import building, index
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.search.wanted import wanted_model
 from embed_assets.settings import Settings
 
-settings = Settings(home=Path(sys.argv[1]), model=sys.argv[2], precision="fp32")
-where = {"words": (index.LexicalIndex, "save"), "switch": (building, "point_at")}[sys.argv[3]]
-setattr(*where, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+settings = Settings(home=Path(sys.argv[1]), model=sys.argv[2], precision="fp32", lance_from=1)
+where = {
+    "words": (index.LexicalIndex, "save"),
+    "approximate": (lancedb.index, "IvfRq"),
+    "switch": (building, "point_at"),
+}[sys.argv[3]]
+setattr(*where, lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
 building.make_index(settings, Warehouse(path=str(settings.warehouse)), wanted_model(settings))
 """
 
 
-@pytest.mark.parametrize("where", ["words", "switch"])
+@pytest.mark.parametrize("where", ["words", "approximate", "switch"])
 def test_killed_at_any_time_search_answers_as_before_and_the_next_try_is_whole(
     searched: SearchedHome, where: str, tiny_model: Path
 ):
