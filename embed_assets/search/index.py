@@ -126,7 +126,7 @@ class Index:
         with pa.memory_map(str(folder / PLACES)) as source:
             self._places = pa.ipc.open_file(source).read_all()
         # Places of row i: from starts[i] to starts[i + 1].
-        rows = self._places["row"].to_numpy()
+        rows = pl.Series(self._places["row"]).to_numpy()  # pyarrow's own to_numpy imports pandas
         self.starts = np.searchsorted(rows, np.arange(len(self.vectors) + 1))
         # All at once: what is open can be read when the folder is gone.
         self.lexical = LexicalIndex.load(folder / LEXICAL)

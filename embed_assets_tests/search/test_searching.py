@@ -1,6 +1,8 @@
 """What is found, by which model, and why."""
 
 import shutil
+import subprocess
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -206,6 +208,23 @@ def test_opening_reads_nothing_but_the_index(
 ):
     monkeypatch.setattr("duckdb.connect", lambda *_, **__: pytest.fail("the warehouse is read"))
     assert search(searched)
+
+
+OPENED = """
+import sys
+from pathlib import Path
+from embed_assets.search.searching import Cut, open_searcher
+from embed_assets.settings import Settings
+
+[results] = open_searcher(Settings(home=Path(sys.argv[1]))).search([sys.argv[2]], Cut(2), "lexical")
+assert results
+print(sorted({"lancedb", "pandas", "torch"} & set(sys.modules)))
+"""
+
+
+def test_a_search_by_words_imports_nothing_that_takes_half_a_second(searched: SearchedHome):
+    command = [sys.executable, "-c", OPENED, str(searched.settings.home), QUERY]
+    assert subprocess.check_output(command, encoding="utf-8").strip() == "[]"
 
 
 def test_settings_are_needed_for_the_home_alone(searched: SearchedHome):
