@@ -67,9 +67,14 @@ class ApproximateIndex:
             raise FileNotFoundError(self._folder)
         return lancedb.connect(self._folder).open_table(TABLE)
 
-    def candidates(self, query: NDArray[np.float32], k: int) -> NDArray[np.int64] | None:
-        """Rows among which the k nearest to a query likely are, ascending; None: look at all."""
-        limit = CANDIDATES_PER_RESULT * k
+    def candidates(
+        self, query: NDArray[np.float32], k: int, hidden: int = 0
+    ) -> NDArray[np.int64] | None:
+        """Rows among which the k nearest to a query likely are, ascending; None: look at all.
+
+        hidden: how many rows don't count. They are among the candidates.
+        """
+        limit = CANDIDATES_PER_RESULT * k + hidden
         if self._lost or limit > MOST_CANDIDATES:
             return None
         try:
@@ -80,7 +85,7 @@ class ApproximateIndex:
             self._lost = True
             _log.warning("%s can't be read, and all is searched exactly: %s", self._folder, error)
             return None
-        return rows if len(rows) >= k else None
+        return rows if len(rows) >= k + hidden else None
 
 
 def write_approximate(folder: Path, vectors: NDArray[np.float32]) -> None:
@@ -98,7 +103,7 @@ def write_approximate(folder: Path, vectors: NDArray[np.float32]) -> None:
     schema = pa.schema([pa.field("row", pa.int64()), pa.field("vector", vector)])
 
     def blocks() -> Iterator[pa.RecordBatch]:
-        with progress_bar("Approximate index", len(vectors), "chunk") as bar:
+        with progress_bar("Handing embeddings to LanceDB", len(vectors), "chunk") as bar:
             for start in range(0, len(vectors), AT_ONCE):
                 block = _padded(vectors[start : start + AT_ONCE])
                 rows = pa.array(np.arange(start, start + len(block)))
@@ -108,9 +113,10 @@ def write_approximate(folder: Path, vectors: NDArray[np.float32]) -> None:
 
     table = lancedb.connect(folder).create_table(TABLE, blocks(), schema=schema)
     partitions = max(1, len(vectors) // PARTITION)
-    _log.info("%d chunks are put into %d partitions: this takes minutes.", len(vectors), partitions)
     how = IvfRq(distance_type="cosine", num_partitions=partitions, num_bits=BITS)
-    table.create_index("vector", config=how)
+    with progress_bar("Grouping them by nearness", partitions, "partition") as bar:
+        table.create_index("vector", config=how)
+        bar.update(partitions)
 
 
 def _padded(vectors: NDArray[np.float32]) -> NDArray[np.float32]:

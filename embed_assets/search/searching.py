@@ -203,7 +203,7 @@ class Searcher:
             return _none()
         rows = None
         if self.index.approximate and vectors is self.index.vectors:
-            rows = self.index.approximate.candidates(query, k + len(self._hidden_rows))
+            rows = self.index.approximate.candidates(query, k, len(self._hidden_rows))
         if rows is None:
             rows = np.arange(len(vectors))
             cosines = vectors @ query
