@@ -5,6 +5,7 @@ Rows stand in partitions of neighbours, each number of a vector in four bits (IV
 Long 2024). Chosen on a million made-up vectors: benchmarks/search.py, docs/results.md.
 """
 
+import errno
 import logging
 from collections.abc import Iterator
 from functools import cached_property
@@ -91,8 +92,8 @@ class ApproximateIndex:
 def write_approximate(folder: Path, vectors: NDArray[np.float32]) -> None:
     """Write the approximate index of embeddings to a new folder.
 
-    vectors: (rows, size), of length 1; memory-mapped, they are read in blocks. OSError or
-    RuntimeError where the disk doesn't take it.
+    vectors: (rows, size), of length 1; memory-mapped, they are read in blocks. OSError where
+    the disk doesn't take it.
     """
     import lancedb
     import pyarrow as pa
@@ -111,12 +112,15 @@ def write_approximate(folder: Path, vectors: NDArray[np.float32]) -> None:
                 yield pa.RecordBatch.from_arrays([rows, values], schema=schema)
                 bar.update(len(block))
 
-    table = lancedb.connect(folder).create_table(TABLE, blocks(), schema=schema)
     partitions = max(1, len(vectors) // PARTITION)
     how = IvfRq(distance_type="cosine", num_partitions=partitions, num_bits=BITS)
-    with progress_bar("Grouping them by nearness", partitions, "partition") as bar:
-        table.create_index("vector", config=how)
-        bar.update(partitions)
+    try:
+        table = lancedb.connect(folder).create_table(TABLE, blocks(), schema=schema)
+        with progress_bar("Grouping them by nearness", partitions, "partition") as bar:
+            table.create_index("vector", config=how)
+            bar.update(partitions)
+    except RuntimeError as error:  # as which LanceDB tells of a full disk
+        raise OSError(errno.EIO, str(error), str(folder)) from error
 
 
 def _padded(vectors: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -96,6 +96,18 @@ def test_the_nearest_are_among_the_candidates(tmp_path: Path, size: int):
     assert np.mean(shares) >= 0.95
 
 
+def test_a_disk_that_is_full_is_an_error_of_the_disk(tmp_path: Path, monkeypatch: Any):
+    import lancedb.table
+
+    def full(*_: Any, **__: Any) -> None:
+        raise RuntimeError("lance error: LanceError(IO): No space left on device (os error 28)")
+
+    monkeypatch.setattr(lancedb.table.LanceTable, "create_index", full)
+    with pytest.raises(OSError, match="No space left") as error:
+        write_approximate(tmp_path / "lance", np.eye(8, dtype=np.float32))
+    assert error.value.filename == str(tmp_path / "lance")
+
+
 def test_what_is_found_is_as_if_all_were_looked_at(
     exact: Searcher, approximately: SearchedHome, asked: list[Any]
 ):
