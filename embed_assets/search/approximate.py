@@ -26,8 +26,8 @@ AT_ONCE = 16_384
 """Embeddings in memory at a time."""
 PARTITION = 4096
 """Rows of a partition, about."""
-LOOKED_THROUGH = 256
-"""Partitions that a query looks through: all of a million rows."""
+LEAST_LOOKED_THROUGH, SHARE = 256, 4
+"""Partitions that a query looks through: all of a million rows, from then on one in four."""
 BITS = 4
 CANDIDATES_PER_RESULT = 4
 MOST_CANDIDATES = 20_000
@@ -56,9 +56,10 @@ class ApproximateIndex:
     there are no candidates from then on.
     """
 
-    def __init__(self, folder: Path) -> None:
-        """Reads nothing yet."""
+    def __init__(self, folder: Path, rows: int) -> None:
+        """Reads nothing yet. rows: how many embeddings it is of."""
         self._folder, self._lost = folder, False
+        self._looked_through = max(LEAST_LOOKED_THROUGH, rows // PARTITION // SHARE)
 
     @cached_property
     def _table(self) -> Any:
@@ -80,7 +81,7 @@ class ApproximateIndex:
             return None
         try:
             asked = self._table.search(_padded(query[np.newaxis])[0]).distance_type("cosine")
-            asked = asked.nprobes(LOOKED_THROUGH).limit(limit).select(["row", "_distance"])
+            asked = asked.nprobes(self._looked_through).limit(limit).select(["row", "_distance"])
             rows = np.sort(asked.to_arrow()["row"].to_numpy())
         except (OSError, RuntimeError, ValueError) as error:
             self._lost = True

@@ -137,7 +137,7 @@ class Index:
             self.base_vectors = self.vectors
         self.approximate: ApproximateIndex | None = None
         if self.manifest.lance and lancedb_is_there(self.manifest.called):
-            self.approximate = ApproximateIndex(folder / LANCE)
+            self.approximate = ApproximateIndex(folder / LANCE, self.manifest.chunks)
 
     def rows_of(self, document_ids: Collection[str]) -> np.ndarray:
         """Rows that stand in these documents alone, int64."""

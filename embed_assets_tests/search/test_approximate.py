@@ -85,7 +85,7 @@ def test_the_nearest_are_among_the_candidates(tmp_path: Path, size: int):
     vectors = np.repeat(centres, 200, axis=0) + generator.standard_normal((10_000, size))
     vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
     write_approximate(tmp_path / "lance", vectors)
-    opened = ApproximateIndex(tmp_path / "lance")
+    opened = ApproximateIndex(tmp_path / "lance", len(vectors))
     shares = []
     for query in vectors[::500]:
         rows = opened.candidates(query, 10)
