@@ -533,7 +533,7 @@ def serve(
 
         def follow(settings: Settings) -> following.IndexFollower:
             _searcher(settings)  # makes the home ready where it never was
-            return following.IndexFollower(settings)
+            return following.IndexFollower(settings).watch()
 
         serving.serve(settings, host, port, emit, follow)
 

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ from embed_assets.search.searching import Cut, Mode, ModelChoice, Searcher, open
 from embed_assets.search.server.served import CHAMPION, Task
 from embed_assets.settings import Settings
 
+LOOKS = 1.0
+"""Seconds between two looks at what search goes by, whether anybody asks or not."""
 AGAIN = 30.0
 """Seconds until an index that could not be opened is tried again."""
 
@@ -69,6 +72,19 @@ class IndexFollower:
         self._lock = threading.Lock()
         self._loading: threading.Thread | None = None
         self._failed_at: float | None = None
+        self._closed = threading.Event()
+        self._watching: threading.Thread | None = None
+
+    def watch(self) -> "IndexFollower":
+        """Look by itself from now on: the first who asks after a change has its answer."""
+        self._watching = threading.Thread(target=self._watch, name="following", daemon=True)
+        self._watching.start()
+        return self
+
+    def _watch(self) -> None:
+        while not self._closed.wait(LOOKS):
+            with suppress(ProjectError, OSError):  # whoever asks next is told
+                self.current()
 
     def current(self) -> ServedIndex:
         """The newest set that is ready."""
@@ -112,6 +128,9 @@ class IndexFollower:
 
     def close(self) -> None:
         """Wait for a model that is being loaded: torch is not to be ended in the middle of it."""
+        self._closed.set()
+        if self._watching is not None:
+            self._watching.join()
         if self._loading is not None:
             self._loading.join()
 

@@ -26,6 +26,7 @@ from embed_assets.settings import Settings
 from embed_assets.training.bundle.writing import check_free, whole
 from embed_assets.training.exported import Check, add_network
 from embed_assets.training.kept import KEPT
+from embed_assets.training.usual_form import write_usual_form
 from embed_assets.wording import counted, in_lines
 
 PART_OF_NAME = re.compile(r"[\w.-]++")
@@ -67,6 +68,7 @@ def publish_version(
 
     def write(place: Path) -> dict[str, Any]:
         copy_model(source, place)
+        write_usual_form(place, known.card.token_limit)  # versions of before have another
         check = add_network(place, form, task) if form and task else None
         if check:
             _describe(check, place / CARD)

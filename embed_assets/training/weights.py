@@ -1,9 +1,12 @@
 """A model's trained weights on disk, LoRA folded into them, and the mean of two models' weights."""
 
+import math
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from embed_assets.training.usual_form import write_usual_form
 
 LORA_RANK = 16
 RATIOS = (0.75, 0.5, 0.25)
@@ -36,6 +39,7 @@ def save_model(model: Any, folder: Path, dimensions: Sequence[int]) -> None:
     unfinished = folder.with_name(folder.name + ".unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     model.save_pretrained(str(unfinished), create_model_card=False)
+    write_usual_form(unfinished, model.max_seq_length or math.inf)
     # safetensors writes files that nobody else may read, whatever the umask says of all others.
     usual = (unfinished / "modules.json").stat().st_mode
     for file in filter(Path.is_file, unfinished.rglob("*")):

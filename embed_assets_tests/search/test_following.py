@@ -1,6 +1,8 @@
 """The server follows the champion: another index, its model, and what left."""
 
 import shutil
+import threading
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -120,3 +122,24 @@ def test_the_served_vectors_are_those_of_the_index(searched: SearchedHome):
     texts = [index.place(row)["chunk_text"] for row in range(served.chunks)]
     assert abs(served.embed(texts, "document") - index.vectors).max() < 1e-5
     assert served.count_tokens("winch float") == 2
+
+
+def test_a_change_is_seen_though_nobody_asks(
+    searched: SearchedHome, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(following, "LOOKS", 0.01)
+    switched = threading.Event()
+    load = IndexFollower._load
+
+    def note(self: IndexFollower, searcher: Any) -> None:
+        load(self, searcher)
+        switched.set()
+
+    monkeypatch.setattr(IndexFollower, "_load", note)
+    with closing(IndexFollower(searched.settings).watch()) as follower:
+        searched.train("1", PROMPTS)
+        searched.promote("1")
+        assert switched.wait(60)
+        assert follower._served.name == "v1"
+    assert follower._watching is not None
+    assert not follower._watching.is_alive()
