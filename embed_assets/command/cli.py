@@ -8,7 +8,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -216,12 +216,12 @@ def _least(min_cosine: str | None, cutoff: float | None) -> float | None:
         return None
     if min_cosine == "auto":
         if cutoff is None:
-            raise SettingsError("--min-cosine: no questions tell yet what is unlikely.")
+            raise SettingsError("--min-cosine auto: this model has no cut-off. Give a number.")
         return cutoff
-    try:
-        return float(min_cosine)
-    except ValueError:
-        raise SettingsError(f"--min-cosine: a number or auto, not '{min_cosine}'.") from None
+    with suppress(ValueError):
+        if -1 <= (least := float(min_cosine)) <= 1:
+            return least
+    raise SettingsError(f"--min-cosine: a number from -1 to 1, or auto; not '{min_cosine}'.")
 
 
 @app.command()

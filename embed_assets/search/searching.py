@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from embed_assets.errors import ProjectError
+from embed_assets.errors import ProjectError, one_line
 from embed_assets.evaluation.fusion import CANDIDATES, Found, fuse
 from embed_assets.models.card import ModelCard
 from embed_assets.models.encoder import LocalEncoder, resolved_precision
@@ -245,16 +245,20 @@ def load_cross_encoder(name: str) -> Any:
     from sentence_transformers import CrossEncoder
 
     from embed_assets.machine import this_machine
-    from embed_assets.models.files import may_run_code
+    from embed_assets.models.files import NoModelError, find_file, may_run_code
 
     try:
+        find_file(name, "config.json")  # soon tells whether there is one: the library tries long
         return CrossEncoder(
             name,
             device=None if this_machine().gpus else "cpu",
             trust_remote_code=may_run_code(name),
         )
+    except NoModelError as error:
+        raise ProjectError(f"--rerank: there is no folder and no hub model '{name}'.") from error
     except (OSError, ValueError) as error:
-        raise ProjectError(f"The cross-encoder {name} can't be loaded: {error}") from error
+        said = one_line(str(error))
+        raise ProjectError(f"--rerank: {name} can't be loaded: {said}") from error
 
 
 def model_of(searcher: Searcher) -> Mapping[str, Any]:

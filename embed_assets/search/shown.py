@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from embed_assets.errors import SettingsError
 from embed_assets.resources.current_index import read_current
 from embed_assets.search.searching import Cut, Mode, ModelChoice, Searcher, model_of
 from embed_assets.settings import Settings
@@ -20,7 +21,9 @@ def search_chunks(
     mode: Mode = "hybrid",
     model: ModelChoice = "champion",
 ) -> dict[str, Any]:
-    """What `search --json` prints."""
+    """What `search --json` prints. SettingsError where the text is empty."""
+    if not text.strip():
+        raise SettingsError("The text is empty: say what to look for.")
     [results] = searcher.search([text], cut, mode, model)
     champion = read_current(settings.home).champion
     known = model_of(searcher)

@@ -31,8 +31,10 @@ Format = Literal["parquet", "lance"]
 SUFFIXES: Mapping[str, Format] = {".parquet": "parquet", ".lance": "lance"}
 AT_ONCE = 8192
 """Rows in memory at a time."""
-RIDGE = 1e-3
-"""What keeps the map from following noise, as a share of the texts' mean variance."""
+PULLS = (np.inf, 10.0, 0.1, 1e-3)
+"""How strongly a bridge may be drawn towards a rotation, as shares of the texts' mean variance."""
+HELD_OUT = 5
+"""One text in so many decides that."""
 FOUND = 10
 """Results by which the bridge is measured."""
 MOST_QUESTIONS = 500
@@ -164,8 +166,9 @@ class Bridge:
 def bridge_to(settings: Settings, searcher: Searcher, old: Path) -> Bridge:
     """The map from this model's queries into the space of vectors that were exported before.
 
-    Fitted by ridge regression on the embeddings of the chunks that both have; measured with
-    questions that test, which it was not fitted on. ProjectError where they share too few chunks.
+    Fitted on the embeddings of the chunks that both have; measured with questions that test, which
+    it was not fitted on. ProjectError where they share too few chunks, or the vectors are this
+    model's own.
     """
     before = _read_old(old)
     index = searcher.index
@@ -177,6 +180,8 @@ def bridge_to(settings: Settings, searcher: Searcher, old: Path) -> Bridge:
             f"{old} shares {counted(both.height, 'chunk')} with the chunks of now: too few to "
             "fit a bridge on. Export the vectors once, and replace them."
         )
+    if before["identity"][0] == index.manifest.identity:
+        raise ProjectError(f"{old} is of {index.manifest.called} itself: no bridge is needed.")
     new_vectors = np.asarray(index.vectors[both["row"].to_numpy()])
     matrix = fit_bridge(new_vectors, old_vectors)
     asked = Warehouse(path=str(settings.warehouse)).read(
@@ -192,14 +197,33 @@ def bridge_to(settings: Settings, searcher: Searcher, old: Path) -> Bridge:
 
 
 def fit_bridge(new: np.ndarray, old: np.ndarray) -> np.ndarray:
-    """The matrix that takes new vectors nearest to old ones, by ridge regression.
+    """The matrix that takes new vectors nearest to old ones.
 
-    new: (texts, new size). old: (texts, old size). Gives (new size, old size), float32.
+    Least squares, drawn towards the rotation that fits best (orthogonal Procrustes, Schönemann
+    1966): of few texts a rotation is all that can be told, of many more. How strongly, every fifth
+    text decides, as a query of what was fitted on the others. new: (texts, new size). old: (texts,
+    old size). Gives (new size, old size), float32.
     """
     new, old = new.astype(np.float64), old.astype(np.float64)
+    held = np.arange(len(new)) % HELD_OUT == 0
+    asked = np.flatnonzero(held)[:MOST_QUESTIONS]
+
+    def found(pull: float) -> float:
+        matrix = _drawn(new[~held], old[~held], pull)
+        return bridge_recall(new[asked], new, new[asked] @ matrix, old)
+
+    return _drawn(new, old, max(PULLS, key=found)).astype(np.float32)
+
+
+def _drawn(new: np.ndarray, old: np.ndarray, pull: float) -> np.ndarray:
+    """Least squares with this penalty on what differs from the rotation; the rotation at inf."""
+    left, _, right = np.linalg.svd(new.T @ old, full_matrices=False)
+    rotation = left @ right
+    if np.isinf(pull):
+        return rotation
     gram = new.T @ new
-    gram += RIDGE * np.trace(gram) / len(gram) * np.eye(len(gram))
-    return np.linalg.solve(gram, new.T @ old).astype(np.float32)
+    penalty = pull * np.trace(gram) / len(gram)
+    return np.linalg.solve(gram + penalty * np.eye(len(gram)), new.T @ old + penalty * rotation)
 
 
 def bridge_recall(

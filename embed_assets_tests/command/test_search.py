@@ -87,7 +87,7 @@ def test_the_least_cosine_is_a_number_or_the_cutoff(given, cutoff, least):
     assert _least(given, cutoff) == least
 
 
-@pytest.mark.parametrize("given", ["auto", "some"])
+@pytest.mark.parametrize("given", ["auto", "some", "3", "nan"])
 def test_a_least_cosine_that_can_t_be_told_is_a_wrong_call(given: str):
     with pytest.raises(SettingsError, match="--min-cosine"):
         _least(given, None)

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from embed_assets.errors import ProjectError
+from embed_assets.errors import ProjectError, SettingsError
 from embed_assets.models.encoder import LocalEncoder
 from embed_assets.resources.current_index import hide_documents
 from embed_assets.search.searching import Cut, NoIndexError, open_searcher
+from embed_assets.search.shown import search_chunks
 from embed_assets.settings import Settings
 from embed_assets_tests.search.homes import TEXTS, SearchedHome
 
@@ -199,7 +200,7 @@ def test_a_cross_encoder_that_is_not_there_is_said(
     searched: SearchedHome, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(ProjectError, match=r"cross-encoder \./nowhere can't be loaded"):
+    with pytest.raises(ProjectError, match=r"no hub model .\./nowhere"):
         search(searched, reranker="./nowhere")
 
 
@@ -231,3 +232,9 @@ def test_settings_are_needed_for_the_home_alone(searched: SearchedHome):
     other = Settings(home=searched.settings.home, precision="fp32")
     [results] = open_searcher(other).search([QUERY], Cut(2))
     assert texts(results) == texts(search(searched, k=2))
+
+
+def test_an_empty_text_is_a_wrong_call(searched: SearchedHome):
+    searcher = open_searcher(searched.settings)
+    with pytest.raises(SettingsError, match="The text is empty"):
+        search_chunks(searched.settings, searcher, " \n", Cut())

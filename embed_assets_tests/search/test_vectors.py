@@ -9,6 +9,7 @@ import pytest
 
 from embed_assets.errors import ProjectError, SettingsError
 from embed_assets.resources.current_index import hide_documents
+from embed_assets.search import vectors
 from embed_assets.search.searching import open_searcher
 from embed_assets.search.vectors import (
     bridge_recall,
@@ -91,6 +92,41 @@ def test_a_bridge_between_spaces_that_differ_by_a_rotation_is_whole():
     assert np.allclose(matrix, turned, atol=5e-3)
     assert bridge_recall(queries, new, queries @ matrix, new @ turned) > 0.97
     assert bridge_recall(queries, new, queries, new @ turned) < 0.5
+
+
+def test_of_few_texts_a_bridge_is_a_rotation_and_a_weaker_pull_leaves_least_squares():
+    random = np.random.default_rng(0)
+
+    def texts(count: int) -> np.ndarray:
+        rows = random.standard_normal((count, 32))
+        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+    turned, _ = np.linalg.qr(random.standard_normal((32, 32)))
+    stretched = turned * np.linspace(0.1, 3, 32)
+    noise = 0.05 * random.standard_normal((40, 32))
+    few, many = texts(40), texts(2000)
+    rotation = fit_bridge(few, few @ turned + noise)
+    assert np.allclose(rotation @ rotation.T, np.eye(32), atol=1e-5)
+    assert np.abs(vectors._drawn(many, many @ stretched, 1e-3) - stretched).max() < 0.05
+
+
+def test_a_bridge_leads_to_vectors_of_another_size():
+    random = np.random.default_rng(0)
+    new = random.standard_normal((200, 16))
+    wider = np.linalg.qr(random.standard_normal((24, 16)))[0].T
+    for one, other in ((new, new @ wider), (new @ wider, new)):
+        matrix = fit_bridge(one, other)
+        assert matrix.shape == (one.shape[1], other.shape[1])
+        assert np.allclose(one @ matrix, other, atol=0.05)
+
+
+def test_to_vectors_of_the_same_model_there_is_no_bridge(searched: SearchedHome, tmp_path: Path):
+    searched.put("more", *(f"The valve reads {n} at night." for n in range(40)))
+    searched.promote(None)
+    searcher = open_searcher(searched.settings)
+    export_vectors(searcher, tmp_path / "old.parquet")
+    with pytest.raises(ProjectError, match="no bridge is needed"):
+        bridge_to(searched.settings, searcher, tmp_path / "old.parquet")
 
 
 def test_a_bridge_to_an_earlier_export_is_fitted_and_measured(

@@ -102,6 +102,10 @@ def add_search(app: "FastAPI", serving: Serving) -> None:
         model = searched_model(served, asked.model)
         if not asked.query.strip():
             raise ApiError(400, "query: the text is empty.", "query")
+        if asked.only_likely and (asked.mode == "lexical" or model != CHAMPION):
+            raise ApiError(
+                400, "only_likely: only the champion's cosines have a cut-off.", "only_likely"
+            )
         [found] = await serving.answer(
             request,
             Search(served, asked.query, asked.k, asked.mode, model, asked.only_likely),

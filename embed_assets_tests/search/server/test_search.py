@@ -41,6 +41,13 @@ def test_results_below_a_score_or_the_cutoff_are_left_out(client):
     assert search(client, min_score=0.9).json()["results"] == []
 
 
+@pytest.mark.parametrize("asked", [{"mode": "lexical"}, {"model": "base"}])
+def test_what_is_likely_can_be_asked_of_the_champion_s_cosines_alone(client, asked):
+    refused = search(client, only_likely=True, **asked)
+    assert refused.status_code == 400
+    assert error_of(refused)["param"] == "only_likely"
+
+
 @pytest.mark.parametrize(
     ("body", "param"),
     [
