@@ -10,11 +10,9 @@ questions, `document` chunks. Memory is the resident set of the server's process
 warm-up and at the end, and by how much it grew in the second half.
 
 What came out (a version of all-MiniLM-L6-v2, 64 clients, questions of 8 words on average, two cores
-that other programs kept busy at a load of 7 to 10: trust the ratios alone; 60 seconds): serve 56
-texts/s, p50 1.1 s, p99 2.4 s; mlflow 21, 2.8 s, 4.3 s; one at a time 27. serve is 2.7 times mlflow.
-No error of serve in 210 seconds; its memory went from 925 to 1,208 MB in 150 seconds, and to 1,221
-in the last 60. Most of that seems to be malloc's arenas, one run each: with MALLOC_ARENA_MAX=1 it
-went from 868 to 926 MB in 70 seconds, without from 925 to 1,151.
+that nothing else used; 100 seconds): serve 177 texts/s, p50 .34 s, p99 .82 s, no error of 17,824;
+mlflow 39, 1.6 s, 2.3 s; one at a time 37. serve is 4.6 times mlflow (2.7 where other programs kept
+the cores busy). Its memory went from 845 to 980 MB, 34 of them in the second half.
 """
 
 import argparse
