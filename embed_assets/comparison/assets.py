@@ -104,7 +104,8 @@ def comparison(
         # Last, that no champion is without report. Killed before the comparison is stored, it is
         # made again, and promotes as it did.
         carry_out(tracking, promotion, evidence)
-        with making.storing(incomplete=unscored(failed)) as transaction:
+        missing = unscored({**failed, **evidence.served.failed})
+        with making.storing(incomplete=missing) as transaction:
             store_comparison(transaction, result, making.run_id)
         rewrite_card(warehouse, settings, version, result, context.log.warning)
         _describe(context, warehouse, settings, tracking, version)

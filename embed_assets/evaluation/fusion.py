@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 Found = tuple[NDArray[np.int64], NDArray[np.float32]]
 """Rows of a corpus and their scores, the best first."""
 CANDIDATES = 100
-"""How many rows of each list are fused, at least."""
+"""How many rows of each list are fused."""
 DENSE_WEIGHT = 0.5
 IDENTITY = f"min-max {DENSE_WEIGHT} of {CANDIDATES}"
 """What identifies these rankings; to be changed where they change."""
@@ -15,24 +15,32 @@ IDENTITY = f"min-max {DENSE_WEIGHT} of {CANDIDATES}"
 def fuse(dense: Found, lexical: Found, k: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """The k best rows of two rankings of one corpus, and their fused scores; equal ones by row.
 
-    Of each list the first CANDIDATES count, or k where that is more: scores from 0 (the last of
-    them) to 1 (the first), 0 for a row that the list lacks. A fused score is their mean, weighted
-    by DENSE_WEIGHT, so it is 1 for what is first in both; scores of different queries can't be
-    compared. Lee 1997 (CombSUM on
+    Of each list the first CANDIDATES count: scores from 0 (the last of them) to 1 (the first), 0
+    for a row that the list lacks. A fused score is their mean, weighted by DENSE_WEIGHT, so it is 1
+    for what is first in both; scores of different queries can't be compared. Rows beyond follow by
+    their rank, with 0: however many are asked for, the first are the same. Lee 1997 (CombSUM on
     min-max scores); Bruch, Gai & Ingber 2023, who find such sums better than reciprocal ranks
     (Cormack et al. 2009) and little dependent on how scores are normalised.
 
     Chosen on cranfield, ohr_law and the sample's base model, where its mean NDCG@10 was .023 above
     the best of the reciprocal ranks; benchmarks/fusion.py, docs/results.md.
     """
-    most = max(k, CANDIDATES)
-    lists = [(found[:most], scores[:most]) for found, scores in (dense, lexical)]
+    lists = [(found[:CANDIDATES], scores[:CANDIDATES]) for found, scores in (dense, lexical)]
     rows = np.unique(np.concatenate([found for found, _ in lists]))
     fused = np.zeros(len(rows))
     for (found, scores), weight in zip(lists, (DENSE_WEIGHT, 1 - DENSE_WEIGHT), strict=True):
         fused[np.searchsorted(rows, found)] += weight * _from_0_to_1(scores.astype(np.float64))
     best = np.argsort(-fused, kind="stable")[:k]
-    return rows[best], fused[best]
+    rest = _in_turn(dense[0][CANDIDATES:], lexical[0][CANDIDATES:])
+    rest = rest[~np.isin(rest, rows)][: k - len(best)]
+    return np.concatenate([rows[best], rest]), np.append(fused[best], np.zeros(len(rest)))
+
+
+def _in_turn(one: NDArray[np.int64], other: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The rows of two rankings, each once, by the better of its ranks."""
+    ranks = np.append(np.arange(len(one)), np.arange(len(other)))
+    rows = np.append(one, other)[np.argsort(ranks, kind="stable")]
+    return rows[np.sort(np.unique(rows, return_index=True)[1])]
 
 
 def _from_0_to_1(scores: NDArray[np.float64]) -> NDArray[np.float64]:

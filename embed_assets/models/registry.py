@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -238,13 +239,15 @@ def _take_tasks(uri: str) -> None:
 
     MLflow gives the model's task a signature of its own, which has no parameters.
     """
+    from mlflow.exceptions import MlflowException
     from mlflow.models import ModelSignature, get_model_info, set_signature
     from mlflow.types import ParamSchema, ParamSpec
 
     if known := get_model_info(uri).signature:
         params = [ParamSpec(name, "string", "document") for name in ("prompt_name", "task")]
         signature = ModelSignature(known.inputs, known.outputs, ParamSchema(params))
-        set_signature(uri, signature)
+        with suppress(MlflowException):  # a store in which nothing can be written over
+            set_signature(uri, signature)
 
 
 def _logged_before(tracking: Tracking, trained_in: str) -> str | None:

@@ -83,8 +83,8 @@ class ApproximateIndex:
             asked = self._table.search(_padded(query[np.newaxis])[0]).distance_type("cosine")
             asked = asked.nprobes(self._looked_through).limit(limit).select(["row", "_distance"])
             rows = np.sort(asked.to_arrow()["row"].to_numpy())
-        except (OSError, RuntimeError, ValueError) as error:
-            self._lost = True
+        except (ImportError, OSError, RuntimeError, ValueError) as error:
+            self._lost = isinstance(error, ImportError) or not self._folder.is_dir()
             _log.warning("%s can't be read, and all is searched exactly: %s", self._folder, error)
             return None
         return rows if len(rows) >= k + hidden else None

@@ -1,9 +1,9 @@
 """Follows the champion for the server: each answer is of one index and the model that made it."""
 
+import logging
 import threading
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from embed_assets.search.searching import Cut, Mode, ModelChoice, Searcher, open
 from embed_assets.search.server.served import CHAMPION, Task
 from embed_assets.settings import Settings
 
+_log = logging.getLogger(__name__)
 LOOKS = 1.0
 """Seconds between two looks at what search goes by, whether anybody asks or not."""
 AGAIN = 30.0
@@ -83,8 +84,10 @@ class IndexFollower:
 
     def _watch(self) -> None:
         while not self._closed.wait(LOOKS):
-            with suppress(ProjectError, OSError):  # whoever asks next is told
+            try:
                 self.current()
+            except Exception:  # it is looked at again, and whoever asks is told
+                _log.warning("What search goes by can't be read.", exc_info=True)
 
     def current(self) -> ServedIndex:
         """The newest set that is ready."""
@@ -99,11 +102,11 @@ class IndexFollower:
         """Hide what left, and begin to load another index; once for each state of the file."""
         if seen == self._seen and self._failed_at is None:
             return
-        self._seen, self._failed_at = seen, None
         before = self._served.searcher
         # What left is left out at once, whatever index comes.
         hidden = before.hiding(read_current(self._settings.home))
         self._served = ServedIndex(self._settings, hidden)
+        self._seen, self._failed_at = seen, None
         try:
             now = open_searcher(self._settings)
         except ProjectError:  # all indexes were removed: one with less in it follows
@@ -117,7 +120,8 @@ class IndexFollower:
     def _load(self, searcher: Searcher) -> None:
         try:
             served = ServedIndex(self._settings, _loaded(searcher))
-        except (ProjectError, OSError, ValueError, RuntimeError):
+        except Exception:  # of a model, an index, or what reads them
+            _log.warning("The next index can't be opened yet.", exc_info=True)
             self._failed_at = time.monotonic()
             return
         with self._lock:

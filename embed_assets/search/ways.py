@@ -6,14 +6,17 @@ every dimension are asked for the same texts, in full precision.
 
 import base64
 import math
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from embed_assets.comparison.promotion import ServedWays
-from embed_assets.errors import one_line
+from embed_assets.errors import ProjectError, one_line
+from embed_assets.machine import this_machine
 from embed_assets.models.card import ModelCard
 from embed_assets.models.encoder import LocalEncoder, load_model
 from embed_assets.models.identity import model_identity
@@ -35,6 +38,9 @@ if TYPE_CHECKING:
 TASKS: tuple[Task, ...] = ("query", "document")
 SAMPLES = 4
 """Questions, and chunks, that every way is asked for."""
+LOADER = "mlflow.sentence_transformers"
+PICKLES = (".bin", ".pkl", ".pickle", ".pt", ".pth", ".ckpt")
+"""Files that run code when they are loaded."""
 OTHERS = ("a text", "Ünïcödé, 漢字 and\na second line", "word " * 600)
 """Asked for too: the last is longer than most models read."""
 Vectors = dict[Task, np.ndarray]
@@ -55,11 +61,11 @@ def ask_ways(settings: Settings, tracking: Tracking, version: Version) -> Served
     failed: dict[str, str] = {}
     ways = {
         "its folder": lambda: _folder(card, texts, served.dimensions),
-        "MLflow": lambda: _mlflow(tracking, version.number, texts, served.dimensions),
+        "MLflow": lambda: _mlflow(tracking, version, texts, served.dimensions),
         "/v1/embeddings": lambda: _server(served, texts),
     }
-    if not str(known.source).startswith("models:/"):
-        del ways["MLflow"]  # which has lost the version, and was told of its folder since
+    if str(known.source).startswith(("file:", "/")):
+        del ways["MLflow"]  # which had lost the version, and was told of its folder since
     for name, ask in ways.items():
         try:
             for how, task, dimension, vectors in ask():
@@ -103,15 +109,21 @@ def _folder(card: ModelCard, texts: dict[Task, list[str]], dimensions: Sequence[
 
 
 def _mlflow(
-    tracking: Tracking, number: str, texts: dict[Task, list[str]], dimensions: Sequence[int]
+    tracking: Tracking, version: Version, texts: dict[Task, list[str]], dimensions: Sequence[int]
 ) -> Answers:
     import pandas as pd
     from mlflow import pyfunc
+    from mlflow.artifacts import download_artifacts
 
-    tracking.connect()
-    model = pyfunc.load_model(f"models:/{tracking.name}/{number}")
+    name = f"models:/{tracking.connect()}/{version.number}"
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:
+        place = download_artifacts(artifact_uri=name, dst_path=temporary)
+        _check_brings_no_code(Path(place), version)
+        model = pyfunc.load_model(place)
     by_task = model.metadata.get_params_schema() is not None
     raw = cast(Any, model.get_raw_model())
+    if not this_machine().gpus:  # MLflow takes whatever torch finds
+        raw.to("cpu")
     encode = {"query": raw.encode_query, "document": raw.encode_document}
     for task in TASKS:
         if not by_task:  # versions of before
@@ -126,6 +138,24 @@ def _mlflow(
         vectors = _normalised(vectors)
         for size in dimensions:
             yield "", task, size, shortened(vectors, size)
+
+
+def _check_brings_no_code(model: Path, version: Version) -> None:
+    """ProjectError where loading MLflow's copy would run more than the version's own folder does.
+
+    Whoever may write to the server's store may have changed it, and MLflow trusts it.
+    """
+    from mlflow.models import Model
+
+    how = Model.load(str(model)).flavors.get("python_function", {})
+    own = {file.read_bytes() for file in version.folder.rglob("*.py")}
+    files = [file for file in model.rglob("*") if file.is_file()]
+    strange = [f.name for f in files if f.suffix == ".py" and f.read_bytes() not in own]
+    strange += [f.name for f in files if f.suffix in PICKLES]
+    if how.get("loader_module") != LOADER or how.get("code"):
+        strange.append("a loader of its own")
+    if strange:
+        raise ProjectError(f"it would run what the version's folder hasn't: {strange[0]}")
 
 
 def _server(served: "_OneModel", texts: dict[Task, list[str]]) -> Answers:

@@ -79,6 +79,8 @@ def add_network(folder: Path, form: Format, task: RetrievalTask) -> Check:
     cosine below .999 with PyTorch's. ProjectError where it is otherwise, or where the network can't
     be exported; then the folder is to be thrown away.
     """
+    import numpy as np
+
     machine = replace(this_machine(), find_gpus=tuple)
     model = load_model(str(folder), machine=machine)
     tell(f"Exporting the network for {RUNTIMES[form]}")
@@ -100,7 +102,8 @@ def add_network(folder: Path, form: Format, task: RetrievalTask) -> Check:
     before = embed("PyTorch")
     run_by(model, form, file)
     after = embed(RUNTIMES[form])
-    least_cosine = min(_least_cosine(before[task], after[task]) for task in texts)
+    # By numpy: Python's own passes over a number that is none.
+    least_cosine = float(np.min([_least_cosine(before[task], after[task]) for task in texts]))
     if not math.isfinite(least_cosine):
         raise ProjectError(f"{NOTHING}: {RUNTIMES[form]} computes no finite numbers.", ABOUT)
     check = Check(

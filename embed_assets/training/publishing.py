@@ -71,7 +71,7 @@ def publish_version(
         write_usual_form(place, known.card.token_limit)  # versions of before have another
         check = add_network(place, form, task) if form and task else None
         if check:
-            _describe(check, place / CARD)
+            _describe(check, place / CARD, to if _is_repository(to) else ".")
         return {"files": _files(place), "exported": check and check.as_dict()}
 
     if _is_repository(to):
@@ -120,20 +120,28 @@ def _to_hub(
         _check_private(api, name, "model", public=public)
         if task is not None:
             _check_private(api, questions, "dataset", public=public)
-        with tempfile.TemporaryDirectory() as temporary:
-            model, data = Path(temporary, "model"), Path(temporary, "data")
-            model.mkdir()
-            written = write(model)
+    except (HfHubHTTPError, OSError) as error:
+        raise _refused(name, error) from error
+    with tempfile.TemporaryDirectory() as temporary:
+        model, data = Path(temporary, "model"), Path(temporary, "data")
+        model.mkdir()
+        written = write(model)
+        if task is not None:
+            data.mkdir()
+            write_questions(task, data)
+        try:
             if task is not None:
-                data.mkdir()
-                write_questions(task, data)
                 _upload(api, data, questions, "dataset", said, public=public)
             _upload(api, model, name, "model", said, public=public)
-    except (HfHubHTTPError, OSError) as error:
-        raise ProjectError(f"Hugging Face, {name}: {one_line(str(error))}") from error
+        except (HfHubHTTPError, OSError) as error:
+            raise _refused(name, error) from error
     address = f"{api.endpoint}/{name}"
     data_at = f"{api.endpoint}/datasets/{questions}" if task else None
     return {"to": address, "data": data_at, **written}
+
+
+def _refused(name: str, error: Exception) -> ProjectError:
+    return ProjectError(f"Hugging Face, {name}: {one_line(str(error))}")
 
 
 def _check_private(api: Any, name: str, kind: str, *, public: bool) -> None:
@@ -173,7 +181,7 @@ def _goes_out(path: Path) -> bool:
     return not path.suffix or path.suffix in READ or path.name == CARD
 
 
-def _describe(check: Check, card: Path) -> None:
+def _describe(check: Check, card: Path, to: str) -> None:
     """Say in a model's card, where it has one, how to load its exported network."""
     if card.is_file():
         with card.open("a", encoding="utf-8") as text:
@@ -182,7 +190,7 @@ def _describe(check: Check, card: Path) -> None:
                 f"`{check.file}` is the network of this model, for CPUs: {check}.\n\n"
                 f"```\npip install 'sentence-transformers[{check.format}]'\n```\n\n"
                 "```python\nfrom sentence_transformers import SentenceTransformer\n\n"
-                f'model = SentenceTransformer(".", backend="{check.format}")\n```\n'
+                f'model = SentenceTransformer("{to}", backend="{check.format}")\n```\n'
             )
 
 

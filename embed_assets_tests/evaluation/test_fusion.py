@@ -53,4 +53,9 @@ def test_no_more_than_k_rows_are_given_and_what_follows_the_candidates_does_not_
 
 def test_who_asks_for_more_than_the_candidates_gets_them():
     many = found(**{f"r{n}": 1 - n / 1000 for n in range(3 * CANDIDATES)})
-    assert rows(many, found(), 2 * CANDIDATES) == [*range(2 * CANDIDATES)]
+    words = found(**{f"r{n}": float(n) for n in range(3 * CANDIDATES, 150, -1)})
+    few, more = rows(many, words, CANDIDATES), rows(many, words, 280)
+    assert more[:CANDIDATES] == few
+    assert len(set(more)) == len(more) == 280
+    assert sorted(more[: 2 * CANDIDATES]) == [*range(100), *range(201, 301)]
+    assert more[2 * CANDIDATES :][:4] == [100, 200, 101, 199]

@@ -143,3 +143,18 @@ def test_a_change_is_seen_though_nobody_asks(
         assert follower._served.name == "v1"
     assert follower._watching is not None
     assert not follower._watching.is_alive()
+
+
+def test_a_look_that_failed_is_made_again(searched: SearchedHome, monkeypatch: pytest.MonkeyPatch):
+    follower = IndexFollower(searched.settings)
+    hide_documents(searched.settings.home, ["pump"])
+    read = following.read_current
+
+    def broken(_: Any) -> Any:
+        raise OSError("too many open files")
+
+    monkeypatch.setattr(following, "read_current", broken)
+    with pytest.raises(OSError, match="too many"):
+        follower.current()
+    monkeypatch.setattr(following, "read_current", read)
+    assert paths(follower.current()) == {"winch.pdf", "copy.pdf"}

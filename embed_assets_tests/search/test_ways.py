@@ -1,5 +1,6 @@
 """However a version is asked for its vectors, they are those that it was judged by."""
 
+import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -120,6 +121,33 @@ def test_another_prompt_in_mlflow_is_found(known):
     assert found.objection is not None
     assert found.objection.startswith("MLflow, document, 32 dimensions gives other vectors")
     assert found.apart["MLflow, query, 32 dimensions"] < MOST_APART
+
+
+@pytest.mark.parametrize("way", ["code beside", "a loader of its own", "a pickle"])
+def test_code_that_somebody_put_into_the_server_s_copy_does_not_run(known, tmp_path, way):
+    logged = known.logged
+    ran = tmp_path / "ran"
+    (logged / "evil.py").write_text(f"open({str(ran)!r}, 'w')", encoding="utf-8")
+    if way == "code beside":
+        modules = logged / "modules.json"
+        rows = json.loads(modules.read_text(encoding="utf-8"))
+        rows[-1]["type"] = "evil.Pooling"
+        modules.write_text(json.dumps(rows), encoding="utf-8")
+    elif way == "a loader of its own":
+        model = Model.load(str(logged.parent / "MLmodel"))
+        model.flavors["python_function"] |= {"loader_module": "evil", "code": logged.name}
+        model.save(str(logged.parent / "MLmodel"))
+    else:
+        (logged / "evil.py").rename(logged / "pytorch_model.bin")
+    found = known.ask()
+    assert "MLflow gives no vectors of it (it would run what" in str(found.objection)
+    assert not ran.exists()
+
+
+def test_code_that_the_version_itself_has_is_no_reason(known):
+    for folder in (known.logged, known.version.folder):
+        (folder / "own.py").write_text("class Own: ...", encoding="utf-8")
+    assert known.ask().objection is None
 
 
 def test_a_model_that_mlflow_has_lost_is_said(known):
