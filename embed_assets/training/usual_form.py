@@ -7,6 +7,7 @@ pooling and normalisation by the usual names in `modules.json`; text-embeddings-
 
 import json
 import math
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -55,10 +56,8 @@ def _rewrite(file: Path, change: Any) -> None:
 
 def _usual(kind: str) -> str:
     """The usual name of a module's class, if it is one of sentence-transformers' own."""
-    import sentence_transformers.models
-
     name = kind.rpartition(".")[2]
-    own = kind.startswith("sentence_transformers.") and hasattr(sentence_transformers.models, name)
+    own = kind.startswith("sentence_transformers.") and hasattr(import_module(USUAL), name)
     return f"{USUAL}.{name}" if own else kind
 
 

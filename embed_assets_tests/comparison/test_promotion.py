@@ -44,6 +44,7 @@ from embed_assets.models.registry import (
     roll_back,
 )
 from embed_assets.resources.headline import FIGURES
+from embed_assets.resources.ledger import UNPARTITIONED, read_records
 from embed_assets.resources.tracking import Tracking
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
@@ -773,6 +774,8 @@ def test_a_model_that_is_not_served_as_it_was_judged_is_not_promoted(project, se
     assert champion(project) is None
     assert metadata["promotion"] == f"Version 2 was not made champion: {said}."
     assert "- **✗ the same vectors from its folder, MLflow" in metadata["conditions"]
+    tried = read_records(project.warehouse).tried.get(("comparison", UNPARTITIONED))
+    assert (tried is not None) == bool(served.failed), "a way that failed may not fail again"
 
 
 def test_promotions_and_refusals_are_in_mlflow_with_their_numbers(project):

@@ -164,6 +164,24 @@ def test_a_network_that_gives_no_numbers_is_refused(
         publish_version(settings, "1", str(tmp_path / "out"), form="onnx")
 
 
+def test_numbers_that_are_none_are_found_in_chunks_alone(
+    settings: Settings, tmp_path: Path, monkeypatch
+):
+    encode, tasks = exported.encode, []
+
+    def broken_at_last(model: Any, texts: Any, task: Any, *rest: Any, **named: Any) -> np.ndarray:
+        tasks.append(task)
+        vectors = encode(model, texts, task, *rest, **named)
+        if tasks == ["query", "document", "query", "document"]:
+            vectors[-1] = np.nan
+        return vectors
+
+    monkeypatch.setattr(exported, "encode", broken_at_last)
+    with pytest.raises(ProjectError, match="no finite numbers"):
+        publish_version(settings, "1", str(tmp_path / "out"), form="onnx")
+    assert len(tasks) == 4
+
+
 def test_of_many_questions_and_chunks_some_are_drawn_with_all_answers(
     settings: Settings, monkeypatch
 ):

@@ -19,7 +19,7 @@ def with_pooling(folder: Path, mode: Any) -> Any:
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Normalize, Pooling
 
-    transformer = SentenceTransformer(str(make_tiny_model(folder)), device="cpu")[0]
+    transformer: Any = SentenceTransformer(str(make_tiny_model(folder)), device="cpu")[0]
     size = transformer.get_embedding_dimension()
     return SentenceTransformer(modules=[transformer, Pooling(size, mode), Normalize()])
 
