@@ -57,9 +57,7 @@ class Check:
         return abs(after - before) <= LARGEST_CHANGE * before
 
     def __str__(self) -> str:
-        cosine = (
-            f"each text's vector has a cosine of {self.least_cosine:.5f} or more with PyTorch's"
-        )
+        cosine = f"each vector has a cosine of {self.least_cosine:.5f} or more with PyTorch's"
         if self.ndcg_at_10 is None:
             return f"too few questions to compare rankings; {cosine}"
         before, after = self.ndcg_at_10[PYTORCH], self.ndcg_at_10[self.format]
