@@ -94,6 +94,9 @@ class Following:
     def __init__(self, served: MadeUp) -> None:
         self.served, self.closed = served, False
 
+    def watch(self) -> "Following":
+        return self
+
     def current(self) -> MadeUp:
         return self.served
 
