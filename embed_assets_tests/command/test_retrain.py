@@ -111,7 +111,10 @@ def test_what_was_interrupted_is_taken_up_by_the_same_call(settings: Settings) -
         text=True,
     )
     deadline = time.monotonic() + 200
-    while not list(settings.models.glob(f"{PREFIX}*.process.lock")):  # the child is at work
+    # Locked before it is made: only then is there something to take up.
+    while not (
+        folders_again(settings.models) and [*settings.models.glob(f"{PREFIX}*.process.lock")]
+    ):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.01)

@@ -68,7 +68,8 @@ def test_pdfs_become_a_model_without_a_page(project: Project) -> None:
     assert any("raw_pdfs" in line and line.rstrip().endswith(": done") for line in said)
     assert project.rows("SELECT version FROM models") == [("1",)]
     status = project.call("status", "--json").result
-    assert status["due"] == []
+    # The index is made once more after the evaluation, unless the daemon was ended before.
+    assert [row for row in status["due"] if row["asset"] != "search_index"] == []
     assert status["retraining"]["due"] is False
 
 
