@@ -84,7 +84,7 @@ class ApproximateIndex:
             asked = asked.nprobes(self._looked_through).limit(limit).select(["row", "_distance"])
             rows = np.sort(asked.to_arrow()["row"].to_numpy())
         except (ImportError, OSError, RuntimeError, ValueError) as error:
-            self._lost = isinstance(error, ImportError) or not self._folder.is_dir()
+            self._lost = True
             _log.warning("%s can't be read, and all is searched exactly: %s", self._folder, error)
             return None
         return rows if len(rows) >= k + hidden else None
