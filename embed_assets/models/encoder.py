@@ -21,6 +21,7 @@ from embed_assets.terminal import progress_bar
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
 
 CPU_BATCH_TOKENS = 2048
 """What a batch may hold on a CPU: beyond it activations leave the cache, and encoding slows."""
@@ -72,6 +73,11 @@ class LocalEncoder:
         self._card, self._precision = card, precision
         self._machine = machine or this_machine()
         self._model = load_model(card.source, card.token_limit, self._machine)
+
+    @property
+    def device(self) -> "torch.device":
+        """Where the model computes."""
+        return self._model.device
 
     def encode(self, texts: Sequence[str], task: Task, progress: str | None = None) -> "np.ndarray":
         """Embeddings of queries or documents, float32 (texts, size), not normalised."""

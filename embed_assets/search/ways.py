@@ -16,7 +16,6 @@ import numpy as np
 
 from embed_assets.comparison.promotion import ServedWays
 from embed_assets.errors import ProjectError, one_line
-from embed_assets.machine import this_machine
 from embed_assets.models.card import ModelCard
 from embed_assets.models.encoder import LocalEncoder, load_model
 from embed_assets.models.identity import model_identity
@@ -34,6 +33,7 @@ from embed_assets.settings import Settings
 
 if TYPE_CHECKING:
     import openai
+    import torch
 
 TASKS: tuple[Task, ...] = ("query", "document")
 SAMPLES = 4
@@ -61,7 +61,7 @@ def ask_ways(settings: Settings, tracking: Tracking, version: Version) -> Served
     failed: dict[str, str] = {}
     ways = {
         "its folder": lambda: _folder(card, texts, served.dimensions),
-        "MLflow": lambda: _mlflow(tracking, version, texts, served.dimensions),
+        "MLflow": lambda: _mlflow(tracking, version, encoder.device, texts, served.dimensions),
         "/v1/embeddings": lambda: _server(served, texts),
     }
     if str(known.source).startswith(("file:", "/")):
@@ -70,8 +70,7 @@ def ask_ways(settings: Settings, tracking: Tracking, version: Version) -> Served
         try:
             for how, task, dimension, vectors in ask():
                 far = _apart(vectors, shortened(judged[task], dimension))
-                key = f"{name}{how}, {task}, {dimension} dimensions"
-                apart[key] = max(far, apart.get(key, 0.0))
+                apart[f"{name}{how}, {task}, {dimension} dimensions"] = far
         except Exception as error:  # whatever breaks there is why nobody can be served that way
             tracking.check_answers()
             failed[name] = one_line(str(error)) or type(error).__name__
@@ -109,7 +108,11 @@ def _folder(card: ModelCard, texts: dict[Task, list[str]], dimensions: Sequence[
 
 
 def _mlflow(
-    tracking: Tracking, version: Version, texts: dict[Task, list[str]], dimensions: Sequence[int]
+    tracking: Tracking,
+    version: Version,
+    device: "torch.device",
+    texts: dict[Task, list[str]],
+    dimensions: Sequence[int],
 ) -> Answers:
     import pandas as pd
     from mlflow import pyfunc
@@ -122,8 +125,7 @@ def _mlflow(
         model = pyfunc.load_model(place)
     by_task = model.metadata.get_params_schema() is not None
     raw = cast(Any, model.get_raw_model())
-    if not this_machine().gpus:  # MLflow takes whatever torch finds
-        raw.to("cpu")
+    raw.to(device)  # MLflow takes whatever torch finds
     encode = {"query": raw.encode_query, "document": raw.encode_document}
     for task in TASKS:
         if not by_task:  # versions of before
