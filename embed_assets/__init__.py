@@ -10,5 +10,8 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("DISABLE_TELEMETRY", "YES")
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
+# Bars are drawn by `terminal.py` alone: MLflow's would fill logs, and cut through others.
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+
 # Dagster says at every start which of its parts are young; the pins in pyproject.toml hold them.
 warnings.filterwarnings("ignore", message=r".*is currently in (preview|beta)")

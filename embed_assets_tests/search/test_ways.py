@@ -105,6 +105,11 @@ def test_all_ways_give_the_same_vectors_for_queries_and_documents_at_every_dimen
     assert max(found.apart.values()) < MOST_APART
 
 
+def test_asking_draws_no_bar_of_another_library(known, capfd):
+    assert known.ask().objection is None
+    assert "\r" not in capfd.readouterr().err
+
+
 def test_a_version_of_before_whose_model_in_mlflow_takes_no_task_is_asked_without(known):
     file = known.logged.parent / "MLmodel"
     model: Any = Model.load(str(file))
