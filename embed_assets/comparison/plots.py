@@ -12,6 +12,7 @@ import polars as pl
 
 from embed_assets.charts import BLUE, GREY, INK, dress
 from embed_assets.comparison.verdict import SPLIT_TITLES
+from embed_assets.evaluation.hybrid import TUNED_HYBRID
 from embed_assets.wording import signed_percent
 
 if TYPE_CHECKING:
@@ -27,20 +28,22 @@ _RANKING_METRICS = {"mrr": "MRR@10", "ndcg": "NDCG@10", "map": "MAP@100"}
 
 
 def models_chart(
-    against: pl.DataFrame, split: str, questions: int, width: int = WIDE
+    against: pl.DataFrame, hybrid: pl.DataFrame, split: str, questions: int, width: int = WIDE
 ) -> alt.HConcatChart | alt.VConcatChart:
     """NDCG@10 of every model at its full size, and how far the fine-tuned model is from each.
 
     against: rows of model_comparisons, each model once per split. Their intervals are those of the
-    differences; how sure a score is by itself is not known.
+    differences; how sure a score is by itself is not known. hybrid: rows of hybrid_comparisons, for
+    the score of hybrid search with the fine-tuned model; none where it was not scored.
     """
     import altair as alt
 
     rows = _rows_of(against, split)
+    own = {"tuned": rows, TUNED_HYBRID: hybrid.filter(split=split)}
     scores = pl.concat(
         [
             rows.select("model", "score"),
-            rows.select(model=pl.lit("tuned"), score=pl.col("tuned")).head(1),
+            *(of.head(1).select(model=pl.lit(name), score="tuned") for name, of in own.items()),
         ]
     ).sort("score", "model", descending=[True, False])
     models = scores["model"].to_list()
@@ -92,7 +95,7 @@ def models_chart(
 
 
 def _colour_of(model: str) -> str:
-    return {"tuned": BLUE, "base": GREY}.get(model, _OTHERS_SAND)
+    return {"tuned": BLUE, TUNED_HYBRID: BLUE, "base": GREY}.get(model, _OTHERS_SAND)
 
 
 def composition_chart(

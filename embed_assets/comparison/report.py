@@ -210,7 +210,7 @@ def _chart_specs(report: Report, split: str, questions: int) -> dict[str, list[d
     """The charts of a split for each width of the page."""
     charts = {
         name: (
-            plots.models_chart(report.against, split, questions, width),
+            plots.models_chart(report.against, report.hybrid, split, questions, width),
             plots.ranking_chart(report.scores, split, questions, width),
             plots.composition_chart(report.scores, split, questions, width),
             plots.quality_kept_chart(report.quality_kept, split, questions, width),

@@ -106,7 +106,7 @@ def charts(result: Comparison) -> dict[str, bytes]:
     split = result.headline_split
     questions = result.headline["questions"]
     drawn = {
-        "models": models_chart(full_size(result.against), split, questions),
+        "models": models_chart(full_size(result.against), result.hybrid, split, questions),
         "composition": composition_chart(result.scores, split, questions),
         "ranking": ranking_chart(result.scores, split, questions),
         "quality_kept": quality_kept_chart(result.kept, split, questions),

@@ -35,9 +35,16 @@ def against() -> pl.DataFrame:
 
 
 @pytest.fixture
-def charts(scores, quality_kept, against) -> dict:
+def hybrid() -> pl.DataFrame:
+    """Rows of hybrid_comparisons: hybrid search with the fine-tuned model beside three others."""
+    others = ["base + bm25", "tuned", "bm25"]
+    return pl.DataFrame({"model": others, "split": "test_labelled", "tuned": 0.57})
+
+
+@pytest.fixture
+def charts(scores, quality_kept, against, hybrid) -> dict:
     return {
-        "models": models_chart(against, "test_labelled", 120),
+        "models": models_chart(against, hybrid, "test_labelled", 120),
         "composition": composition_chart(scores, "test_labelled", 120),
         "ranking": ranking_chart(scores, "test_labelled", 120),
         "quality kept": quality_kept_chart(quality_kept, "test_labelled", 120),
@@ -128,19 +135,29 @@ def test_the_quality_chart_tells_what_is_kept_and_the_bytes_of_a_vector(charts):
 
 def test_the_models_stand_in_the_order_of_their_scores_each_with_its_interval(charts):
     svg = drawn(charts["models"])
-    places = [svg.index(f">{model}<") for model in ("champion v1", "tuned", "base", "bm25")]
+    models = ("champion v1", "tuned + bm25", "tuned", "base", "bm25")
+    places = [svg.index(f">{model}<") for model in models]
 
     assert places == sorted(places)
-    for figure in ("0.600", "0.550", "0.440", "0.300"):
+    for figure in ("0.600", "0.570", "0.550", "0.440", "0.300"):
         assert f">{figure}<" in svg
     assert "tuned against: bm25; low: +0.2300; high: +0.2700" in svg
     assert "tuned against: tuned" not in svg
 
 
-def test_a_narrow_chart_fits_a_phone_and_a_wide_one_a_sheet_of_paper(scores, quality_kept, against):
+def test_without_hybrid_search_it_has_no_bar(against, hybrid):
+    for none in (hybrid.clear(), hybrid.with_columns(split=pl.lit("validation"))):
+        svg = drawn(models_chart(against, none, "test_labelled", 120))
+        assert ">tuned<" in svg
+        assert "tuned + bm25" not in svg
+
+
+def test_a_narrow_chart_fits_a_phone_and_a_wide_one_a_sheet_of_paper(
+    scores, quality_kept, against, hybrid
+):
     for width, most in ((NARROW, 360), (WIDE, 760)):
         for chart in (
-            models_chart(against, "test_labelled", 120, width),
+            models_chart(against, hybrid, "test_labelled", 120, width),
             ranking_chart(scores, "test_labelled", 120, width),
             composition_chart(scores, "test_labelled", 120, width),
             quality_kept_chart(quality_kept, "test_labelled", 120, width),
