@@ -94,7 +94,7 @@ def search(name: str, task: RetrievalTask, warehouse: Warehouse, model: str) -> 
     )
 
 
-def beir_lists(folder: Path, warehouse: Warehouse, model: str) -> Lists:
+def beir_task(folder: Path) -> RetrievalTask:
     found = read_beir(folder)
     questions = {
         "question_id": list(found.queries),
@@ -102,21 +102,31 @@ def beir_lists(folder: Path, warehouse: Warehouse, model: str) -> Lists:
         "relevant_chunk_ids": [list(found.relevant[query]) for query in found.queries],
     }
     corpus = {"chunk_id": list(found.corpus), "chunk_text": list(found.corpus.values())}
-    task = RetrievalTask(pl.DataFrame(questions), pl.DataFrame(corpus), found.own)
-    return search(folder.name, task, warehouse, model)
+    return RetrievalTask(pl.DataFrame(questions), pl.DataFrame(corpus), found.own)
 
 
-def home_lists(home: Path, model: str) -> list[Lists]:
-    warehouse = Warehouse(path=str(home / "warehouse.duckdb"))
+def home_task(warehouse: Warehouse) -> RetrievalTask:
+    """What people asked of a home; where nobody did, all that tests."""
     task = retrieval_task(warehouse)
     asked = task.questions.filter(split=LABELLED)
     if asked.is_empty():
         asked = task.questions.filter(pl.col("split").is_in(TEST_SPLITS))
-    task = RetrievalTask(asked, task.corpus)
-    models = {"": model}
-    if warehouse.count("models"):
-        models[", tuned"] = f"v{newest_model(warehouse)['version']}"
-    return [search(home.name + of, task, warehouse, model) for of, model in models.items()]
+    return RetrievalTask(asked, task.corpus)
+
+
+def home_models(warehouse: Warehouse, base: str) -> dict[str, str]:
+    """The base model and a home's newest version, by what a table adds to the home's name."""
+    if not warehouse.count("models"):
+        return {"": base}
+    return {"": base, ", tuned": f"v{newest_model(warehouse)['version']}"}
+
+
+def home_lists(home: Path, model: str) -> list[Lists]:
+    warehouse = Warehouse(path=str(home / "warehouse.duckdb"))
+    return [
+        search(home.name + of, home_task(warehouse), warehouse, model)
+        for of, model in home_models(warehouse, model).items()
+    ]
 
 
 def rrf(constant: int, dense: Found, lexical: Found) -> Sequence[int]:
@@ -217,7 +227,10 @@ def main() -> None:
         cache = options.cache or Path(unkept)
         cache.mkdir(parents=True, exist_ok=True)
         warehouse = Warehouse(path=str(cache / "warehouse.duckdb"))
-        sets = [beir_lists(folder, warehouse, options.model) for folder in options.beir]
+        sets = [
+            search(folder.name, beir_task(folder), warehouse, options.model)
+            for folder in options.beir
+        ]
         sets += [lists for home in options.home for lists in home_lists(home, options.model)]
     print(table(sets))
 
