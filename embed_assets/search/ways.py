@@ -5,6 +5,7 @@ every dimension are asked for the same texts, in full precision.
 """
 
 import base64
+import json
 import math
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,7 @@ from embed_assets.comparison.promotion import ServedWays
 from embed_assets.errors import ProjectError, one_line
 from embed_assets.models.card import ModelCard
 from embed_assets.models.encoder import LocalEncoder, load_model
+from embed_assets.models.files import OWN_CLASSES
 from embed_assets.models.identity import model_identity
 from embed_assets.models.network import quiet
 from embed_assets.models.registry import Version
@@ -41,6 +43,8 @@ SAMPLES = 4
 LOADER = "mlflow.sentence_transformers"
 PICKLES = (".bin", ".pkl", ".pickle", ".pt", ".pth", ".ckpt")
 """Files that run code when they are loaded."""
+TOKENIZER = "tokenizer.json"
+"""Its strings are words, and name nothing."""
 OTHERS = ("a text", "Ünïcödé, 漢字 and\na second line", "word " * 600)
 """Asked for too: the last is longer than most models read."""
 Vectors = dict[Task, np.ndarray]
@@ -145,7 +149,8 @@ def _mlflow(
 def _check_brings_no_code(model: Path, version: Version) -> None:
     """ProjectError where loading MLflow's copy would run more than the version's own folder does.
 
-    Whoever may write to the server's store may have changed it, and MLflow trusts it.
+    Whoever may write to the server's store may have changed it. MLflow trusts it, and has code run
+    that lies in it, and code of repositories that its files name.
     """
     from mlflow.models import Model
 
@@ -154,10 +159,32 @@ def _check_brings_no_code(model: Path, version: Version) -> None:
     files = [file for file in model.rglob("*") if file.is_file()]
     strange = [f.name for f in files if f.suffix == ".py" and f.read_bytes() not in own]
     strange += [f.name for f in files if f.suffix in PICKLES]
+    strange += sorted(_named(model) - _named(version.folder))
     if how.get("loader_module") != LOADER or how.get("code"):
         strange.append("a loader of its own")
     if strange:
         raise ProjectError(f"it would run what the version's folder hasn't: {strange[0]}")
+
+
+def _named(model: Path) -> set[str]:
+    """All that the settings of a model may take from elsewhere: classes, repositories, folders."""
+    files = [file for file in model.rglob("*.json") if file.name != TOKENIZER]
+    said = {text for file in files for text in _strings(json.loads(file.read_bytes()))}
+    return {
+        text
+        for text in said
+        if any(sign in text for sign in "./\\")
+        and any(map(str.isalpha, text))  # no number of a release
+        and not text.startswith(f"{OWN_CLASSES}.")
+    }
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _strings(inner)
 
 
 def _server(served: "_OneModel", texts: dict[Task, list[str]]) -> Answers:

@@ -149,6 +149,30 @@ def test_code_that_somebody_put_into_the_server_s_copy_does_not_run(known, tmp_p
     assert not ran.exists()
 
 
+ELSEWHERE = "somebody/model--modeling.Own"
+"""A class in a repository of the hub."""
+
+
+@pytest.mark.parametrize(
+    ("file", "says"),
+    [
+        ("modules.json", [{"idx": 0, "name": "0", "path": "", "type": ELSEWHERE}]),
+        ("config.json", {"auto_map": {"AutoModel": [ELSEWHERE, None]}}),
+        ("tokenizer_config.json", {"auto_map": {"AutoTokenizer": ELSEWHERE}}),
+        ("adapter_config.json", {"base_model_name_or_path": "somebody/model"}),
+        ("sentence_bert_config.json", {"tokenizer_name_or_path": "\\\\host\\model"}),
+    ],
+)
+def test_a_copy_that_names_what_lies_elsewhere_is_not_loaded(known, file, says, monkeypatch):
+    place = known.logged / file
+    if isinstance(says, dict) and place.is_file():
+        says = json.loads(place.read_text(encoding="utf-8")) | says
+    place.write_text(json.dumps(says), encoding="utf-8")
+    monkeypatch.setattr("mlflow.pyfunc.load_model", lambda _: pytest.fail("it was loaded"))
+    found = known.ask()
+    assert "MLflow gives no vectors of it (it would run what" in str(found.objection)
+
+
 def test_code_that_the_version_itself_has_is_no_reason(known):
     for folder in (known.logged, known.version.folder):
         (folder / "own.py").write_text("class Own: ...", encoding="utf-8")
