@@ -8,38 +8,20 @@ which not one text reaches it, so that search says that it found nothing.
     python -m benchmarks.cutoff --beir /data/ir/cranfield /data/ir/scifact --home data/home \
         [--cache HOME] [--model all-MiniLM-L6-v2]
 
---beir, --home, --cache, --model: as in fusion.py. The questions of another set are those of the
-last set before it that has other texts; for the first, of the last.
+What the sets are: retrieval_sets.py. The questions of another set are those of the last set before
+it that has other texts; for the first, of the last.
 """
 
-import argparse
-import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import numpy as np
 
-from benchmarks.fusion import beir_task, home_models, home_task
+from benchmarks.retrieval_sets import RetrievalSet, named_sets
 from embed_assets.evaluation.retrieval import top_k
-from embed_assets.evaluation.scoring import RetrievalTask
-from embed_assets.models.encoder import Encoder
-from embed_assets.models.names import find_encoder
-from embed_assets.resources.warehouse import Warehouse
 from embed_assets.search.building import CUTOFF_SHARE
-from embed_assets.settings import Settings
 
 FIRST = 10
-
-
-@dataclass(frozen=True)
-class Set:
-    name: str
-    task: RetrievalTask
-    encoder: Encoder
 
 
 @dataclass(frozen=True)
@@ -56,7 +38,7 @@ class Worth:
     nothing_found: float
 
 
-def worth(of: Set, others: Sequence[str]) -> Worth:
+def worth(of: RetrievalSet, others: Sequence[str]) -> Worth:
     queries = of.encoder.encode_queries(list(of.task.queries.values()), "Encoding questions")
     texts = of.encoder.encode_documents(list(of.task.texts.values()), "Encoding texts")
     queries, texts = _normalised(queries), _normalised(texts)
@@ -88,7 +70,7 @@ def _normalised(vectors: np.ndarray) -> np.ndarray:
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
 
 
-def table(sets: Sequence[Set]) -> str:
+def table(sets: Sequence[RetrievalSet]) -> str:
     lines = [
         "| | cut-off | told by | tried on | best answer reaches it | left of ten "
         "| left of the answers among them | questions of another set | nothing found for them |",
@@ -107,27 +89,9 @@ def table(sets: Sequence[Set]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--beir", nargs="*", type=Path, default=[])
-    parser.add_argument("--home", nargs="*", type=Path, default=[])
-    parser.add_argument("--cache", type=Path)
-    parser.add_argument("--model", default=Settings().model)
-    options = parser.parse_args()
-    settings = Settings(model=options.model)
-    with tempfile.TemporaryDirectory() as unkept:
-        cache = options.cache or Path(unkept)
-        cache.mkdir(parents=True, exist_ok=True)
-        warehouse = Warehouse(path=str(cache / "warehouse.duckdb"))
-        base = find_encoder(warehouse, settings, options.model, "--model")[1]
-        sets = [Set(folder.name, beir_task(folder), base) for folder in options.beir]
-        for home in options.home:
-            own = Warehouse(path=str(home / "warehouse.duckdb"))
-            task = home_task(own)
-            for of, model in home_models(own, options.model).items():
-                encoder = find_encoder(own, settings, model, "--model")[1]
-                sets.append(Set(home.name + of, task, encoder))
+    with named_sets(__doc__ or "") as sets:
+        if len({id(of.task) for of in sets}) < 2:
+            raise SystemExit("Name two sets at least: each is asked another's questions.")
         print(table(sets))
 
 

@@ -2,12 +2,10 @@
 
 Every way fuses the 100 best of both lists. NDCG@10; the best of each column is bold.
 
-    python benchmarks/fusion.py --beir /data/ir/cranfield /data/ir/scifact --home data/home \
+    python -m benchmarks.fusion --beir /data/ir/cranfield /data/ir/scifact --home data/home \
         [--cache HOME] [--model all-MiniLM-L6-v2]
 
---beir: folders in BEIR's form. --home: homes of the project, asked the questions that people wrote
-for it (all that test, where there are none), with the base model and with the newest version.
---cache: a home in whose warehouse the embeddings of the BEIR sets are kept.
+What the sets are: retrieval_sets.py.
 
 - `rrf K`: the sum of 1 / (K + rank). Cormack, Clarke & Buettcher 2009.
 - `min-max W`: scores of each list from 0 (its last) to 1 (its first). Lee 1997.
@@ -20,29 +18,16 @@ W is the weight of the dense list, 1 - W that of BM25's. In `min-max` and `from 
 lacks has 0.
 """
 
-import argparse
-import os
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import numpy as np
-import polars as pl
 
-from embed_assets.evaluation.beir import read_beir
+from benchmarks.retrieval_sets import RetrievalSet, named_sets
 from embed_assets.evaluation.bm25 import LexicalIndex
 from embed_assets.evaluation.fusion import CANDIDATES, Found, fuse
 from embed_assets.evaluation.retrieval import NO_DIMENSION, evaluate_rankings, top_k, without_own
-from embed_assets.evaluation.scoring import RetrievalTask, retrieval_task
-from embed_assets.models.names import find_encoder
-from embed_assets.models.registry import newest_model
-from embed_assets.pairs.splits import LABELLED, TEST_SPLITS
-from embed_assets.resources.warehouse import Warehouse
-from embed_assets.settings import Settings
 
 WEIGHTS = (0.3, 0.4, 0.5, 0.6, 0.7)
 RANK_CONSTANTS = (5, 10, 20, 60)
@@ -72,9 +57,8 @@ class Lists:
         return found.scores.filter(metric="ndcg", k=10)["score"].item()
 
 
-def search(name: str, task: RetrievalTask, warehouse: Warehouse, model: str) -> Lists:
-    settings = Settings(model=model)
-    encoder = find_encoder(warehouse, settings, model, "--model")[1]
+def search(of: RetrievalSet) -> Lists:
+    task, encoder = of.task, of.encoder
     texts = dict(sorted(task.texts.items()))
     k = CANDIDATES + bool(task.own)
     rows, cosines = top_k(
@@ -84,7 +68,7 @@ def search(name: str, task: RetrievalTask, warehouse: Warehouse, model: str) -> 
     )
     index = LexicalIndex.of(list(texts.values()))
     return Lists(
-        name,
+        of.name,
         list(texts),
         list(task.queries),
         task.relevant,
@@ -92,41 +76,6 @@ def search(name: str, task: RetrievalTask, warehouse: Warehouse, model: str) -> 
         list(zip(rows, cosines, strict=True)),
         [index.top(query, k) for query in task.queries.values()],
     )
-
-
-def beir_task(folder: Path) -> RetrievalTask:
-    found = read_beir(folder)
-    questions = {
-        "question_id": list(found.queries),
-        "anchor": list(found.queries.values()),
-        "relevant_chunk_ids": [list(found.relevant[query]) for query in found.queries],
-    }
-    corpus = {"chunk_id": list(found.corpus), "chunk_text": list(found.corpus.values())}
-    return RetrievalTask(pl.DataFrame(questions), pl.DataFrame(corpus), found.own)
-
-
-def home_task(warehouse: Warehouse) -> RetrievalTask:
-    """What people asked of a home; where nobody did, all that tests."""
-    task = retrieval_task(warehouse)
-    asked = task.questions.filter(split=LABELLED)
-    if asked.is_empty():
-        asked = task.questions.filter(pl.col("split").is_in(TEST_SPLITS))
-    return RetrievalTask(asked, task.corpus)
-
-
-def home_models(warehouse: Warehouse, base: str) -> dict[str, str]:
-    """The base model and a home's newest version, by what a table adds to the home's name."""
-    if not warehouse.count("models"):
-        return {"": base}
-    return {"": base, ", tuned": f"v{newest_model(warehouse)['version']}"}
-
-
-def home_lists(home: Path, model: str) -> list[Lists]:
-    warehouse = Warehouse(path=str(home / "warehouse.duckdb"))
-    return [
-        search(home.name + of, home_task(warehouse), warehouse, model)
-        for of, model in home_models(warehouse, model).items()
-    ]
 
 
 def rrf(constant: int, dense: Found, lexical: Found) -> Sequence[int]:
@@ -215,24 +164,8 @@ def table(sets: Sequence[Lists]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--beir", nargs="*", type=Path, default=[])
-    parser.add_argument("--home", nargs="*", type=Path, default=[])
-    parser.add_argument("--cache", type=Path)
-    parser.add_argument("--model", default=Settings().model)
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as unkept:
-        cache = options.cache or Path(unkept)
-        cache.mkdir(parents=True, exist_ok=True)
-        warehouse = Warehouse(path=str(cache / "warehouse.duckdb"))
-        sets = [
-            search(folder.name, beir_task(folder), warehouse, options.model)
-            for folder in options.beir
-        ]
-        sets += [lists for home in options.home for lists in home_lists(home, options.model)]
-    print(table(sets))
+    with named_sets(__doc__ or "") as sets:
+        print(table([search(of) for of in sets]))
 
 
 if __name__ == "__main__":
