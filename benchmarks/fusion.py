@@ -25,9 +25,9 @@ from functools import partial
 import numpy as np
 
 from benchmarks.retrieval_sets import RetrievalSet, named_sets
-from embed_assets.evaluation.bm25 import LexicalIndex
-from embed_assets.evaluation.fusion import CANDIDATES, Found, fuse
+from embed_assets.evaluation.fusion import CANDIDATES, fuse
 from embed_assets.evaluation.retrieval import NO_DIMENSION, evaluate_rankings, top_k, without_own
+from embed_assets.lexical import Found, LexicalIndex
 
 WEIGHTS = (0.3, 0.4, 0.5, 0.6, 0.7)
 RANK_CONSTANTS = (5, 10, 20, 60)

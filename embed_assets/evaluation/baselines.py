@@ -9,8 +9,9 @@ from functools import partial
 
 import polars as pl
 
+from embed_assets import lexical
 from embed_assets.errors import ProjectError, SettingsError, one_line
-from embed_assets.evaluation.bm25 import BM25, IDENTITY
+from embed_assets.evaluation.bm25 import BM25
 from embed_assets.evaluation.hybrid import (
     BASE_HYBRID,
     HYBRID,
@@ -196,7 +197,12 @@ def _measure(
 ) -> Evaluation:
     if model == BM25:
         return measured_by(
-            partial(score_words, task), IDENTITY, warehouse, task, run_id=run_id, model=called
+            partial(score_words, task),
+            lexical.IDENTITY,
+            warehouse,
+            task,
+            run_id=run_id,
+            model=called,
         )
     encoder = find_baseline(warehouse, settings, model)
     dimensions = _own(wanted, trained_version(newest_model(warehouse, model))) if wanted else None

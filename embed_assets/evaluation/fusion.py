@@ -3,8 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-Found = tuple[NDArray[np.int64], NDArray[np.float32]]
-"""Rows of a corpus and their scores, the best first."""
+from embed_assets.lexical import Found
+
 CANDIDATES = 100
 """How many rows of each list are fused."""
 DENSE_WEIGHT = 0.5

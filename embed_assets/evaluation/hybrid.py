@@ -5,7 +5,9 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from embed_assets.evaluation import bm25, fusion
+from embed_assets import lexical
+from embed_assets.evaluation import fusion
+from embed_assets.evaluation.bm25 import BM25
 from embed_assets.evaluation.retrieval import (
     NO_DIMENSION,
     Evaluation,
@@ -18,7 +20,7 @@ from embed_assets.models.encoder import Encoder
 from embed_assets.resources.warehouse import Warehouse
 
 HYBRID = "hybrid"
-BASE_HYBRID, TUNED_HYBRID = (f"{model} + {bm25.BM25}" for model in ("base", "tuned"))
+BASE_HYBRID, TUNED_HYBRID = (f"{model} + {BM25}" for model in ("base", "tuned"))
 """What the tables call hybrid search with the two models of a training."""
 
 
@@ -47,7 +49,7 @@ def score_hybrid(task: RetrievalTask, encoder: Encoder) -> Evaluation:
 
 def hybrid_identity(encoder: Encoder) -> str:
     """What decides the rankings of hybrid search: the model, BM25 and how they are fused."""
-    return f"{encoder.identity}, {bm25.IDENTITY}, {fusion.IDENTITY}"
+    return f"{encoder.identity}, {lexical.IDENTITY}, {fusion.IDENTITY}"
 
 
 def measured_hybrid(

@@ -11,8 +11,6 @@ from functools import cached_property
 
 import polars as pl
 
-from embed_assets.evaluation.bm25 import find_by_words
-from embed_assets.evaluation.fusion import Found
 from embed_assets.evaluation.metrics import DEPTH
 from embed_assets.evaluation.retrieval import (
     QUERIES_SCHEMA,
@@ -22,6 +20,7 @@ from embed_assets.evaluation.retrieval import (
     metric_name,
     sentence_transformers_name,
 )
+from embed_assets.lexical import Found, find_by_words
 from embed_assets.models.encoder import Encoder
 from embed_assets.pairs.splits import split_title
 from embed_assets.resources.warehouse import Warehouse, digest

@@ -17,7 +17,7 @@ import numpy as np
 import polars as pl
 
 from embed_assets.errors import ProjectError
-from embed_assets.evaluation.bm25 import LexicalIndex
+from embed_assets.lexical import LexicalIndex
 from embed_assets.models.card import ModelCard, model_source
 from embed_assets.search.approximate import ApproximateIndex, lancedb_is_there, write_approximate
 

@@ -12,7 +12,8 @@ from typing import Any, Literal
 import numpy as np
 
 from embed_assets.errors import ProjectError, one_line
-from embed_assets.evaluation.fusion import CANDIDATES, Found, fuse
+from embed_assets.evaluation.fusion import CANDIDATES, fuse
+from embed_assets.lexical import Found
 from embed_assets.models.card import ModelCard
 from embed_assets.models.encoder import LocalEncoder, resolved_precision
 from embed_assets.models.files import Task

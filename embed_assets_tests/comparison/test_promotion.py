@@ -15,6 +15,7 @@ import polars as pl
 import pytest
 from mlflow.exceptions import MlflowException
 
+from embed_assets import lexical
 from embed_assets.charts import INLINE
 from embed_assets.comparison import assets
 from embed_assets.comparison.assets import comparison
@@ -26,7 +27,7 @@ from embed_assets.comparison.tracked import stored_promotion
 from embed_assets.comparison.verdict import Comparison, stored_comparison, stored_hybrid
 from embed_assets.definitions import build_resources
 from embed_assets.evaluation.baselines import find_baseline
-from embed_assets.evaluation.bm25 import BM25, IDENTITY
+from embed_assets.evaluation.bm25 import BM25
 from embed_assets.evaluation.hybrid import hybrid_identity
 from embed_assets.evaluation.retrieval import NO_DIMENSION, Evaluation, evaluate_rankings
 from embed_assets.evaluation.scoring import measured_by, retrieval_task
@@ -86,7 +87,7 @@ class Project:
             for [answer] in task.relevant.values()
         ]
         if model == BM25:
-            identity, size = IDENTITY, NO_DIMENSION
+            identity, size = lexical.IDENTITY, NO_DIMENSION
         else:
             name = model.removesuffix(WITH_BM25)
             name = self.settings.model if name == "base" else name

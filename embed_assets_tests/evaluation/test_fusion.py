@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from embed_assets.evaluation.fusion import CANDIDATES, Found, fuse
+from embed_assets.evaluation.fusion import CANDIDATES, fuse
+from embed_assets.lexical import Found
 
 
 def found(**scores: float) -> Found:
