@@ -114,6 +114,17 @@ class LexicalIndex:
         best = _best(scores, k)
         return best, scores[best]
 
+    def share_of_words(self, query: str, row: int, text: str) -> float | None:
+        """Share of a query's distinct words that stand in a text, compared as `top` compares them.
+
+        row: that of the text. None for a query without any word.
+        """
+        language = self.languages[self.language_of[row]]
+        of_query, of_text = (
+            set(_stems_in(language)(_split(words, language))) for words in (query, text)
+        )
+        return len(of_query & of_text) / len(of_query) if of_query else None
+
 
 def find_by_words(
     queries: Sequence[str], corpus: Mapping[str, str], k: int

@@ -51,6 +51,28 @@ def test_an_index_without_words_is_saved_too_and_finds_nothing(texts: list[str],
         assert (rows.tolist(), scores.tolist()) == ([], [])
 
 
+@pytest.mark.parametrize(
+    ("query", "share"),
+    [
+        ("Opens the valves?", 2 / 2),
+        ("opening a winch", 1 / 2),
+        ("valve, valve, winch, crane", 1 / 3),
+        ("the of", None),
+        ("", None),
+    ],
+)
+def test_words_are_shared_as_they_are_searched_in_any_form_each_once(query, share):
+    text = "The valve was opened in the morning and that is that."
+    assert LexicalIndex.of([text]).share_of_words(query, 0, text) == share
+
+
+def test_words_are_shared_in_the_language_of_the_text():
+    german, query = LANGUAGES["german"][0], "Pumpe"
+    index = LexicalIndex.of(["The valves of the pump are opened, and that is all.", german])
+    assert index.share_of_words(query, 1, german) == 1
+    assert index.share_of_words(query, 0, german) == 0
+
+
 def test_an_index_of_other_rules_or_with_a_damaged_file_is_not_loaded(tmp_path: Path):
     saved_and_loaded(["salt water"], tmp_path)
     data = next((tmp_path / "index").glob("data*"))
@@ -58,7 +80,8 @@ def test_an_index_of_other_rules_or_with_a_damaged_file_is_not_loaded(tmp_path: 
     with pytest.raises(ValueError, match="length"):
         LexicalIndex.load(tmp_path / "index")
     about = tmp_path / "index" / "about.json"
-    about.write_text(json.dumps(json.loads(about.read_text()) | {"identity": "bm25 1"}))
+    said = json.loads(about.read_text(encoding="utf-8")) | {"identity": "bm25 1"}
+    about.write_text(json.dumps(said), encoding="utf-8")
     with pytest.raises(ValueError, match="bm25 1"):
         LexicalIndex.load(tmp_path / "index")
     about.unlink()

@@ -19,6 +19,7 @@ from embed_assets.comparison.verdict import (
     reservations,
 )
 from embed_assets.models.names import told_name
+from embed_assets.pairs.realism import read_realism, realism_table
 from embed_assets.pairs.splits import LABELLED
 from embed_assets.resources.pages import asset_page, run_page
 from embed_assets.resources.tracking import Tracking
@@ -71,6 +72,7 @@ def write_report(
         scores=result.scores,
         quality_kept=result.kept,
         significance=result.significance,
+        realism=realism_table(read_realism(warehouse)),
         against=full_size(result.against),
         hybrid=result.hybrid,
         won=won,

@@ -77,6 +77,7 @@ class Report:
     """All that the page says. `verdict` is one sentence; `notes` are plain text.
 
     scores, quality_kept: as `plots` takes them. significance: as `compare_models` returns it.
+    realism: as `realism_table` gives it.
     against: base and baselines, each at its full size, as rows of model_comparisons. hybrid: rows
     of hybrid_comparisons, none where hybrid search was not scored.
     reservations: sentences that speak against the fine-tuned model. lineage: facts of how the
@@ -93,6 +94,7 @@ class Report:
     scores: pl.DataFrame
     quality_kept: pl.DataFrame
     significance: pl.DataFrame
+    realism: pl.DataFrame
     against: pl.DataFrame
     hybrid: pl.DataFrame
     reservations: Sequence[str]

@@ -13,6 +13,7 @@ from embed_assets.graph import TRAINING
 from embed_assets.models.identity import model_shape
 from embed_assets.pairs.changes import last_version, record_change, unpaired_since
 from embed_assets.pairs.parts import part_versions
+from embed_assets.pairs.realism import read_realism, realism_table
 from embed_assets.pairs.selection import Pairs, corpus_filter, make_pairs
 from embed_assets.pairs.splits import SPLITS, TRAIN, check_enough
 from embed_assets.partitions import asset
@@ -106,6 +107,7 @@ def _metadata(warehouse: Warehouse, pairs: pl.DataFrame, report: pl.DataFrame) -
         "peoples_questions_unused": without,
         "funnel": dg.MetadataValue.md("\n\n".join(funnel_lines(stages, ",  \n"))),
         "funnel_table": shown_as_table(funnel_table(stages)),
+        "realism": shown_as_table(realism_table(read_realism(warehouse))),
         "preview": shown_as_table(examples),
         "funnel_chart": dg.MetadataValue.md(
             to_markdown("funnel", to_png(funnel_chart(stages), scale=1.0))

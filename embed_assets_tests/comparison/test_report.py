@@ -156,6 +156,7 @@ def report(scores, quality_kept) -> Report:
         scores=scores,
         quality_kept=quality_kept,
         significance=significance,
+        realism=pl.DataFrame({"written by": ["rules"], "what for": ["trains"], "among ten": ["–"]}),
         against=of_base.with_columns(model=pl.lit("base")),
         hybrid=of_base.clear().with_columns(model=pl.lit("")),
         reservations=[],
