@@ -12,31 +12,36 @@ Databricks notebook's), `default`, or settings of this project: `NAME=VALUE,…`
 epoch on validation questions; the recipe, as published, on the questions that test.
 
 Prints a JSON line for each set and arm: pairs/s of training alone, seconds of scoring the test
-questions once at all dimensions, NDCG@10 by dimension, and its change against the base with the
-95 % interval of a bootstrap over documents. Lines that are in --out already are not made again.
+questions once at all dimensions, NDCG@10 by dimension and of hybrid search, and its change against
+the base (in hybrid search too) with the 95 % interval of a bootstrap over documents. Lines that are
+in --out already are not made again.
 `--shares 0.5` also scores the mix of that share of the tuned weights with the base's: give the arms
 merge=1, or it is a mix of a mix.
-`--report` prints the table of what --out holds.
+`--report` prints the tables of what --out holds; the last is over seeds: the arm `seed=1` is
+`default` with another seed, as `epochs=4,seed=1` is `epochs=4`.
 """
 
 import argparse
+import functools
 import json
 import os
 import shutil
 import subprocess
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+import numpy as np
 import polars as pl
 from recipe import BLOG, NOTEBOOK, Variant, train_recipe
 
-from embed_assets.evaluation.retrieval import evaluate
-from embed_assets.evaluation.scoring import RetrievalTask
+from embed_assets.evaluation.hybrid import score_hybrid
+from embed_assets.evaluation.scoring import RetrievalTask, score_encoder
 from embed_assets.evaluation.significance import compare_models
 from embed_assets.models.card import ModelCard, model_card
 from embed_assets.models.embeddings import CachedEncoder
@@ -103,9 +108,10 @@ def read_set(name: str, source: Path, options: argparse.Namespace, scratch: Path
     questions = pl.concat([validation, test])
     answering = set(questions["relevant_chunk_ids"].explode())
     corpus = warehouse.corpus().sort(~pl.col("chunk_id").is_in(list(answering)), "chunk_id")
+    searched = max(options.chunks, len(answering)) if options.chunks else corpus.height
     task = RetrievalTask(
         questions.select("question_id", "anchor", "relevant_chunk_ids", "split"),
-        corpus.head(max(options.chunks, len(answering)) if options.chunks else corpus.height),
+        corpus.head(searched).sort("chunk_id"),
     )
     documents = dict(questions.select("question_id", "document_id").iter_rows())
     return TrainingSet(name, warehouse, pairs, validation, task, documents)
@@ -188,22 +194,42 @@ def side_of(document: str) -> str:
     return "train" if place < 0.5 else "validation" if place < 0.6 else "test_labelled"
 
 
-def scored(
-    encoder: LocalEncoder, task: RetrievalTask, dimensions: tuple[int, ...]
-) -> tuple[pl.DataFrame, float]:
-    """NDCG@10 of each test question by dimension, and the seconds that it took."""
+class Encoded:
+    """A model as an `Encoder` that embeds each list of texts once."""
+
+    identity = ""
+
+    def __init__(self, card: ModelCard) -> None:
+        encoder = LocalEncoder(card, "fp32")
+        self._encode = functools.cache(encoder.encode)
+
+    def encode_queries(self, texts: Sequence[str], progress: str | None = None) -> np.ndarray:
+        return self._encode(tuple(texts), "query")
+
+    def encode_documents(self, texts: Sequence[str], progress: str | None = None) -> np.ndarray:
+        return self._encode(tuple(texts), "document")
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """NDCG@10 of each test question: by dimension, and in hybrid search at the full size.
+
+    seconds: that the first took, from the texts on.
+    """
+
+    dense: pl.DataFrame
+    hybrid: pl.DataFrame
+    seconds: float
+
+
+def scored(card: ModelCard, task: RetrievalTask, dimensions: tuple[int, ...]) -> Scored:
+    encoder = Encoded(card)
     start = time.perf_counter()
-    found = evaluate(
-        encoder.encode(list(task.queries.values()), "query"),
-        encoder.encode(list(task.texts.values()), "document"),
-        list(task.queries),
-        list(task.texts),
-        task.relevant,
-        dimensions,
-    )
-    return found.queries.select("dimension", "question_id", "ndcg_at_10"), round(
-        time.perf_counter() - start, 1
-    )
+    dense = score_encoder(task, encoder, dimensions)
+    seconds = round(time.perf_counter() - start, 1)
+    hybrid = score_hybrid(task, encoder)
+    columns = ("dimension", "question_id", "ndcg_at_10")
+    return Scored(dense.queries.select(columns), hybrid.queries.select(columns), seconds)
 
 
 def settings_of(arm: str, options: argparse.Namespace) -> Settings:
@@ -318,7 +344,7 @@ def measure(chosen: TrainingSet, options: argparse.Namespace, out: Path, scratch
         if {arm, *mixes} <= done(out, about | trained):
             continue
         if base is None:
-            base, _ = scored(LocalEncoder(card, "fp32"), chosen.test, options.dimensions)
+            base = scored(card, chosen.test, options.dimensions)
         folder = Path(tempfile.mkdtemp(dir=scratch))
         run = train_as_published if arm in RECIPES else train_ours
         model, said = run(arm, chosen, options, folder)
@@ -329,15 +355,16 @@ def measure(chosen: TrainingSet, options: argparse.Namespace, out: Path, scratch
         for name, (path, changed) in models.items():
             if name in done(out, about | trained):
                 continue
-            tuned, seconds = scored(
-                LocalEncoder(replace(prompts, source=path), "fp32"), chosen.test, options.dimensions
-            )
+            tuned = scored(replace(prompts, source=path), chosen.test, options.dimensions)
             line = {**about, "arm": name, **trained, **said, **changed}
-            line["scoring_seconds"] = seconds
-            line |= {"ndcg_at_10": compared(chosen, base, tuned), "commit": commit()}
+            line["scoring_seconds"] = tuned.seconds
+            line["ndcg_at_10"] = compared(chosen, base.dense, tuned.dense)
+            line["hybrid"] = compared(chosen, base.hybrid, tuned.hybrid)
+            line["commit"] = commit()
             print(json.dumps(line), flush=True)
-            line["by_question"] = tuned.sort("dimension", "question_id")["ndcg_at_10"].to_list()
-            line["against"] = against_recipes(chosen, tuned, out, about)
+            line["by_question"] = in_order(tuned.dense)
+            line["hybrid_by_question"] = in_order(tuned.hybrid)
+            line["against"] = against_recipes(chosen, tuned.dense, out, about)
             with out.open("a") as file:
                 file.write(json.dumps(line) + "\n")
         shutil.rmtree(folder)
@@ -355,6 +382,10 @@ def mixed(base: str, tuned: str, share: float, folder: Path) -> str:
     put_weights(new, weights)
     save_model(new, folder / f"mixed-{share}", [new.get_embedding_dimension()])
     return str(folder / f"mixed-{share}")
+
+
+def in_order(scores: pl.DataFrame) -> list[float]:
+    return scores.sort("dimension", "question_id")["ndcg_at_10"].to_list()
 
 
 def against_recipes(
@@ -390,16 +421,20 @@ def report(out: Path) -> str:
     dimensions = list(lines[0]["ndcg_at_10"])
     sizes = [f"{d}" for d in dimensions]
     names = ("set", "tokens", "arm")
-    table = rows_of(*names, "steps", "pairs/s", *sizes, f"95 % of the change at {sizes[0]}")
+    intervals = [f"95 % of the change {where}" for where in (f"at {sizes[0]}", "in hybrid")]
+    table = rows_of(*names, "steps", "pairs/s", *sizes, "hybrid", *intervals)
     beside = rows_of(*names, "against", "pairs/s", "scoring", *sizes)
     recipe_of = {(setting_of(line), line["arm"]): line for line in lines if line["arm"] in RECIPES}
     for line in lines:
-        figures, first = line["ndcg_at_10"], line["ndcg_at_10"][dimensions[0]]
-        cells = [f"{figures[d]['ndcg']:.4f} ({figures[d]['change']:+.4f})" for d in dimensions]
+        figures = [*(line["ndcg_at_10"][d] for d in dimensions), *line["hybrid"].values()]
+        cells = [f"{of['ndcg']:.4f} ({of['change']:+.4f})" for of in figures]
         speed = "–" if "adapter" in line["arm"] else f"{line['pairs_per_second']:.1f}"
-        interval = f"{first['low']:+.3f} … {first['high']:+.3f}, {first['verdict']}"
+        intervals = [
+            f"{of['low']:+.3f} … {of['high']:+.3f}, {of['verdict']}"
+            for of in (figures[0], figures[-1])
+        ]
         who = [line[name] for name in names]
-        table += rows_of(*who, line["steps"], speed, *cells, interval)[:1]
+        table += rows_of(*who, line["steps"], speed, *cells, *intervals)[:1]
         for recipe, changes in line["against"].items():
             if line["arm"] in RECIPES or "adapter" in line["arm"]:
                 continue
@@ -411,7 +446,27 @@ def report(out: Path) -> str:
                 for c in (changes[d] for d in dimensions)
             ]
             beside += rows_of(*who, recipe, faster, sooner, *cells)[:1]
-    return "\n".join([*table, "", *beside])
+    return "\n".join([*table, "", *beside, "", *over_seeds(lines, dimensions)])
+
+
+def over_seeds(lines: Sequence[Figures], dimensions: Sequence[str]) -> list[str]:
+    """The change of each way to train against the base: mean over its seeds, lowest, highest."""
+    table = rows_of("set", "tokens", "way", "seeds", *dimensions, "hybrid")
+    ways: dict[tuple[object, ...], list[Figures]] = {}
+    for line in lines:
+        way = ",".join(part for part in line["arm"].split(",") if not part.startswith("seed="))
+        ways.setdefault((line["set"], line["tokens"], way or "default"), []).append(line)
+    for way, seeds in ways.items():
+        cells = []
+        for figures in zip(
+            *([*(of["ndcg_at_10"][d] for d in dimensions), *of["hybrid"].values()] for of in seeds),
+            strict=True,
+        ):
+            changes = [of["change"] for of in figures]
+            mean = sum(changes) / len(changes)
+            cells.append(f"{mean:+.4f} ({min(changes):+.3f} … {max(changes):+.3f})")
+        table += rows_of(*way, len(seeds), *cells)[:1]
+    return table
 
 
 def setting_of(line: Figures) -> tuple[object, ...]:

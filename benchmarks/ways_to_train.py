@@ -1,0 +1,496 @@
+"""Ways to train that the project does not take: what each gives, alone and in hybrid search.
+
+    python benchmarks/ways_to_train.py --set sample=HOME cranfield=BEIR_FOLDER --arms default \
+        shared=0.5 negatives=bm25 shared=0.5,negatives=bm25 --out ways.jsonl
+    python benchmarks/ways_to_train.py --out ways.jsonl --report
+
+Sets are as in training.py; of a BEIR folder whose ids are not DOCUMENT#PAGE extractive questions
+train. With --mixed a part of a set's own questions trains beside extractive ones, and the others
+test. The training is the project's (layers, rate, batches, loss at each dimension), without its
+validation and checkpoints. Each model is scored as trained, and as the mean with the base.
+
+An arm is `default`, or some of these:
+
+- `shared=P`: a positive loses each word that it shares with its question, with probability P, anew
+  in each step: what BM25 sees is to be learned without it.
+- `negatives=bm25`, `dense`, `both`: a hard negative by BM25, by the base model, or one of each.
+- `residual=X`: BM25's score stands beside the cosine in the softmax, X for a question's best chunk.
+  Gao et al. 2021 (CLEAR): the model learns what BM25 leaves.
+- `distil=X`: so much of the loss is the divergence from a teacher, the base's cosine plus half of
+  BM25's share of its best score.
+- `easy=X`: weight of a pair whose chunk BM25 ranks first; others have 1.
+- `source=sentences`: a sentence asks for its chunk without it, in place of the questions.
+  Lee et al. 2019 (inverse cloze task). `source=half`: of each kind a half.
+- `own=N`, `extractive=N`, `times=N`: with --mixed, how many of the set's own questions train, and
+  of extractive ones, and how often each of the own is there.
+- `epochs=N`, `seed=N`.
+"""
+
+import argparse
+import functools
+import json
+import random
+import re
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from training import (
+    EXTRACTIVE,
+    Figures,
+    Scored,
+    TrainingSet,
+    commit,
+    compared,
+    done,
+    limited,
+    lines_of,
+    read_set,
+    rows_of,
+    scored,
+)
+
+from embed_assets.evaluation.scoring import RetrievalTask
+from embed_assets.lexical import LexicalIndex
+from embed_assets.machine import this_machine
+from embed_assets.models.card import ModelCard, model_card
+from embed_assets.models.encoder import LocalEncoder, load_model
+from embed_assets.pairs.splits import position
+from embed_assets.questions.extractive.mix import extractive_questions
+from embed_assets.questions.extractive.passages import split_sentences
+from embed_assets.resources.warehouse import digest
+from embed_assets.settings import Settings
+from embed_assets.training.batches import Place, group_pairs
+from embed_assets.training.config import LEARNING_RATES
+from embed_assets.training.forward import forward_once
+from embed_assets.training.losses import TEMPERATURE
+from embed_assets.training.preparation import select_pairs, training_input, with_related
+from embed_assets.training.weights import (
+    freeze_lowest,
+    interpolate,
+    put_weights,
+    save_model,
+    set_dropout,
+)
+from embed_assets.words import split_words
+
+DIMENSIONS = (384, 256, 128, 64)
+BATCH, WARMUP = 32, 0.1
+SHARES = (1.0, 0.5)
+TEACHER_OF_WORDS = 0.5
+DEFAULTS: Mapping[str, Any] = {
+    "shared": 0.0,
+    "negatives": "",
+    "residual": 0.0,
+    "distil": 0.0,
+    "easy": 1.0,
+    "source": "questions",
+    "own": 130,
+    "extractive": 512,
+    "times": 1,
+    "epochs": Settings().epochs,
+    "seed": 42,
+}
+OWN_SHARE = 0.45
+"""With --mixed, of a set's own questions those that may train."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A pair with its hard negatives: ids of chunks, but for the positive, which may be changed."""
+
+    anchor: str
+    positive: str
+    chunk_id: str
+    related: frozenset[str]
+    negatives: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Chunks:
+    """The chunks that are trained on, and what BM25 and the base model make of them."""
+
+    ids: Sequence[str]
+    texts: Mapping[str, str]
+    words: LexicalIndex
+    base: LocalEncoder
+
+    @classmethod
+    def of(cls, pairs: pl.DataFrame, base: LocalEncoder) -> "Chunks":
+        texts = dict(pairs.select("global_chunk_id", "positive").iter_rows())
+        ids = sorted(texts)
+        return cls(ids, texts, LexicalIndex.of([texts[i] for i in ids]), base)
+
+    @functools.cached_property
+    def row_of(self) -> dict[str, int]:
+        return {chunk_id: row for row, chunk_id in enumerate(self.ids)}
+
+    def by_words(self, questions: Sequence[str]) -> np.ndarray:
+        """BM25's scores as shares of each question's best: (questions, chunks), float32."""
+        scores = np.zeros((len(questions), len(self.ids)), np.float32)
+        for row, question in enumerate(questions):
+            found, score = self.words.top(question, len(self.ids))
+            scores[row, found] = score / score.max(initial=1e-6)
+        return scores
+
+    def by_meaning(self, questions: Sequence[str]) -> np.ndarray:
+        """The base model's cosines: (questions, chunks), float32."""
+        both = (
+            self.base.encode(questions, "query"),
+            self.base.encode([self.texts[i] for i in self.ids], "document"),
+        )
+        asked, chunks = (of / np.linalg.norm(of, axis=1, keepdims=True) for of in both)
+        return asked @ chunks.T
+
+
+def arm_of(name: str) -> dict[str, Any]:
+    given = {} if name == "default" else dict(part.split("=") for part in name.split(","))
+    return {key: type(value)(given.pop(key, value)) for key, value in DEFAULTS.items()} | given
+
+
+def mixed_set(chosen: TrainingSet) -> TrainingSet:
+    """A set of which some own questions train, beside extractive ones of the same chunks.
+
+    Chunks that answer a question that tests are asked about in neither way.
+    """
+    rows = chosen.warehouse.read("SELECT * FROM training_pairs ORDER BY question_id")
+    own = rows.filter(pl.col("generator").is_null() | (pl.col("split") == "test_labelled"))
+    trains = [position(f"own {chunk}") < OWN_SHARE for chunk in own["global_chunk_id"]]
+    tests = own.filter(~pl.Series(trains)).with_columns(split=pl.lit("test_labelled"))
+    tested = tests["relevant_chunk_ids"].explode().implode()
+    may_train = ~pl.col("global_chunk_id").is_in(tested)
+    learned = own.filter(pl.Series(trains) & own.select(may_train).to_series())
+    chunks = chosen.warehouse.read("SELECT * FROM chunks")
+    texts = chunks.select("chunk_id", positive="chunk_text").unique("chunk_id")
+    written = extractive_questions(chunks).unique(["chunk_id", "question"])
+    made = (
+        written.join(texts, on="chunk_id")
+        .select(
+            question_id=pl.struct("chunk_id", "question").map_elements(
+                lambda row: digest(tuple(row.values())), pl.String
+            ),
+            anchor="question",
+            positive="positive",
+            global_chunk_id="chunk_id",
+            relevant_chunk_ids=pl.concat_list("chunk_id"),
+            document_id="document_id",
+            generator=pl.lit(EXTRACTIVE),
+            split=pl.lit("train"),
+        )
+        .filter(may_train)
+    )
+    columns = made.columns
+    return replace(
+        chosen,
+        name=f"{chosen.name}, mixed",
+        pairs=pl.concat([learned.select(columns).with_columns(generator=pl.lit("own")), made]),
+        task=RetrievalTask(
+            tests.select("question_id", "anchor", "relevant_chunk_ids", "split"),
+            chosen.task.corpus,
+        ),
+        documents=dict(tests.select("question_id", "document_id").iter_rows()),
+    )
+
+
+def pairs_of(arm: Mapping[str, Any], rows: pl.DataFrame, options: argparse.Namespace) -> list[Pair]:
+    """What an arm trains on. rows: all pairs that train, with related_chunk_ids."""
+    selected = select_pairs(rows, options.pairs)
+    if options.mixed:
+        made = pl.col("generator") == EXTRACTIVE
+        own = at_most(rows.filter(~made), arm["own"])
+        selected = pl.concat([own] * arm["times"] + [at_most(rows.filter(made), arm["extractive"])])
+    asked = [
+        Pair(anchor, positive, chunk_id, frozenset(related))
+        for anchor, positive, chunk_id, related in selected.select(
+            "anchor", "positive", "global_chunk_id", "related_chunk_ids"
+        ).iter_rows()
+    ]
+    if arm["source"] == "questions":
+        return asked
+    kept = asked[: len(asked) // 2] if arm["source"] == "half" else []
+    return kept + sentence_pairs(rows, len(asked) - len(kept), random.Random(arm["seed"]))
+
+
+def at_most(pairs: pl.DataFrame, count: int) -> pl.DataFrame:
+    return select_pairs(pairs, count) if count else pairs.clear()
+
+
+def sentence_pairs(rows: pl.DataFrame, count: int, dice: random.Random) -> list[Pair]:
+    """A sentence of each chunk, of 6 to 40 words, and the chunk without it."""
+    chunks = rows.unique("global_chunk_id", maintain_order=True).rows(named=True)
+    dice.shuffle(chunks)
+    pairs = []
+    while chunks and len(pairs) < count:
+        before = len(pairs)
+        for row in chunks[: count - len(pairs)]:
+            text = row["positive"]
+            said = [s for s in split_sentences(text) if 6 <= len(s.split()) <= 40 and s in text]
+            if len(said) > 1:
+                sentence = dice.choice(said)
+                rest, ids = text.replace(sentence, " "), frozenset(row["related_chunk_ids"])
+                pairs.append(Pair(sentence, rest, row["global_chunk_id"], ids))
+        if len(pairs) == before:
+            break
+    return pairs
+
+
+def with_negatives(pairs: Sequence[Pair], by: str, chunks: Chunks) -> list[Pair]:
+    """The pairs with the best unrelated chunk of each ranking."""
+    anchors = [pair.anchor for pair in pairs]
+    scores = {
+        "bm25": [chunks.by_words],
+        "dense": [chunks.by_meaning],
+        "both": [chunks.by_meaning, chunks.by_words],
+    }[by]
+    for score in scores:
+        ranked = np.argsort(-score(anchors), axis=1, kind="stable")
+        pairs = [
+            replace(pair, negatives=(*pair.negatives, first_unrelated(pair, row, chunks.ids)))
+            for pair, row in zip(pairs, ranked, strict=True)
+        ]
+    return list(pairs)
+
+
+def first_unrelated(pair: Pair, ranked: np.ndarray, ids: Sequence[str]) -> str:
+    taken = pair.related | {pair.chunk_id, *pair.negatives}
+    return next(ids[int(row)] for row in ranked if ids[int(row)] not in taken)
+
+
+def without_shared(pair: Pair, share: float, chunks: Chunks, dice: random.Random) -> str:
+    """The positive, without so many of the words that it shares with its question."""
+    row = chunks.row_of[pair.chunk_id]
+
+    @functools.cache
+    def is_shared(word: str) -> bool:
+        return bool(chunks.words.share_of_words(word, row, pair.anchor))
+
+    words = set(split_words(pair.positive))
+    gone = {word for word in words if is_shared(word) and dice.random() < share}
+    if not gone:
+        return pair.positive
+    pattern = rf"\b(?:{'|'.join(map(re.escape, sorted(gone, key=len, reverse=True)))})\b"
+    return re.sub(r" {2,}", " ", re.sub(pattern, "", pair.positive))
+
+
+def train(
+    arm: Mapping[str, Any], pairs: Sequence[Pair], chunks: Chunks, card: ModelCard
+) -> tuple[Any, int, float]:
+    """The model as trained, its updates, and pairs/s."""
+    import torch
+
+    torch.manual_seed(arm["seed"])
+    dice = random.Random(arm["seed"])
+    model = load_model(card.source, card.token_limit)
+    set_dropout(model, 0.0)
+    freeze_lowest(model, Settings().frozen_share)
+    forward_once(model, this_machine())
+    model.train()
+    words, meaning = scores_of(arm, pairs, chunks)
+    places = [
+        Place(
+            pair.anchor,
+            pair.chunk_id,
+            frozenset([pair.chunk_id, *pair.negatives]),
+            pair.related | {pair.chunk_id},
+            len(pair.positive),
+        )
+        for pair in pairs
+    ]
+    batches = [
+        batch
+        for epoch in range(arm["epochs"])
+        for batch in group_pairs(places, BATCH, arm["seed"] + epoch)
+    ]
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    optimizer = torch.optim.AdamW(weights, lr=LEARNING_RATES["full"], weight_decay=0.0)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, warmed_cosine(len(batches)))
+    start = time.perf_counter()
+    for batch in batches:
+        of_batch = [pairs[i] for i in batch]
+        loss = batch_loss(arm, of_batch, batch, model, chunks, words, meaning, dice)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(weights, 1.0)
+        optimizer.step()
+        schedule.step()
+    seconds = time.perf_counter() - start
+    return model, len(batches), sum(map(len, batches)) / seconds
+
+
+def warmed_cosine(steps: int) -> Callable[[int], float]:
+    warm = max(1, round(steps * WARMUP))
+
+    def share(step: int) -> float:
+        if step < warm:
+            return (step + 1) / warm
+        return 0.5 * (1 + float(np.cos(np.pi * (step - warm) / max(1, steps - warm))))
+
+    return share
+
+
+def scores_of(
+    arm: Mapping[str, Any], pairs: Sequence[Pair], chunks: Chunks
+) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """What BM25 and the base model make of each question, where the arm needs it."""
+    anchors = [pair.anchor for pair in pairs]
+    by_words = arm["residual"] or arm["distil"] or arm["easy"] != 1
+    return (
+        chunks.by_words(anchors) if by_words else None,
+        chunks.by_meaning(anchors) if arm["distil"] else None,
+    )
+
+
+def batch_loss(
+    arm: Mapping[str, Any],
+    pairs: Sequence[Pair],
+    rows: Sequence[int],
+    model: Any,
+    chunks: Chunks,
+    words: np.ndarray | None,
+    meaning: np.ndarray | None,
+    dice: random.Random,
+) -> Any:
+    import torch
+    from torch.nn.functional import cross_entropy, kl_div, normalize
+
+    positives = [
+        without_shared(pair, arm["shared"], chunks, dice) if arm["shared"] else pair.positive
+        for pair in pairs
+    ]
+    shown = [pair.chunk_id for pair in pairs] + [i for pair in pairs for i in pair.negatives]
+    texts = positives + [chunks.texts[i] for pair in pairs for i in pair.negatives]
+    asked, answers = (
+        model(model.preprocess(batch))["sentence_embedding"]
+        for batch in ([pair.anchor for pair in pairs], texts)
+    )
+    places = [chunks.row_of[i] for i in shown]
+    target = torch.arange(len(pairs))
+    of_words = None if words is None else torch.from_numpy(words[rows][:, places])
+    total = torch.zeros(())
+    for size in DIMENSIONS:
+        cosines = normalize(asked[:, :size], dim=1) @ normalize(answers[:, :size], dim=1).T
+        if arm["residual"] and of_words is not None:
+            cosines = cosines + arm["residual"] * of_words
+        loss = cross_entropy(cosines / TEMPERATURE, target, reduction="none")
+        if arm["easy"] != 1 and words is not None:
+            own = torch.from_numpy(words[rows, places[: len(rows)]] >= words[rows].max(1))
+            weight = torch.where(own, arm["easy"], 1.0)
+            mean = (loss * weight).sum() / weight.sum()
+        else:
+            mean = loss.mean()
+        if arm["distil"] and meaning is not None and of_words is not None:
+            teacher = torch.from_numpy(meaning[rows][:, places]) + TEACHER_OF_WORDS * of_words
+            divergence = kl_div(
+                torch.log_softmax(cosines / TEMPERATURE, 1),
+                torch.log_softmax(teacher / TEMPERATURE, 1),
+                reduction="batchmean",
+                log_target=True,
+            )
+            mean = (1 - arm["distil"]) * mean + arm["distil"] * divergence
+        total = total + mean
+    return total
+
+
+def measure(chosen: TrainingSet, options: argparse.Namespace, scratch: Path) -> None:
+    card = limited(model_card(Settings(model=options.model)), options.tokens)
+    about = {
+        "set": chosen.name,
+        "questions": chosen.test.questions.height,
+        "chunks": chosen.test.corpus.height,
+        "tokens": card.token_limit,
+        "most": options.pairs,
+    }
+    base: Scored | None = None
+    encoder = LocalEncoder(card, "fp32")
+    given = training_input(
+        pl.concat(
+            [chosen.pairs, chosen.pairs.head(1).with_columns(split=pl.lit("validation"))]
+        ).with_columns(sha256=pl.lit("")),
+        chosen.warehouse.read("SELECT document_id, chunk_index, chunk_id FROM chunks"),
+    )
+    rows = with_related(given.pairs, given.neighbours)
+    chunks = Chunks.of(rows, encoder)
+    for name in options.arms:
+        if name in done(options.out, about):
+            continue
+        base = base or scored(card, chosen.test, DIMENSIONS)
+        arm = arm_of(name)
+        pairs = pairs_of(arm, rows, options)
+        if arm["negatives"]:
+            pairs = with_negatives(pairs, arm["negatives"], chunks)
+        model, updates, speed = train(arm, pairs, chunks, card)
+        tuned = {key: weight.detach().clone() for key, weight in model.named_parameters()}
+        before = dict(load_model(card.source).named_parameters())
+        for share in SHARES:
+            put_weights(model, interpolate(before, tuned, share))
+            save_model(model, scratch / "model", DIMENSIONS)
+            found = scored(replace(card, source=str(scratch / "model")), chosen.test, DIMENSIONS)
+            line: Figures = {**about, "arm": name, "share": share, "pairs": len(pairs)}
+            line |= {"updates": updates, "pairs_per_second": round(speed, 2)}
+            line["ndcg_at_10"] = compared(chosen, base.dense, found.dense)
+            line["hybrid"] = compared(chosen, base.hybrid, found.hybrid)
+            line["commit"] = commit()
+            print(json.dumps(line), flush=True)
+            with options.out.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+
+
+def report(out: Path) -> str:
+    sizes = [str(size) for size in DIMENSIONS]
+    table = rows_of("set", "arm", "share", "pairs/s", *sizes, "hybrid", "95 % of its change")
+    for line in lines_of(out):
+        figures = [*(line["ndcg_at_10"][size] for size in sizes), *line["hybrid"].values()]
+        cells = [f"{of['ndcg']:.4f} ({of['change']:+.4f})" for of in figures]
+        interval = f"{figures[-1]['low']:+.3f} … {figures[-1]['high']:+.3f}"
+        who = (line["set"], line["arm"], line["share"], line["pairs_per_second"])
+        table += rows_of(*who, *cells, interval)[:1]
+    return "\n".join(table)
+
+
+def is_by_page(folder: Path) -> bool:
+    """Whether the ids of a BEIR folder are DOCUMENT#PAGE."""
+    with (folder / "corpus.jsonl").open(encoding="utf-8") as file:
+        return "#" in json.loads(file.readline())["_id"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--set", nargs="+", default=[], help="NAME=HOME or NAME=BEIR_FOLDER")
+    parser.add_argument("--arms", nargs="+", default=["default"])
+    parser.add_argument("--mixed", action="store_true", help="own questions train, too")
+    parser.add_argument("--out", type=Path, required=True, help="JSON lines, added to")
+    parser.add_argument("--report", action="store_true", help="print --out as a table")
+    parser.add_argument("--model", default=Settings().model)
+    parser.add_argument("--pairs", type=int, default=512, help="at most so many; 0: all")
+    parser.add_argument("--chunks", type=int, default=0, help="searched; all that answer are")
+    parser.add_argument("--tokens", type=int, default=0, help="of a text; 0: the model's own")
+    options = parser.parse_args()
+    if options.report:
+        print(report(options.out))
+        return
+    for given in options.set:
+        name, _, source = given.partition("=")
+        with tempfile.TemporaryDirectory() as scratch:
+            beir = (Path(source) / "corpus.jsonl").is_file()
+            reading = argparse.Namespace(
+                extractive=beir and not is_by_page(Path(source)),
+                kinds=[],
+                pairs=0,
+                validation=0,
+                questions=0,
+                chunks=options.chunks,
+            )
+            chosen = read_set(name, Path(source), reading, Path(scratch))
+            chosen = mixed_set(chosen) if options.mixed else chosen
+            measure(chosen, options, Path(scratch))
+
+
+if __name__ == "__main__":
+    main()
