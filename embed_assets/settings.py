@@ -172,6 +172,12 @@ class Questions(Group):
     questions_per_chunk: Annotated[int, QUESTIONS] = Field(
         default=2, ge=1, le=10, description="Questions that a language model writes for a chunk"
     )
+    question_kinds: Annotated[str, QUESTIONS] = Field(
+        default="",
+        description="What a language model writes, and how often: `question:4,keywords:2,title:1`. "
+        "There are `question`, `keywords`, `claim`, `title`, `conversational` and `misspelt`. "
+        "Unset: a question for each chunk, then keywords and claims in turn",
+    )
     question_domain: Annotated[str, QUESTIONS] = Field(
         default="",
         description="What the documents are, told to the model that writes questions: "

@@ -171,6 +171,7 @@ WITNESSES: dict[str, Any] = {
     "parse_timeout": 9,
     "questions": "openai:another",
     "questions_per_chunk": 3,
+    "question_kinds": "question:2,title",
     "question_domain": "bees",
     "question_prompt": "prompt.jinja",
     "labelled": "q.jsonl",

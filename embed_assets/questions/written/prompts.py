@@ -7,11 +7,13 @@ Whatever the model makes of it, only replies of the right shape are read.
 
 import hashlib
 import json
+import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import cycle, islice
+from itertools import accumulate, cycle, islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,16 +21,22 @@ from embed_assets.errors import SettingsError
 from embed_assets.settings import Settings
 
 PROMPT_VERSION = "llm-1"
-"""Part of what identifies an answer, beside the template's digest: raise it when KINDS, AROUND or
-the passage's data change."""
+"""Part of what identifies an answer, beside the template's digest: raise it when the
+USUAL_KINDS, AROUND or the passage's data change."""
 
 INSTRUCTIONS = Path(__file__).with_name("instructions.jinja")
 KINDS: Mapping[str, str] = {
+    # The first three are asked for where nothing is set.
     "question": "a complete question, as one asks a colleague",
     "keywords": "two to six words, as typed into a search box, not a sentence",
     "claim": "a statement that somebody wants to check and that the passage confirms",
+    "title": "the title of a page that somebody looks for and that would say what the passage says",
+    "conversational": "what one says aloud to an assistant: first the situation, then the question",
+    "misspelt": "a search typed in a hurry, without capitals, one or two of its words misspelt",
 }
+USUAL_KINDS = ("question", "keywords", "claim")
 LONGEST_QUESTION = 400  # characters: beyond, it is no query
+_DIGITS = 8  # of a hash
 AROUND = 300  # characters of the neighbouring chunks
 
 Message = Mapping[str, str]
@@ -69,9 +77,10 @@ class QuestionPrompts:
     """Prompts for questions under some settings; `version` and `parameters` identify answers."""
 
     def __init__(self, settings: Settings) -> None:
-        """SettingsError if the template can't be read."""
+        """SettingsError if the template can't be read, or kinds are none."""
         self.count = settings.questions_per_chunk
         self.domain = settings.question_domain
+        self.weights = read_kinds(settings.question_kinds)
         self.template = _read_template(settings.question_prompt)
         self.version = f"{PROMPT_VERSION}+{_digest(self.template)}"
         self.parameters = {
@@ -79,6 +88,8 @@ class QuestionPrompts:
             "temperature": settings.llm_temperature,
             "max_tokens": settings.llm_max_tokens,
             "domain": self.domain,
+            # Answers of before there was this setting are kept.
+            **({"kinds": self.weights} if self.weights else {}),
         }
 
     def key(self, model: str, text: str) -> str:
@@ -90,13 +101,13 @@ class QuestionPrompts:
         return Prompt(
             key=self.key(model, passage.text),
             messages=lambda: self.messages(passage),
-            schema=_SCHEMA,
+            schema=_schema(self.weights or USUAL_KINDS),
             entries=lambda reply: len(read_questions(reply, self.count)),
         )
 
     def messages(self, passage: Passage) -> list[Message]:
         """Instructions, and the passage as data."""
-        kinds = kinds_for(passage.text, self.count)
+        kinds = kinds_for(passage.text, self.count, self.weights)
         instructions = _compiled(self.template).render(
             n=self.count, kinds=kinds, meanings=KINDS, domain=self.domain
         )
@@ -117,10 +128,38 @@ def _messages(instructions: str, data: Mapping[str, Any]) -> list[Message]:
     ]
 
 
-def kinds_for(text: str, count: int) -> list[str]:
-    """Kinds to ask for: a question first, then by the text's hash, so that all kinds are had."""
-    others = ["keywords", "claim"] if int(_digest(text), 16) % 2 else ["claim", "keywords"]
-    return list(islice(cycle(["question", *others]), count))
+def read_kinds(setting: str) -> dict[str, float]:
+    """How often each kind is asked for, by kind; none where nothing is set. SettingsError."""
+    weights: dict[str, float] = {}
+    for part in filter(None, map(str.strip, setting.split(","))):
+        kind, _, often = (piece.strip() for piece in part.partition(":"))
+        try:
+            weight = float(often or 1)
+        except ValueError:
+            weight = math.nan
+        if kind not in KINDS or not 0 < weight < math.inf:
+            raise SettingsError(
+                f"EMBED_ASSETS_QUESTION_KINDS: {part!r} is no kind with how often it is wanted: "
+                f"one of {', '.join(KINDS)}, and a number above 0, as in `question:4,keywords:2`."
+            )
+        weights[kind] = weight
+    return weights
+
+
+def kinds_for(text: str, count: int, weights: Mapping[str, float]) -> list[str]:
+    """Kinds to ask for about a text, by its hash.
+
+    weights: how often each is wanted; over many texts that is how often each is asked for, and a
+    text's kinds are as far apart in it as can be (systematic sampling). None: a question first,
+    then the others of USUAL_KINDS in turn.
+    """
+    number = int(_digest(text), 16)
+    if not weights:
+        others = ["keywords", "claim"] if number % 2 else ["claim", "keywords"]
+        return list(islice(cycle(["question", *others]), count))
+    start, ends = number / 16**_DIGITS, list(accumulate(weights.values()))
+    places = ((start + turn) / count * ends[-1] for turn in range(count))
+    return [list(weights)[bisect_right(ends, place)] for place in places]
 
 
 def answer_key(text: str, model: str, version: str, parameters: Mapping[str, Any]) -> str:
@@ -173,13 +212,15 @@ def _object(**properties: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-_ENTRY = _object(
-    kind={"type": "string", "enum": list(KINDS)},
-    question={"type": "string"},
-    answer={"type": "string"},
-    answerable={"type": "boolean"},
-)
-_SCHEMA = _object(questions={"type": "array", "items": _ENTRY})
+def _schema(kinds: Iterable[str]) -> dict[str, Any]:
+    """JSON schema of a reply with questions of these kinds."""
+    entry = _object(
+        kind={"type": "string", "enum": list(kinds)},
+        question={"type": "string"},
+        answer={"type": "string"},
+        answerable={"type": "boolean"},
+    )
+    return _object(questions={"type": "array", "items": entry})
 
 
 # The judge
@@ -264,7 +305,7 @@ def _listed(value: Any, name: str) -> list[Any]:
 
 
 def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
+    return hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]
 
 
 def _read_template(path: Path | None) -> str:

@@ -1,6 +1,7 @@
 """What a model is asked, and which of its replies count."""
 
 import json
+from collections import Counter
 
 import pytest
 
@@ -8,10 +9,12 @@ from embed_assets.errors import SettingsError
 from embed_assets.questions.written.prompts import (
     KINDS,
     LONGEST_QUESTION,
+    USUAL_KINDS,
     Passage,
     QuestionPrompts,
     judge_prompt,
     kinds_for,
+    read_kinds,
     read_questions,
     read_scores,
 )
@@ -48,17 +51,60 @@ def test_the_passage_goes_as_data_with_what_stands_around_it():
 
 
 def test_the_first_kind_is_a_question_and_all_kinds_are_had():
-    kinds = [kinds_for(f"text {i}", 2) for i in range(40)]
+    kinds = [kinds_for(f"text {i}", 2, {}) for i in range(40)]
     assert {first for first, _ in kinds} == {"question"}
     assert {second for _, second in kinds} == {"keywords", "claim"}
-    assert len(kinds_for("text", 7)) == 7
+    assert len(kinds_for("text", 7, {})) == 7
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_kinds_are_asked_for_as_often_as_is_set(count):
+    weights = read_kinds("question:5, keywords:3,title , misspelt : 1")
+    asked = Counter(k for i in range(1000) for k in kinds_for(f"text {i}", count, weights))
+    shares = {kind: round(10 * n / asked.total()) for kind, n in asked.items()}
+    assert shares == {"question": 5, "keywords": 3, "title": 1, "misspelt": 1}
+
+
+def test_a_text_s_kinds_are_the_same_every_time_and_differ_where_they_can():
+    weights = {"question": 1.0, "claim": 1.0}
+    for text in map(str, range(20)):
+        kinds = kinds_for(text, 2, weights)
+        assert kinds == kinds_for(text, 2, weights) == ["question", "claim"]
+
+
+@pytest.mark.parametrize(
+    "wrong", ["riddle", "question:often", "question:0", "title:-1", "claim:inf", "claim:nan"]
+)
+def test_a_kind_that_there_is_not_or_a_number_that_is_none_is_an_error(wrong):
+    with pytest.raises(SettingsError, match="EMBED_ASSETS_QUESTION_KINDS"):
+        QuestionPrompts(Settings(question_kinds=f"question,{wrong}"))
+
+
+def test_kinds_that_are_set_are_explained_and_the_only_ones_that_a_reply_may_hold():
+    prompts = QuestionPrompts(Settings(question_kinds="title,misspelt"))
+    prompt = prompts.prompt("m", passage())
+    said = prompt.messages()[0]["content"]
+    assert KINDS["title"] in said
+    assert KINDS["misspelt"] in said
+    assert "complete question" not in said
+    entry = prompt.schema["properties"]["questions"]["items"]
+    assert entry["properties"]["kind"]["enum"] == ["title", "misspelt"]
+
+
+def test_kinds_are_part_of_what_identifies_an_answer_once_they_are_set():
+    keys = [
+        QuestionPrompts(Settings(question_kinds=kinds)).key("m", "text")
+        for kinds in ("", "question,title", "question:1,title:1", "question:2,title")
+    ]
+    assert keys[1] == keys[2]
+    assert len(set(keys)) == 3
 
 
 def test_the_instructions_name_each_kind_and_the_domain():
     prompts = QuestionPrompts(Settings(questions_per_chunk=3, question_domain="beekeeping"))
     [system, _] = prompts.messages(passage())
     assert "beekeeping" in system["content"]
-    assert all(f'"{kind}"' in system["content"] for kind in KINDS)
+    assert all(f'"{kind}"' in system["content"] for kind in USUAL_KINDS)
 
 
 def test_a_template_of_ones_own_replaces_the_instructions_and_counts_as_another_version(tmp_path):
