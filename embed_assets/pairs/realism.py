@@ -125,6 +125,6 @@ def realism_table(rows: pl.DataFrame) -> pl.DataFrame:
         pl.col("writer").alias("written by"),
         pl.col("use").alias("what for"),
         pl.col("questions"),
-        pl.col("words").alias("words, median"),
+        pl.col("words").round(0).cast(pl.Int64).alias("words, median"),
         *(column.alias(said[name]) for name, column in zip(shares, percent, strict=True)),
     )
