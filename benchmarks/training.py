@@ -454,9 +454,11 @@ def over_seeds(lines: Sequence[Figures], dimensions: Sequence[str]) -> list[str]
     table = rows_of("set", "tokens", "way", "seeds", *dimensions, "hybrid")
     ways: dict[tuple[object, ...], list[Figures]] = {}
     for line in lines:
-        way = ",".join(part for part in line["arm"].split(",") if not part.startswith("seed="))
-        ways.setdefault((line["set"], line["tokens"], way or "default"), []).append(line)
-    for way, seeds in ways.items():
+        parts = [part for part in line["arm"].split(",") if not part.startswith("seed=")]
+        arm = ",".join(parts if parts[:1] and " of it" not in parts[0] else ["default", *parts])
+        ways.setdefault((*setting_of(line), line["epochs"], arm), []).append(line)
+    for (name, *about, arm), seeds in ways.items():
+        way = (name, about[3], arm)
         cells = []
         for figures in zip(
             *([*(of["ndcg_at_10"][d] for d in dimensions), *of["hybrid"].values()] for of in seeds),

@@ -7,7 +7,8 @@
 Sets are as in training.py; of a BEIR folder whose ids are not DOCUMENT#PAGE extractive questions
 train. With --mixed a part of a set's own questions trains beside extractive ones, and the others
 test. The training is the project's (layers, rate, batches, loss at each dimension), without its
-validation and checkpoints. Each model is scored as trained, and as the mean with the base.
+validation and checkpoints, and of a model without prompts. Each model is scored as trained, and as
+the mean with the base.
 
 An arm is `default`, or some of these:
 
@@ -47,7 +48,6 @@ from training import (
     TrainingSet,
     commit,
     compared,
-    done,
     limited,
     lines_of,
     read_set,
@@ -56,7 +56,7 @@ from training import (
 )
 
 from embed_assets.evaluation.scoring import RetrievalTask
-from embed_assets.lexical import LexicalIndex
+from embed_assets.lexical import LexicalIndex, share_of_words
 from embed_assets.machine import this_machine
 from embed_assets.models.card import ModelCard, model_card
 from embed_assets.models.encoder import LocalEncoder, load_model
@@ -150,21 +150,29 @@ class Chunks:
 
 def arm_of(name: str) -> dict[str, Any]:
     given = {} if name == "default" else dict(part.split("=") for part in name.split(","))
-    return {key: type(value)(given.pop(key, value)) for key, value in DEFAULTS.items()} | given
+    if unknown := given.keys() - DEFAULTS.keys():
+        raise SystemExit(f"{name}: no arm has {', '.join(sorted(unknown))}.")
+    return {key: type(value)(given.get(key, value)) for key, value in DEFAULTS.items()}
 
 
 def mixed_set(chosen: TrainingSet) -> TrainingSet:
-    """A set of which some own questions train, beside extractive ones of the same chunks.
+    """A set of which some own questions train, beside extractive ones.
 
-    Chunks that answer a question that tests are asked about in neither way.
+    Where whole documents test, all that trains is of others. Else chunks decide, and those that
+    answer a question that tests are asked about in neither way.
     """
     rows = chosen.warehouse.read("SELECT * FROM training_pairs ORDER BY question_id")
     own = rows.filter(pl.col("generator").is_null() | (pl.col("split") == "test_labelled"))
-    trains = [position(f"own {chunk}") < OWN_SHARE for chunk in own["global_chunk_id"]]
-    tests = own.filter(~pl.Series(trains)).with_columns(split=pl.lit("test_labelled"))
-    tested = tests["relevant_chunk_ids"].explode().implode()
-    may_train = ~pl.col("global_chunk_id").is_in(tested)
-    learned = own.filter(pl.Series(trains) & own.select(may_train).to_series())
+    if "train" in own["split"]:
+        learned, tests = (own.filter(split=split) for split in ("train", "test_labelled"))
+        may_train = pl.col("document_id").is_in(learned["document_id"].implode())
+    else:
+        trains = [position(f"own {chunk}") < OWN_SHARE for chunk in own["global_chunk_id"]]
+        tests = own.filter(~pl.Series(trains)).with_columns(split=pl.lit("test_labelled"))
+        may_train = ~pl.col("global_chunk_id").is_in(
+            tests["relevant_chunk_ids"].explode().implode()
+        )
+        learned = own.filter(pl.Series(trains)).filter(may_train)
     chunks = chosen.warehouse.read("SELECT * FROM chunks")
     texts = chunks.select("chunk_id", positive="chunk_text").unique("chunk_id")
     written = extractive_questions(chunks).unique(["chunk_id", "question"])
@@ -263,14 +271,10 @@ def first_unrelated(pair: Pair, ranked: np.ndarray, ids: Sequence[str]) -> str:
 
 def without_shared(pair: Pair, share: float, chunks: Chunks, dice: random.Random) -> str:
     """The positive, without so many of the words that it shares with its question."""
-    row = chunks.row_of[pair.chunk_id]
-
-    @functools.cache
-    def is_shared(word: str) -> bool:
-        return bool(chunks.words.share_of_words(word, row, pair.anchor))
-
-    words = set(split_words(pair.positive))
-    gone = {word for word in words if is_shared(word) and dice.random() < share}
+    language = chunks.words.language(chunks.row_of[pair.chunk_id])
+    words = sorted(set(split_words(pair.positive)))
+    shared = [word for word in words if share_of_words(word, pair.anchor, language)]
+    gone = [word for word in shared if dice.random() < share]
     if not gone:
         return pair.positive
     pattern = rf"\b(?:{'|'.join(map(re.escape, sorted(gone, key=len, reverse=True)))})\b"
@@ -378,8 +382,8 @@ def batch_loss(
             cosines = cosines + arm["residual"] * of_words
         loss = cross_entropy(cosines / TEMPERATURE, target, reduction="none")
         if arm["easy"] != 1 and words is not None:
-            own = torch.from_numpy(words[rows, places[: len(rows)]] >= words[rows].max(1))
-            weight = torch.where(own, arm["easy"], 1.0)
+            own, best = words[rows, places[: len(rows)]], words[rows].max(1)
+            weight = torch.where(torch.from_numpy((own > 0) & (own >= best)), arm["easy"], 1.0)
             mean = (loss * weight).sum() / weight.sum()
         else:
             mean = loss.mean()
@@ -404,6 +408,7 @@ def measure(chosen: TrainingSet, options: argparse.Namespace, scratch: Path) -> 
         "chunks": chosen.test.corpus.height,
         "tokens": card.token_limit,
         "most": options.pairs,
+        "model": options.model,
     }
     base: Scored | None = None
     encoder = LocalEncoder(card, "fp32")
@@ -416,7 +421,8 @@ def measure(chosen: TrainingSet, options: argparse.Namespace, scratch: Path) -> 
     rows = with_related(given.pairs, given.neighbours)
     chunks = Chunks.of(rows, encoder)
     for name in options.arms:
-        if name in done(options.out, about):
+        seen = [line for line in lines_of(options.out) if about.items() <= line.items()]
+        if {line["share"] for line in seen if line["arm"] == name} == set(SHARES):
             continue
         base = base or scored(card, chosen.test, DIMENSIONS)
         arm = arm_of(name)

@@ -114,16 +114,9 @@ class LexicalIndex:
         best = _best(scores, k)
         return best, scores[best]
 
-    def share_of_words(self, query: str, row: int, text: str) -> float | None:
-        """Share of a query's distinct words that stand in a text, compared as `top` compares them.
-
-        row: that of the text. None for a query without any word.
-        """
-        language = self.languages[self.language_of[row]]
-        of_query, of_text = (
-            set(_stems_in(language)(_split(words, language))) for words in (query, text)
-        )
-        return len(of_query & of_text) / len(of_query) if of_query else None
+    def language(self, row: int) -> str:
+        """Language of a text, by which its words are compared with a query's."""
+        return self.languages[self.language_of[row]]
 
 
 def find_by_words(
@@ -133,6 +126,15 @@ def find_by_words(
     ids = sorted(corpus)
     index = LexicalIndex.of([corpus[key] for key in ids])
     return ids, [index.top(query, k) for query in queries]
+
+
+def share_of_words(query: str, text: str, language: str) -> float | None:
+    """Share of a query's distinct words that stand in a text, compared as BM25 compares them.
+
+    language: of the text. None for a query without any word.
+    """
+    asked, said = (set(_stems_in(language)(_split(words, language))) for words in (query, text))
+    return len(asked & said) / len(asked) if asked else None
 
 
 _LOWER_CASE = {"turkish": str.maketrans("Iİ", "ıi")}

@@ -25,7 +25,7 @@ MISSING = [name for name in PACKAGES if find_spec(name) is None]
 @contextmanager
 def small_llm(log: Path) -> Iterator[str]:
     """Address of its OpenAI-compatible API, in a process of its own; what it says goes to a log."""
-    command = [sys.executable, "-m", __spec__.name if __spec__ else __name__]
+    command = [sys.executable, "-m", __name__]
     with (
         log.open("w", encoding="utf-8") as file,
         Popen(command, stdin=PIPE, stdout=PIPE, stderr=file, text=True, encoding="utf-8") as server,

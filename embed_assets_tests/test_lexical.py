@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from embed_assets.lexical import LexicalIndex
+from embed_assets.lexical import LexicalIndex, share_of_words
 from embed_assets_tests.evaluation.test_bm25 import LANGUAGES
 
 CHINESE, JAPANESE = "打开外壳之前，请先拧松排气塞。", "筐体を開ける前に、排気栓を緩めてください。"
@@ -63,14 +63,14 @@ def test_an_index_without_words_is_saved_too_and_finds_nothing(texts: list[str],
 )
 def test_words_are_shared_as_they_are_searched_in_any_form_each_once(query, share):
     text = "The valve was opened in the morning and that is that."
-    assert LexicalIndex.of([text]).share_of_words(query, 0, text) == share
+    assert share_of_words(query, text, "english") == share
 
 
 def test_words_are_shared_in_the_language_of_the_text():
     german, query = LANGUAGES["german"][0], "Pumpe"
     index = LexicalIndex.of(["The valves of the pump are opened, and that is all.", german])
-    assert index.share_of_words(query, 1, german) == 1
-    assert index.share_of_words(query, 0, german) == 0
+    assert share_of_words(query, german, index.language(1)) == 1
+    assert share_of_words(query, german, index.language(0)) == 0
 
 
 def test_an_index_of_other_rules_or_with_a_damaged_file_is_not_loaded(tmp_path: Path):

@@ -156,7 +156,7 @@ def report(scores, quality_kept) -> Report:
         scores=scores,
         quality_kept=quality_kept,
         significance=significance,
-        realism=pl.DataFrame({"written by": ["rules"], "what for": ["trains"], "among ten": ["–"]}),
+        realism=pl.DataFrame({"written by": ["rules"], "what for": ["tests"], "by BM25": ["97 %"]}),
         against=of_base.with_columns(model=pl.lit("base")),
         hybrid=of_base.clear().with_columns(model=pl.lit("")),
         reservations=[],
@@ -192,6 +192,12 @@ def hostile(report: Report) -> Report:
         won=[example(HOSTILE, 3, 1, HOSTILE + LONG)],
         lost=[replace(example(HOSTILE, 1, 9, HOSTILE), split=HOSTILE)],
     )
+
+
+def test_the_page_says_what_the_questions_are_like(report):
+    text = " ".join(Page(render_report(report)).lines.split())
+    assert "What the questions are like" in text
+    assert "Written by What for By BM25 rules tests 97 %" in text
 
 
 def test_the_page_says_the_verdict_then_the_figures_then_the_rest(report):

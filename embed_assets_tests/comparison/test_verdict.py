@@ -58,7 +58,7 @@ def test_questions_of_a_machine_that_bm25_finds_nearly_always_are_said_to_prove_
     splits = ("test_seen_documents", "test_unseen_documents")
     rows = [("bm25", split, 0, "better") for split in splits]
     assert reservations(against(HEADLINE, *rows, score=0.9)) == [
-        "Questions made from the chunks share their words, and are too easy to prove anything: "
+        "Questions that share so many of their chunks' words are too easy to prove anything: "
         "bm25 alone has NDCG@10 0.900 on held-out documents, 0.900 on held-out chunks."
     ]
     assert reservations(against(HEADLINE, *rows, score=0.89)) == []

@@ -55,6 +55,11 @@ def test_of_several_answers_the_nearest_counts_and_those_that_left_do_not():
     )
     [row] = realism(asked, CORPUS).to_dicts()
     assert (row["shared_words"], row["found_first"]) == (1.0, 1.0)
+    left = questions(*[("people", "tests", "winch", chunk) for chunk in ("winch", "gone")])
+    [row] = realism(left, CORPUS).to_dicts()
+    assert (row["questions"], row["found_first"], row["found_in_ten"]) == (2, 1.0, 1.0)
+    [row] = realism(left[1:], CORPUS).to_dicts()
+    assert (row["found_first"], row["found_in_ten"]) == (None, None)
 
 
 def test_a_question_without_words_has_no_share_and_is_not_found():
@@ -66,7 +71,9 @@ def test_a_question_without_words_has_no_share_and_is_not_found():
 def test_many_questions_are_looked_at_in_part_and_counted_all(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(module, "LOOKED_AT", 2)
     asked = questions(*[("rules", "tests", "valve", "valve")] * 5)
-    assert realism(asked, CORPUS).select("questions", "looked_at").row(0) == (5, 2)
+    rows = realism(asked, CORPUS)
+    assert rows.select("questions", "looked_at").row(0) == (5, 2)
+    assert realism_table(rows)["questions"].item() == "2 of 5"
 
 
 def test_a_large_corpus_is_searched_in_part_with_every_answer(monkeypatch: pytest.MonkeyPatch):
@@ -86,20 +93,29 @@ def test_who_wrote_a_stored_question_follows_from_its_kind_and_generator(tmp_pat
         ("b", "labelled", "labelled:q.csv", "train"),
         ("c", "keywords", "extractive", "validation"),
         ("d", "question", "openai:m", "test_seen_documents"),
+        # Of an older home, and two whose question is gone since.
+        ("e", "keywords", None, "train"),
+        ("f", None, None, "train"),
+        ("g", None, "labelled:q.csv", "test_labelled"),
     ]
     pairs = [
         {"question_id": i, "anchor": "valve?", "generator": by, "split": split}
         | {"relevant_chunk_ids": ["md5 of valve"]}
         for i, _, by, split in made
     ]
-    asked = [{"question_id": i, "kind": kind, "generator": by} for i, kind, by, _ in made]
+    asked = [
+        {"question_id": i, "kind": kind, "generator": by or "extractive"}
+        for i, kind, by, _ in made
+        if kind
+    ]
     with warehouse.transaction() as transaction:
         transaction.replace("chunks", chunk("d", "valve"))
         transaction.replace("training_pairs", filled("training_pairs", pairs))
         transaction.replace("synthetic_questions", filled("synthetic_questions", asked))
-    assert read_realism(warehouse).select("writer", "use").rows() == [
-        ("people", "tests"),
-        ("people", "trains"),
-        ("a language model", "tests"),
-        ("rules", "trains"),
+    assert read_realism(warehouse).select("writer", "use", "questions").rows() == [
+        ("people", "tests", 2),
+        ("people", "trains or chooses", 1),
+        ("a language model", "tests", 1),
+        ("rules", "trains or chooses", 2),
+        ("not known", "trains or chooses", 1),
     ]

@@ -12,7 +12,7 @@ import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import accumulate, cycle, islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,12 +21,11 @@ from embed_assets.errors import SettingsError
 from embed_assets.settings import Settings
 
 PROMPT_VERSION = "llm-1"
-"""Part of what identifies an answer, beside the template's digest: raise it when the
-USUAL_KINDS, AROUND or the passage's data change."""
+"""Part of what identifies an answer, beside the template's digest: raise it when
+what KINDS mean, USUAL_KINDS, AROUND or the passage's data change. Another kind needs no raise."""
 
 INSTRUCTIONS = Path(__file__).with_name("instructions.jinja")
 KINDS: Mapping[str, str] = {
-    # The first three are asked for where nothing is set.
     "question": "a complete question, as one asks a colleague",
     "keywords": "two to six words, as typed into a search box, not a sentence",
     "claim": "a statement that somebody wants to check and that the passage confirms",
@@ -34,6 +33,7 @@ KINDS: Mapping[str, str] = {
     "conversational": "what one says aloud to an assistant: first the situation, then the question",
     "misspelt": "a search typed in a hurry, without capitals, one or two of its words misspelt",
 }
+LARGEST_WEIGHT = 1e6
 USUAL_KINDS = ("question", "keywords", "claim")
 LONGEST_QUESTION = 400  # characters: beyond, it is no query
 _DIGITS = 8  # of a hash
@@ -81,6 +81,7 @@ class QuestionPrompts:
         self.count = settings.questions_per_chunk
         self.domain = settings.question_domain
         self.weights = read_kinds(settings.question_kinds)
+        self.kinds = tuple(self.weights or USUAL_KINDS)
         self.template = _read_template(settings.question_prompt)
         self.version = f"{PROMPT_VERSION}+{_digest(self.template)}"
         self.parameters = {
@@ -88,7 +89,7 @@ class QuestionPrompts:
             "temperature": settings.llm_temperature,
             "max_tokens": settings.llm_max_tokens,
             "domain": self.domain,
-            # Answers of before there was this setting are kept.
+            # Unset, the key is as before the setting: no answer is paid for again.
             **({"kinds": self.weights} if self.weights else {}),
         }
 
@@ -101,15 +102,22 @@ class QuestionPrompts:
         return Prompt(
             key=self.key(model, passage.text),
             messages=lambda: self.messages(passage),
-            schema=_schema(self.weights or USUAL_KINDS),
-            entries=lambda reply: len(read_questions(reply, self.count)),
+            schema=_schema(self.kinds),
+            entries=lambda reply: len(self.read(reply)),
         )
+
+    def read(self, reply: str) -> list[WrittenQuestion]:
+        """Questions of a reply."""
+        return read_questions(reply, self.count, self.kinds)
 
     def messages(self, passage: Passage) -> list[Message]:
         """Instructions, and the passage as data."""
         kinds = kinds_for(passage.text, self.count, self.weights)
         instructions = _compiled(self.template).render(
-            n=self.count, kinds=kinds, meanings=KINDS, domain=self.domain
+            n=self.count,
+            kinds=kinds,
+            meanings={kind: KINDS[kind] for kind in self.kinds},
+            domain=self.domain,
         )
         data = {
             "title": passage.title,
@@ -129,7 +137,10 @@ def _messages(instructions: str, data: Mapping[str, Any]) -> list[Message]:
 
 
 def read_kinds(setting: str) -> dict[str, float]:
-    """How often each kind is asked for, by kind; none where nothing is set. SettingsError."""
+    """The share of each kind that is set, in the order of KINDS; none where nothing is set.
+
+    SettingsError for a kind that there isn't, that stands there twice, or without a number above 0.
+    """
     weights: dict[str, float] = {}
     for part in filter(None, map(str.strip, setting.split(","))):
         kind, _, often = (piece.strip() for piece in part.partition(":"))
@@ -137,29 +148,31 @@ def read_kinds(setting: str) -> dict[str, float]:
             weight = float(often or 1)
         except ValueError:
             weight = math.nan
-        if kind not in KINDS or not 0 < weight < math.inf:
+        if kind not in KINDS or kind in weights or not 0 < weight <= LARGEST_WEIGHT:
             raise SettingsError(
                 f"EMBED_ASSETS_QUESTION_KINDS: {part!r} is no kind with how often it is wanted: "
-                f"one of {', '.join(KINDS)}, and a number above 0, as in `question:4,keywords:2`."
+                f"one of {', '.join(KINDS)}, each once, and a number above 0, as in "
+                "`question:4,keywords:2`."
             )
         weights[kind] = weight
-    return weights
+    total = sum(weights.values())
+    return {kind: weights[kind] / total for kind in KINDS if kind in weights}
 
 
 def kinds_for(text: str, count: int, weights: Mapping[str, float]) -> list[str]:
     """Kinds to ask for about a text, by its hash.
 
-    weights: how often each is wanted; over many texts that is how often each is asked for, and a
-    text's kinds are as far apart in it as can be (systematic sampling). None: a question first,
-    then the others of USUAL_KINDS in turn.
+    weights: the share of each. Over many texts each has its share, and a text has as many
+    different kinds as can be (systematic sampling). None: a question first, then the others of
+    USUAL_KINDS in turn.
     """
     number = int(_digest(text), 16)
     if not weights:
         others = ["keywords", "claim"] if number % 2 else ["claim", "keywords"]
         return list(islice(cycle(["question", *others]), count))
     start, ends = number / 16**_DIGITS, list(accumulate(weights.values()))
-    places = ((start + turn) / count * ends[-1] for turn in range(count))
-    return [list(weights)[bisect_right(ends, place)] for place in places]
+    places = [bisect_right(ends[:-1], (start + turn) / count) for turn in range(count)]
+    return [list(weights)[place] for place in places]
 
 
 def answer_key(text: str, model: str, version: str, parameters: Mapping[str, Any]) -> str:
@@ -168,13 +181,16 @@ def answer_key(text: str, model: str, version: str, parameters: Mapping[str, Any
     return hashlib.sha256(identity.encode()).hexdigest()
 
 
-def read_questions(reply: str, most: int) -> list[WrittenQuestion]:
+def read_questions(
+    reply: str, most: int, kinds: Sequence[str] = USUAL_KINDS
+) -> list[WrittenQuestion]:
     """Entries of a reply that have the right shape, at most so many; none if it can't be read.
 
-    An entry that lacks a field is left out.
+    An entry that lacks a field is left out; one of a kind that was not asked for is taken for one
+    of the first of these kinds.
     """
     read: dict[str, WrittenQuestion] = {}
-    for entry in _entries(reply, "questions", _written_question):
+    for entry in _entries(reply, "questions", partial(_written_question, kinds)):
         read.setdefault(entry.question.casefold(), entry)
     return list(read.values())[:most]
 
@@ -183,7 +199,7 @@ _TRUTHS = {"true": True, "false": False}
 _MEANINGFUL = re.compile(r"\w\W*\w")  # two letters or figures: not the "…" of the instructions
 
 
-def _written_question(entry: Any) -> WrittenQuestion | None:
+def _written_question(kinds: Sequence[str], entry: Any) -> WrittenQuestion | None:
     if not isinstance(entry, dict) or "answer" not in entry:
         return None
     question, answer = entry.get("question"), entry["answer"]
@@ -195,7 +211,7 @@ def _written_question(entry: Any) -> WrittenQuestion | None:
         return None
     kind = entry.get("kind")
     return WrittenQuestion(
-        kind=str(kind) if kind in KINDS else "question",
+        kind=str(kind) if kind in kinds else kinds[0],
         question=question,
         answer=" ".join(str(answer).split()) or None if answer is not None else None,
         answerable=answerable,

@@ -24,7 +24,6 @@ from embed_assets.questions.written.prompts import (
     Prompt,
     QuestionPrompts,
     judge_prompt,
-    read_questions,
     read_scores,
 )
 from embed_assets.resources.answers import AnswerStore, OpenAnswers, Reply
@@ -100,7 +99,7 @@ def written_questions(chunks: pl.DataFrame, writing: Writing) -> pl.DataFrame:
         answers.use((key, calls[text].key) for text, _, key in places.iter_rows())
         left = ask(calls.values(), writer, answers, writing, "Writing questions")
         rows = {key: [_no_question(*why)] for key, why in left.items()} | {
-            key: _read(reply, settings.questions_per_chunk)
+            key: _read(reply, prompts)
             for key, reply in answers.replies([prompt.key for prompt in calls.values()])
         }
     shared = {"purpose": "train", "generator": generator, "prompt_version": prompts.version}
@@ -279,9 +278,9 @@ class Progress:
         )
 
 
-def _read(reply: Reply, most: int) -> list[dict[str, Any]]:
+def _read(reply: Reply, prompts: QuestionPrompts) -> list[dict[str, Any]]:
     """Columns of the questions in a reply, or of the one row that says it can't be read."""
-    entries = read_questions(reply.text, most)
+    entries = prompts.read(reply.text)
     if not entries:
         said = one_line(reply.text, 120) or "nothing"
         took = {"input_tokens": reply.input_tokens, "output_tokens": reply.output_tokens}

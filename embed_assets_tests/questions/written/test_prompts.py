@@ -1,5 +1,6 @@
 """What a model is asked, and which of its replies count."""
 
+import hashlib
 import json
 from collections import Counter
 
@@ -66,14 +67,24 @@ def test_kinds_are_asked_for_as_often_as_is_set(count):
 
 
 def test_a_text_s_kinds_are_the_same_every_time_and_differ_where_they_can():
-    weights = {"question": 1.0, "claim": 1.0}
+    weights = read_kinds("claim:3,question:3")
     for text in map(str, range(20)):
         kinds = kinds_for(text, 2, weights)
         assert kinds == kinds_for(text, 2, weights) == ["question", "claim"]
 
 
 @pytest.mark.parametrize(
-    "wrong", ["riddle", "question:often", "question:0", "title:-1", "claim:inf", "claim:nan"]
+    "wrong",
+    [
+        "riddle",
+        "question",
+        "title:often",
+        "title:0",
+        "title:-1",
+        "claim:inf",
+        "claim:nan",
+        "claim:1e9",
+    ],
 )
 def test_a_kind_that_there_is_not_or_a_number_that_is_none_is_an_error(wrong):
     with pytest.raises(SettingsError, match="EMBED_ASSETS_QUESTION_KINDS"):
@@ -94,10 +105,32 @@ def test_kinds_that_are_set_are_explained_and_the_only_ones_that_a_reply_may_hol
 def test_kinds_are_part_of_what_identifies_an_answer_once_they_are_set():
     keys = [
         QuestionPrompts(Settings(question_kinds=kinds)).key("m", "text")
-        for kinds in ("", "question,title", "question:1,title:1", "question:2,title")
+        for kinds in ("", "question,title", "title:3, question:3", "question:2,title")
     ]
     assert keys[1] == keys[2]
     assert len(set(keys)) == 3
+
+
+def test_where_no_kinds_are_set_nothing_that_a_model_was_paid_for_is_asked_again():
+    """As it was before kinds could be set: a changed digest pays for every chunk once more."""
+    prompt = QuestionPrompts(Settings()).prompt("m", passage())
+    asked = json.dumps([prompt.key, prompt.messages(), prompt.schema], sort_keys=True)
+    assert hashlib.sha256(asked.encode()).hexdigest()[:16] == "8cb5ff1911f00405"
+
+
+def test_a_template_of_ones_own_is_told_what_the_kinds_mean_that_are_asked_for(tmp_path):
+    file = tmp_path / "own.jinja"
+    file.write_text("{% for kind in meanings %}{{ kind }} {% endfor %}", encoding="utf-8")
+    for kinds, said in (("", "question keywords claim "), ("title,claim", "claim title ")):
+        prompts = QuestionPrompts(Settings(question_prompt=file, question_kinds=kinds))
+        assert prompts.messages(passage())[0]["content"] == said
+
+
+def test_a_kind_that_was_not_asked_for_is_taken_for_the_first_that_was():
+    reply = questions({"question": "A b?", "answer": "c", "kind": "claim"})
+    for kinds, kind in (("", "claim"), ("title,misspelt", "title")):
+        [entry] = QuestionPrompts(Settings(question_kinds=kinds)).read(reply)
+        assert entry.kind == kind
 
 
 def test_the_instructions_name_each_kind_and_the_domain():
