@@ -57,7 +57,7 @@ def named_sets(about: str) -> Iterator[list[RetrievalSet]]:
             sets = [RetrievalSet(folder.name, _beir_task(folder), base) for folder in options.beir]
         for home in options.home:
             warehouse = Warehouse(path=str(home / "warehouse.duckdb"))
-            task = _home_task(warehouse)
+            task = home_task(warehouse)
             sets += [
                 RetrievalSet(home.name + of, task, _encoder(warehouse, model))
                 for of, model in _home_models(warehouse, options.model).items()
@@ -80,7 +80,7 @@ def _beir_task(folder: Path) -> RetrievalTask:
     return RetrievalTask(pl.DataFrame(questions), pl.DataFrame(corpus), found.own)
 
 
-def _home_task(warehouse: Warehouse) -> RetrievalTask:
+def home_task(warehouse: Warehouse) -> RetrievalTask:
     task = retrieval_task(warehouse)
     asked = task.questions.filter(split=LABELLED)
     if asked.is_empty():
