@@ -140,6 +140,7 @@ def test_dagster_and_mlflow_still_read_their_records(forgotten, monkeypatch):
         assert event is not None
         assert event.asset_materialization is not None
         assert records(event.asset_materialization.metadata["preview"]) == []
+        assert records(event.asset_materialization.metadata["realism"])
         for key in instance.get_dynamic_partitions(DOCUMENTS):  # the others'
             of_chunks = instance.fetch_materializations(
                 dg.AssetRecordsFilter(dg.AssetKey("chunks"), asset_partitions=[key]), limit=1
