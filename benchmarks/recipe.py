@@ -143,12 +143,13 @@ def train_recipe(
     folder: Path,
     variant: Variant = BLOG,
     precision: str | None = None,
+    evaluator: Any = None,
 ) -> RecipeResult:
     """Fine-tune as published; all that it writes is in `folder`.
 
     pairs: (anchor, positive). queries, corpus: text by id; relevant: corpus ids by query id, what
     the best epoch is chosen on. dimensions: largest first. What is not given is the variant's, and
-    the precision that which was published.
+    the precision and the evaluator those which were published.
     """
     from datasets import Dataset
     from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer
@@ -164,7 +165,8 @@ def train_recipe(
     precision = precision or published_precision()
     best_metric = f"dim_{_nearest(dimensions, variant.best_dimension)}_cosine_ndcg@10"
     clock = _clock()
-    evaluator = _timed(recipe_evaluator(queries, corpus, relevant, dimensions), clock)
+    published = evaluator or recipe_evaluator(queries, corpus, relevant, dimensions)
+    evaluator = _timed(published, clock)
     trainer = SentenceTransformerTrainer(
         model=model,
         args=_arguments(

@@ -336,6 +336,11 @@ class Evaluation(Group):
         "`champion` (the one before it), `openai:MODEL` (any OpenAI-compatible server's "
         "embeddings), any sentence-transformers model, a version (`v3`). `none`: nothing",
     )
+    learning_curve: Annotated[bool, COMPARISON] = Field(
+        default=False,
+        description="Whether each comparison trains on a quarter and on half of the pairs too, and "
+        "says what would help most. It takes some 1.3 times the training's time on top",
+    )
 
 
 class Promotion(Group):

@@ -319,6 +319,37 @@ _TABLES = (
         },
     ),
     Table(
+        "learning_curves",
+        ("run_id", "search", "split", "part", "against"),
+        {
+            "run_id": _text("MLflow run of the comparison"),
+            "search": _text("How the models search: alone, or hybrid: with BM25"),
+            "split": _SPLIT,
+            "part": _text("Part of the version's pairs that a model was trained on"),
+            "against": _text("What that is put beside: all pairs, or another part"),
+            "pairs": _integer("Pairs of the part"),
+            "learned_documents": _integer("Documents that they are of"),
+            "dimension": _DIMENSION,
+            "score": _number("Mean NDCG@10 of the part's model over the split's questions, 0 to 1"),
+            "against_score": _number("The same of what it is put beside"),
+            "difference": _number("against_score minus score"),
+            "low": _number("Lower end of the difference's 95 % interval"),
+            "high": _number("Upper end of it"),
+            "p_value": _number("Two-sided, of a permutation test"),
+            "verdict": _text(
+                "Of what the part is put beside: better, worse, no clear difference or too few to "
+                "tell"
+            ),
+            "questions": _integer("Questions of the split"),
+            "documents": _integer("Documents that they are about"),
+            "resampled": _text("What the interval is over: documents or questions"),
+            "trained_pairs": _integer("Pairs that the version was trained on"),
+            "trained_documents": _integer("Documents that they are of"),
+            "known_pairs": _integer("Pairs that could have been trained on"),
+            "extractive_share": _number("Share of the version's pairs that are extractive, 0 to 1"),
+        },
+    ),
+    Table(
         "hybrid_comparisons",
         ("run_id", "model", "split", "dimension"),
         {

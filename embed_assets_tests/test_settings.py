@@ -189,6 +189,7 @@ WITNESSES: dict[str, Any] = {
     "judge": "openai:another",
     "judge_threshold": 4,
     "baselines": "none",
+    "learning_curve": True,
     "method": "lora",
     "loss": "gist",
     "epochs": 7,

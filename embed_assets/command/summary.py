@@ -8,6 +8,7 @@ from typing import Any
 import polars as pl
 
 from embed_assets.command.pipeline import Done
+from embed_assets.comparison.learning_curve import curve_points, stored_curve, would_help_most
 from embed_assets.comparison.tracked import stored_promotion
 from embed_assets.comparison.verdict import (
     headline_row,
@@ -194,7 +195,7 @@ def run_summary(settings: Settings, done: Done) -> dict[str, Any]:
     )
     pairs = warehouse.read("SELECT split, count(*) FROM training_pairs GROUP BY ALL ORDER BY ALL")
     against, hybrid = stored_comparison(warehouse, compared), stored_hybrid(warehouse, compared)
-    failed = failed_baselines(warehouse, compared)
+    curve, failed = stored_curve(warehouse, compared), failed_baselines(warehouse, compared)
     ingested = ingest_summary(settings, done)
     in_mlflow = _in_mlflow(settings, warehouse, compared)
     return {
@@ -212,6 +213,8 @@ def run_summary(settings: Settings, done: Done) -> dict[str, Any]:
         "promotion": in_mlflow.promotion,
         "waiting": [*ingested["waiting"], *in_mlflow.waiting],
         "reservations": reservations(against, hybrid),
+        "learning_curve": curve_points(curve).to_dicts(),
+        "would_help_most": would_help_most(curve) or None,
         "report": str(settings.report(model["version"])),
         "trained": "finetuned_model" in done.seconds,
     }
@@ -241,6 +244,7 @@ def run_text(summary: Mapping[str, Any], *, details: bool = False) -> str:
             *filter(None, [summary["verdict_hybrid"], summary["promotion"]]),
             f"Search uses {_champion(summary)}.",
             *summary["reservations"],
+            *filter(None, [summary["would_help_most"]]),
             *([] if summary["trained"] else [nothing]),
             "",
             *_comparison_lines(summary["comparison"]),

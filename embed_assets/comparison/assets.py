@@ -4,18 +4,26 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
+import polars as pl
 
 from embed_assets.comparison.card import rewrite_card
 from embed_assets.comparison.contents import ComparedIn, write_report
 from embed_assets.comparison.described import describe_judged
 from embed_assets.comparison.general import general_version
-from embed_assets.comparison.measuring import measure_models
+from embed_assets.comparison.learning_curve import (
+    measure_curve,
+    no_curve,
+    store_curve,
+    would_help_most,
+)
+from embed_assets.comparison.measuring import Measured, measure_models
 from embed_assets.comparison.promotion import AskWays, Evidence, Promotion, carry_out, decide
 from embed_assets.comparison.tables import (
     baselines_table,
     charts,
     conditions_list,
     conditions_table,
+    curve_table,
     figures,
     headline_bars,
     headline_table,
@@ -23,6 +31,7 @@ from embed_assets.comparison.tables import (
 )
 from embed_assets.comparison.tracked import (
     log_comparison,
+    log_curve,
     log_promotion,
     log_sentences,
     log_to_training,
@@ -35,7 +44,7 @@ from embed_assets.comparison.verdict import (
     store_comparison,
     verdict_sentence,
 )
-from embed_assets.errors import ProjectError
+from embed_assets.errors import BusyError, ProjectError
 from embed_assets.evaluation.baselines import compares_champion, lasting_baselines, unscored
 from embed_assets.evaluation.scoring import figure_count
 from embed_assets.models.card import model_card
@@ -98,15 +107,20 @@ def comparison(
         promotion = decide(evidence, version, settings)
         log_promotion(promotion)
         compared_in = ComparedIn(making.run_id, context.run.run_id)
-        report = write_report(warehouse, settings, tracking, measured, promotion, compared_in)
-        log_comparison(making.run_id, model, measured, before, report, charts(result))
-        said = log_sentences(tracking, making.run_id, result, promotion)
+        curve = _curve(context, warehouse, settings, model, measured, making.run_id)
+        report = write_report(
+            warehouse, settings, tracking, measured, promotion, compared_in, curve
+        )
+        log_comparison(making.run_id, model, measured, before, report, charts(result, curve))
+        log_curve(curve, result.headline_split)
+        said = log_sentences(tracking, making.run_id, result, promotion, would_help_most(curve))
         # Last, that no champion is without report. Killed before the comparison is stored, it is
         # made again, and promotes as it did.
         carry_out(tracking, promotion, evidence)
         missing = unscored({**failed, **evidence.served.failed})
         with making.storing(incomplete=missing) as transaction:
             store_comparison(transaction, result, making.run_id)
+            store_curve(transaction, curve, making.run_id)
         rewrite_card(warehouse, settings, version, result, context.log.warning)
         _describe(context, warehouse, settings, tracking, version)
     _tell(context, before, failed, said)
@@ -116,12 +130,32 @@ def comparison(
     return making.result(
         result=result_line(result, promotion, champion),
         chart=dg.MetadataValue.md(headline_bars(result, version)),
-        **_metadata(result, failed, promotion),
+        **_metadata(result, failed, promotion, curve),
         report=_link("Open it", tracking.run_url(making.run_id, report.name)),
         report_file=report.relative_to(settings.home).as_posix(),
         **{name: round(figure, 4) for name, figure in figures(result, before).items()},
         **{"dagster/row_count": figure_count(warehouse, making.run_id)},
     )
+
+
+def _curve(
+    context: dg.AssetExecutionContext,
+    warehouse: Warehouse,
+    settings: Settings,
+    model: Mapping[str, Any],
+    measured: Measured,
+    run_id: str,
+) -> pl.DataFrame:
+    """The learning curve, if one is asked for and can be drawn. A comparison goes on without it."""
+    if not settings.learning_curve:
+        return no_curve()
+    try:
+        return measure_curve(warehouse, settings, model, measured, run_id, context.log.info)
+    except BusyError:
+        raise
+    except ProjectError as error:
+        context.log.warning(printable(f"There is no learning curve: {error}"))
+        return no_curve()
 
 
 def _describe(
@@ -157,7 +191,7 @@ def _tell(
 
 
 def _metadata(
-    result: Comparison, failed: Mapping[str, str], promotion: Promotion
+    result: Comparison, failed: Mapping[str, str], promotion: Promotion, curve: pl.DataFrame
 ) -> dict[str, Any]:
     """What the UI says of a comparison, the most important first."""
     in_hybrid = hybrid_sentence(result.hybrid)
@@ -168,9 +202,19 @@ def _metadata(
         **({"reservations": dg.MetadataValue.md(against)} if against else {}),
         "promotion": promotion.said,
         "by_dimension": dg.MetadataValue.md(headline_table(result)),
+        **_curve_metadata(curve),
         "beside_other_models": dg.MetadataValue.md(baselines_table(result, failed)),
         "conditions": dg.MetadataValue.md(conditions_list(promotion.conditions)),
         "conditions_in_figures": dg.MetadataValue.md(conditions_table(promotion.conditions)),
+    }
+
+
+def _curve_metadata(curve: pl.DataFrame) -> dict[str, Any]:
+    if curve.is_empty():
+        return {}
+    return {
+        "would_help_most": would_help_most(curve),
+        "learning_curve": dg.MetadataValue.md(curve_table(curve)),
     }
 
 

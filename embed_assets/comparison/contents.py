@@ -6,7 +6,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+
 from embed_assets.comparison.examples import most_changed
+from embed_assets.comparison.learning_curve import curve_points, would_help_most
 from embed_assets.comparison.measuring import Measured
 from embed_assets.comparison.promotion import Promotion
 from embed_assets.comparison.report import Fact, Report, render_report
@@ -48,10 +51,11 @@ def write_report(
     figures: Measured,
     promotion: Promotion,
     compared_in: ComparedIn,
+    curve: pl.DataFrame,
 ) -> Path:
     """The HTML report, written whole or not at all; its path.
 
-    promotion: what became of the version that was compared.
+    promotion: what became of the version that was compared. curve: as `measure_curve` gives it.
     """
     version, result = promotion.version, figures.result
     record = version_lineage(warehouse, settings, version)
@@ -75,6 +79,8 @@ def write_report(
         realism=realism_table(read_realism(warehouse)),
         against=full_size(result.against),
         hybrid=result.hybrid,
+        curve=curve_points(curve),
+        would_help_most=would_help_most(curve),
         won=won,
         lost=lost,
         lineage=_lineage(record),

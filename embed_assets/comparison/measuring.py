@@ -11,6 +11,8 @@ from embed_assets.comparison.promotion import champion_name, losses
 from embed_assets.comparison.verdict import Comparison, compare
 from embed_assets.errors import ProjectError
 from embed_assets.evaluation.baselines import (
+    BASE,
+    TUNED,
     compares_champion,
     compares_hybrid,
     find_baseline,
@@ -33,12 +35,15 @@ from embed_assets.settings import Settings
 class Measured:
     """The figures of a comparison, and those by which alone a model is promoted or not.
 
-    task: what they were measured on. failed: why baselines could not be scored, by what they are
-    called. losses: as `losses` gives them. general: the figures on general questions, if these are
-    wanted.
+    task: what they were measured on. base: name of the base model. evaluations: of base and tuned
+    model, alone and, where hybrid search is compared, with BM25, as the tables call them. failed:
+    why baselines could not be scored, by what they are called. losses: as `losses` gives them.
+    general: the figures on general questions, if these are wanted.
     """
 
     task: RetrievalTask
+    base: str
+    evaluations: Mapping[str, Evaluation]
     result: Comparison
     failed: Mapping[str, str]
     losses: pl.DataFrame
@@ -69,8 +74,8 @@ def measure_models(
 
     base_encoder = find_baseline(warehouse, settings, base_name, f"The base model of {version}")
     tuned_encoder = find_baseline(warehouse, settings, version, "The fine-tuned model")
-    base = figures(base_encoder, "base", run_id)
-    tuned = figures(tuned_encoder, "tuned", model["mlflow_run_id"])
+    base = figures(base_encoder, BASE, run_id)
+    tuned = figures(tuned_encoder, TUNED, model["mlflow_run_id"])
     others, champion = single_baselines(settings), ""
     if before is not None and compares_champion(settings):
         champion = champion_name(before)
@@ -91,7 +96,8 @@ def measure_models(
     result = compare(task, base, tuned, beside)
     general = measure_general(warehouse, settings, base_encoder, tuned_encoder, run_id)
     lost = losses(result, beside.get(champion), settings.promotion_margin)
-    return Measured(task, result, failed, lost, general)
+    by_name = {BASE: base, TUNED: tuned, **{n: beside[n] for n in hybrid if n in beside}}
+    return Measured(task, base_name, by_name, result, failed, lost, general)
 
 
 def _base_of(model: Mapping[str, Any], settings: Settings) -> str:

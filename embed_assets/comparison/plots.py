@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from embed_assets.charts import BLUE, GREY, INK, dress
+from embed_assets.comparison.learning_curve import FEWER_DOCUMENTS
 from embed_assets.comparison.verdict import SPLIT_TITLES
 from embed_assets.evaluation.hybrid import TUNED_HYBRID
 from embed_assets.wording import signed_percent
@@ -273,6 +274,45 @@ def quality_kept_chart(
     layers = (storage, bytes_per_vector, lines, *figures)
     chart = alt.layer(*layers).properties(width=width - 80, height=300)
     return _dress(chart, "What shorter vectors keep, and what they cost", split, questions, width)
+
+
+def learning_chart(
+    points: pl.DataFrame, split: str, questions: int, width: int = WIDE
+) -> alt.LayerChart:
+    """NDCG@10 by the number of pairs that were trained on, alone and in hybrid search.
+
+    points: as `curve_points` gives them. As many pairs of fewer documents are a point of their own,
+    beside the line.
+    """
+    import altair as alt
+
+    called = {"alone": "the model alone", "hybrid": "with bm25"}
+    scored = [name for name in called if points[name].null_count() == 0]
+    shown = points.unpivot(
+        on=scored, index=["part", "pairs", "documents"], variable_name="search", value_name="score"
+    ).with_columns(pl.col("search").replace(called))
+    names = [called[name] for name in scored]
+    scores = alt.Chart(shown).encode(
+        x=alt.X("pairs:Q", title="pairs trained on"),
+        y=alt.Y("score:Q", title="NDCG@10 (1 is perfect)", scale=alt.Scale(zero=False)),
+        color=alt.Color(
+            "search:N",
+            scale=alt.Scale(domain=names, range=[BLUE, _OTHERS_SAND][: len(names)]),
+            legend=alt.Legend(title=None),
+        ),
+        tooltip=[
+            alt.Tooltip("part:N", title="trained on"),
+            *(alt.Tooltip(f"{name}:Q", format=",") for name in ("pairs", "documents")),
+            alt.Tooltip("search:N"),
+            alt.Tooltip("score:Q", format=".4f"),
+        ],
+    )
+    of_fewer = alt.datum.part == FEWER_DOCUMENTS
+    line = scores.transform_filter(~of_fewer).mark_line(point={"size": 60})
+    fewer = scores.transform_filter(of_fewer).mark_point(size=70, shape="diamond")
+    chart = alt.layer(line, fewer).properties(width=width - 80, height=260)
+    title = "What more pairs give (diamonds: as many of fewer documents)"
+    return _dress(chart, title, split, questions, width)
 
 
 def _rows_of(frame: pl.DataFrame, split: str) -> pl.DataFrame:

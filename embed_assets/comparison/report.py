@@ -80,6 +80,7 @@ class Report:
     realism: as `realism_table` gives it.
     against: base and baselines, each at its full size, as rows of model_comparisons. hybrid: rows
     of hybrid_comparisons, none where hybrid search was not scored.
+    curve: as `curve_points` gives it, and would_help_most: what it says.
     reservations: sentences that speak against the fine-tuned model. lineage: facts of how the
     version was made, and sources: of what. document_pages: address of a document's page, by its id.
     """
@@ -97,6 +98,8 @@ class Report:
     realism: pl.DataFrame
     against: pl.DataFrame
     hybrid: pl.DataFrame
+    curve: pl.DataFrame
+    would_help_most: str
     reservations: Sequence[str]
     won: Sequence[Example]
     lost: Sequence[Example]
@@ -210,12 +213,14 @@ def _metric_table(scores: pl.DataFrame, split: str) -> dict[str, Any]:
 
 def _chart_specs(report: Report, split: str, questions: int) -> dict[str, list[dict[str, Any]]]:
     """The charts of a split for each width of the page."""
+    has_curve = report.curve.height and split == report.headline_split
     charts = {
         name: (
             plots.models_chart(report.against, report.hybrid, split, questions, width),
             plots.ranking_chart(report.scores, split, questions, width),
             plots.composition_chart(report.scores, split, questions, width),
             plots.quality_kept_chart(report.quality_kept, split, questions, width),
+            *([plots.learning_chart(report.curve, split, questions, width)] if has_curve else []),
         )
         for name, width in _WIDTHS.items()
     }

@@ -2,9 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 
+import polars as pl
+
 from embed_assets.charts import bars_in_markdown, to_png
+from embed_assets.comparison.learning_curve import ALL, curve_points, interval
 from embed_assets.comparison.plots import (
     composition_chart,
+    learning_chart,
     models_chart,
     quality_kept_chart,
     ranking_chart,
@@ -101,8 +105,22 @@ def baselines_table(result: Comparison, failed: Mapping[str, str]) -> str:
     return "\n".join(lines)
 
 
-def charts(result: Comparison) -> dict[str, bytes]:
-    """PNG files of the headline split by name, for MLflow."""
+def curve_table(curve: pl.DataFrame) -> str:
+    """NDCG@10 of parts of the pairs on the headline split, as a markdown table."""
+    lines = ["| trained on | pairs | documents | NDCG@10 | with bm25 | from there to all pairs |"]
+    lines.append("| --- | ---: | ---: | ---: | ---: | --- |")
+    for row in curve_points(curve).iter_rows(named=True):
+        fused = "–" if row["hybrid"] is None else f"{row['hybrid']:.4f}"
+        gain = "" if row["part"] == ALL else interval(row)
+        lines.append(
+            f"| {row['part']} | {row['pairs']:,} | {row['documents']:,} | {row['alone']:.4f} "
+            f"| {fused} | {gain} |"
+        )
+    return "\n".join(lines)
+
+
+def charts(result: Comparison, curve: pl.DataFrame) -> dict[str, bytes]:
+    """PNG files of the headline split by name, for MLflow. curve: of learning_curves."""
     split = result.headline_split
     questions = result.headline["questions"]
     drawn = {
@@ -111,6 +129,8 @@ def charts(result: Comparison) -> dict[str, bytes]:
         "ranking": ranking_chart(result.scores, split, questions),
         "quality_kept": quality_kept_chart(result.kept, split, questions),
     }
+    if curve.height:
+        drawn["learning_curve"] = learning_chart(curve_points(curve), split, questions)
     return {name: to_png(chart, scale=1.2) for name, chart in drawn.items()}
 
 

@@ -6,6 +6,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+
+from embed_assets.comparison.learning_curve import FEWER_DOCUMENTS, curve_points
 from embed_assets.comparison.measuring import Measured
 from embed_assets.comparison.promotion import Promotion, champion_name
 from embed_assets.comparison.tables import conditions_table
@@ -81,6 +84,26 @@ def _headline(model: Mapping[str, Any], figures: Measured, before: str | None) -
     )
 
 
+def log_curve(curve: pl.DataFrame, split: str) -> None:
+    """Add NDCG@10 by the number of pairs to the MLflow run, which draws it.
+
+    curve: of learning_curves, maybe none. split: the headline.
+    """
+    import mlflow
+
+    points = curve_points(curve).filter(pl.col("part") != FEWER_DOCUMENTS)
+    for row in points.iter_rows(named=True):
+        scores = {"learning_curve": row["alone"], "learning_curve_hybrid": row["hybrid"]}
+        metrics = {
+            metric_name(split, f"{name}_ndcg@10"): score
+            for name, score in scores.items()
+            if score is not None
+        }
+        mlflow.log_metrics(metrics, step=row["pairs"])
+    if curve.height:
+        mlflow.log_table(curve.to_dict(as_series=False), "learning_curve.json")
+
+
 def log_promotion(promotion: Promotion) -> None:
     """Add what became of the version, and by which figures, to the MLflow run."""
     import mlflow
@@ -89,10 +112,10 @@ def log_promotion(promotion: Promotion) -> None:
 
 
 def log_sentences(
-    tracking: Tracking, run_id: str, result: Comparison, promotion: Promotion
+    tracking: Tracking, run_id: str, result: Comparison, promotion: Promotion, helps: str
 ) -> list[str]:
     """Verdict, reservations and what was done about the champion: tags, name and description of the
-    MLflow run.
+    MLflow run. helps: what would help most, if that is known.
     """
     import mlflow
 
@@ -104,6 +127,7 @@ def log_sentences(
         "hybrid": in_hybrid,
         "reservations": " ".join(against),
         PROMOTION: promotion.said,
+        **({"would_help_most": helps} if helps else {}),
     }
     gained = f" {change(row['score'], row['tuned'])}" if row["score"] else ""
     became = "promoted" if promotion.promoted else "not promoted"
@@ -115,9 +139,9 @@ def log_sentences(
     )
     reasons = [f"- {sentence}" for sentence in against]
     table = conditions_table(promotion.conditions)
-    text = [said, in_hybrid, promotion.said, "\n".join(reasons), links, table]
+    text = [said, in_hybrid, promotion.said, helps, "\n".join(reasons), links, table]
     tracking.describe_run(run_id, "\n\n".join(filter(None, text)))
-    return [said, *filter(None, [in_hybrid]), *against, promotion.said]
+    return [said, *filter(None, [in_hybrid]), *against, promotion.said, *filter(None, [helps])]
 
 
 def stored_promotion(settings: Settings, run_id: str) -> str | None:

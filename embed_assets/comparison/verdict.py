@@ -7,6 +7,7 @@ from typing import Any
 import polars as pl
 
 from embed_assets.errors import ProjectError
+from embed_assets.evaluation.baselines import TUNED
 from embed_assets.evaluation.bm25 import BM25
 from embed_assets.evaluation.headline import best_evidence
 from embed_assets.evaluation.hybrid import BASE_HYBRID, TUNED_HYBRID
@@ -90,9 +91,8 @@ def compare(
     scores = results.pivot(on="model", index=["split", "dimension", "metric", "k"], values="score")
     difference = 100 * (pl.col("tuned") - pl.col("base")) / pl.col("base")
     queries = _queries_side_by_side(task, base, tuned)
-    at_full_size = queries.filter(pl.col("dimension") == pl.col("dimension").max())
     baselines = [
-        _against(model, _differences(at_full_size, others[model]))
+        _against(model, differences(task, tuned, others[model]))
         for model in sorted(others.keys() - {TUNED_HYBRID})
     ]
     return Comparison(
@@ -103,22 +103,19 @@ def compare(
         significance=compare_models(queries),
         queries=queries,
         baselines=pl.concat([_AGAINST.to_frame(), *baselines]),
-        hybrid=_hybrid_side_by_side(at_full_size, tuned, others),
+        hybrid=_hybrid_side_by_side(task, tuned, others),
     )
 
 
 def _hybrid_side_by_side(
-    at_full_size: pl.DataFrame, tuned: Evaluation, others: Mapping[str, Evaluation]
+    task: RetrievalTask, tuned: Evaluation, others: Mapping[str, Evaluation]
 ) -> pl.DataFrame:
-    """`Comparison.hybrid`. at_full_size: rows of `queries`."""
+    """`Comparison.hybrid`."""
     if TUNED_HYBRID not in others:
         return _AGAINST.to_frame()
-    found = others[TUNED_HYBRID].queries.select(
-        "split", "question_id", tuned_ndcg_at_10="ndcg_at_10"
-    )
-    fused = at_full_size.drop("tuned_ndcg_at_10").join(found, on=["split", "question_id"])
-    beside = {"tuned": tuned} | {name: others[name] for name in (BASE_HYBRID,) if name in others}
-    rows = [_against(name, _differences(fused, beside[name])) for name in sorted(beside)]
+    fused = others[TUNED_HYBRID]
+    beside = {TUNED: tuned} | {name: others[name] for name in (BASE_HYBRID,) if name in others}
+    rows = [_against(name, differences(task, fused, beside[name])) for name in sorted(beside)]
     return _in_order(pl.concat(rows))
 
 
@@ -136,13 +133,19 @@ def _queries_side_by_side(task: RetrievalTask, base: Evaluation, tuned: Evaluati
     )
 
 
-def _differences(tuned: pl.DataFrame, other: Evaluation) -> pl.DataFrame:
-    """What compare_models says of another model. tuned: rows of `queries` at its full size."""
-    questions = tuned.select("split", "question_id", "document_id", "tuned_ndcg_at_10")
-    full = other.queries.filter(pl.col("dimension") == pl.col("dimension").max())
-    of_other = full.select(
-        "split", "dimension", "question_id", pl.col("ndcg_at_10").alias("base_ndcg_at_10")
+def differences(task: RetrievalTask, tuned: Evaluation, other: Evaluation) -> pl.DataFrame:
+    """What compare_models says of a model beside another, each at its full size.
+
+    The dimension is the other's.
+    """
+    mine, theirs = (
+        found.queries.filter(pl.col("dimension") == pl.col("dimension").max())
+        for found in (tuned, other)
     )
+    questions = mine.select("split", "question_id", tuned_ndcg_at_10="ndcg_at_10").join(
+        task.questions.select("question_id", "document_id"), on="question_id"
+    )
+    of_other = theirs.select("split", "dimension", "question_id", base_ndcg_at_10="ndcg_at_10")
     return compare_models(questions.join(of_other, on=["split", "question_id"], how="left"))
 
 

@@ -35,7 +35,8 @@ from embed_assets.tables import TABLES
 
 SETTING = "EMBED_ASSETS_BASELINES"
 NONE = "none"
-COMPARED = ("base", "tuned", BASE_HYBRID, TUNED_HYBRID)
+BASE, TUNED = "base", "tuned"
+COMPARED = (BASE, TUNED, BASE_HYBRID, TUNED_HYBRID)
 """What the tables call the two models of a training, alone and with BM25: no baseline may be called
 so.
 """

@@ -1,5 +1,6 @@
 """Encoders: what turns texts into embeddings, and the model on this machine among them."""
 
+import functools
 import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -85,6 +86,26 @@ class LocalEncoder:
         return encode(
             self._model, texts, task, prompt, self._precision, progress, machine=self._machine
         )
+
+
+class TransientEncoder:
+    """A model that is of use for a while: it embeds each list of texts once, and keeps no more than
+    its memory does. It is loaded for the first of them.
+    """
+
+    def __init__(self, identity: str, load: Callable[[], LocalEncoder]) -> None:
+        """identity: digest of everything that decides the embeddings. load: gives the model."""
+        self.identity = identity
+        self._load = functools.cache(load)
+        self._encode = functools.cache(lambda texts, task: self._load().encode(texts, task))
+
+    def encode_queries(self, texts: Sequence[str], progress: str | None = None) -> "np.ndarray":
+        """Embeddings of queries, float32 (queries, size), not normalised."""
+        return self._encode(tuple(texts), "query")
+
+    def encode_documents(self, texts: Sequence[str], progress: str | None = None) -> "np.ndarray":
+        """Embeddings of documents, float32 (documents, size), not normalised."""
+        return self._encode(tuple(texts), "document")
 
 
 def encode(

@@ -24,7 +24,8 @@ MADE_AGAIN: Mapping[str, tuple[str, ...]] = {
     **{asset: (asset,) for asset in (*DOCUMENT_ASSETS, "training_pairs")},
     **dict.fromkeys(("evaluations", "evaluation_results", "query_results"), EVALUATED),
     **dict.fromkeys(
-        ("model_comparisons", "hybrid_comparisons", "failed_baselines"), ("comparison",)
+        ("model_comparisons", "hybrid_comparisons", "learning_curves", "failed_baselines"),
+        ("comparison",),
     ),
     "search_indexes": (SEARCH_INDEX,),
     **dict.fromkeys(("embeddings", "materializations", "attempts", "pair_changes"), ()),

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+
 from embed_assets.errors import ProjectError
 from embed_assets.evaluation.retrieval import evaluate, metric_name
 from embed_assets.evaluation.scoring import RetrievalTask, mlflow_metrics
@@ -40,16 +42,23 @@ def folders_again(models: Path) -> list[Path]:
 
 
 def prepare_again(
-    kept: TrainingConfig, base: str, start: Path | None, folder: Path
+    kept: TrainingConfig,
+    base: str,
+    start: Path | None,
+    folder: Path,
+    pairs: pl.DataFrame | None = None,
+    label: str = "Training",
 ) -> TrainingConfig:
     """The training as it was, in another folder; what is there of it is taken up.
 
     base: where the base model is today. start: the same of the version that it was trained from.
+    pairs: what it trains on in place of its own pairs, and with the same columns. label: of its
+    progress bar.
     """
-    places = {"folder": folder, "base": base, "start": start, "mlflow_run_id": ""}
-    training = kept.model_copy(update=places)
+    changes = {"folder": folder, "base": base, "start": start, "mlflow_run_id": "", "label": label}
+    training = kept.model_copy(update=changes)
     if not training.path.is_file():
-        copy_training(kept, training)
+        copy_training(kept, training, pairs)
     return training
 
 

@@ -30,7 +30,7 @@ class TrainingConfig(Training):
     mlflow_run_id: where it says how it goes; empty: nowhere.
     trained_from: version that is trained on from, and start: its folder; None: the base.
     base_ndcg_at_10: the base model's on the validation questions. seconds_between_checkpoints: what
-    a killed run loses, at most.
+    a killed run loses, at most. label: of its progress bar.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -52,6 +52,7 @@ class TrainingConfig(Training):
     warmup_share: float = 0.1
     base_ndcg_at_10: float | None = None
     seconds_between_checkpoints: float = 300.0
+    label: str = "Training"
 
     @property
     def source(self) -> str:
@@ -61,8 +62,8 @@ class TrainingConfig(Training):
     @property
     def told(self) -> dict[str, Any]:
         """What shapes the model, for those who ask later: no folder, no run."""
-        places = {"folder", "mlflow_run_id", "start"}
-        return self.model_dump(mode="json", exclude={*places, "seconds_between_checkpoints"})
+        others = {"folder", "mlflow_run_id", "start", "seconds_between_checkpoints", "label"}
+        return self.model_dump(mode="json", exclude=others)
 
     @property
     def path(self) -> Path:

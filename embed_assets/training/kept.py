@@ -64,11 +64,18 @@ def kept_result(training: TrainingConfig) -> dict[str, Any]:
     return json.loads(training.result.read_text(encoding="utf-8"))
 
 
-def copy_training(kept: TrainingConfig, training: TrainingConfig) -> None:
-    """Write what a training reads into its folder, from where it is kept; the config comes last."""
+def copy_training(
+    kept: TrainingConfig, training: TrainingConfig, pairs: pl.DataFrame | None = None
+) -> None:
+    """Write what a training reads into its folder, from where it is kept; the config comes last.
+
+    pairs: what stands in place of those that are kept.
+    """
     training.folder.mkdir(parents=True, exist_ok=True)
     for file in (kept.pairs, kept.validation, kept.corpus):
         shutil.copyfile(file, training.folder / file.name)
+    if pairs is not None:
+        pairs.write_parquet(training.pairs)
     unfinished = training.path.with_suffix(".unfinished")
     unfinished.write_text(training.model_dump_json(indent=2), encoding="utf-8")
     unfinished.replace(training.path)

@@ -156,10 +156,10 @@ class StepReport:
         self._first = self._steps = 0
         self._bar: Any = None
 
-    def begin(self, first: int, steps: int, *, shown: bool) -> None:
-        """Steps are taken from `first` on until there are `steps`; without a bar unless shown."""
+    def begin(self, first: int, steps: int, label: str | None) -> None:
+        """Steps are taken from `first` on until there are `steps`. No bar without a label."""
         self._first, self._steps = first, steps
-        self._bar = progress_bar("Training" if shown else None, steps, "batch", initial=first)
+        self._bar = progress_bar(label, steps, "batch", initial=first)
 
     def advance(self, step: int) -> None:
         """Show the step that was taken."""

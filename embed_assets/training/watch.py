@@ -57,7 +57,8 @@ class Watch:
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Take up what a run that was killed had measured, and begin."""
         self._progress.measure(_measured(state.log_history))
-        self._report.begin(state.global_step, state.max_steps, shown=state.is_world_process_zero)
+        label = self._config.label if state.is_world_process_zero else None
+        self._report.begin(state.global_step, state.max_steps, label)
         self._saved = time.monotonic()
         self._clock.start()
         self._progress.say(

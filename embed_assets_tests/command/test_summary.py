@@ -37,6 +37,8 @@ SUMMARY: dict[str, Any] = {
     "reservations": [],
     "verdict": "The fine-tuned model is better.",
     "verdict_hybrid": None,
+    "learning_curve": [],
+    "would_help_most": None,
     "promotion": "Version 2 was made the champion.",
     "champion": "2",
     "model": {"path": "/home/v2", "version": "2", "base": "mine"},
@@ -148,6 +150,12 @@ def test_hybrid_search_is_a_sentence_below_the_verdict_and_a_table_of_base_again
     assert head.split()[:6] == ["questions", "hybrid", "search", "score", "tuned", "+"]
     assert head.index("difference") + len("difference") == row.index("-0.1100") + len("-0.1100")
     assert not [line for line in lines if line.startswith("people's questions  tuned")]
+
+
+def test_what_would_help_most_stands_below_what_speaks_against_the_model():
+    said = {"reservations": ["bm25 beats it."], "would_help_most": "More documents would."}
+    lines = run_text({**SUMMARY, **said}).splitlines()
+    assert lines[lines.index("bm25 beats it.") + 1] == "More documents would."
 
 
 def test_where_documents_are_too_few_it_says_how_many_are_needed():
