@@ -292,26 +292,30 @@ def learning_chart(
         on=scored, index=["part", "pairs", "documents"], variable_name="search", value_name="score"
     ).with_columns(pl.col("search").replace(called))
     names = [called[name] for name in scored]
-    scores = alt.Chart(shown).encode(
-        x=alt.X("pairs:Q", title="pairs trained on"),
-        y=alt.Y("score:Q", title="NDCG@10 (1 is perfect)", scale=alt.Scale(zero=False)),
-        color=alt.Color(
+    encoding = {
+        "x": alt.X("pairs:Q", title="pairs trained on", axis=alt.Axis(tickCount=6)),
+        "y": alt.Y("score:Q", title="NDCG@10 (1 is perfect)", scale=alt.Scale(zero=False)),
+        "color": alt.Color(
             "search:N",
             scale=alt.Scale(domain=names, range=[BLUE, _OTHERS_SAND][: len(names)]),
             legend=alt.Legend(title=None),
         ),
-        tooltip=[
+        "tooltip": [
             alt.Tooltip("part:N", title="trained on"),
             *(alt.Tooltip(f"{name}:Q", format=",") for name in ("pairs", "documents")),
             alt.Tooltip("search:N"),
             alt.Tooltip("score:Q", format=".4f"),
         ],
-    )
-    of_fewer = alt.datum.part == FEWER_DOCUMENTS
-    line = scores.transform_filter(~of_fewer).mark_line(point={"size": 60})
-    fewer = scores.transform_filter(of_fewer).mark_point(size=70, shape="diamond")
-    chart = alt.layer(line, fewer).properties(width=width - 80, height=260)
-    title = "What more pairs give (diamonds: as many of fewer documents)"
+    }
+    is_fewer = pl.col("part") == FEWER_DOCUMENTS
+    line, fewer = alt.Chart(shown.filter(~is_fewer)), shown.filter(is_fewer)
+    layers = [line.mark_line(point={"size": 60}).encode(**encoding)]
+    title = "What more pairs give"
+    if fewer.height:  # a layer without points has no extent, of which the browser complains
+        diamonds = alt.Chart(fewer).mark_point(size=70, shape="diamond")
+        layers.append(diamonds.encode(**encoding))
+        title += " (diamonds: as many of fewer documents)"
+    chart = alt.layer(*layers).properties(width=width - 80, height=260)
     return _dress(chart, title, split, questions, width)
 
 

@@ -217,6 +217,13 @@ def test_the_points_begin_with_the_base_model_and_end_with_all_pairs():
     assert curve_points(no_curve()).is_empty()
 
 
+@pytest.mark.parametrize(("parts", "layers"), [((FEWER_DOCUMENTS, HALF), 2), ((HALF,), 1)])
+def test_without_a_part_of_fewer_documents_there_are_no_diamonds(parts, layers):
+    chart = learning_chart(curve_points(curve_of(*map(row, parts))), "test_labelled", 90).to_dict()
+    assert len(chart["layer"]) == layers
+    assert ("diamonds" in chart["title"]["text"]) == (layers == 2)
+
+
 @dataclass
 class Home:
     """A home with a version that a training of a second made, and comparisons of it."""

@@ -37,6 +37,20 @@ HOSTILE = (
     "{{7*7}}{% raw %}'\"\u2028<!--<script>"
 )
 CONDITION = Condition("x", "clearly better", "0.44 → 0.55, -0.013 … +0.110", "0", True, "")
+CURVE = pl.DataFrame(
+    {
+        "part": ["half of the pairs", "all pairs"],
+        "pairs": [1500, 3000],
+        "documents": [12, 12],
+        "alone": [0.508, 0.522],
+        "hybrid": [0.583, 0.585],
+        "difference": [0.014, None],
+        "low": [-0.005, None],
+        "high": [0.032, None],
+        "resampled": ["documents", None],
+    }
+)
+"""As `curve_points` gives it."""
 LONG = "## Torque\n\nTighten the flange bolts in a cross pattern. " + "word " * 200 + "The end."
 
 
@@ -159,6 +173,8 @@ def report(scores, quality_kept) -> Report:
         realism=pl.DataFrame({"written by": ["rules"], "what for": ["tests"], "by BM25": ["97 %"]}),
         against=of_base.with_columns(model=pl.lit("base")),
         hybrid=of_base.clear().with_columns(model=pl.lit("")),
+        curve=CURVE,
+        would_help_most="More documents would help most: +0.014 (95 %: -0.005 to +0.032).",
         reservations=[],
         won=[example("How tight should the bolts be?", None, 1, LONG)],
         lost=[],
@@ -192,6 +208,22 @@ def hostile(report: Report) -> Report:
         won=[example(HOSTILE, 3, 1, HOSTILE + LONG)],
         lost=[replace(example(HOSTILE, 1, 9, HOSTILE), split=HOSTILE)],
     )
+
+
+def test_the_page_says_what_would_help_most_and_by_which_figures(report):
+    page = Page(render_report(report))
+    assert "95 %: −0.005 to +0.032" in page.lines
+    assert "half of the pairs 1,500 12 0.508 0.583 +0.014 −0.005 to +0.032" in page.lines
+    assert "all pairs 3,000 12 0.522 0.585 –" in page.lines
+    assert "#curve" in page.values("href")
+    alone = report.curve.with_columns(hybrid=pl.lit(None, pl.Float64))
+    assert (
+        "half of the pairs 1,500 12 0.508 –"
+        in Page(render_report(replace(report, curve=alone))).lines
+    )
+    without = Page(render_report(replace(report, curve=report.curve.clear())))
+    assert "What would help most" not in without.text
+    assert "#curve" not in without.values("href")
 
 
 def test_the_page_says_what_the_questions_are_like(report):
@@ -562,7 +594,7 @@ def open_page(browser, report: Report, folder: Path) -> None:
     path = folder / "report.html"
     path.write_text(render_report(report), encoding="utf-8")
     browser.get(path.as_uri())
-    WebDriverWait(browser, 30).until(lambda browser: svgs_shown(browser) == 4)
+    WebDriverWait(browser, 30).until(lambda browser: svgs_shown(browser) == 5)
 
 
 def test_a_browser_draws_the_charts_of_the_split_that_is_chosen(browser, report, tmp_path):
