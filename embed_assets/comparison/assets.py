@@ -91,6 +91,8 @@ def comparison(
         measured = measure_models(warehouse, settings, model, before, making.run_id)
         result, failed = measured.result, measured.failed
         log_to_training(model, measured, before, context.log.warning)
+        # Before anything is decided: it takes long, and the champion may change meanwhile.
+        curve = _curve(context, warehouse, settings, model, measured, making.run_id)
         evidence = Evidence(
             result,
             champion=before,
@@ -107,7 +109,6 @@ def comparison(
         promotion = decide(evidence, version, settings)
         log_promotion(promotion)
         compared_in = ComparedIn(making.run_id, context.run.run_id)
-        curve = _curve(context, warehouse, settings, model, measured, making.run_id)
         report = write_report(
             warehouse, settings, tracking, measured, promotion, compared_in, curve
         )
@@ -153,7 +154,7 @@ def _curve(
         return measure_curve(warehouse, settings, model, measured, run_id, context.log.info)
     except BusyError:
         raise
-    except ProjectError as error:
+    except (ProjectError, OSError) as error:
         context.log.warning(printable(f"There is no learning curve: {error}"))
         return no_curve()
 

@@ -34,7 +34,7 @@ from embed_assets.resources.redaction import FORGOTTEN
 from embed_assets.resources.warehouse import Transaction, Warehouse, digest
 from embed_assets.settings import EXTRACTIVE, Settings
 from embed_assets.tables import TABLES
-from embed_assets.training.again import folder_again, prepare_again, train_again
+from embed_assets.training.again import folder_again, folders_again, prepare_again, train_again
 from embed_assets.training.claims import FolderClaimedError, claimed, delete_training
 from embed_assets.training.config import TrainingConfig
 from embed_assets.training.kept import count_redacted, kept_result, kept_training
@@ -52,6 +52,8 @@ ALONE, HYBRID = "alone", "hybrid"
 """How a model searches: by itself, or with BM25."""
 WORTH_IT = 0.01
 """Gain in NDCG@10 from twice as many pairs below which they are not worth having."""
+PART = "-part"
+"""In the name of the folder in which a part is trained on."""
 MOSTLY = 0.5
 """Share of extractive questions from which on a version has mostly learned from such."""
 
@@ -122,6 +124,7 @@ def measure_curve(
         figures = _measure_part(warehouse, settings, training, name, part, found.task, run_id)
         for search in points:
             points[search][name] = figures[search]
+    _delete_left(settings.models)
     sizes = {NO_PAIRS: pairs.clear(), **parts, ALL: pairs}
     compared = [(name, ALL) for name in sizes if name != ALL]
     if FEWER_DOCUMENTS in parts:
@@ -170,7 +173,7 @@ class _Training:
         What was interrupted before is taken up. name: what they are called.
         """
         made_with = (self.identity, asked, this_code())
-        folder = folder_again(models, self.version, *made_with)
+        folder = folder_again(models, f"{self.version}{PART}", *made_with)
         with claimed(folder):
             pairs = pl.read_parquet(self.kept.pairs)
             pairs = pairs.filter(pl.col("question_id").is_in(asked))
@@ -212,7 +215,7 @@ def _read_training(settings: Settings, model: Mapping[str, Any], base: str) -> _
 def _measure_part(
     warehouse: Warehouse,
     settings: Settings,
-    training: "_Training",
+    training: _Training,
     name: str,
     part: pl.DataFrame,
     task: RetrievalTask,
@@ -237,6 +240,14 @@ def _measure_part(
             fused = f"{name} + {BM25}"
             found[HYBRID] = measured_hybrid(warehouse, task, encoder, run_id=run_id, model=fused)
     return found
+
+
+def _delete_left(models: Path) -> None:
+    """Delete what interrupted trainings left and nothing takes up: of other versions, or code."""
+    for folder in folders_again(models):
+        if PART in folder.name:
+            with suppress(FolderClaimedError):
+                delete_training(folder)
 
 
 def _pairs_there(warehouse: Warehouse) -> int:

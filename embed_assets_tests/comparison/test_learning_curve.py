@@ -41,7 +41,7 @@ from embed_assets.resources.tracking import Tracking
 from embed_assets.resources.warehouse import Warehouse, digest
 from embed_assets.settings import Settings
 from embed_assets.tables import TABLES
-from embed_assets.training.again import folders_again, train_again
+from embed_assets.training.again import folder_again, folders_again, train_again
 from embed_assets.training.claims import claimed
 from embed_assets.training.config import TrainingConfig
 from embed_assets.training.kept import redact_training
@@ -377,10 +377,13 @@ def test_what_was_interrupted_is_taken_up_and_without_hybrid_search_none_is_scor
         return train_here(training, threads, machine)
 
     monkeypatch.setattr(learning_curve, "train_again", watched)
+    (left := folder.with_name(f"{folder.name}0")).mkdir()  # by other code, say
+    (other := folder_again(home.settings.models, "1", "asked for by a person")).mkdir()
     assert set(home.curve(home.compare(baselines="none"))["search"]) == {ALONE}
     assert seen[0] == folder, "the first part is known by then"
     assert len(seen) == 2
-    assert not folders_again(home.settings.models)
+    assert not left.exists()
+    assert folders_again(home.settings.models) == [other]
 
 
 def test_a_training_that_fails_costs_the_curve_and_not_the_comparison(
