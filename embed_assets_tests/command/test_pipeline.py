@@ -114,7 +114,7 @@ def test_of_other_errors_the_first_cause_is_shown_with_its_step(instance):
 @pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM])
 def test_a_run_that_was_interrupted_is_no_failure(instance, by):
     with pytest.raises(KeyboardInterrupt):
-        run(instance, lambda: os.kill(os.getpid(), by))
+        run(instance, lambda: signal.raise_signal(by))
     [interrupted] = instance.get_runs()
     assert interrupted.status is dg.DagsterRunStatus.CANCELED
     ended = {dg.DagsterEventType.PIPELINE_FAILURE, dg.DagsterEventType.PIPELINE_CANCELED}

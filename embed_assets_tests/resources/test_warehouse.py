@@ -402,7 +402,7 @@ def test_a_wait_for_the_warehouse_can_be_ended(warehouse):
     warehouse.replace("parsed_markdown", pages("a", "one"))
 
     def be_stopped(_: str) -> None:
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
 
     with another_program(OPEN_THE_FILE, warehouse.path), pytest.raises(KeyboardInterrupt):
         warehouse.patient(be_stopped).replace("parsed_markdown", pages("a", "two"))
