@@ -154,7 +154,7 @@ def _curve(
         return measure_curve(warehouse, settings, model, measured, run_id, context.log.info)
     except BusyError:
         raise
-    except (ProjectError, OSError) as error:
+    except (ProjectError, ValueError, RuntimeError, OSError) as error:
         context.log.warning(printable(f"There is no learning curve: {error}"))
         return no_curve()
 

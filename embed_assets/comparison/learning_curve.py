@@ -19,12 +19,12 @@ import polars as pl
 from embed_assets.comparison.measuring import Measured
 from embed_assets.comparison.verdict import differences
 from embed_assets.errors import ProjectError
-from embed_assets.evaluation.baselines import BASE, TUNED, compares_hybrid
+from embed_assets.evaluation.baselines import BASE, TUNED
 from embed_assets.evaluation.bm25 import BM25
 from embed_assets.evaluation.headline import best_evidence
 from embed_assets.evaluation.hybrid import BASE_HYBRID, TUNED_HYBRID, measured_hybrid
 from embed_assets.evaluation.retrieval import Evaluation
-from embed_assets.evaluation.scoring import RetrievalTask, measured
+from embed_assets.evaluation.scoring import PART_IDENTITY, RetrievalTask, measured
 from embed_assets.evaluation.significance import Verdict
 from embed_assets.machine import this_machine
 from embed_assets.models.card import model_source, version_card
@@ -121,7 +121,9 @@ def measure_curve(
     }
     for number, (name, part) in enumerate(parts.items(), 1):
         say(f"Learning curve, {number} of {len(parts)}: {name}, {part.height:,}")
-        figures = _measure_part(warehouse, settings, training, name, part, found.task, run_id)
+        figures = _measure_part(
+            warehouse, settings, training, name, part, found.task, run_id, hybrid=HYBRID in points
+        )
         for search in points:
             points[search][name] = figures[search]
     _delete_left(settings.models)
@@ -220,6 +222,8 @@ def _measure_part(
     part: pl.DataFrame,
     task: RetrievalTask,
     run_id: str,
+    *,
+    hybrid: bool,
 ) -> dict[str, Evaluation]:
     """Figures of a training on a part, by how its model searches.
 
@@ -233,10 +237,12 @@ def _measure_part(
             card = version_card(name, trained.model)
             return LocalEncoder(card, resolved_precision(settings.precision))
 
-        encoder = TransientEncoder(f"part {digest(asked)} of {training.identity}", load)
+        precision = resolved_precision(settings.precision)
+        identity = f"{PART_IDENTITY}{digest(asked)} of {training.identity} {precision}"
+        encoder = TransientEncoder(identity, load)
         alone = measured(warehouse, task, encoder, run_id=run_id, model=name)
         found = {ALONE: alone}
-        if compares_hybrid(settings):
+        if hybrid:
             fused = f"{name} + {BM25}"
             found[HYBRID] = measured_hybrid(warehouse, task, encoder, run_id=run_id, model=fused)
     return found
@@ -315,12 +321,12 @@ def would_help_most(curve: pl.DataFrame) -> str:
         )
     gained = f"from half of the pairs to all of them NDCG@10 changes by {interval(doubled)}"
     spread = beside.get((FEWER_DOCUMENTS, HALF))
-    if spread is not None and spread["verdict"] == Verdict.BETTER:
+    if spread is not None and _is_worth_it(spread):
         return (
             f"More documents would help most: as many pairs from all documents in place of "
             f"{spread['learned_documents']:,} change NDCG@10 by {interval(spread)}; {gained}."
         )
-    if doubled["verdict"] == Verdict.BETTER:
+    if _is_worth_it(doubled):
         trained, known = doubled["trained_pairs"], doubled["known_pairs"]
         if trained < known:
             return (
@@ -338,6 +344,10 @@ def would_help_most(curve: pl.DataFrame) -> str:
         f"It can't be told whether more {kind} would help: {gained}. More questions of people to "
         "test by would tell."
     )
+
+
+def _is_worth_it(row: Mapping[str, Any]) -> bool:
+    return row["verdict"] == Verdict.BETTER and row["difference"] >= WORTH_IT
 
 
 def interval(row: Mapping[str, Any]) -> str:

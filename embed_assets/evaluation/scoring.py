@@ -27,6 +27,8 @@ from embed_assets.resources.warehouse import Warehouse, digest
 from embed_assets.tables import TABLES
 
 EVALUATION_VERSION = "1"
+PART_IDENTITY = "part "
+"""How the identity begins of a model that is no version: trained on a part of a version's pairs."""
 
 _SNAPSHOT = """
 SELECT 'chunk' AS kind, chunk_id AS id, any_value(chunk_text) AS text,

@@ -15,6 +15,7 @@ import polars as pl
 
 from embed_assets.documents.entries import spellings
 from embed_assets.errors import ProjectError
+from embed_assets.evaluation.scoring import PART_IDENTITY
 from embed_assets.models.registry import aliases
 from embed_assets.pairs.splits import TEST_SPLITS, TRAIN, UNSEEN
 from embed_assets.partitions import document_id
@@ -34,7 +35,8 @@ WITH newest AS (
     SELECT identity, bool_or(model = 'base') AS is_base, arg_max(run_id, measured_at) AS run_id,
         arg_max(model, measured_at) AS model,
         arg_max(list_max(dimensions), measured_at) AS dimension
-    FROM evaluations JOIN newest USING (questions_version, corpus_version) GROUP BY identity
+    FROM evaluations JOIN newest USING (questions_version, corpus_version)
+    WHERE NOT starts_with(identity, ?) GROUP BY identity
 ), versions AS (
     SELECT e.identity, 'v' || max(m.version::INTEGER) || any_value(replace(e.model, 'tuned', ''))
         AS name
@@ -117,7 +119,7 @@ def document_lineage(settings: Settings, named: str) -> dict[str, Any]:
         "mlflow_error": silent,
         "chunks": chunks,
         "questions": list(_questions(warehouse, key, pairs)),
-        "figures": warehouse.read(_FIGURES, [key, list(TEST_SPLITS)]).to_dicts(),
+        "figures": warehouse.read(_FIGURES, [PART_IDENTITY, key, list(TEST_SPLITS)]).to_dicts(),
     }
 
 

@@ -148,6 +148,10 @@ def curve_of(*rows: Mapping[str, Any]) -> pl.DataFrame:
             [row(HALF, high=0.02, extractive_share=0.4)],
             "It can't be told whether more such questions would help",
         ),
+        (
+            [row(HALF, by=0.004, high=0.006, clear=True)],
+            "More extractive questions would hardly help",
+        ),
         ([row(HALF, by=-0.02, clear=True)], "More extractive questions would hardly help"),
         ([row(HALF, by=0.02, clear=True)], "More questions would help most, on these documents"),
         (

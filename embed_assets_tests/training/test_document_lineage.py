@@ -349,6 +349,8 @@ def test_its_figures_are_those_of_models_measured_on_the_same_questions(home):
         ("training 2", "tuned + bm25", "two, bm25", 6),
         ("comparison", "base + bm25", "base, bm25", 4),
         ("later", "base", "base", 3),
+        ("comparison", "half of the pairs", "part a of one", 8),
+        ("comparison 2", "half of the pairs", "part b of two", 6),
     )
     assert home.ask("a.pdf")["figures"] == [
         {"model": "base", "ndcg_at_10": pytest.approx(0.2), "questions": 2},
