@@ -29,7 +29,7 @@ from embed_assets.evaluation.significance import Verdict
 from embed_assets.machine import this_machine
 from embed_assets.models.card import model_source, version_card
 from embed_assets.models.encoder import LocalEncoder, TransientEncoder, resolved_precision
-from embed_assets.pairs.splits import TRAIN, position
+from embed_assets.pairs.splits import LABELLED, TRAIN, position
 from embed_assets.resources.redaction import FORGOTTEN
 from embed_assets.resources.warehouse import Transaction, Warehouse, digest
 from embed_assets.settings import EXTRACTIVE, Settings
@@ -54,6 +54,10 @@ WORTH_IT = 0.01
 """Gain in NDCG@10 from twice as many pairs below which they are not worth having."""
 PART = "-part"
 """In the name of the folder in which a part is trained on."""
+FEWER = 0.7
+"""Share of the documents up to which they are fewer."""
+MANY = 1.5
+"""Times the pairs that were trained on from which on many were left out."""
 MOSTLY = 0.5
 """Share of extractive questions from which on a version has mostly learned from such."""
 
@@ -69,20 +73,20 @@ def parts_of(pairs: pl.DataFrame, least: int) -> dict[str, pl.DataFrame]:
     """The parts that are trained on, by their names. pairs: question_id, document_id.
 
     Each is a part of the larger one. question_ids are hashes: their order is a shuffle. Without
-    FEWER_DOCUMENTS where half of the pairs take all documents. Parts of fewer pairs than `least`
-    are left out.
+    FEWER_DOCUMENTS where half of the pairs take nearly all documents. Parts of fewer pairs than
+    `least` are left out.
     """
     asked = pairs.sort("question_id")
     half = asked.height // 2
     parts = {QUARTER: asked.head(half // 2), HALF: asked.head(half)}
     fewer = _of_fewer_documents(asked, half)
-    if fewer["document_id"].n_unique() < parts[HALF]["document_id"].n_unique():
+    if fewer["document_id"].n_unique() <= FEWER * parts[HALF]["document_id"].n_unique():
         parts[FEWER_DOCUMENTS] = fewer
     return {name: part for name, part in parts.items() if part.height >= least}
 
 
 def _of_fewer_documents(asked: pl.DataFrame, count: int) -> pl.DataFrame:
-    """So many pairs of as few documents as hold them, by the hash of their ids."""
+    """So many pairs of the first documents, by the hash of their ids, that hold them."""
     documents = asked.group_by("document_id").len().rows()
     taken, pairs = [], 0
     for document, of_document in sorted(documents, key=lambda row: position(row[0])):
@@ -111,6 +115,8 @@ def measure_curve(
     training = _read_training(settings, model, found.base)
     pairs, batch = training.pairs, training.kept.batch_size
     parts = parts_of(pairs, batch)
+    if training.kept.hard_negatives:
+        parts.pop(FEWER_DOCUMENTS, None)  # its negatives are chunks of the others
     if HALF not in parts:
         raise ProjectError(f"half of {counted(pairs.height, 'pair')} make no batch of {batch}")
     by_search = {ALONE: (BASE, TUNED), HYBRID: (BASE_HYBRID, TUNED_HYBRID)}
@@ -323,23 +329,30 @@ def would_help_most(curve: pl.DataFrame) -> str:
     spread = beside.get((FEWER_DOCUMENTS, HALF))
     if spread is not None and _is_worth_it(spread):
         return (
-            f"More documents would help most: as many pairs from all documents in place of "
+            "Pairs of more documents would help most: as many from all documents in place of "
             f"{spread['learned_documents']:,} change NDCG@10 by {interval(spread)}; {gained}."
         )
+    is_extractive = doubled["extractive_share"] > MOSTLY
     if _is_worth_it(doubled):
         trained, known = doubled["trained_pairs"], doubled["known_pairs"]
-        if trained < known:
+        # To extractive test questions alone more of their kind would always seem to help.
+        if known >= MANY * trained and (doubled["split"] == LABELLED or not is_extractive):
             return (
                 f"More of the pairs that are there would help most, {trained:,} of {known:,} were "
                 f"trained on (EMBED_ASSETS_MAX_PAIRS): {gained}."
             )
-        return f"More questions would help most, on these documents or on others: {gained}."
-    if doubled["extractive_share"] > MOSTLY:
-        kind, other = "extractive questions", "Questions of people, or of a language model,"
+        return (
+            "More questions, or more passes over them (EMBED_ASSETS_EPOCHS), would help most: "
+            f"{gained}."
+        )
+    if is_extractive:
+        kind, other = "extractive questions", "questions of people, or of a language model"
     else:
-        kind, other = "such questions", "A larger base model"
+        kind, other = "questions of this kind", "a larger base model"
+    if doubled["verdict"] == Verdict.WORSE:
+        return f"Fewer pairs would do better: {gained}."
     if doubled["high"] < WORTH_IT:
-        return f"More {kind} would hardly help: {gained}. {other} would rather."
+        return f"More {kind} would hardly help: {gained}. What may help, untried: {other}."
     return (
         f"It can't be told whether more {kind} would help: {gained}. More questions of people to "
         "test by would tell."
