@@ -64,6 +64,8 @@ from embed_assets.training.trainer import train
 from embed_assets.training.validation import ndcg_by_dimension
 from embed_assets.training.weights import interpolate, put_weights, save_model
 
+PAIRS_PER_UPDATE = 32
+"""Of ours by default, and of the recipes with --equal-updates."""
 RECIPES = {"recipe": BLOG, "notebook": NOTEBOOK}
 Figures = dict[str, Any]
 
@@ -272,7 +274,7 @@ def recipe_variant(arm: str, options: argparse.Namespace) -> Variant:
     variant = RECIPES[arm]
     if not options.equal_updates:
         return variant
-    return replace(variant, gradient_accumulation=Settings().batch_size // variant.batch_size)
+    return replace(variant, gradient_accumulation=PAIRS_PER_UPDATE // variant.batch_size)
 
 
 def encoding_once(task: RetrievalTask, dimensions: Sequence[int]) -> Any:

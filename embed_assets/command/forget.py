@@ -128,10 +128,10 @@ def forget_documents(settings: Settings, paths: Sequence[str]) -> dict[str, Any]
     decision = Decision(this_person(), WHY_WITHDRAWN)
     trouble = "Not all is forgotten yet, run it again: MLflow failed"
     with tracking.explained(trouble), at_rest(settings) as instance:
-        for folder in folders_again(settings.models):
-            delete_training(folder)
         while True:
             begun = datetime.now(UTC)
+            for folder in folders_again(settings.models):
+                delete_training(folder)
             subject = find_subject(settings, warehouse, paths)
             said |= _texts(settings, warehouse, subject)
             taken, change = withdraw_versions(settings, tracking, subject.versions, decision)

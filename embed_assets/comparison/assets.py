@@ -11,6 +11,7 @@ from embed_assets.comparison.contents import ComparedIn, write_report
 from embed_assets.comparison.described import describe_judged
 from embed_assets.comparison.general import general_version
 from embed_assets.comparison.learning_curve import (
+    delete_left,
     measure_curve,
     no_curve,
     store_curve,
@@ -148,6 +149,7 @@ def _curve(
     run_id: str,
 ) -> pl.DataFrame:
     """The learning curve, if one is asked for and can be drawn. A comparison goes on without it."""
+    delete_left(settings.models, model["version"] if settings.learning_curve else "")
     if not settings.learning_curve:
         return no_curve()
     try:

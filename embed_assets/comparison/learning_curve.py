@@ -132,7 +132,7 @@ def measure_curve(
         )
         for search in points:
             points[search][name] = figures[search]
-    _delete_left(settings.models)
+    delete_left(settings.models)
     sizes = {NO_PAIRS: pairs.clear(), **parts, ALL: pairs}
     compared = [(name, ALL) for name in sizes if name != ALL]
     if FEWER_DOCUMENTS in parts:
@@ -254,10 +254,10 @@ def _measure_part(
     return found
 
 
-def _delete_left(models: Path) -> None:
-    """Delete what interrupted trainings left and nothing takes up: of other versions, or code."""
+def delete_left(models: Path, but: str = "") -> None:
+    """Delete what interrupted trainings of parts left. but: version whose curve takes it up."""
     for folder in folders_again(models):
-        if PART in folder.name:
+        if PART in folder.name and not (but and f"v{but}{PART}-" in folder.name):
             with suppress(FolderClaimedError):
                 delete_training(folder)
 

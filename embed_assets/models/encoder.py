@@ -1,6 +1,5 @@
 """Encoders: what turns texts into embeddings, and the model on this machine among them."""
 
-import functools
 import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -96,16 +95,24 @@ class TransientEncoder:
     def __init__(self, identity: str, load: Callable[[], LocalEncoder]) -> None:
         """identity: digest of everything that decides the embeddings. load: gives the model."""
         self.identity = identity
-        self._load = functools.cache(load)
-        self._encode = functools.cache(lambda texts, task: self._load().encode(texts, task))
+        self._load = load
+        self._model: LocalEncoder | None = None
+        self._kept: dict[tuple[Task, tuple[str, ...]], np.ndarray] = {}
 
     def encode_queries(self, texts: Sequence[str], progress: str | None = None) -> "np.ndarray":
         """Embeddings of queries, float32 (queries, size), not normalised."""
-        return self._encode(tuple(texts), "query")
+        return self._once(texts, "query")
 
     def encode_documents(self, texts: Sequence[str], progress: str | None = None) -> "np.ndarray":
         """Embeddings of documents, float32 (documents, size), not normalised."""
-        return self._encode(tuple(texts), "document")
+        return self._once(texts, "document")
+
+    def _once(self, texts: Sequence[str], task: Task) -> "np.ndarray":
+        key = (task, tuple(texts))
+        if key not in self._kept:
+            self._model = self._model or self._load()
+            self._kept[key] = self._model.encode(texts, task)
+        return self._kept[key]
 
 
 def encode(

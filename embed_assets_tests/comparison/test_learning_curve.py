@@ -21,6 +21,7 @@ from embed_assets.comparison.learning_curve import (
     HALF,
     HYBRID,
     NO_PAIRS,
+    PART,
     QUARTER,
     curve_points,
     measure_curve,
@@ -357,7 +358,9 @@ def test_what_is_known_of_a_part_is_not_trained_again(home: Home) -> None:
 
 
 def test_unset_nothing_is_trained_and_nothing_said(home: Home) -> None:
+    (left := folder_again(home.settings.models, f"1{PART}", "by a comparison before")).mkdir()
     metadata = home.compare(learning_curve=False)
+    assert not left.exists()
     assert home.trained == []
     assert home.curve(metadata).is_empty()
     assert not {"would_help_most", "learning_curve"} & metadata.keys()
