@@ -10,15 +10,13 @@ above a chunk, `heading` the last of them, `file` the file's name without its su
 """
 
 import argparse
-import functools
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 
-from benchmarks.retrieval_sets import home_task
+from benchmarks.retrieval_sets import StandIns, home_task
 from embed_assets.evaluation.bm25 import evaluate_bm25
 from embed_assets.evaluation.hybrid import score_hybrid
 from embed_assets.evaluation.retrieval import Evaluation
@@ -38,27 +36,12 @@ CONTEXTS: Mapping[str, Callable[[str, str], str]] = {
 """What stands before a chunk, by its path of headings and the name of its file."""
 
 
-@dataclass(frozen=True, eq=False)
-class InContext:
-    """A model as an `Encoder` that embeds each chunk with what stands before it."""
-
-    encode: Callable[..., np.ndarray]
-    before: Mapping[str, str] = field(default_factory=dict)
-    identity: str = ""
-
-    def encode_queries(self, texts: Sequence[str], progress: str | None = None) -> np.ndarray:
-        return self.encode(tuple(texts), "query")
-
-    def encode_documents(self, texts: Sequence[str], progress: str | None = None) -> np.ndarray:
-        return self.encode(tuple(self.before.get(text, text) for text in texts), "document")
-
-
 def rows_of(name: str, home: Path, model: str) -> list[list[str]]:
     warehouse = Warehouse(path=str(home / "warehouse.duckdb"))
     asked = home_task(warehouse)
     task = RetrievalTask(asked.questions, asked.corpus.sort("chunk_id"))
     card = model_card(Settings(model=model))
-    encode = functools.cache(LocalEncoder(card, "fp32").encode)
+    model_of_all = LocalEncoder(card, "fp32")
     places = warehouse.read(
         "SELECT chunk_id, coalesce(any_value(heading_path), '') AS headings, "
         "any_value(file_name) AS file FROM chunks GROUP BY chunk_id"
@@ -74,13 +57,14 @@ def rows_of(name: str, home: Path, model: str) -> list[list[str]]:
             for chunk, text in task.texts.items()
         }
         before = {text: texts[chunk] for chunk, text in task.texts.items()}
+        encoder = StandIns(before, lambda: model_of_all)
         shown = task.corpus.with_columns(chunk_text=pl.col("chunk_id").replace_strict(texts))
         read_by_both = replace(task, corpus=shown)
         found = [
-            score_encoder(task, InContext(encode, before), card.dimensions(None)),
-            score_hybrid(task, InContext(encode, before)),
+            score_encoder(task, encoder, card.dimensions(None)),
+            score_hybrid(task, encoder),
             evaluate_bm25(task.queries, texts, task.relevant),
-            score_hybrid(read_by_both, InContext(encode)),
+            score_hybrid(read_by_both, encoder),
         ]
         rows.append([name, context, *(f"{score:.4f}" for of in found for score in ndcg(of))])
     return rows

@@ -9,18 +9,19 @@ for the newest version. --cache: a home in whose warehouse the embeddings of the
 import argparse
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+import numpy as np
 import polars as pl
 
 from embed_assets.evaluation.beir import read_beir
 from embed_assets.evaluation.scoring import RetrievalTask, retrieval_task
-from embed_assets.models.encoder import Encoder
+from embed_assets.models.encoder import Encoder, LocalEncoder, TransientEncoder
 from embed_assets.models.names import find_encoder
 from embed_assets.models.registry import newest_model
 from embed_assets.pairs.splits import LABELLED, TEST_SPLITS
@@ -35,6 +36,17 @@ class RetrievalSet:
     name: str
     task: RetrievalTask
     encoder: Encoder
+
+
+class StandIns(TransientEncoder):
+    """A model that embeds some documents by another text; it has no identity to keep them by."""
+
+    def __init__(self, embedded: Mapping[str, str], load: Callable[[], LocalEncoder]) -> None:
+        super().__init__("", load)
+        self._embedded = embedded
+
+    def encode_documents(self, texts: Sequence[str], progress: str | None = None) -> np.ndarray:
+        return super().encode_documents([self._embedded.get(text, text) for text in texts])
 
 
 @contextmanager

@@ -30,7 +30,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -39,13 +39,14 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import polars as pl
 from recipe import BLOG, NOTEBOOK, Variant, train_recipe
+from retrieval_sets import StandIns
 
 from embed_assets.evaluation.hybrid import score_hybrid
 from embed_assets.evaluation.scoring import RetrievalTask, score_encoder
 from embed_assets.evaluation.significance import compare_models
 from embed_assets.models.card import ModelCard, model_card
 from embed_assets.models.embeddings import CachedEncoder
-from embed_assets.models.encoder import LocalEncoder, TransientEncoder, encode, load_model
+from embed_assets.models.encoder import LocalEncoder, encode, load_model
 from embed_assets.pairs.splits import position
 from embed_assets.questions.extractive.mix import extractive_questions
 from embed_assets.resources.warehouse import Warehouse, digest
@@ -209,8 +210,14 @@ class Scored:
     seconds: float
 
 
-def scored(card: ModelCard, task: RetrievalTask, dimensions: tuple[int, ...]) -> Scored:
-    encoder = TransientEncoder("", lambda: LocalEncoder(card, "fp32"))
+def scored(
+    card: ModelCard,
+    task: RetrievalTask,
+    dimensions: tuple[int, ...],
+    embedded: Mapping[str, str] | None = None,
+) -> Scored:
+    """embedded: what is embedded in place of a text."""
+    encoder = StandIns(embedded or {}, lambda: LocalEncoder(card, "fp32"))
     start = time.perf_counter()
     dense = score_encoder(task, encoder, dimensions)
     seconds = round(time.perf_counter() - start, 1)

@@ -20,11 +20,18 @@ An arm is `default`, or some of these:
 - `distil=X`: so much of the loss is the divergence from a teacher, the base's cosine plus half of
   BM25's share of its best score.
 - `easy=X`: weight of a pair whose chunk BM25 ranks first; others have 1.
+- `distil=X,teacher=cross`: the teacher is a cross-encoder, made of the base and trained on the same
+  pairs; it scores each question's own chunk and its negatives.
+- `rounds=2`: the model is trained again, from the base, with negatives that the first one mines.
+- `context=headings`: what is embedded of a chunk begins with its headings. BM25 reads the chunk.
+- `next=P`: so many of the questions also have the chunk that follows theirs as an answer.
 - `source=sentences`: a sentence asks for its chunk without it, in place of the questions.
-  Lee et al. 2019 (inverse cloze task). `source=half`: of each kind a half.
+  Lee et al. 2019 (inverse cloze task). `source=headings`: a chunk's last heading asks for it, in
+  which it is left out. `source=following`: a sentence asks for the chunk before its own.
+- `part=X`: so much of the pairs are of that source, the rest are questions.
 - `own=N`, `extractive=N`, `times=N`: with --mixed, how many of the set's own questions train, and
   of extractive ones, and how often each of the own is there.
-- `epochs=N`, `seed=N`.
+- `epochs=N`, `learning_rate=X`, `depth=N` (negatives of each ranking), `seed=N`.
 """
 
 import argparse
@@ -69,6 +76,7 @@ from embed_assets.training.batches import Place, group_pairs
 from embed_assets.training.config import LEARNING_RATES
 from embed_assets.training.forward import forward_once
 from embed_assets.training.losses import TEMPERATURE
+from embed_assets.training.negatives import mine_negatives
 from embed_assets.training.preparation import select_pairs, training_input, with_related
 from embed_assets.training.weights import (
     freeze_lowest,
@@ -81,6 +89,7 @@ from embed_assets.words import split_words
 
 DIMENSIONS = (384, 256, 128, 64)
 BATCH, WARMUP = 32, 0.1
+CROSS_ENCODER_RATE = 6e-5
 SHARES = (1.0, 0.5)
 TEACHER_OF_WORDS = 0.5
 DEFAULTS: Mapping[str, Any] = {
@@ -88,12 +97,19 @@ DEFAULTS: Mapping[str, Any] = {
     "negatives": "",
     "residual": 0.0,
     "distil": 0.0,
+    "teacher": "ensemble",
     "easy": 1.0,
+    "depth": 1,
+    "rounds": 1,
+    "context": "",
+    "next": 0.0,
     "source": "questions",
+    "part": 1.0,
     "own": 130,
     "extractive": 512,
     "times": 1,
     "epochs": Settings().epochs,
+    "learning_rate": LEARNING_RATES["full"],
     "seed": 42,
 }
 OWN_SHARE = 0.45
@@ -113,18 +129,42 @@ class Pair:
 
 @dataclass(frozen=True, eq=False)
 class Chunks:
-    """The chunks that are trained on, and what BM25 and the base model make of them."""
+    """The chunks that are trained on, and what BM25 and the base model make of them.
+
+    headings: of every chunk that has some. following: the chunk after it in its document; of
+    texts that stand alone there is none.
+    """
 
     ids: Sequence[str]
     texts: Mapping[str, str]
     words: LexicalIndex
     base: LocalEncoder
+    headings: Mapping[str, str]
+    following: Mapping[str, str]
 
     @classmethod
-    def of(cls, pairs: pl.DataFrame, base: LocalEncoder) -> "Chunks":
+    def of(cls, pairs: pl.DataFrame, base: LocalEncoder, chunks: pl.DataFrame) -> "Chunks":
         texts = dict(pairs.select("global_chunk_id", "positive").iter_rows())
         ids = sorted(texts)
-        return cls(ids, texts, LexicalIndex.of([texts[i] for i in ids]), base)
+        after = chunks.sort("document_id", "chunk_index").select(
+            "chunk_id", after=pl.col("chunk_id").shift(-1).over("document_id", "file_name")
+        )
+        return cls(
+            ids,
+            texts,
+            LexicalIndex.of([texts[i] for i in ids]),
+            base,
+            dict(
+                chunks.filter(pl.col("heading_path") != "")["chunk_id", "heading_path"].iter_rows()
+            ),
+            {one: two for one, two in after.iter_rows() if one in texts and two in texts},
+        )
+
+    def in_context(self) -> "Chunks":
+        return replace(self, texts={i: self.shown(i, text) for i, text in self.texts.items()})
+
+    def shown(self, chunk_id: str, text: str) -> str:
+        return "\n".join(filter(None, [self.headings.get(chunk_id), text]))
 
     @functools.cached_property
     def row_of(self) -> dict[str, int]:
@@ -140,12 +180,18 @@ class Chunks:
 
     def by_meaning(self, questions: Sequence[str]) -> np.ndarray:
         """The base model's cosines: (questions, chunks), float32."""
-        both = (
-            self.base.encode(questions, "query"),
-            self.base.encode([self.texts[i] for i in self.ids], "document"),
+        asked, chunks = (
+            of / np.linalg.norm(of, axis=1, keepdims=True)
+            for of in self.embedded(self.base, questions)
         )
-        asked, chunks = (of / np.linalg.norm(of, axis=1, keepdims=True) for of in both)
         return asked @ chunks.T
+
+    def embedded(
+        self, encoder: LocalEncoder, questions: Sequence[str]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The questions and the chunks, float32 (questions, size) and (chunks, size)."""
+        texts = [self.texts[i] for i in self.ids]
+        return encoder.encode(questions, "query"), encoder.encode(texts, "document")
 
 
 def arm_of(name: str) -> dict[str, Any]:
@@ -205,7 +251,9 @@ def mixed_set(chosen: TrainingSet) -> TrainingSet:
     )
 
 
-def pairs_of(arm: Mapping[str, Any], rows: pl.DataFrame, options: argparse.Namespace) -> list[Pair]:
+def pairs_of(
+    arm: Mapping[str, Any], rows: pl.DataFrame, chunks: Chunks, options: argparse.Namespace
+) -> list[Pair]:
     """What an arm trains on. rows: all pairs that train, with related_chunk_ids."""
     selected = select_pairs(rows, options.pairs)
     if options.mixed:
@@ -213,42 +261,81 @@ def pairs_of(arm: Mapping[str, Any], rows: pl.DataFrame, options: argparse.Names
         own = at_most(rows.filter(~made), arm["own"])
         selected = pl.concat([own] * arm["times"] + [at_most(rows.filter(made), arm["extractive"])])
     asked = [
-        Pair(anchor, positive, chunk_id, frozenset(related))
-        for anchor, positive, chunk_id, related in selected.select(
-            "anchor", "positive", "global_chunk_id", "related_chunk_ids"
+        Pair(anchor, chunks.texts[chunk_id], chunk_id, frozenset(related))
+        for anchor, chunk_id, related in selected.select(
+            "anchor", "global_chunk_id", "related_chunk_ids"
         ).iter_rows()
     ]
-    if arm["source"] == "questions":
-        return asked
-    kept = asked[: len(asked) // 2] if arm["source"] == "half" else []
-    return kept + sentence_pairs(rows, len(asked) - len(kept), random.Random(arm["seed"]))
+    dice = random.Random(arm["seed"])
+    if arm["source"] != "questions":
+        made = round(arm["part"] * len(asked))
+        asked = asked[: len(asked) - made] + made_pairs(arm["source"], rows, chunks, made, dice)
+    return asked + [
+        replace(pair, positive=chunks.texts[after], chunk_id=after)
+        for pair in asked
+        if (after := chunks.following.get(pair.chunk_id)) and dice.random() < arm["next"]
+    ]
 
 
 def at_most(pairs: pl.DataFrame, count: int) -> pl.DataFrame:
     return select_pairs(pairs, count) if count else pairs.clear()
 
 
-def sentence_pairs(rows: pl.DataFrame, count: int, dice: random.Random) -> list[Pair]:
-    """A sentence of each chunk, of 6 to 40 words, and the chunk without it."""
-    chunks = rows.unique("global_chunk_id", maintain_order=True).rows(named=True)
-    dice.shuffle(chunks)
-    pairs = []
-    while chunks and len(pairs) < count:
+def made_pairs(
+    source: str, rows: pl.DataFrame, chunks: Chunks, count: int, dice: random.Random
+) -> list[Pair]:
+    """Pairs that need no question: chunks in turn, until there are enough or none gives one."""
+    given = rows.unique("global_chunk_id", maintain_order=True).rows(named=True)
+    dice.shuffle(given)
+    pairs: list[Pair] = []
+    asked: set[str] = set()
+    while len(pairs) < count:
         before = len(pairs)
-        for row in chunks[: count - len(pairs)]:
-            text = row["positive"]
-            said = [s for s in split_sentences(text) if 6 <= len(s.split()) <= 40 and s in text]
-            if len(said) > 1:
-                sentence = dice.choice(said)
-                rest, ids = text.replace(sentence, " "), frozenset(row["related_chunk_ids"])
-                pairs.append(Pair(sentence, rest, row["global_chunk_id"], ids))
+        for row in given:
+            of = SOURCES[source](row["global_chunk_id"], chunks, dice)
+            if of and of[0] not in asked and len(pairs) < count:
+                asked.add(of[0])
+                pairs.append(Pair(*of, row["global_chunk_id"], frozenset(row["related_chunk_ids"])))
         if len(pairs) == before:
             break
     return pairs
 
 
-def with_negatives(pairs: Sequence[Pair], by: str, chunks: Chunks) -> list[Pair]:
-    """The pairs with the best unrelated chunk of each ranking."""
+def sentence_and_rest(chunk_id: str, chunks: Chunks, dice: random.Random) -> tuple[str, str] | None:
+    text = chunks.texts[chunk_id]
+    said = sentences_of(text)
+    if len(said) < 2:
+        return None
+    sentence = dice.choice(said)
+    return sentence, text.replace(sentence, " ")
+
+
+def heading_and_rest(chunk_id: str, chunks: Chunks, dice: random.Random) -> tuple[str, str] | None:
+    heading = chunks.headings.get(chunk_id, "").rpartition(" > ")[2]
+    if len(heading.split()) < 2:
+        return None
+    return heading, chunks.texts[chunk_id].replace(heading, " ", 1)
+
+
+def sentence_after(chunk_id: str, chunks: Chunks, dice: random.Random) -> tuple[str, str] | None:
+    said = sentences_of(chunks.texts.get(chunks.following.get(chunk_id, ""), ""))
+    return (dice.choice(said), chunks.texts[chunk_id]) if said else None
+
+
+def sentences_of(text: str) -> list[str]:
+    return [s for s in split_sentences(text) if 6 <= len(s.split()) <= 40 and s in text]
+
+
+SOURCES = {
+    "sentences": sentence_and_rest,
+    "headings": heading_and_rest,
+    "following": sentence_after,
+}
+"""What a chunk is asked by, and what is shown of it; None where it has none."""
+
+
+def with_negatives(pairs: Sequence[Pair], by: str, depth: int, chunks: Chunks) -> list[Pair]:
+    """The pairs with the best unrelated chunks of each ranking."""
     anchors = [pair.anchor for pair in pairs]
     scores = {
         "bm25": [chunks.by_words],
@@ -258,15 +345,26 @@ def with_negatives(pairs: Sequence[Pair], by: str, chunks: Chunks) -> list[Pair]
     for score in scores:
         ranked = np.argsort(-score(anchors), axis=1, kind="stable")
         pairs = [
-            replace(pair, negatives=(*pair.negatives, first_unrelated(pair, row, chunks.ids)))
+            replace(pair, negatives=(*pair.negatives, *unrelated(pair, row, chunks.ids, depth)))
             for pair, row in zip(pairs, ranked, strict=True)
         ]
     return list(pairs)
 
 
-def first_unrelated(pair: Pair, ranked: np.ndarray, ids: Sequence[str]) -> str:
+def unrelated(pair: Pair, ranked: np.ndarray, ids: Sequence[str], count: int) -> list[str]:
     taken = pair.related | {pair.chunk_id, *pair.negatives}
-    return next(ids[int(row)] for row in ranked if ids[int(row)] not in taken)
+    return [ids[int(row)] for row in ranked if ids[int(row)] not in taken][:count]
+
+
+def mined_again(
+    pairs: Sequence[Pair], model: LocalEncoder, depth: int, chunks: Chunks
+) -> list[Pair]:
+    """The pairs with negatives that a trained model takes for answers."""
+    asked, shown = chunks.embedded(model, [pair.anchor for pair in pairs])
+    own = [pair.chunk_id for pair in pairs]
+    related = [pair.related for pair in pairs]
+    mined = mine_negatives(asked, shown, chunks.ids, own, related, depth)
+    return [replace(pair, negatives=tuple(ids)) for pair, ids in zip(pairs, mined, strict=True)]
 
 
 def without_shared(pair: Pair, share: float, chunks: Chunks, dice: random.Random) -> str:
@@ -295,6 +393,9 @@ def train(
     forward_once(model, this_machine())
     model.train()
     words, meaning = scores_of(arm, pairs, chunks)
+    judged = (
+        judged_by_cross_encoder(arm, pairs, chunks, card) if arm["teacher"] == "cross" else None
+    )
     places = [
         Place(
             pair.anchor,
@@ -311,12 +412,12 @@ def train(
         for batch in group_pairs(places, BATCH, arm["seed"] + epoch)
     ]
     weights = [weight for weight in model.parameters() if weight.requires_grad]
-    optimizer = torch.optim.AdamW(weights, lr=LEARNING_RATES["full"], weight_decay=0.0)
+    optimizer = torch.optim.AdamW(weights, lr=arm["learning_rate"], weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, warmed_cosine(len(batches)))
     start = time.perf_counter()
     for batch in batches:
         of_batch = [pairs[i] for i in batch]
-        loss = batch_loss(arm, of_batch, batch, model, chunks, words, meaning, dice)
+        loss = batch_loss(arm, of_batch, batch, model, chunks, words, meaning, judged, dice)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
@@ -342,11 +443,58 @@ def scores_of(
 ) -> tuple[np.ndarray | None, np.ndarray | None]:
     """What BM25 and the base model make of each question, where the arm needs it."""
     anchors = [pair.anchor for pair in pairs]
-    by_words = arm["residual"] or arm["distil"] or arm["easy"] != 1
+    ensemble = arm["distil"] and arm["teacher"] == "ensemble"
+    by_words = arm["residual"] or ensemble or arm["easy"] != 1
     return (
         chunks.by_words(anchors) if by_words else None,
-        chunks.by_meaning(anchors) if arm["distil"] else None,
+        chunks.by_meaning(anchors) if ensemble else None,
     )
+
+
+def judged_by_cross_encoder(
+    arm: Mapping[str, Any], pairs: Sequence[Pair], chunks: Chunks, card: ModelCard
+) -> np.ndarray:
+    """Scores of each question's chunk and its negatives, in that order: (pairs, 1 + negatives).
+
+    The cross-encoder is the base with one output, trained on these lists by their softmax, twice
+    over.
+    """
+    import torch
+    from torch.nn.functional import cross_entropy
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    torch.manual_seed(arm["seed"])
+    tokenizer = AutoTokenizer.from_pretrained(card.source)
+    model: Any = AutoModelForSequenceClassification.from_pretrained(card.source, num_labels=1)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=CROSS_ENCODER_RATE)
+
+    def scores(of: Sequence[Pair]) -> Any:
+        shown = [(pair.anchor, [pair.chunk_id, *pair.negatives]) for pair in of]
+        asked = [anchor for anchor, ids in shown for _ in ids]
+        texts = [chunks.texts[i] for _, ids in shown for i in ids]
+        read = tokenizer(
+            asked,
+            texts,
+            truncation="only_second",
+            max_length=card.token_limit,
+            padding=True,
+            return_tensors="pt",
+        )
+        return model(**read).logits.view(len(of), -1)
+
+    order = np.random.default_rng(arm["seed"])
+    for _ in range(2):
+        for rows in np.array_split(order.permutation(len(pairs)), -(-len(pairs) // 8)):
+            loss = cross_entropy(scores([pairs[i] for i in rows]), torch.zeros(len(rows)).long())
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    model.eval()
+    with torch.no_grad():
+        parts = [scores(pairs[i : i + BATCH]).numpy() for i in range(0, len(pairs), BATCH)]
+    judged = np.concatenate(parts)
+    print(f"the teacher prefers the question's own chunk in {(judged.argmax(1) == 0).mean():.0%}")
+    return judged
 
 
 def batch_loss(
@@ -357,6 +505,7 @@ def batch_loss(
     chunks: Chunks,
     words: np.ndarray | None,
     meaning: np.ndarray | None,
+    judged: np.ndarray | None,
     dice: random.Random,
 ) -> Any:
     import torch
@@ -368,6 +517,7 @@ def batch_loss(
     ]
     shown = [pair.chunk_id for pair in pairs] + [i for pair in pairs for i in pair.negatives]
     texts = positives + [chunks.texts[i] for pair in pairs for i in pair.negatives]
+    mine = torch.tensor([[row, *mine_of(row, pairs)] for row in range(len(pairs))])
     asked, answers = (
         model(model.preprocess(batch))["sentence_embedding"]
         for batch in ([pair.anchor for pair in pairs], texts)
@@ -396,8 +546,22 @@ def batch_loss(
                 log_target=True,
             )
             mean = (1 - arm["distil"]) * mean + arm["distil"] * divergence
+        if judged is not None:
+            divergence = kl_div(
+                torch.log_softmax(cosines.gather(1, mine) / TEMPERATURE, 1),
+                torch.log_softmax(torch.from_numpy(judged[rows]), 1),
+                reduction="batchmean",
+                log_target=True,
+            )
+            mean = (1 - arm["distil"]) * mean + arm["distil"] * divergence
         total = total + mean
     return total
+
+
+def mine_of(row: int, pairs: Sequence[Pair]) -> range:
+    """Where a pair's negatives stand among a batch's texts. Each pair has as many."""
+    count = len(pairs[row].negatives)
+    return range(len(pairs) + row * count, len(pairs) + (row + 1) * count)
 
 
 def measure(chosen: TrainingSet, options: argparse.Namespace, scratch: Path) -> None:
@@ -419,23 +583,35 @@ def measure(chosen: TrainingSet, options: argparse.Namespace, scratch: Path) -> 
         chosen.warehouse.read("SELECT document_id, chunk_index, chunk_id FROM chunks"),
     )
     rows = with_related(given.pairs, given.neighbours)
-    chunks = Chunks.of(rows, encoder)
+    all_chunks = chosen.warehouse.read("SELECT * FROM chunks")
+    without_context = Chunks.of(rows, encoder, all_chunks)
     for name in options.arms:
         seen = [line for line in lines_of(options.out) if about.items() <= line.items()]
         if {line["share"] for line in seen if line["arm"] == name} == set(SHARES):
             continue
         base = base or scored(card, chosen.test, DIMENSIONS)
         arm = arm_of(name)
-        pairs = pairs_of(arm, rows, options)
+        chunks = without_context.in_context() if arm["context"] else without_context
+        before = {
+            text: chunks.shown(chunk_id, text) if arm["context"] else text
+            for chunk_id, text in chosen.test.texts.items()
+        }
+        pairs = pairs_of(arm, rows, chunks, options)
         if arm["negatives"]:
-            pairs = with_negatives(pairs, arm["negatives"], chunks)
+            pairs = with_negatives(pairs, arm["negatives"], arm["depth"], chunks)
         model, updates, speed = train(arm, pairs, chunks, card)
+        for _ in range(1, arm["rounds"]):
+            save_model(model, scratch / "round", DIMENSIONS)
+            miner = LocalEncoder(replace(card, source=str(scratch / "round")), "fp32")
+            pairs = mined_again(pairs, miner, arm["depth"], chunks)
+            model, updates, speed = train(arm, pairs, chunks, card)
         tuned = {key: weight.detach().clone() for key, weight in model.named_parameters()}
-        before = dict(load_model(card.source).named_parameters())
+        untrained = dict(load_model(card.source).named_parameters())
         for share in SHARES:
-            put_weights(model, interpolate(before, tuned, share))
+            put_weights(model, interpolate(untrained, tuned, share))
             save_model(model, scratch / "model", DIMENSIONS)
-            found = scored(replace(card, source=str(scratch / "model")), chosen.test, DIMENSIONS)
+            trained = replace(card, source=str(scratch / "model"))
+            found = scored(trained, chosen.test, DIMENSIONS, before)
             line: Figures = {**about, "arm": name, "share": share, "pairs": len(pairs)}
             line |= {"updates": updates, "pairs_per_second": round(speed, 2)}
             line["ndcg_at_10"] = compared(chosen, base.dense, found.dense)
