@@ -379,7 +379,7 @@ _TABLES = (
         ("run_id", "model"),
         {
             "run_id": _RUN_ID,
-            "model": _text("Baseline that could not be scored"),
+            "model": _text("Baseline, or learning curve, that could not be measured"),
             "error": _text("Why, in one line"),
         },
     ),

@@ -8,7 +8,12 @@ from typing import Any
 import polars as pl
 
 from embed_assets.command.pipeline import Done
-from embed_assets.comparison.learning_curve import curve_points, stored_curve, would_help_most
+from embed_assets.comparison.learning_curve import (
+    CURVE,
+    curve_points,
+    stored_curve,
+    would_help_most,
+)
 from embed_assets.comparison.tracked import stored_promotion
 from embed_assets.comparison.verdict import (
     headline_row,
@@ -196,6 +201,7 @@ def run_summary(settings: Settings, done: Done) -> dict[str, Any]:
     pairs = warehouse.read("SELECT split, count(*) FROM training_pairs GROUP BY ALL ORDER BY ALL")
     against, hybrid = stored_comparison(warehouse, compared), stored_hybrid(warehouse, compared)
     curve, failed = stored_curve(warehouse, compared), failed_baselines(warehouse, compared)
+    why_no_curve = failed.pop(CURVE, None)
     ingested = ingest_summary(settings, done)
     in_mlflow = _in_mlflow(settings, warehouse, compared)
     return {
@@ -214,6 +220,7 @@ def run_summary(settings: Settings, done: Done) -> dict[str, Any]:
         "waiting": [*ingested["waiting"], *in_mlflow.waiting],
         "reservations": reservations(against, hybrid),
         "learning_curve": curve_points(curve).to_dicts(),
+        "learning_curve_failed": why_no_curve,
         "would_help_most": would_help_most(curve) or None,
         "report": str(settings.report(model["version"])),
         "trained": "finetuned_model" in done.seconds,
@@ -346,6 +353,10 @@ def unused_text(summary: Mapping[str, Any], details: bool) -> list[str]:
         (
             f"{counted(len(failed_models), 'baseline')} could not be scored",
             [f"{row['model']}: {row['error']}" for row in failed_models],
+        ),
+        (
+            "No learning curve",
+            [why for why in [summary.get("learning_curve_failed")] if why],
         ),
         (
             f"{len(summary['waiting']):,} waiting",

@@ -1,6 +1,7 @@
 """comparison: base and baselines beside tuned, the report, and the champion in the registry."""
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import dagster as dg
@@ -11,6 +12,8 @@ from embed_assets.comparison.contents import ComparedIn, write_report
 from embed_assets.comparison.described import describe_judged
 from embed_assets.comparison.general import general_version
 from embed_assets.comparison.learning_curve import (
+    CURVE,
+    NoCurveError,
     delete_left,
     measure_curve,
     no_curve,
@@ -46,11 +49,16 @@ from embed_assets.comparison.verdict import (
     verdict_sentence,
 )
 from embed_assets.errors import BusyError, ProjectError
-from embed_assets.evaluation.baselines import compares_champion, lasting_baselines, unscored
+from embed_assets.evaluation.baselines import (
+    compares_champion,
+    lasting_baselines,
+    store_failed,
+    unscored,
+)
 from embed_assets.evaluation.scoring import figure_count
 from embed_assets.models.card import model_card
 from embed_assets.models.embeddings import CachedEncoder, forget_embeddings
-from embed_assets.models.names import is_version
+from embed_assets.models.names import is_version, reason_of
 from embed_assets.models.registry import (
     champion_before,
     champion_version,
@@ -90,10 +98,12 @@ def comparison(
         version = model["version"]
         before = champion_before(tracking, version)
         measured = measure_models(warehouse, settings, model, before, making.run_id)
-        result, failed = measured.result, measured.failed
+        result = measured.result
         log_to_training(model, measured, before, context.log.warning)
         # Before anything is decided: it takes long, and the champion may change meanwhile.
-        curve = _curve(context, warehouse, settings, model, measured, making.run_id)
+        curve, why_none = _curve(context, warehouse, settings, model, measured, making.run_id)
+        without = {CURVE: reason_of(why_none)} if why_none else {}
+        failed = {**measured.failed, **without}
         evidence = Evidence(
             result,
             champion=before,
@@ -111,7 +121,13 @@ def comparison(
         log_promotion(promotion)
         compared_in = ComparedIn(making.run_id, context.run.run_id)
         report = write_report(
-            warehouse, settings, tracking, measured, promotion, compared_in, curve
+            warehouse,
+            settings,
+            tracking,
+            replace(measured, failed=failed),
+            promotion,
+            compared_in,
+            curve,
         )
         log_comparison(making.run_id, model, measured, before, report, charts(result, curve))
         log_curve(curve, result.headline_split)
@@ -119,10 +135,12 @@ def comparison(
         # Last, that no champion is without report. Killed before the comparison is stored, it is
         # made again, and promotes as it did.
         carry_out(tracking, promotion, evidence)
-        missing = unscored({**failed, **evidence.served.failed})
+        tried_again = {} if isinstance(why_none, NoCurveError) else without
+        missing = unscored({**measured.failed, **tried_again, **evidence.served.failed})
         with making.storing(incomplete=missing) as transaction:
             store_comparison(transaction, result, making.run_id)
             store_curve(transaction, curve, making.run_id)
+            store_failed(transaction, failed, making.run_id)
         rewrite_card(warehouse, settings, version, result, context.log.warning)
         _describe(context, warehouse, settings, tracking, version)
     _tell(context, before, failed, said)
@@ -147,18 +165,21 @@ def _curve(
     model: Mapping[str, Any],
     measured: Measured,
     run_id: str,
-) -> pl.DataFrame:
-    """The learning curve, if one is asked for and can be drawn. A comparison goes on without it."""
+) -> tuple[pl.DataFrame, Exception | None]:
+    """The learning curve, if one is asked for, and why it could not be drawn.
+
+    A comparison goes on without it.
+    """
     delete_left(settings.models, model["version"] if settings.learning_curve else "")
     if not settings.learning_curve:
-        return no_curve()
+        return no_curve(), None
     try:
-        return measure_curve(warehouse, settings, model, measured, run_id, context.log.info)
+        curve = measure_curve(warehouse, settings, model, measured, run_id, context.log.info)
     except BusyError:
         raise
     except (ProjectError, ValueError, RuntimeError, OSError) as error:
-        context.log.warning(printable(f"There is no learning curve: {error}"))
-        return no_curve()
+        return no_curve(), error
+    return curve, None
 
 
 def _describe(
@@ -187,7 +208,7 @@ def _tell(
     if before is None:
         context.log.info("There is no champion before this model to compare it with.")
     for called, reason in failed.items():
-        said_why = printable(f"{called} could not be scored and is left out: {reason}")
+        said_why = printable(f"{called} could not be measured and is left out: {reason}")
         context.log.warning(said_why)
     for sentence in said:
         context.log.info(sentence)

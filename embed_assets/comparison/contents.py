@@ -182,5 +182,5 @@ def _notes(result: Comparison, failed: Mapping[str, str]) -> list[str]:
         notes.append(
             f"{few} questions written by people: those written by a machine flatter every model."
         )
-    notes += [f"{called} could not be scored: {reason}" for called, reason in failed.items()]
+    notes += [f"{called} could not be measured: {reason}" for called, reason in failed.items()]
     return notes

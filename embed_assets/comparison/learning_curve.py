@@ -48,6 +48,8 @@ NO_PAIRS, QUARTER, HALF, ALL = (
     "all pairs",
 )
 FEWER_DOCUMENTS = "half of the pairs, of fewer documents"
+CURVE = "learning curve"
+"""What is named where there is none."""
 ALONE, HYBRID = "alone", "hybrid"
 """How a model searches: by itself, or with BM25."""
 WORTH_IT = 0.01
@@ -62,6 +64,10 @@ MOSTLY = 0.5
 """Share of extractive questions from which on a version has mostly learned from such."""
 
 _CURVE = pl.Schema({k: v for k, v in TABLES["learning_curves"].schema.items() if k != "run_id"})
+
+
+class NoCurveError(ProjectError):
+    """A version has no learning curve, however often it is compared."""
 
 
 def no_curve() -> pl.DataFrame:
@@ -109,8 +115,8 @@ def measure_curve(
 
     model: row of `models` that was compared; found: its figures. run_id: MLflow run that shows
     those of the parts. say: is told what is trained.
-    ProjectError where there can be no curve, or a training fails; BusyError where another process
-    trains on the part. What is interrupted is taken up by the next call.
+    NoCurveError where there can be none; ProjectError where a training fails; BusyError where
+    another process trains on the part. What is interrupted is taken up by the next call.
     """
     training = _read_training(settings, model, found.base)
     pairs, batch = training.pairs, training.kept.batch_size
@@ -118,7 +124,7 @@ def measure_curve(
     if training.kept.hard_negatives:
         parts.pop(FEWER_DOCUMENTS, None)  # its negatives are chunks of the others
     if HALF not in parts:
-        raise ProjectError(f"half of {counted(pairs.height, 'pair')} make no batch of {batch}")
+        raise NoCurveError(f"half of {counted(pairs.height, 'pair')} make no batch of {batch}")
     by_search = {ALONE: (BASE, TUNED), HYBRID: (BASE_HYBRID, TUNED_HYBRID)}
     points = {
         search: {NO_PAIRS: found.evaluations[base], ALL: found.evaluations[tuned]}
@@ -194,22 +200,22 @@ class _Training:
 
 
 def _read_training(settings: Settings, model: Mapping[str, Any], base: str) -> _Training:
-    """The training of a version. ProjectError where it can't be done again in parts.
+    """The training of a version. NoCurveError where it can't be done again in parts.
 
     model: row of `models`. base: name of the base model today.
     """
     version = f"version {model['version']}"
     if model["trained_from"] is not None:
-        raise ProjectError(
+        raise NoCurveError(
             f"{version} goes on from version {model['trained_from']}, and knows its pairs too"
         )
     kept = kept_training(Path(model["path"]))
     if kept is None:
-        raise ProjectError(f"what the training of {version} read was not kept")
+        raise NoCurveError(f"what the training of {version} read was not kept")
     if count_redacted(kept, FORGOTTEN):
-        raise ProjectError(f"{version} has learned from a document that was forgotten")
+        raise NoCurveError(f"{version} has learned from a document that was forgotten")
     known = read_version_pairs(settings.home / model["pairs"])
-    written = known.select("question_id", "document_id", "generator").unique("question_id")
+    written = known.select("question_id", "document_id", "generator")
     trained = pl.read_parquet(kept.pairs, columns=["question_id"])
     return _Training(
         model["version"],

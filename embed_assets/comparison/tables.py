@@ -99,7 +99,7 @@ def baselines_table(result: Comparison, failed: Mapping[str, str]) -> str:
             for row in rows.iter_rows(named=True)
         ]
     lines += [
-        f"\n{in_markdown(called)} could not be scored: {in_markdown(reason)}"
+        f"\n{in_markdown(called)} could not be measured: {in_markdown(reason)}"
         for called, reason in failed.items()
     ]
     return "\n".join(lines)

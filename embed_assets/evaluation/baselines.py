@@ -29,7 +29,7 @@ from embed_assets.models.registry import Version, newest_model, trained_version
 from embed_assets.resources.ledger import Cause, Failure
 from embed_assets.resources.openai_server import OpenAIServer
 from embed_assets.resources.tracking import CHAMPION
-from embed_assets.resources.warehouse import Warehouse, digest
+from embed_assets.resources.warehouse import Transaction, Warehouse, digest
 from embed_assets.settings import Settings
 from embed_assets.tables import TABLES
 
@@ -155,14 +155,21 @@ def measure_baselines(
             evaluations[called] = measure()
         except (ProjectError, ValueError, RuntimeError, OSError) as error:
             failed[called] = reason_of(error)
-    table = TABLES["failed_baselines"]
-    rows = [{"run_id": run_id, "model": called, "error": why} for called, why in failed.items()]
-    warehouse.replace(table.name, pl.DataFrame(rows, schema=table.schema), {"run_id": [run_id]})
+    store_failed(warehouse, failed, run_id)
     return evaluations, failed
 
 
+def store_failed(to: Warehouse | Transaction, failed: Mapping[str, str], run_id: str) -> None:
+    """Write why an MLflow run could not measure something, by what it is called."""
+    table = TABLES["failed_baselines"]
+    rows = [{"run_id": run_id, "model": called, "error": why} for called, why in failed.items()]
+    to.replace(table.name, pl.DataFrame(rows, schema=table.schema), {"run_id": [run_id]})
+
+
 def failed_baselines(warehouse: Warehouse, run_id: str) -> dict[str, str]:
-    """Why baselines could not be scored by an MLflow run, by what they are called."""
+    """Why baselines, and a learning curve, could not be measured by an MLflow run, by what they are
+    called.
+    """
     rows = warehouse.read(
         "SELECT model, error FROM failed_baselines WHERE run_id = ? ORDER BY model", [run_id]
     )

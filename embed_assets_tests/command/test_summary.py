@@ -196,6 +196,7 @@ UNUSED: dict[str, Any] = {
     "questions_not_asked": 1,
     "questions_failed": 2,
     "baselines_failed": [{"model": "openai:m", "error": "no answer"}],
+    "learning_curve_failed": "no room",
     "waiting": [{"what": "e.pdf", "reason": "still changing"}],
 }
 
@@ -211,6 +212,7 @@ def test_what_could_not_be_used_is_counted_and_told_where_it_is_one_thing():
         "1,203 questions dropped",
         "1 chunk not asked about, since the budget was spent: run it again to go on",
         "1 baseline could not be scored: openai:m: no answer",
+        "No learning curve: no room",
         "1 waiting: e.pdf: still changing",
     ):
         assert f"\n  {line}\n" in said

@@ -17,12 +17,14 @@ from embed_assets.comparison.assets import comparison
 from embed_assets.comparison.learning_curve import (
     ALL,
     ALONE,
+    CURVE,
     FEWER_DOCUMENTS,
     HALF,
     HYBRID,
     NO_PAIRS,
     PART,
     QUARTER,
+    NoCurveError,
     curve_points,
     measure_curve,
     no_curve,
@@ -35,8 +37,10 @@ from embed_assets.comparison.promotion import ServedWays
 from embed_assets.comparison.tables import curve_table
 from embed_assets.definitions import build_definitions, build_resources
 from embed_assets.errors import ProjectError
+from embed_assets.evaluation.baselines import failed_baselines
 from embed_assets.machine import Machine
 from embed_assets.models.registry import newest_model
+from embed_assets.resources.ledger import read_records
 from embed_assets.resources.redaction import FORGOTTEN
 from embed_assets.resources.tracking import Tracking
 from embed_assets.resources.warehouse import Warehouse, digest
@@ -401,17 +405,34 @@ def test_what_was_interrupted_is_taken_up_and_without_hybrid_search_none_is_scor
     assert folders_again(home.settings.models) == [other]
 
 
+@pytest.mark.parametrize(
+    ("error", "is_tried_again"),
+    [
+        (ProjectError("The training failed: no room."), True),
+        (RuntimeError("The training failed: no room."), True),
+        (NoCurveError("The training failed: no room."), False),
+    ],
+)
 def test_a_training_that_fails_costs_the_curve_and_not_the_comparison(
-    home: Home, monkeypatch
+    home: Home, monkeypatch, error: Exception, is_tried_again: bool
 ) -> None:
     def fail(*_: Any) -> None:
-        raise ProjectError("The training failed: no room.")
+        raise error
 
     monkeypatch.setattr(learning_curve, "train_again", fail)
     metadata = home.compare()
     assert "verdict" in metadata
     assert "would_help_most" not in metadata
     assert home.curve(metadata).is_empty()
+    said = "The training failed: no room."
+    report = (home.settings.home / metadata["report_file"]).read_text(encoding="utf-8")
+    assert f"{CURVE} could not be measured: {said}" in report
+    assert f"{CURVE} could not be measured: {said}" in metadata["beside_other_models"]
+    assert failed_baselines(home.warehouse, metadata["mlflow_run_id"]) == {CURVE: said}
+    tried = read_records(home.warehouse, "comparison").tried
+    assert [attempt.failure.error for attempt in tried.values()] == (
+        [f"{CURVE}: {said}"] * is_tried_again
+    )
 
 
 def test_a_part_that_another_process_trains_on_is_left_to_it(home: Home, monkeypatch) -> None:
@@ -449,7 +470,7 @@ def why_none(home: Home) -> str:
     """Why the version has no learning curve."""
     found: Any = SimpleNamespace(base=home.settings.model)
     model = newest_model(home.warehouse, "1")
-    with pytest.raises(ProjectError) as raised:
+    with pytest.raises(NoCurveError) as raised:
         measure_curve(home.warehouse, home.settings, model, found, "run", print)
     assert home.trained == []
     return str(raised.value)

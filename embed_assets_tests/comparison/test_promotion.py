@@ -390,7 +390,7 @@ def test_what_hybrid_search_could_not_be_scored_with_is_said_and_the_rest_compar
     metadata, verdicts = project.compare(baselines="hybrid")
     assert (champion(project), verdicts) == ("2", {"base": "better", "base + bm25": "better"})
     assert "hybrid" not in metadata
-    assert "tuned + bm25 could not be scored: out of memory" in metadata["beside_other_models"]
+    assert "tuned + bm25 could not be measured: out of memory" in metadata["beside_other_models"]
 
 
 def test_a_champion_that_can_t_be_scored_is_not_beaten_and_it_is_said_why(project):
