@@ -47,7 +47,7 @@ from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
 from embed_assets.storage import PRIVATE, is_writable, sqlite_files, sqlite_trouble
 from embed_assets.tables import TABLES
-from embed_assets.training.claims import held_lock
+from embed_assets.training.claims import held_lock, training_folders
 from embed_assets.wording import counted
 
 LISTED = 20
@@ -285,10 +285,9 @@ def _holders(settings: Settings) -> list[str]:
 def _files(settings: Settings) -> Iterable[Left]:
     """Files that a killed run left behind, and rights that others have."""
     if held_lock(settings.models) is None:
-        for folder in sorted(settings.models.glob("training-*")):
-            if folder.is_dir():
-                found = "a training that was cut off: a run of the same pairs goes on from it"
-                yield Left(f"models/{folder.name}", found, RUN, _size(folder))
+        for folder in training_folders(settings.models):
+            found = "a training that was cut off: a run of the same pairs goes on from it"
+            yield Left(f"models/{folder.name}", found, RUN, _size(folder))
     for file in sorted(settings.home.rglob("*.unfinished")):
         name = file.relative_to(settings.home).as_posix()
         yield Left(name, "begun and never finished", RUN, file.stat().st_size)

@@ -14,7 +14,6 @@ from embed_assets.comparison.general import general_version
 from embed_assets.comparison.learning_curve import (
     CURVE,
     NoCurveError,
-    delete_left,
     measure_curve,
     no_curve,
     store_curve,
@@ -170,7 +169,6 @@ def _curve(
 
     A comparison goes on without it.
     """
-    delete_left(settings.models, model["version"] if settings.learning_curve else "")
     if not settings.learning_curve:
         return no_curve(), None
     try:

@@ -34,8 +34,13 @@ from embed_assets.resources.redaction import FORGOTTEN
 from embed_assets.resources.warehouse import Transaction, Warehouse, digest
 from embed_assets.settings import EXTRACTIVE, Settings
 from embed_assets.tables import TABLES
-from embed_assets.training.again import folder_again, folders_again, prepare_again, train_again
-from embed_assets.training.claims import FolderClaimedError, claimed, delete_training
+from embed_assets.training.again import prepare_again, train_again
+from embed_assets.training.claims import (
+    FolderClaimedError,
+    claimed,
+    delete_training,
+    folder_made_from,
+)
 from embed_assets.training.config import TrainingConfig
 from embed_assets.training.kept import count_redacted, kept_result, kept_training
 from embed_assets.training.record import read_version_pairs, this_code
@@ -54,8 +59,6 @@ ALONE, HYBRID = "alone", "hybrid"
 """How a model searches: by itself, or with BM25."""
 WORTH_IT = 0.01
 """Gain in NDCG@10 from twice as many pairs below which they are not worth having."""
-PART = "-part"
-"""In the name of the folder in which a part is trained on."""
 FEWER = 0.7
 """Share of the documents up to which they are fewer."""
 MANY = 1.5
@@ -138,7 +141,6 @@ def measure_curve(
         )
         for search in points:
             points[search][name] = figures[search]
-    delete_left(settings.models)
     sizes = {NO_PAIRS: pairs.clear(), **parts, ALL: pairs}
     compared = [(name, ALL) for name in sizes if name != ALL]
     if FEWER_DOCUMENTS in parts:
@@ -174,7 +176,6 @@ class _Training:
     generator of all that it was trained on.
     """
 
-    version: str
     identity: str
     base: str
     kept: TrainingConfig
@@ -186,8 +187,7 @@ class _Training:
 
         What was interrupted before is taken up. name: what they are called.
         """
-        made_with = (self.identity, asked, this_code())
-        folder = folder_again(models, f"{self.version}{PART}", *made_with)
+        folder = folder_made_from(models, self.identity, asked, this_code())
         with claimed(folder):
             pairs = pl.read_parquet(self.kept.pairs)
             pairs = pairs.filter(pl.col("question_id").is_in(asked))
@@ -218,7 +218,6 @@ def _read_training(settings: Settings, model: Mapping[str, Any], base: str) -> _
     written = known.select("question_id", "document_id", "generator")
     trained = pl.read_parquet(kept.pairs, columns=["question_id"])
     return _Training(
-        model["version"],
         model["identity"],
         model_source(base),
         kept,
@@ -258,14 +257,6 @@ def _measure_part(
             fused = f"{name} + {BM25}"
             found[HYBRID] = measured_hybrid(warehouse, task, encoder, run_id=run_id, model=fused)
     return found
-
-
-def delete_left(models: Path, but: str = "") -> None:
-    """Delete what interrupted trainings of parts left. but: version whose curve takes it up."""
-    for folder in folders_again(models):
-        if PART in folder.name and not (but and f"v{but}{PART}-" in folder.name):
-            with suppress(FolderClaimedError):
-                delete_training(folder)
 
 
 def _pairs_there(warehouse: Warehouse) -> int:

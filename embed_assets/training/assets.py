@@ -25,7 +25,7 @@ from embed_assets.resources.tracking import Tracking
 from embed_assets.resources.warehouse import Warehouse, digest
 from embed_assets.secrets import hide_secrets
 from embed_assets.settings import Settings, Training
-from embed_assets.training.claims import claimed, clear_trainings
+from embed_assets.training.claims import claimed, clear_trainings, folder_made_from
 from embed_assets.training.config import TrainingConfig, as_meant, training_config
 from embed_assets.training.described import describe_version
 from embed_assets.training.hub_card import keep_card
@@ -131,7 +131,7 @@ def training_folder(
     """
     asked = pairs["question_id"].to_list()
     made_from = (input_version, code_versions(settings), asked, trained_from)
-    return settings.models / f"training-{digest(made_from)}"
+    return folder_made_from(settings.models, *made_from)
 
 
 def _prepare(

@@ -12,10 +12,24 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from embed_assets.errors import BusyError
+from embed_assets.resources.warehouse import digest
+
+PREFIX = "training-"
+"""How the folders begin in which trainings are under way, or were when they were cut off."""
 
 
 class FolderClaimedError(BusyError):
     """Another run, or the process that a killed one left behind, trains in the folder."""
+
+
+def folder_made_from(models: Path, *made_from: object) -> Path:
+    """Where a training is made. made_from: what must be as it was to take it up there."""
+    return models / f"{PREFIX}{digest(made_from)}"
+
+
+def training_folders(models: Path) -> list[Path]:
+    """Where trainings are under way, or were when they were cut off."""
+    return sorted(folder for folder in models.glob(f"{PREFIX}*") if folder.is_dir())
 
 
 @contextmanager
@@ -39,7 +53,7 @@ def training_in(folder: Path) -> Iterator[None]:
 
 def held_lock(models: Path) -> Path | None:
     """A lock of a training that is under way in a folder of models, whoever started it."""
-    for lock in models.glob("training-*.lock"):
+    for lock in models.glob(f"{PREFIX}*.lock"):
         try:
             with FileLock(lock, timeout=0):
                 pass
@@ -52,10 +66,9 @@ def held_lock(models: Path) -> Path | None:
 
 def clear_trainings(models: Path) -> None:
     """Delete the folders of trainings that are over, or that nothing will take up."""
-    for folder in models.glob("training-*"):
-        if folder.is_dir():
-            with suppress(FolderClaimedError):
-                delete_training(folder)
+    for folder in training_folders(models):
+        with suppress(FolderClaimedError):
+            delete_training(folder)
 
 
 def delete_training(folder: Path) -> None:

@@ -22,7 +22,6 @@ from embed_assets.comparison.learning_curve import (
     HALF,
     HYBRID,
     NO_PAIRS,
-    PART,
     QUARTER,
     NoCurveError,
     curve_points,
@@ -46,8 +45,8 @@ from embed_assets.resources.tracking import Tracking
 from embed_assets.resources.warehouse import Warehouse, digest
 from embed_assets.settings import Settings
 from embed_assets.tables import TABLES
-from embed_assets.training.again import folder_again, folders_again, train_again
-from embed_assets.training.claims import claimed
+from embed_assets.training.again import train_again
+from embed_assets.training.claims import claimed, held_lock, training_folders
 from embed_assets.training.config import TrainingConfig
 from embed_assets.training.kept import redact_training
 from embed_assets.training.progress import Silent
@@ -349,7 +348,7 @@ def test_a_comparison_says_what_parts_of_the_pairs_teach(home: Home) -> None:
     assert "half of the pairs, of fewer documents" in metadata["learning_curve"]
     report = (home.settings.home / metadata["report_file"]).read_text(encoding="utf-8")
     assert "What would help most" in report
-    assert not folders_again(home.settings.models), "nothing is left of the trainings"
+    assert not training_folders(home.settings.models), "nothing is left of the trainings"
     assert not list(home.settings.models.glob("*.lock"))
 
 
@@ -362,9 +361,7 @@ def test_what_is_known_of_a_part_is_not_trained_again(home: Home) -> None:
 
 
 def test_unset_nothing_is_trained_and_nothing_said(home: Home) -> None:
-    (left := folder_again(home.settings.models, f"1{PART}", "by a comparison before")).mkdir()
     metadata = home.compare(learning_curve=False)
-    assert not left.exists()
     assert home.trained == []
     assert home.curve(metadata).is_empty()
     assert not {"would_help_most", "learning_curve"} & metadata.keys()
@@ -385,7 +382,7 @@ def test_what_was_interrupted_is_taken_up_and_without_hybrid_search_none_is_scor
     monkeypatch.setattr(learning_curve, "train_again", interrupted)
     with pytest.raises(dg.DagsterExecutionInterruptedError):
         home.compare(baselines="none")
-    [folder] = folders_again(home.settings.models)
+    [folder] = training_folders(home.settings.models)
     prepared = {file: file.stat().st_mtime_ns for file in folder.glob("*.parquet")}
     seen: list[Path] = []
 
@@ -396,13 +393,10 @@ def test_what_was_interrupted_is_taken_up_and_without_hybrid_search_none_is_scor
         return train_here(training, threads, machine)
 
     monkeypatch.setattr(learning_curve, "train_again", watched)
-    (left := folder.with_name(f"{folder.name}0")).mkdir()  # by other code, say
-    (other := folder_again(home.settings.models, "1", "asked for by a person")).mkdir()
     assert set(home.curve(home.compare(baselines="none"))["search"]) == {ALONE}
     assert seen[0] == folder, "the first part is known by then"
     assert len(seen) == 2
-    assert not left.exists()
-    assert folders_again(home.settings.models) == [other]
+    assert not training_folders(home.settings.models)
 
 
 @pytest.mark.parametrize(
@@ -436,10 +430,10 @@ def test_a_training_that_fails_costs_the_curve_and_not_the_comparison(
 
 
 def test_a_part_that_another_process_trains_on_is_left_to_it(home: Home, monkeypatch) -> None:
-    again = learning_curve.folder_again
+    where = learning_curve.folder_made_from
 
     def held(models: Path, *made_with: Any) -> Path:
-        folder = again(models, *made_with)
+        folder = where(models, *made_with)
         lock.enter(folder)
         return folder
 
@@ -449,9 +443,10 @@ def test_a_part_that_another_process_trains_on_is_left_to_it(home: Home, monkeyp
             self.held.__enter__()
 
     lock = Lock()
-    monkeypatch.setattr(learning_curve, "folder_again", held)
+    monkeypatch.setattr(learning_curve, "folder_made_from", held)
     with pytest.raises(dg.Failure, match="still trains"):
         home.compare()
+    assert held_lock(home.settings.models), "who plans knows of it"
     lock.held.__exit__(None, None, None)
 
 
@@ -463,7 +458,7 @@ def test_a_part_is_trained_on_by_the_process_that_trains_versions(home: Home, mo
     metadata = home.compare()
     assert metadata["would_help_most"]
     assert curve_points(home.curve(metadata))["pairs"].to_list() == [0, 24, 48]
-    assert not folders_again(home.settings.models)
+    assert not training_folders(home.settings.models)
 
 
 def why_none(home: Home) -> str:
