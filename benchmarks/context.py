@@ -62,9 +62,9 @@ def rows_of(name: str, home: Path, model: str) -> list[list[str]]:
         read_by_both = replace(task, corpus=shown)
         found = [
             score_encoder(task, encoder, card.dimensions(None)),
-            score_hybrid(task, encoder),
+            score_hybrid(task, encoder, Settings().dense_weight),
             evaluate_bm25(task.queries, texts, task.relevant),
-            score_hybrid(read_by_both, encoder),
+            score_hybrid(read_by_both, encoder, Settings().dense_weight),
         ]
         rows.append([name, context, *(f"{score:.4f}" for of in found for score in ndcg(of))])
     return rows

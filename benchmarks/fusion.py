@@ -15,7 +15,8 @@ What the sets are: retrieval_sets.py.
   least. Montague & Aslam 2001.
 
 W is the weight of the dense list, 1 - W that of BM25's. In `min-max` and `from least`, what a list
-lacks has 0.
+lacks has 0. The last two rows: each document's questions by the `min-max` weight that is best on
+other documents, and what that gives beside the weight that is set (comparison/hybrid_weights.py).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -23,11 +24,17 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
+import polars as pl
 
 from benchmarks.retrieval_sets import RetrievalSet, named_sets
+from embed_assets.comparison.hybrid_weights import CHOSEN, measure_weights
+from embed_assets.comparison.verdict import interval
 from embed_assets.evaluation.fusion import CANDIDATES, fuse
 from embed_assets.evaluation.retrieval import NO_DIMENSION, evaluate_rankings, top_k, without_own
+from embed_assets.evaluation.scoring import RetrievalTask
 from embed_assets.lexical import Found, LexicalIndex
+from embed_assets.pairs.splits import LABELLED
+from embed_assets.settings import Settings
 
 WEIGHTS = (0.3, 0.4, 0.5, 0.6, 0.7)
 RANK_CONSTANTS = (5, 10, 20, 60)
@@ -141,11 +148,25 @@ def ways() -> dict[str, Way]:
     ):
         for weight in WEIGHTS:
             found[f"{name} {weight}"] = partial(normalised_sum, normalise, lacking_is_least, weight)
-    found["`fuse`"] = lambda dense, lexical: fuse(dense, lexical, 2 * CANDIDATES)[0].tolist()
+    found["`fuse`"] = lambda dense, lexical: fuse(
+        dense, lexical, 2 * CANDIDATES, Settings().dense_weight
+    )[0].tolist()
     return found
 
 
-def table(sets: Sequence[Lists]) -> str:
+def chosen_weights(of: RetrievalSet) -> tuple[str, str]:
+    """NDCG@10 with weights chosen on other documents, and its change, as cells."""
+    task, questions = of.task, of.task.questions
+    if "document_id" not in questions.columns:
+        first = pl.col("relevant_chunk_ids").list.first()
+        questions = questions.with_columns(document_id=first.str.replace("#.*$", ""))
+    asked = RetrievalTask(questions.with_columns(split=pl.lit(LABELLED)), task.corpus, task.own)
+    weights = measure_weights(asked, of.encoder, Settings().dense_weight)
+    row = weights.filter(weight=CHOSEN).row(0, named=True)
+    return f"{row['score']:.4f}", interval(row)
+
+
+def table(sets: Sequence[Lists], chosen: Sequence[tuple[str, str]]) -> str:
     scores = {way: [lists.ndcg(fused) for lists in sets] for way, fused in ways().items()}
     best = [max(column) for column in zip(*scores.values(), strict=True)]
     lines = [
@@ -160,12 +181,14 @@ def table(sets: Sequence[Lists]) -> str:
             for score, most in zip(row, best, strict=True)
         )
         lines.append(f"| {way} | {' | '.join(cells)} |")
+    for name, row in zip(("min-max, chosen", "its change"), zip(*chosen, strict=True), strict=True):
+        lines.append(f"| {name} | {' | '.join(row)} |")
     return "\n".join(lines)
 
 
 def main() -> None:
     with named_sets(__doc__ or "") as sets:
-        print(table([search(of) for of in sets]))
+        print(table([search(of) for of in sets], [chosen_weights(of) for of in sets]))
 
 
 if __name__ == "__main__":

@@ -221,7 +221,7 @@ def scored(
     start = time.perf_counter()
     dense = score_encoder(task, encoder, dimensions)
     seconds = round(time.perf_counter() - start, 1)
-    hybrid = score_hybrid(task, encoder)
+    hybrid = score_hybrid(task, encoder, Settings().dense_weight)
     columns = ("dimension", "question_id", "ndcg_at_10")
     return Scored(dense.queries.select(columns), hybrid.queries.select(columns), seconds)
 

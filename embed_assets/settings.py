@@ -407,6 +407,14 @@ class Automation(Group):
 class Search(Group):
     """How chunks are searched."""
 
+    dense_weight: Annotated[float, COMPARISON] = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="Weight of the search by meaning in hybrid search; the search by words has the "
+        "rest of 1. Where people's questions test, each comparison says whether another one does "
+        "better",
+    )
     lance_from: Annotated[int, INDEX] = Field(
         default=1_000_000,
         ge=0,

@@ -375,6 +375,32 @@ _TABLES = (
         },
     ),
     Table(
+        "hybrid_weights",
+        ("run_id", "weight"),
+        {
+            "run_id": _text("MLflow run of the comparison"),
+            "split": _SPLIT,
+            "dimension": _DIMENSION,
+            "weight": _text(
+                "Weight of the fine-tuned model's search in hybrid search, 0 to 1; or chosen: of "
+                "each document's questions by what is best on the others'"
+            ),
+            "set_weight": _number("The weight that is set, which it is put beside"),
+            "score": _number("Mean NDCG@10 over people's questions, 0 to 1"),
+            "set_score": _number("The same with the weight that is set"),
+            "difference": _number("score minus set_score"),
+            "low": _number("Lower end of the difference's 95 % interval"),
+            "high": _number("Upper end of it"),
+            "p_value": _number("Two-sided, of a permutation test"),
+            "verdict": _text(
+                "Of the weight: better, worse, no clear difference or too few to tell"
+            ),
+            "questions": _integer("Questions of the split"),
+            "documents": _integer("Documents that they are about"),
+            "resampled": _text("What the interval is over: documents or questions"),
+        },
+    ),
+    Table(
         "failed_baselines",
         ("run_id", "model"),
         {

@@ -213,6 +213,7 @@ WITNESSES: dict[str, Any] = {
     "retrain_wait_hours": 7.0,
     "retrain_pause_hours": 7.0,
     "trusted_models": "someone/else",
+    "dense_weight": 0.3,
     "lance_from": 7,
     "ui_hosts": "a.example.com",
     "serve_key": "a key of the server",

@@ -8,6 +8,7 @@ from typing import Any
 import polars as pl
 
 from embed_assets.command.pipeline import Done
+from embed_assets.comparison.hybrid_weights import better_weight, stored_weights, weight_points
 from embed_assets.comparison.learning_curve import (
     CURVE,
     curve_points,
@@ -201,7 +202,7 @@ def run_summary(settings: Settings, done: Done) -> dict[str, Any]:
     pairs = warehouse.read("SELECT split, count(*) FROM training_pairs GROUP BY ALL ORDER BY ALL")
     against, hybrid = stored_comparison(warehouse, compared), stored_hybrid(warehouse, compared)
     curve, failed = stored_curve(warehouse, compared), failed_baselines(warehouse, compared)
-    why_no_curve = failed.pop(CURVE, None)
+    why_no_curve, weights = failed.pop(CURVE, None), stored_weights(warehouse, compared)
     ingested = ingest_summary(settings, done)
     in_mlflow = _in_mlflow(settings, warehouse, compared)
     return {
@@ -219,6 +220,8 @@ def run_summary(settings: Settings, done: Done) -> dict[str, Any]:
         "promotion": in_mlflow.promotion,
         "waiting": [*ingested["waiting"], *in_mlflow.waiting],
         "reservations": reservations(against, hybrid),
+        "hybrid_by_weight": weight_points(weights),
+        "hybrid_weight": better_weight(weights) or None,
         "learning_curve": curve_points(curve).to_dicts(),
         "learning_curve_failed": why_no_curve,
         "would_help_most": would_help_most(curve) or None,
@@ -251,7 +254,7 @@ def run_text(summary: Mapping[str, Any], *, details: bool = False) -> str:
             *filter(None, [summary["verdict_hybrid"], summary["promotion"]]),
             f"Search uses {_champion(summary)}.",
             *summary["reservations"],
-            *filter(None, [summary["would_help_most"]]),
+            *filter(None, [summary["would_help_most"], summary["hybrid_weight"]]),
             *([] if summary["trained"] else [nothing]),
             "",
             *_comparison_lines(summary["comparison"]),

@@ -11,6 +11,12 @@ from embed_assets.comparison.card import rewrite_card
 from embed_assets.comparison.contents import ComparedIn, write_report
 from embed_assets.comparison.described import describe_judged
 from embed_assets.comparison.general import general_version
+from embed_assets.comparison.hybrid_weights import (
+    better_weight,
+    store_weights,
+    weight_sentence,
+    weights_table,
+)
 from embed_assets.comparison.learning_curve import (
     CURVE,
     NoCurveError,
@@ -130,7 +136,8 @@ def comparison(
         )
         log_comparison(making.run_id, model, measured, before, report, charts(result, curve))
         log_curve(curve, result.headline_split)
-        said = log_sentences(tracking, making.run_id, result, promotion, would_help_most(curve))
+        advice = would_help_most(curve), better_weight(measured.weights)
+        said = log_sentences(tracking, making.run_id, result, promotion, advice)
         # Last, that no champion is without report. Killed before the comparison is stored, it is
         # made again, and promotes as it did.
         carry_out(tracking, promotion, evidence)
@@ -139,6 +146,7 @@ def comparison(
         with making.storing(incomplete=missing) as transaction:
             store_comparison(transaction, result, making.run_id)
             store_curve(transaction, curve, making.run_id)
+            store_weights(transaction, measured.weights, making.run_id)
             store_failed(transaction, failed, making.run_id)
         rewrite_card(warehouse, settings, version, result, context.log.warning)
         _describe(context, warehouse, settings, tracking, version)
@@ -150,6 +158,7 @@ def comparison(
         result=result_line(result, promotion, champion),
         chart=dg.MetadataValue.md(headline_bars(result, version)),
         **_metadata(result, failed, promotion, curve),
+        **_weights_metadata(measured.weights),
         report=_link("Open it", tracking.run_url(making.run_id, report.name)),
         report_file=report.relative_to(settings.home).as_posix(),
         **{name: round(figure, 4) for name, figure in figures(result, before).items()},
@@ -237,6 +246,15 @@ def _curve_metadata(curve: pl.DataFrame) -> dict[str, Any]:
     return {
         "would_help_most": would_help_most(curve),
         "learning_curve": dg.MetadataValue.md(curve_table(curve)),
+    }
+
+
+def _weights_metadata(weights: pl.DataFrame) -> dict[str, Any]:
+    if weights.is_empty():
+        return {}
+    return {
+        "hybrid_weight": weight_sentence(weights),
+        "hybrid_by_weight": dg.MetadataValue.md(weights_table(weights)),
     }
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import polars as pl
 
 from embed_assets.comparison.examples import most_changed
+from embed_assets.comparison.hybrid_weights import weight_sentence
 from embed_assets.comparison.learning_curve import curve_points, would_help_most
 from embed_assets.comparison.measuring import Measured
 from embed_assets.comparison.promotion import Promotion
@@ -79,6 +80,8 @@ def write_report(
         realism=realism_table(read_realism(warehouse)),
         against=full_size(result.against),
         hybrid=result.hybrid,
+        weights=figures.weights,
+        hybrid_weight=weight_sentence(figures.weights),
         curve=curve_points(curve),
         would_help_most=would_help_most(curve),
         won=won,

@@ -17,7 +17,7 @@ from typing import Any
 import polars as pl
 
 from embed_assets.comparison.measuring import Measured
-from embed_assets.comparison.verdict import differences
+from embed_assets.comparison.verdict import differences, interval
 from embed_assets.errors import ProjectError
 from embed_assets.evaluation.baselines import BASE, TUNED
 from embed_assets.evaluation.bm25 import BM25
@@ -255,7 +255,9 @@ def _measure_part(
         found = {ALONE: alone}
         if hybrid:
             fused = f"{name} + {BM25}"
-            found[HYBRID] = measured_hybrid(warehouse, task, encoder, run_id=run_id, model=fused)
+            found[HYBRID] = measured_hybrid(
+                warehouse, task, encoder, settings.dense_weight, run_id=run_id, model=fused
+            )
     return found
 
 
@@ -358,11 +360,6 @@ def would_help_most(curve: pl.DataFrame) -> str:
 
 def _is_worth_it(row: Mapping[str, Any]) -> bool:
     return row["verdict"] == Verdict.BETTER and row["difference"] >= WORTH_IT
-
-
-def interval(row: Mapping[str, Any]) -> str:
-    """A difference with its interval. row: difference, low, high."""
-    return f"{row['difference']:+.3f} (95 %: {row['low']:+.3f} to {row['high']:+.3f})"
 
 
 def _on_headline(curve: pl.DataFrame) -> pl.DataFrame:

@@ -7,6 +7,7 @@ from typing import Any
 import polars as pl
 
 from embed_assets.comparison.general import GeneralFigures, measure_general
+from embed_assets.comparison.hybrid_weights import measure_weights, no_weights
 from embed_assets.comparison.promotion import champion_name, losses
 from embed_assets.comparison.verdict import Comparison, compare
 from embed_assets.errors import ProjectError
@@ -38,7 +39,8 @@ class Measured:
     task: what they were measured on. base: name of the base model. evaluations: of base and tuned
     model, alone and, where hybrid search is compared, with BM25, as the tables call them. failed:
     why baselines could not be scored, by what they are called. losses: as `losses` gives them.
-    general: the figures on general questions, if these are wanted.
+    general: the figures on general questions, if these are wanted. weights: of hybrid_weights, none
+    where hybrid search is not compared.
     """
 
     task: RetrievalTask
@@ -48,6 +50,7 @@ class Measured:
     failed: Mapping[str, str]
     losses: pl.DataFrame
     general: GeneralFigures | None
+    weights: pl.DataFrame
 
 
 def measure_models(
@@ -97,7 +100,10 @@ def measure_models(
     general = measure_general(warehouse, settings, base_encoder, tuned_encoder, run_id)
     lost = losses(result, beside.get(champion), settings.promotion_margin)
     by_name = {BASE: base, TUNED: tuned, **{n: beside[n] for n in hybrid if n in beside}}
-    return Measured(task, base_name, by_name, result, failed, lost, general)
+    weights = no_weights()
+    if TUNED_HYBRID in beside:
+        weights = measure_weights(task, tuned_encoder, settings.dense_weight)
+    return Measured(task, base_name, by_name, result, failed, lost, general, weights)
 
 
 def _base_of(model: Mapping[str, Any], settings: Settings) -> str:

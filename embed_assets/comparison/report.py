@@ -80,6 +80,7 @@ class Report:
     realism: as `realism_table` gives it.
     against: base and baselines, each at its full size, as rows of model_comparisons. hybrid: rows
     of hybrid_comparisons, none where hybrid search was not scored.
+    weights: of hybrid_weights, and hybrid_weight: what they say.
     curve: as `curve_points` gives it, and would_help_most: what it says.
     reservations: sentences that speak against the fine-tuned model. lineage: facts of how the
     version was made, and sources: of what. document_pages: address of a document's page, by its id.
@@ -98,6 +99,8 @@ class Report:
     realism: pl.DataFrame
     against: pl.DataFrame
     hybrid: pl.DataFrame
+    weights: pl.DataFrame
+    hybrid_weight: str
     curve: pl.DataFrame
     would_help_most: str
     reservations: Sequence[str]

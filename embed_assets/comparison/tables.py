@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import polars as pl
 
 from embed_assets.charts import bars_in_markdown, to_png
-from embed_assets.comparison.learning_curve import ALL, curve_points, interval
+from embed_assets.comparison.learning_curve import ALL, curve_points
 from embed_assets.comparison.plots import (
     composition_chart,
     learning_chart,
@@ -14,7 +14,7 @@ from embed_assets.comparison.plots import (
     ranking_chart,
 )
 from embed_assets.comparison.promotion import Condition, Promotion, champion_name
-from embed_assets.comparison.verdict import SPLIT_TITLES, Comparison, full_size
+from embed_assets.comparison.verdict import SPLIT_TITLES, Comparison, full_size, interval
 from embed_assets.evaluation.bm25 import BM25
 from embed_assets.evaluation.hybrid import TUNED_HYBRID
 from embed_assets.wording import change, in_cell, in_markdown

@@ -60,6 +60,8 @@ def log_comparison(
     mlflow.log_metrics(_headline(model, figures, before) | _differences(result) | _hybrid(result))
     mlflow.log_table(result.against.to_dict(as_series=False), "model_comparisons.json")
     mlflow.log_table(result.hybrid.to_dict(as_series=False), "hybrid_comparisons.json")
+    if figures.weights.height:
+        mlflow.log_table(figures.weights.to_dict(as_series=False), "hybrid_weights.json")
 
 
 def _headline(model: Mapping[str, Any], figures: Measured, before: str | None) -> dict[str, float]:
@@ -112,10 +114,15 @@ def log_promotion(promotion: Promotion) -> None:
 
 
 def log_sentences(
-    tracking: Tracking, run_id: str, result: Comparison, promotion: Promotion, helps: str
+    tracking: Tracking,
+    run_id: str,
+    result: Comparison,
+    promotion: Promotion,
+    advice: tuple[str, str],
 ) -> list[str]:
     """Verdict, reservations and what was done about the champion: tags, name and description of the
-    MLflow run. helps: what would help most, if that is known.
+    MLflow run. advice: what would help most, and what another weight in hybrid search would give,
+    each empty if that is not known.
     """
     import mlflow
 
@@ -127,7 +134,11 @@ def log_sentences(
         "hybrid": in_hybrid,
         "reservations": " ".join(against),
         PROMOTION: promotion.said,
-        **({"would_help_most": helps} if helps else {}),
+    }
+    tags |= {
+        name: said
+        for name, said in zip(("would_help_most", "hybrid_weight"), advice, strict=True)
+        if said
     }
     gained = f" {change(row['score'], row['tuned'])}" if row["score"] else ""
     became = "promoted" if promotion.promoted else "not promoted"
@@ -139,9 +150,9 @@ def log_sentences(
     )
     reasons = [f"- {sentence}" for sentence in against]
     table = conditions_table(promotion.conditions)
-    text = [said, in_hybrid, promotion.said, helps, "\n".join(reasons), links, table]
+    text = [said, in_hybrid, promotion.said, *advice, "\n".join(reasons), links, table]
     tracking.describe_run(run_id, "\n\n".join(filter(None, text)))
-    return [said, *filter(None, [in_hybrid]), *against, promotion.said, *filter(None, [helps])]
+    return [said, *filter(None, [in_hybrid]), *against, promotion.said, *filter(None, advice)]
 
 
 def stored_promotion(settings: Settings, run_id: str) -> str | None:

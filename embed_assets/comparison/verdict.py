@@ -149,6 +149,11 @@ def differences(task: RetrievalTask, tuned: Evaluation, other: Evaluation) -> pl
     return compare_models(questions.join(of_other, on=["split", "question_id"], how="left"))
 
 
+def interval(row: Mapping[str, Any]) -> str:
+    """A difference with its interval, in words. row: difference, low, high."""
+    return f"{row['difference']:+.3f} (95 %: {row['low']:+.3f} to {row['high']:+.3f})"
+
+
 def store_comparison(transaction: Transaction, comparison: Comparison, run_id: str) -> None:
     """Write `against` and `hybrid` as what an MLflow run has compared."""
     for table, rows in (

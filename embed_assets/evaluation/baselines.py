@@ -148,7 +148,13 @@ def measure_baselines(
     }
     for called, (encoder, shown_by) in (hybrid or {}).items():
         measures[called] = partial(
-            measured_hybrid, warehouse, task, encoder, run_id=shown_by, model=called
+            measured_hybrid,
+            warehouse,
+            task,
+            encoder,
+            settings.dense_weight,
+            run_id=shown_by,
+            model=called,
         )
     for called, measure in measures.items():
         try:

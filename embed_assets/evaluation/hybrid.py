@@ -1,6 +1,6 @@
 """Search by words on a task: BM25 alone, and fused with a model's search (hybrid search)."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,35 +30,54 @@ def score_words(task: RetrievalTask) -> Evaluation:
     return _score(task, (rows for rows, _ in found), NO_DIMENSION)
 
 
-def score_hybrid(task: RetrievalTask, encoder: Encoder) -> Evaluation:
+def score_hybrid(task: RetrievalTask, encoder: Encoder, dense_weight: float) -> Evaluation:
     """Figures of a model's search fused with BM25's, at the model's full size.
 
     Texts that the model encoded before are not encoded again.
     """
+    return score_weights(task, encoder, [dense_weight])[0]
+
+
+def score_weights(
+    task: RetrievalTask, encoder: Encoder, dense_weights: Sequence[float]
+) -> list[Evaluation]:
+    """Like `score_hybrid`, for each weight."""
     ids, by_words = task.found_by_words
     corpus = encoder.encode_documents([task.texts[key] for key in ids], "Encoding chunks")
     size = corpus.shape[1]
     if not by_words:
-        return _score(task, [], size)
+        return [_score(task, [], size)] * len(dense_weights)
     queries = encoder.encode_queries(list(task.queries.values()), "Encoding questions")
     k = fusion.CANDIDATES + bool(task.own)
-    dense = zip(*top_k(queries, corpus, k), strict=True)
-    found = (fusion.fuse(*both, k)[0] for both in zip(dense, by_words, strict=True))
-    return _score(task, found, size)
+    dense = list(zip(*top_k(queries, corpus, k), strict=True))
+    return [
+        _score(
+            task,
+            (fusion.fuse(*both, k, weight)[0] for both in zip(dense, by_words, strict=True)),
+            size,
+        )
+        for weight in dense_weights
+    ]
 
 
-def hybrid_identity(encoder: Encoder) -> str:
+def hybrid_identity(encoder: Encoder, dense_weight: float) -> str:
     """What decides the rankings of hybrid search: the model, BM25 and how they are fused."""
-    return f"{encoder.identity}, {lexical.IDENTITY}, {fusion.IDENTITY}"
+    return f"{encoder.identity}, {lexical.IDENTITY}, {fusion.identity(dense_weight)}"
 
 
 def measured_hybrid(
-    warehouse: Warehouse, task: RetrievalTask, encoder: Encoder, *, run_id: str, model: str
+    warehouse: Warehouse,
+    task: RetrievalTask,
+    encoder: Encoder,
+    dense_weight: float,
+    *,
+    run_id: str,
+    model: str,
 ) -> Evaluation:
     """Like `measured`, for a model's search fused with BM25's."""
     return measured_by(
-        lambda: score_hybrid(task, encoder),
-        hybrid_identity(encoder),
+        lambda: score_hybrid(task, encoder, dense_weight),
+        hybrid_identity(encoder, dense_weight),
         warehouse,
         task,
         run_id=run_id,

@@ -24,7 +24,10 @@ MADE_AGAIN: Mapping[str, tuple[str, ...]] = {
     **{asset: (asset,) for asset in (*DOCUMENT_ASSETS, "training_pairs")},
     **dict.fromkeys(("evaluations", "evaluation_results", "query_results"), EVALUATED),
     **dict.fromkeys(
-        ("model_comparisons", "hybrid_comparisons", "learning_curves", "failed_baselines"),
+        (
+            *("model_comparisons", "hybrid_comparisons", "hybrid_weights"),
+            *("learning_curves", "failed_baselines"),
+        ),
         ("comparison",),
     ),
     "search_indexes": (SEARCH_INDEX,),

@@ -142,7 +142,7 @@ class Searcher:
         dense = _none() if embedded is None else self._nearest(vectors, embedded, depth)
         lexical = _none() if mode == "dense" else self._by_words(query, depth)
         rows, scores = {
-            "hybrid": lambda: fuse(dense, lexical, depth),
+            "hybrid": lambda: fuse(dense, lexical, depth, self._settings.dense_weight),
             "dense": lambda: dense,
             "lexical": lambda: lexical,
         }[mode]()

@@ -39,6 +39,7 @@ SUMMARY: dict[str, Any] = {
     "verdict_hybrid": None,
     "learning_curve": [],
     "would_help_most": None,
+    "hybrid_weight": None,
     "promotion": "Version 2 was made the champion.",
     "champion": "2",
     "model": {"path": "/home/v2", "version": "2", "base": "mine"},
@@ -153,9 +154,14 @@ def test_hybrid_search_is_a_sentence_below_the_verdict_and_a_table_of_base_again
 
 
 def test_what_would_help_most_stands_below_what_speaks_against_the_model():
-    said = {"reservations": ["bm25 beats it."], "would_help_most": "More documents would."}
+    said = {
+        "reservations": ["bm25 beats it."],
+        "would_help_most": "More documents would.",
+        "hybrid_weight": "0.6 does better.",
+    }
     lines = run_text({**SUMMARY, **said}).splitlines()
-    assert lines[lines.index("bm25 beats it.") + 1] == "More documents would."
+    below = lines.index("bm25 beats it.") + 1
+    assert lines[below : below + 2] == ["More documents would.", "0.6 does better."]
 
 
 def test_where_documents_are_too_few_it_says_how_many_are_needed():

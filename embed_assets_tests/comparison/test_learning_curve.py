@@ -14,6 +14,7 @@ import pytest
 
 from embed_assets.comparison import learning_curve
 from embed_assets.comparison.assets import comparison
+from embed_assets.comparison.hybrid_weights import stored_weights, weight_sentence
 from embed_assets.comparison.learning_curve import (
     ALL,
     ALONE,
@@ -34,6 +35,7 @@ from embed_assets.comparison.learning_curve import (
 from embed_assets.comparison.plots import learning_chart
 from embed_assets.comparison.promotion import ServedWays
 from embed_assets.comparison.tables import curve_table
+from embed_assets.comparison.verdict import stored_hybrid
 from embed_assets.definitions import build_definitions, build_resources
 from embed_assets.errors import ProjectError
 from embed_assets.evaluation.baselines import failed_baselines
@@ -365,8 +367,17 @@ def test_unset_nothing_is_trained_and_nothing_said(home: Home) -> None:
     assert home.trained == []
     assert home.curve(metadata).is_empty()
     assert not {"would_help_most", "learning_curve"} & metadata.keys()
+    weights = stored_weights(home.warehouse, metadata["mlflow_run_id"])
+    assert metadata["hybrid_weight"] == weight_sentence(weights)
+    hybrid = stored_hybrid(home.warehouse, metadata["mlflow_run_id"])
+    scores = hybrid.filter(split="test_labelled")["tuned"]
+    assert weights.filter(weight="0.5")["score"].item() == pytest.approx(scores.first())
+    assert "| 0.9 |" in metadata["hybrid_by_weight"]
     report = (home.settings.home / metadata["report_file"]).read_text(encoding="utf-8")
     assert "What would help most" not in report
+    assert "EMBED_ASSETS_DENSE_WEIGHT" in report
+    without = home.compare(learning_curve=False, baselines="bm25")
+    assert not {"hybrid_weight", "hybrid_by_weight"} & without.keys()
 
 
 def test_what_was_interrupted_is_taken_up_and_without_hybrid_search_none_is_scored(

@@ -93,7 +93,7 @@ class Project:
             name = self.settings.model if name == "base" else name
             encoder = find_baseline(self.warehouse, self.settings, name)
             fused = model.endswith(WITH_BM25)
-            identity = hybrid_identity(encoder) if fused else encoder.identity
+            identity = hybrid_identity(encoder, 0.5) if fused else encoder.identity
             size = SIZE
         measured_by(
             lambda: evaluate_rankings(

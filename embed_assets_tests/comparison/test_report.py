@@ -51,6 +51,8 @@ CURVE = pl.DataFrame(
     }
 )
 """As `curve_points` gives it."""
+WEIGHTS = pl.DataFrame({"weight": ["0.5", "0.6", "chosen"], "score": [0.5, 0.6125, 0.59]})
+"""Some of the columns of hybrid_weights."""
 LONG = "## Torque\n\nTighten the flange bolts in a cross pattern. " + "word " * 200 + "The end."
 
 
@@ -173,6 +175,8 @@ def report(scores, quality_kept) -> Report:
         realism=pl.DataFrame({"written by": ["rules"], "what for": ["tests"], "by BM25": ["97 %"]}),
         against=of_base.with_columns(model=pl.lit("base")),
         hybrid=of_base.clear().with_columns(model=pl.lit("")),
+        weights=WEIGHTS,
+        hybrid_weight="Hybrid search does better with EMBED_ASSETS_DENSE_WEIGHT=0.6 than with 0.5.",
         curve=CURVE,
         would_help_most="More documents would help most: +0.014 (95 %: -0.005 to +0.032).",
         reservations=[],
@@ -224,6 +228,19 @@ def test_the_page_says_what_would_help_most_and_by_which_figures(report):
     without = Page(render_report(replace(report, curve=report.curve.clear())))
     assert "What would help most" not in without.text
     assert "#curve" not in without.values("href")
+
+
+def test_the_page_says_which_weight_does_best_in_hybrid_search(report):
+    said, shown = report.hybrid_weight, "Tuned + bm25 0.500 0.613 0.590"
+    assert said not in Page(render_report(report)).text, "without hybrid search there is none"
+    fused = replace(report, hybrid=report.against.with_columns(model=pl.lit("base + bm25")))
+    page = Page(render_report(fused))
+    assert said in page.lines
+    assert shown in page.lines
+    assert "Weight 0.5 0.6 chosen" in page.lines
+    without = Page(render_report(replace(fused, weights=WEIGHTS.clear(), hybrid_weight="")))
+    assert "By the weight" not in without.text
+    assert "In hybrid search" in without.text
 
 
 def test_the_page_says_what_the_questions_are_like(report):

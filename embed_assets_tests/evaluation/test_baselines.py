@@ -213,7 +213,8 @@ def test_hybrid_search_is_scored_at_the_model_s_size_and_encodes_nothing_again(
     assert set(seen) == {*CHUNKS.values(), *QUESTIONS.values()}
 
 
-def test_hybrid_search_fuses_what_the_model_and_what_the_words_find(warehouse, settings):
+@pytest.mark.parametrize("weight", [0.5, 0.2])
+def test_hybrid_search_fuses_what_the_model_and_what_the_words_find(warehouse, settings, weight):
     whole = retrieval_task(warehouse)
     task = replace(whole, own={"q-c1": "c1"})
     encoder = find_baseline(warehouse, settings, settings.model)
@@ -223,13 +224,15 @@ def test_hybrid_search_fuses_what_the_model_and_what_the_words_find(warehouse, s
         encoder.encode_documents([task.texts[key] for key in ids]),
         k=fusion.CANDIDATES,
     )
-    found = dict(score_hybrid(task, encoder).queries.select("question_id", "top_ids").iter_rows())
+    queries = score_hybrid(task, encoder, weight).queries
+    found = dict(queries.select("question_id", "top_ids").iter_rows())
     for place, question in enumerate(task.queries):
-        fused, _ = fusion.fuse((rows[place], cosines[place]), by_words[place], fusion.CANDIDATES)
+        both = (rows[place], cosines[place]), by_words[place]
+        fused, _ = fusion.fuse(*both, fusion.CANDIDATES, weight)
         expected = [ids[row] for row in fused if (question, ids[row]) != ("q-c1", "c1")]
         assert found[question] == expected
     unasked = replace(task, questions=task.questions.clear())
-    assert score_hybrid(unasked, encoder).scores.is_empty()
+    assert score_hybrid(unasked, encoder, weight).scores.is_empty()
 
 
 def test_hybrid_search_that_can_t_be_scored_is_left_out_and_it_is_said_why(

@@ -15,18 +15,33 @@ def found(**scores: float) -> Found:
 
 
 def rows(dense: Found, lexical: Found, k: int = 9) -> list[int]:
-    return fuse(dense, lexical, k)[0].tolist()
+    return fuse(dense, lexical, k, 0.5)[0].tolist()
 
 
 def test_scores_of_both_lists_count_alike_whatever_their_range():
-    ranked, scores = fuse(found(r7=0.9, r3=0.7, r5=0.5), found(r9=30.0, r3=25.0, r1=10.0), 10)
+    ranked, scores = fuse(found(r7=0.9, r3=0.7, r5=0.5), found(r9=30.0, r3=25.0, r1=10.0), 10, 0.5)
     assert ranked.tolist() == [3, 7, 9, 1, 5]
     assert scores == pytest.approx([0.625, 0.5, 0.5, 0, 0], abs=1e-6)
 
 
 def test_what_is_first_in_both_lists_has_a_score_of_one():
-    ranked, scores = fuse(found(r2=0.4, r1=-0.2), found(r2=3.0, r1=1.0), 1)
+    ranked, scores = fuse(found(r2=0.4, r1=-0.2), found(r2=3.0, r1=1.0), 1, 0.5)
     assert (ranked.tolist(), scores.tolist()) == ([2], [1.0])
+
+
+@pytest.mark.parametrize(
+    ("dense_weight", "ranked", "scores"),
+    [
+        (0.0, [9, 3, 1, 5, 7], [1, 0.75, 0, 0, 0]),
+        (0.2, [9, 3, 7, 1, 5], [0.8, 0.7, 0.2, 0, 0]),
+        (1.0, [7, 3, 1, 5, 9], [1, 0.5, 0, 0, 0]),
+    ],
+)
+def test_a_list_counts_by_its_weight(dense_weight, ranked, scores):
+    lists = found(r7=0.9, r3=0.7, r5=0.5), found(r9=30.0, r3=25.0, r1=10.0)
+    rows_found, fused = fuse(*lists, 10, dense_weight)
+    assert rows_found.tolist() == ranked
+    assert fused == pytest.approx(scores, abs=1e-6)
 
 
 def test_equal_scores_stand_in_the_order_of_the_rows():
