@@ -47,7 +47,7 @@ def measure_weights(task: RetrievalTask, encoder: Encoder, dense_weight: float) 
     weights = sorted({*WEIGHTS, dense_weight})
     scored = dict(zip(weights, score_weights(task, encoder, weights), strict=True))
     rows = [
-        differences(task, found, scored[dense_weight]).with_columns(weight=pl.lit(f"{weight:g}"))
+        differences(task, found, scored[dense_weight]).with_columns(weight=pl.lit(str(weight)))
         for weight, found in scored.items()
     ]
     chosen = Evaluation(scored[dense_weight].scores, _chosen(asked, scored, dense_weight))

@@ -99,6 +99,8 @@ def test_the_one_that_is_set_is_beside_the_others():
     assert [point["weight"] for point in weight_points(weights)] == [*WEIGHTS, 0.95]
     assert set(weights["set_weight"]) == {0.95}
     assert best_weight(weights) is None
+    close = measure_weights(task_of(questions), model, 0.3 + 1e-9)
+    assert close["weight"].n_unique() == close.height, "each has a row of its own"
 
 
 @pytest.mark.parametrize(
