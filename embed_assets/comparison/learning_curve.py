@@ -187,7 +187,7 @@ class _Training:
 
         What was interrupted before is taken up. name: what they are called.
         """
-        folder = folder_made_from(models, self.identity, asked, this_code())
+        folder = folder_made_from(models, digest((self.identity, asked, this_code())))
         with claimed(folder):
             pairs = pl.read_parquet(self.kept.pairs)
             pairs = pairs.filter(pl.col("question_id").is_in(asked))

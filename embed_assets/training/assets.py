@@ -131,7 +131,7 @@ def training_folder(
     """
     asked = pairs["question_id"].to_list()
     made_from = (input_version, code_versions(settings), asked, trained_from)
-    return folder_made_from(settings.models, *made_from)
+    return folder_made_from(settings.models, digest(made_from))
 
 
 def _prepare(

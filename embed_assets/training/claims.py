@@ -12,7 +12,6 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from embed_assets.errors import BusyError
-from embed_assets.resources.warehouse import digest
 
 PREFIX = "training-"
 """How the folders begin in which trainings are under way, or were when they were cut off."""
@@ -22,9 +21,9 @@ class FolderClaimedError(BusyError):
     """Another run, or the process that a killed one left behind, trains in the folder."""
 
 
-def folder_made_from(models: Path, *made_from: object) -> Path:
-    """Where a training is made. made_from: what must be as it was to take it up there."""
-    return models / f"{PREFIX}{digest(made_from)}"
+def folder_made_from(models: Path, made_from: str) -> Path:
+    """Where a training is made. made_from: digest of what must be as it was to take it up there."""
+    return models / f"{PREFIX}{made_from}"
 
 
 def training_folders(models: Path) -> list[Path]:

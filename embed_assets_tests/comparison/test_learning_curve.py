@@ -443,8 +443,8 @@ def test_a_training_that_fails_costs_the_curve_and_not_the_comparison(
 def test_a_part_that_another_process_trains_on_is_left_to_it(home: Home, monkeypatch) -> None:
     where = learning_curve.folder_made_from
 
-    def held(models: Path, *made_with: Any) -> Path:
-        folder = where(models, *made_with)
+    def held(models: Path, made_from: str) -> Path:
+        folder = where(models, made_from)
         lock.enter(folder)
         return folder
 
