@@ -198,7 +198,10 @@ def arm_of(name: str) -> dict[str, Any]:
     given = {} if name == "default" else dict(part.split("=") for part in name.split(","))
     if unknown := given.keys() - DEFAULTS.keys():
         raise SystemExit(f"{name}: no arm has {', '.join(sorted(unknown))}.")
-    return {key: type(value)(given.get(key, value)) for key, value in DEFAULTS.items()}
+    arm = {key: type(value)(given.get(key, value)) for key, value in DEFAULTS.items()}
+    if arm["teacher"] == "cross" and not (arm["negatives"] and arm["distil"]):
+        raise SystemExit(f"{name}: a cross-encoder teaches by distil=X and negatives=….")
+    return arm
 
 
 def mixed_set(chosen: TrainingSet) -> TrainingSet:
@@ -517,7 +520,6 @@ def batch_loss(
     ]
     shown = [pair.chunk_id for pair in pairs] + [i for pair in pairs for i in pair.negatives]
     texts = positives + [chunks.texts[i] for pair in pairs for i in pair.negatives]
-    mine = torch.tensor([[row, *mine_of(row, pairs)] for row in range(len(pairs))])
     asked, answers = (
         model(model.preprocess(batch))["sentence_embedding"]
         for batch in ([pair.anchor for pair in pairs], texts)
@@ -547,6 +549,7 @@ def batch_loss(
             )
             mean = (1 - arm["distil"]) * mean + arm["distil"] * divergence
         if judged is not None:
+            mine = torch.tensor([[row, *mine_of(row, pairs)] for row in range(len(pairs))])
             divergence = kl_div(
                 torch.log_softmax(cosines.gather(1, mine) / TEMPERATURE, 1),
                 torch.log_softmax(torch.from_numpy(judged[rows]), 1),

@@ -407,10 +407,10 @@ class Automation(Group):
 class Search(Group):
     """How chunks are searched."""
 
-    dense_weight: Annotated[float, COMPARISON] = Field(
+    dense_weight: Annotated[float, COMPARED] = Field(
         default=0.5,
-        ge=0,
-        le=1,
+        gt=0,
+        lt=1,
         description="Weight of the search by meaning in hybrid search; the search by words has the "
         "rest of 1. Where people's questions test, each comparison says whether another one does "
         "better",

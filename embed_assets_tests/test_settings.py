@@ -265,6 +265,16 @@ def test_what_has_no_effect_beside_another_setting_shapes_nothing():
         assert code_versions(changed) == code_versions(adapter)
 
 
+def test_the_weight_of_hybrid_search_counts_where_that_is_compared():
+    def versions(**given: Any) -> dict[str, str]:
+        return code_versions(Settings.model_validate(given))
+
+    before, after = versions(), versions(dense_weight=0.7)
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed == {"base_eval", "comparison"}
+    assert versions(baselines="bm25") == versions(baselines="bm25", dense_weight=0.7)
+
+
 def test_a_value_that_stands_for_an_unmarked_setting_is_an_error():
     with pytest.raises(ValueError, match="not marked to shape chunks: epochs"):
         Settings().shape("chunks", epochs=None)

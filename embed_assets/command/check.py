@@ -286,7 +286,7 @@ def _files(settings: Settings) -> Iterable[Left]:
     """Files that a killed run left behind, and rights that others have."""
     if held_lock(settings.models) is None:
         for folder in training_folders(settings.models):
-            found = "a training that was cut off: a run of the same pairs goes on from it"
+            found = "a training that was cut off: the same goes on from it, another deletes it"
             yield Left(f"models/{folder.name}", found, RUN, _size(folder))
     for file in sorted(settings.home.rglob("*.unfinished")):
         name = file.relative_to(settings.home).as_posix()

@@ -8,7 +8,12 @@ from typing import Any
 import polars as pl
 
 from embed_assets.command.pipeline import Done
-from embed_assets.comparison.hybrid_weights import better_weight, stored_weights, weight_points
+from embed_assets.comparison.hybrid_weights import (
+    best_weight,
+    stored_weights,
+    weight_points,
+    weight_sentence,
+)
 from embed_assets.comparison.learning_curve import (
     CURVE,
     curve_points,
@@ -221,7 +226,8 @@ def run_summary(settings: Settings, done: Done) -> dict[str, Any]:
         "waiting": [*ingested["waiting"], *in_mlflow.waiting],
         "reservations": reservations(against, hybrid),
         "hybrid_by_weight": weight_points(weights),
-        "hybrid_weight": better_weight(weights) or None,
+        "hybrid_weight": weight_sentence(weights) or None,
+        "better_weight": best_weight(weights),
         "learning_curve": curve_points(curve).to_dicts(),
         "learning_curve_failed": why_no_curve,
         "would_help_most": would_help_most(curve) or None,
@@ -254,7 +260,8 @@ def run_text(summary: Mapping[str, Any], *, details: bool = False) -> str:
             *filter(None, [summary["verdict_hybrid"], summary["promotion"]]),
             f"Search uses {_champion(summary)}.",
             *summary["reservations"],
-            *filter(None, [summary["would_help_most"], summary["hybrid_weight"]]),
+            *filter(None, [summary["would_help_most"]]),
+            *([] if summary["better_weight"] is None else [summary["hybrid_weight"]]),
             *([] if summary["trained"] else [nothing]),
             "",
             *_comparison_lines(summary["comparison"]),

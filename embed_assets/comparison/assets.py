@@ -12,7 +12,6 @@ from embed_assets.comparison.contents import ComparedIn, write_report
 from embed_assets.comparison.described import describe_judged
 from embed_assets.comparison.general import general_version
 from embed_assets.comparison.hybrid_weights import (
-    better_weight,
     store_weights,
     weight_sentence,
     weights_table,
@@ -59,6 +58,7 @@ from embed_assets.evaluation.baselines import (
     lasting_baselines,
     store_failed,
     unscored,
+    weight_compared,
 )
 from embed_assets.evaluation.scoring import figure_count
 from embed_assets.models.card import model_card
@@ -113,7 +113,7 @@ def comparison(
             result,
             champion=before,
             champion_now=champion_before(tracking, version),
-            failed=failed,
+            failed=measured.failed,
             losses=measured.losses,
             general=measured.general,
             leaks=find_leaks(warehouse).count,
@@ -136,7 +136,7 @@ def comparison(
         )
         log_comparison(making.run_id, model, measured, before, report, charts(result, curve))
         log_curve(curve, result.headline_split)
-        advice = would_help_most(curve), better_weight(measured.weights)
+        advice = would_help_most(curve), weight_sentence(measured.weights)
         said = log_sentences(tracking, making.run_id, result, promotion, advice)
         # Last, that no champion is without report. Killed before the comparison is stored, it is
         # made again, and promotes as it did.
@@ -280,5 +280,6 @@ def code_versions(settings: Settings) -> dict[str, str]:
         baselines=compares_champion(settings),
         general=general,
         general_loss=general and settings.general_loss,
+        dense_weight=weight_compared(settings),
     )
     return {"comparison": f"{COMPARISON_VERSION}, {digest(shape)}"}

@@ -20,8 +20,11 @@ from embed_assets.models.encoder import Encoder
 from embed_assets.pairs.splits import LABELLED, position
 from embed_assets.resources.warehouse import Transaction, Warehouse
 from embed_assets.tables import TABLES
+from embed_assets.wording import counted
 
 WEIGHTS = tuple(tenths / 10 for tenths in range(1, 10))
+HYBRID_WEIGHTS = "hybrid weights"
+"""What is named where they could not be measured."""
 CHOSEN = "chosen"
 """In place of a weight: each document's questions by what is best on the others'."""
 FOLDS = 5
@@ -45,7 +48,10 @@ def measure_weights(task: RetrievalTask, encoder: Encoder, dense_weight: float) 
     if asked["document_id"].n_unique() < 2:
         return no_weights()
     weights = sorted({*WEIGHTS, dense_weight})
-    scored = dict(zip(weights, score_weights(task, encoder, weights), strict=True))
+    scored = {
+        weight: Evaluation(found.scores, found.queries.filter(split=LABELLED))
+        for weight, found in zip(weights, score_weights(task, encoder, weights), strict=True)
+    }
     rows = [
         differences(task, found, scored[dense_weight]).with_columns(weight=pl.lit(str(weight)))
         for weight, found in scored.items()
@@ -54,7 +60,6 @@ def measure_weights(task: RetrievalTask, encoder: Encoder, dense_weight: float) 
     rows.append(differences(task, chosen, scored[dense_weight]).with_columns(weight=pl.lit(CHOSEN)))
     return (
         pl.concat(rows)
-        .filter(split=LABELLED)
         .rename({"base": "set_score", "tuned": "score"})
         .with_columns(set_weight=pl.lit(dense_weight))
         .select(pl.col(name).cast(of) for name, of in _WEIGHTS.items())
@@ -72,8 +77,7 @@ def _chosen(
     fold_of = {document: place % FOLDS for place, document in enumerate(documents)}
     folds = asked.with_columns(fold=pl.col("document_id").replace_strict(fold_of))
     tables = {
-        weight: found.queries.filter(split=LABELLED).join(folds, on="question_id")
-        for weight, found in scored.items()
+        weight: found.queries.join(folds, on="question_id") for weight, found in scored.items()
     }
     parts = []
     for fold in sorted(set(fold_of.values())):
@@ -91,15 +95,26 @@ def _best(scores: Mapping[float, Any], dense_weight: float) -> float:
 
 
 def best_weight(weights: pl.DataFrame) -> float | None:
-    """The weight that is better than the one that is set, if one is clearly and by enough."""
+    """The weight that is better than the one that is set, if one is clearly and by enough.
+
+    Choosing must be, on other documents, and so must be what is chosen on all.
+    """
     chosen = weights.filter(weight=CHOSEN)
     if chosen.is_empty():
         return None
-    row = chosen.row(0, named=True)
-    if row["verdict"] != Verdict.BETTER or row["difference"] < WORTH_IT:
-        return None
-    each = dict(weights.filter(pl.col("weight") != CHOSEN).select("weight", "score").iter_rows())
-    return _best({float(weight): score for weight, score in each.items()}, row["set_weight"])
+    each = {float(row["weight"]): row for row in _single(weights).iter_rows(named=True)}
+    scores = {weight: row["score"] for weight, row in each.items()}
+    best = _best(scores, weights["set_weight"][0])
+    rows = chosen.row(0, named=True), each[best]
+    return best if all(map(_is_worth_it, rows)) else None
+
+
+def _single(weights: pl.DataFrame) -> pl.DataFrame:
+    return weights.filter(pl.col("weight") != CHOSEN)
+
+
+def _is_worth_it(row: Mapping[str, Any]) -> bool:
+    return row["verdict"] == Verdict.BETTER and row["difference"] >= WORTH_IT
 
 
 def weight_sentence(weights: pl.DataFrame) -> str:
@@ -107,6 +122,11 @@ def weight_sentence(weights: pl.DataFrame) -> str:
     if weights.is_empty():
         return ""
     row = weights.filter(weight=CHOSEN).row(0, named=True)
+    if row["verdict"] == Verdict.TOO_FEW:
+        return (
+            f"People's questions on {counted(row['documents'], 'document')} are too few to tell "
+            "which weight is best in hybrid search."
+        )
     gain = f"weights chosen on other documents change NDCG@10 by {interval(row)}"
     if (best := best_weight(weights)) is not None:
         return (
@@ -114,14 +134,9 @@ def weight_sentence(weights: pl.DataFrame) -> str:
             f"{row['set_weight']:g} on people's questions: {gain}."
         )
     return (
-        f"No other weight than {row['set_weight']:g} (EMBED_ASSETS_DENSE_WEIGHT) is clearly better "
-        f"in hybrid search on people's questions: {gain}."
+        f"No other weight than {row['set_weight']:g} (EMBED_ASSETS_DENSE_WEIGHT) is worth setting "
+        f"for hybrid search, on people's questions: {gain}."
     )
-
-
-def better_weight(weights: pl.DataFrame) -> str:
-    """What another weight would give, if that is worth setting; empty otherwise."""
-    return "" if best_weight(weights) is None else weight_sentence(weights)
 
 
 def weights_table(weights: pl.DataFrame) -> str:
@@ -133,13 +148,13 @@ def weights_table(weights: pl.DataFrame) -> str:
         f"| {row['score']:.4f} | {interval(row)} |"
         for row in weights.iter_rows(named=True)
     ]
+    lines.append("\nThe interval of a single weight doesn't allow for the choice among them.")
     return "\n".join(lines)
 
 
 def weight_points(weights: pl.DataFrame) -> list[dict[str, Any]]:
     """NDCG@10 of each weight, the least first."""
-    each = weights.filter(pl.col("weight") != CHOSEN)
-    points = each.select(pl.col("weight").cast(pl.Float64), ndcg_at_10="score")
+    points = _single(weights).select(pl.col("weight").cast(pl.Float64), ndcg_at_10="score")
     return points.sort("weight").to_dicts()
 
 

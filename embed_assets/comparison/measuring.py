@@ -7,7 +7,7 @@ from typing import Any
 import polars as pl
 
 from embed_assets.comparison.general import GeneralFigures, measure_general
-from embed_assets.comparison.hybrid_weights import measure_weights, no_weights
+from embed_assets.comparison.hybrid_weights import HYBRID_WEIGHTS, measure_weights, no_weights
 from embed_assets.comparison.promotion import champion_name, losses
 from embed_assets.comparison.verdict import Comparison, compare
 from embed_assets.errors import ProjectError
@@ -28,6 +28,7 @@ from embed_assets.models.card import model_card
 from embed_assets.models.encoder import Encoder
 from embed_assets.models.files import NoModelError
 from embed_assets.models.identity import model_identity
+from embed_assets.models.names import reason_of
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
 
@@ -102,7 +103,10 @@ def measure_models(
     by_name = {BASE: base, TUNED: tuned, **{n: beside[n] for n in hybrid if n in beside}}
     weights = no_weights()
     if TUNED_HYBRID in beside:
-        weights = measure_weights(task, tuned_encoder, settings.dense_weight)
+        try:
+            weights = measure_weights(task, tuned_encoder, settings.dense_weight)
+        except (ProjectError, ValueError, RuntimeError, OSError) as error:
+            failed = {**failed, HYBRID_WEIGHTS: reason_of(error)}
     return Measured(task, base_name, by_name, result, failed, lost, general, weights)
 
 

@@ -14,6 +14,7 @@ from embed_assets.evaluation.baselines import (
     reasons,
     single_baselines,
     unscored,
+    weight_compared,
 )
 from embed_assets.evaluation.hybrid import BASE_HYBRID
 from embed_assets.evaluation.retrieval import Evaluation
@@ -104,6 +105,9 @@ def _failed(failed: Mapping[str, str]) -> dict[str, str]:
 def code_versions(settings: Settings) -> dict[str, str]:
     """Version of the evaluation and of the model and settings that it depends on."""
     shape = settings.shape(
-        "base_eval", **model_shape(settings), baselines=baseline_versions(settings)
+        "base_eval",
+        **model_shape(settings),
+        baselines=baseline_versions(settings),
+        dense_weight=weight_compared(settings),
     )
     return {"base_eval": f"{EVALUATION_VERSION}, {digest(shape)}"}

@@ -99,6 +99,11 @@ def compares_hybrid(settings: Settings) -> bool:
     return HYBRID in chosen_baselines(settings)
 
 
+def weight_compared(settings: Settings) -> float | None:
+    """The weight by which models are scored in hybrid search, if they are."""
+    return settings.dense_weight if compares_hybrid(settings) else None
+
+
 def single_baselines(settings: Settings) -> dict[str, str]:
     """Names of the lasting baselines that search alone, by what they are called."""
     return {name: name for name in lasting_baselines(settings) if name != HYBRID}

@@ -39,7 +39,8 @@ SUMMARY: dict[str, Any] = {
     "verdict_hybrid": None,
     "learning_curve": [],
     "would_help_most": None,
-    "hybrid_weight": None,
+    "hybrid_weight": "No other weight is worth setting.",
+    "better_weight": None,
     "promotion": "Version 2 was made the champion.",
     "champion": "2",
     "model": {"path": "/home/v2", "version": "2", "base": "mine"},
@@ -158,10 +159,12 @@ def test_what_would_help_most_stands_below_what_speaks_against_the_model():
         "reservations": ["bm25 beats it."],
         "would_help_most": "More documents would.",
         "hybrid_weight": "0.6 does better.",
+        "better_weight": 0.6,
     }
     lines = run_text({**SUMMARY, **said}).splitlines()
     below = lines.index("bm25 beats it.") + 1
     assert lines[below : below + 2] == ["More documents would.", "0.6 does better."]
+    assert SUMMARY["hybrid_weight"] not in run_text(SUMMARY)
 
 
 def test_where_documents_are_too_few_it_says_how_many_are_needed():

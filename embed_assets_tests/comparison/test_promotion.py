@@ -17,7 +17,7 @@ from mlflow.exceptions import MlflowException
 
 from embed_assets import lexical
 from embed_assets.charts import INLINE
-from embed_assets.comparison import assets
+from embed_assets.comparison import assets, measuring
 from embed_assets.comparison.assets import comparison
 from embed_assets.comparison.checks import became_champion
 from embed_assets.comparison.described import describe_judged
@@ -391,6 +391,17 @@ def test_what_hybrid_search_could_not_be_scored_with_is_said_and_the_rest_compar
     assert (champion(project), verdicts) == ("2", {"base": "better", "base + bm25": "better"})
     assert "hybrid" not in metadata
     assert "tuned + bm25 could not be measured: out of memory" in metadata["beside_other_models"]
+
+
+def test_weights_that_can_t_be_measured_are_left_out_and_it_is_said_why(project, monkeypatch):
+    def broken(*_: object) -> None:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(measuring, "measure_weights", broken)
+    metadata, verdicts = project.compare(baselines="hybrid")
+    assert verdicts["base + bm25"]
+    assert "hybrid" in metadata
+    assert "hybrid weights could not be measured: out of memory" in metadata["beside_other_models"]
 
 
 def test_a_champion_that_can_t_be_scored_is_not_beaten_and_it_is_said_why(project):
