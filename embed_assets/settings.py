@@ -58,6 +58,7 @@ DIMENSIONS = Shapes("base_eval", "finetuned_model")
 QUESTIONS = Shapes("synthetic_questions")
 QUESTIONS_AND_PAIRS = Shapes("synthetic_questions", "training_pairs")
 FINETUNED_MODEL = Shapes("finetuned_model")
+EVALUATION = Shapes("base_eval")
 COMPARED = Shapes("base_eval", "comparison")
 COMPARISON = Shapes("comparison")
 
@@ -407,7 +408,7 @@ class Automation(Group):
 class Search(Group):
     """How chunks are searched."""
 
-    dense_weight: Annotated[float, COMPARED] = Field(
+    dense_weight: Annotated[float, EVALUATION] = Field(
         default=0.5,
         gt=0,
         lt=1,

@@ -58,7 +58,6 @@ from embed_assets.evaluation.baselines import (
     lasting_baselines,
     store_failed,
     unscored,
-    weight_compared,
 )
 from embed_assets.evaluation.scoring import figure_count
 from embed_assets.models.card import model_card
@@ -280,6 +279,5 @@ def code_versions(settings: Settings) -> dict[str, str]:
         baselines=compares_champion(settings),
         general=general,
         general_loss=general and settings.general_loss,
-        dense_weight=weight_compared(settings),
     )
     return {"comparison": f"{COMPARISON_VERSION}, {digest(shape)}"}
