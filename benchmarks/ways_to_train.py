@@ -28,7 +28,12 @@ An arm is `default`, or some of these:
 - `source=sentences`: a sentence asks for its chunk without it, in place of the questions.
   Lee et al. 2019 (inverse cloze task). `source=headings`: a chunk's last heading asks for it, in
   which it is left out. `source=following`: a sentence asks for the chunk before its own.
+  `source=definitions`: what a chunk says of a term asks for another chunk that uses the term.
+  `source=references`: a sentence that names a section, table or figure asks for it, without the
+  name.
 - `part=X`: so much of the pairs are of that source, the rest are questions.
+- `general=P`: so much of the pairs are the questions of another set, the BEIR folder of --general.
+- `hard=P`: of so many of the pairs, where there are as many, BM25 does not rank the chunk first.
 - `own=N`, `extractive=N`, `times=N`: with --mixed, how many of the set's own questions train, and
   of extractive ones, and how often each of the own is there.
 - `epochs=N`, `learning_rate=X`, `depth=N` (negatives of each ranking), `seed=N`.
@@ -105,6 +110,8 @@ DEFAULTS: Mapping[str, Any] = {
     "next": 0.0,
     "source": "questions",
     "part": 1.0,
+    "general": 0.0,
+    "hard": 0.0,
     "own": 130,
     "extractive": 512,
     "times": 1,
@@ -132,7 +139,8 @@ class Chunks:
     """The chunks that are trained on, and what BM25 and the base model make of them.
 
     headings: of every chunk that has some. following: the chunk after it in its document; of
-    texts that stand alone there is none.
+    texts that stand alone there is none. defined: as `definitions_in` gives. asked_by_name: as
+    `references_in` gives.
     """
 
     ids: Sequence[str]
@@ -141,10 +149,18 @@ class Chunks:
     base: LocalEncoder
     headings: Mapping[str, str]
     following: Mapping[str, str]
+    defined: Mapping[str, Sequence[tuple[str, str]]]
+    asked_by_name: Mapping[str, Sequence[str]]
 
     @classmethod
-    def of(cls, pairs: pl.DataFrame, base: LocalEncoder, chunks: pl.DataFrame) -> "Chunks":
-        texts = dict(pairs.select("global_chunk_id", "positive").iter_rows())
+    def of(
+        cls,
+        pairs: pl.DataFrame,
+        base: LocalEncoder,
+        chunks: pl.DataFrame,
+        others: Mapping[str, str],
+    ) -> "Chunks":
+        texts = dict(pairs.select("global_chunk_id", "positive").iter_rows()) | others
         ids = sorted(texts)
         after = chunks.sort("document_id", "chunk_index").select(
             "chunk_id", after=pl.col("chunk_id").shift(-1).over("document_id", "file_name")
@@ -158,6 +174,8 @@ class Chunks:
                 chunks.filter(pl.col("heading_path") != "")["chunk_id", "heading_path"].iter_rows()
             ),
             {one: two for one, two in after.iter_rows() if one in texts and two in texts},
+            definitions_in(chunks.filter(pl.col("chunk_id").is_in(ids))),
+            references_in(chunks.filter(pl.col("chunk_id").is_in(ids))),
         )
 
     def in_context(self) -> "Chunks":
@@ -177,6 +195,12 @@ class Chunks:
             found, score = self.words.top(question, len(self.ids))
             scores[row, found] = score / score.max(initial=1e-6)
         return scores
+
+    def found_first(self, pairs: pl.DataFrame) -> pl.Series:
+        """Of each pair, whether BM25 ranks its chunk first."""
+        first = [self.words.top(anchor, 1)[0].tolist() for anchor in pairs["anchor"]]
+        own = [self.row_of[chunk_id] for chunk_id in pairs["global_chunk_id"]]
+        return pl.Series([found == [row] for found, row in zip(first, own, strict=True)])
 
     def by_meaning(self, questions: Sequence[str]) -> np.ndarray:
         """The base model's cosines: (questions, chunks), float32."""
@@ -255,10 +279,19 @@ def mixed_set(chosen: TrainingSet) -> TrainingSet:
 
 
 def pairs_of(
-    arm: Mapping[str, Any], rows: pl.DataFrame, chunks: Chunks, options: argparse.Namespace
+    arm: Mapping[str, Any],
+    rows: pl.DataFrame,
+    chunks: Chunks,
+    general: Sequence[Pair],
+    options: argparse.Namespace,
 ) -> list[Pair]:
     """What an arm trains on. rows: all pairs that train, with related_chunk_ids."""
-    selected = select_pairs(rows, options.pairs)
+    count = min(options.pairs or rows.height, rows.height)
+    selected = select_pairs(rows, count - round(arm["general"] * count))
+    if arm["hard"]:
+        easy = chunks.found_first(rows)
+        hard = at_most(rows.filter(~easy), round(arm["hard"] * count))
+        selected = pl.concat([hard, at_most(rows.filter(easy), count - hard.height)])
     if options.mixed:
         made = pl.col("generator") == EXTRACTIVE
         own = at_most(rows.filter(~made), arm["own"])
@@ -273,6 +306,7 @@ def pairs_of(
     if arm["source"] != "questions":
         made = round(arm["part"] * len(asked))
         asked = asked[: len(asked) - made] + made_pairs(arm["source"], rows, chunks, made, dice)
+    asked += dice.sample(general, count - selected.height) if arm["general"] else []
     return asked + [
         replace(pair, positive=chunks.texts[after], chunk_id=after)
         for pair in asked
@@ -325,6 +359,105 @@ def sentence_after(chunk_id: str, chunks: Chunks, dice: random.Random) -> tuple[
     return (dice.choice(said), chunks.texts[chunk_id]) if said else None
 
 
+def definition_elsewhere(
+    chunk_id: str, chunks: Chunks, dice: random.Random
+) -> tuple[str, str] | None:
+    text = chunks.texts[chunk_id]
+    used = f" {' '.join(split_words(text.lower()))} "
+    said = [
+        explained
+        for term, of_term in chunks.defined.items()
+        if f" {term} " in used
+        for where, explained in of_term
+        if where != chunk_id and explained not in text
+    ]
+    return (dice.choice(said), text) if said else None
+
+
+def reference_to(chunk_id: str, chunks: Chunks, dice: random.Random) -> tuple[str, str] | None:
+    said = chunks.asked_by_name.get(chunk_id, ())
+    return (dice.choice(said), chunks.texts[chunk_id]) if said else None
+
+
+IS_DEFINED = re.compile(
+    r"^(?:the |an? )?(?P<term>[^,;:()]{3,50}?)(?: \([^()]{1,40}\))? "
+    r"(?:is|are|means|refers to|denotes) (?P<said>(?:an?|the|any|defined as|called) .{30,300})$",
+    re.IGNORECASE,
+)
+NAME = (
+    r"(?P<kind>section|table|figure|fig\.|appendix|chapter|article) "
+    r"(?P<number>[A-Z]?[\d.]*\d|[A-Z]\b)"
+)
+NAMED = re.compile(rf"\(?(?:see |in |of )?{NAME}\)?", re.IGNORECASE)
+BEGINS = re.compile(rf"^\W*(?:{NAME}|(?P<heading>\d+(?:\.\d+)*))[.:\s*_]", re.IGNORECASE)
+
+
+def definitions_in(chunks: pl.DataFrame) -> dict[str, list[tuple[str, str]]]:
+    """Terms in lower case, each with the chunks that define it, and what they say it is."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    for chunk_id, text in chunks.select("chunk_id", "chunk_text").iter_rows():
+        for sentence in sentences_of(text):
+            if is_defined := IS_DEFINED.match(sentence):
+                term = " ".join(split_words(is_defined["term"].lower()))
+                if term and len(term.split()) <= 4:
+                    found.setdefault(term, []).append((chunk_id, is_defined["said"]))
+    return found
+
+
+def references_in(chunks: pl.DataFrame) -> dict[str, list[str]]:
+    """Of chunks that begin what has a name, such as `Table 2`, the sentences that name it.
+
+    The name is left out of them, and they are of the same document and of other chunks.
+    """
+    first: dict[tuple[str, str], str] = {}
+    naming: list[tuple[str, str, str, str]] = []
+    rows = chunks.select("document_id", "file_name", "chunk_id", "chunk_text").iter_rows()
+    for document, file, chunk_id, text in rows:
+        for line in text.splitlines():
+            if begins := BEGINS.match(line.replace("*", "")):
+                is_heading = line.lstrip().startswith(("#", "**"))
+                if begins["heading"] and not is_heading:
+                    continue
+                first.setdefault((document + file, name_of(begins)), chunk_id)
+        for sentence in sentences_of(text):
+            for named in NAMED.finditer(sentence):
+                bare = sentence.replace(named[0], " ")
+                naming.append((document + file, name_of(named), chunk_id, bare))
+    found: dict[str, list[str]] = {}
+    for document, name, chunk_id, sentence in naming:
+        target = first.get((document, name))
+        if target and target != chunk_id:
+            found.setdefault(target, []).append(sentence)
+    return found
+
+
+def name_of(match: re.Match[str]) -> str:
+    """`table 2`, `figure 3`; sections, chapters and headings that begin with a number are alike."""
+    number = match.groupdict().get("heading") or match["number"].lower()
+    kind = (match["kind"] or "section").lower()
+    kinds = {"fig.": "figure", "chapter": "section", "article": "section"}
+    return f"{kinds.get(kind, kind)} {number}"
+
+
+def general_pairs(folder: Path) -> list[Pair]:
+    """The questions of a BEIR folder, each with one of its answers."""
+    texts = {
+        row["_id"]: f"{row.get('title', '')} {row['text']}".strip()
+        for row in lines_of(folder / "corpus.jsonl")
+    }
+    asked = {row["_id"]: row["text"] for row in lines_of(folder / "queries.jsonl")}
+    judged = pl.read_csv(folder / "qrels.tsv", separator="\t", infer_schema=False)
+    answers = {
+        question: text
+        for question, text, score in judged.select("query-id", "corpus-id", "score").iter_rows()
+        if int(score) > 0
+    }
+    return [
+        Pair(asked[question], texts[text], f"general {text}", frozenset([f"general {text}"]))
+        for question, text in sorted(answers.items())
+    ]
+
+
 def sentences_of(text: str) -> list[str]:
     return [s for s in split_sentences(text) if 6 <= len(s.split()) <= 40 and s in text]
 
@@ -333,6 +466,8 @@ SOURCES = {
     "sentences": sentence_and_rest,
     "headings": heading_and_rest,
     "following": sentence_after,
+    "definitions": definition_elsewhere,
+    "references": reference_to,
 }
 """What a chunk is asked by, and what is shown of it; None where it has none."""
 
@@ -587,7 +722,9 @@ def measure(chosen: TrainingSet, options: argparse.Namespace, scratch: Path) -> 
     )
     rows = with_related(given.pairs, given.neighbours)
     all_chunks = chosen.warehouse.read("SELECT * FROM chunks")
-    without_context = Chunks.of(rows, encoder, all_chunks)
+    general = general_pairs(options.general) if options.general else []
+    others = {pair.chunk_id: pair.positive for pair in general}
+    without_context = Chunks.of(rows, encoder, all_chunks, others)
     for name in options.arms:
         seen = [line for line in lines_of(options.out) if about.items() <= line.items()]
         if {line["share"] for line in seen if line["arm"] == name} == set(SHARES):
@@ -599,7 +736,7 @@ def measure(chosen: TrainingSet, options: argparse.Namespace, scratch: Path) -> 
             text: chunks.shown(chunk_id, text) if arm["context"] else text
             for chunk_id, text in chosen.test.texts.items()
         }
-        pairs = pairs_of(arm, rows, chunks, options)
+        pairs = pairs_of(arm, rows, chunks, general, options)
         if arm["negatives"]:
             pairs = with_negatives(pairs, arm["negatives"], arm["depth"], chunks)
         model, updates, speed = train(arm, pairs, chunks, card)
@@ -650,6 +787,7 @@ def main() -> None:
     parser.add_argument("--set", nargs="+", default=[], help="NAME=HOME or NAME=BEIR_FOLDER")
     parser.add_argument("--arms", nargs="+", default=["default"])
     parser.add_argument("--mixed", action="store_true", help="own questions train, too")
+    parser.add_argument("--general", type=Path, help="BEIR folder whose questions train, too")
     parser.add_argument("--out", type=Path, required=True, help="JSON lines, added to")
     parser.add_argument("--report", action="store_true", help="print --out as a table")
     parser.add_argument("--model", default=Settings().model)
