@@ -160,7 +160,7 @@ class Chunks:
         chunks: pl.DataFrame,
         others: Mapping[str, str],
     ) -> "Chunks":
-        texts = dict(pairs.select("global_chunk_id", "positive").iter_rows()) | others
+        texts = {**dict(pairs.select("global_chunk_id", "positive").iter_rows()), **others}
         ids = sorted(texts)
         after = chunks.sort("document_id", "chunk_index").select(
             "chunk_id", after=pl.col("chunk_id").shift(-1).over("document_id", "file_name")
