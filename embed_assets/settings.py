@@ -277,7 +277,8 @@ class Training(Group):
         default=None,
         ge=0,
         description="Pairs to train on at most, spread over all chunks. 0: every pair. "
-        "Unset: every pair, but 512 extractive ones. Without a GPU some 200 pairs take a minute",
+        "Unset: every pair, but 512 extractive ones in each epoch, others in the next. Without a "
+        "GPU some 200 pairs take a minute",
     )
     batch_size: Annotated[int, FINETUNED_MODEL] = Field(
         default=32,

@@ -51,7 +51,7 @@ from embed_assets.training.tables import documents_table, first_documents
 from embed_assets.training.tracked import log_result, log_settings, model_name, said_splits
 from embed_assets.wording import counted
 
-TRAINING_VERSION = "4"
+TRAINING_VERSION = "5"
 
 
 TOLD = 1000

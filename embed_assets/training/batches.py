@@ -30,7 +30,7 @@ class Place:
     anchor: its question. positive: id of its chunk. shown: ids of the chunks that the others see as
     negatives, its positive and its hard negatives. related: ids of the chunks that must not be
     shown to it: its positive, others that answer it, their neighbours. length: of its longest text,
-    in any unit.
+    in any unit. extractive: whether its question was taken from its chunk.
     """
 
     anchor: str
@@ -38,6 +38,7 @@ class Place:
     shown: frozenset[str]
     related: frozenset[str]
     length: int
+    extractive: bool = False
 
 
 @dataclass
@@ -129,6 +130,19 @@ def _in_order(
     ]
 
 
+def pairs_of_epoch(places: Sequence[Place], epoch: int, extractive: int) -> list[int]:
+    """Indices of the pairs that an epoch takes: all, but of extractive ones so many, in turn.
+
+    epoch: from 0. extractive: at most; 0: all. After the last of them comes the first again.
+    """
+    those = [index for index, place in enumerate(places) if place.extractive]
+    if not 0 < extractive < len(those):
+        return list(range(len(places)))
+    first = epoch * extractive
+    taken = {those[i % len(those)] for i in range(first, first + extractive)}
+    return [i for i, place in enumerate(places) if i in taken or not place.extractive]
+
+
 def batch_sampler(
     dataset: Any,
     places: Sequence[Place],
@@ -136,20 +150,30 @@ def batch_sampler(
     batch_size: int,
     seed: int,
     epochs: int,
+    extractive: int = 0,
     together: int = 1,
     processes: int = 1,
 ) -> Any:
     """Batch sampler for sentence-transformers' trainer, over a dataset in the order of `places`.
 
     batch_size: pairs of a batch over all processes, each of which takes its share of every batch.
-    together: pairs of a chunk in one batch, at most.
+    extractive: pairs of an epoch, as `pairs_of_epoch` takes them. together: pairs of a chunk in one
+    batch, at most.
     epochs: whose batches are counted: every epoch has as many as the one with the fewest, since the
     trainer tells by their number where it is. ValueError where there is none.
     """
     from sentence_transformers.base.sampler import DefaultBatchSampler
 
     def epoch_of(number: int) -> list[list[int]]:
-        return group_pairs(places, batch_size, seed + number, together=together, full=processes > 1)
+        taken = pairs_of_epoch(places, number, extractive)
+        batches = group_pairs(
+            [places[index] for index in taken],
+            batch_size,
+            seed + number,
+            together=together,
+            full=processes > 1,
+        )
+        return [[taken[row] for row in batch] for batch in batches]
 
     batches = min(len(epoch_of(number)) for number in range(epochs))
     if not batches:

@@ -15,6 +15,10 @@ from embed_assets.settings import Merge, Precision, Settings, Training
 
 LEARNING_RATES = {"full": 6e-5, "lora": 1e-3, "adapter": 1e-3}
 """Peak learning rate of each method, where none is set."""
+EXTRACTIVE_PER_EPOCH = 512
+"""Extractive pairs of one epoch, where nothing is set: 16 updates. The next takes others, as long
+as there are some: as many updates teach more from 1,024 pairs than from 512 twice
+(`docs/results.md`)."""
 NOT_OF_ADAPTERS = (
     *("epochs", "batch_size", "pairs_together", "loss", "hard_negatives", "frozen_share"),
     *("merge", "retrain_from", "processes"),
@@ -27,6 +31,7 @@ class TrainingConfig(Training):
 
     Frames are parquet files in `folder`. batch_size: pairs over all processes. merge: share of the
     tuned weights that is kept, the rest being those before them, or `best`, by validation.
+    extractive_per_epoch: extractive pairs that an epoch takes, in turn; 0: all.
     mlflow_run_id: where it says how it goes; empty: nowhere.
     trained_from: version that is trained on from, and start: its folder; None: the base.
     base_ndcg_at_10: the base model's on the validation questions. seconds_between_checkpoints: what
@@ -48,6 +53,7 @@ class TrainingConfig(Training):
     # Set by now: pyright calls a narrower type another one.
     learning_rate: float  # pyright: ignore[reportIncompatibleVariableOverride, reportGeneralTypeIssues]
     merge: Merge = 1.0  # pyright: ignore[reportIncompatibleVariableOverride]
+    extractive_per_epoch: int = 0
     processes: int = 1
     warmup_share: float = 0.1
     base_ndcg_at_10: float | None = None
@@ -72,8 +78,8 @@ class TrainingConfig(Training):
 
     @property
     def pairs(self) -> Path:
-        """Training pairs: anchor, positive, question_id, chunk_id, related_chunk_ids, negatives,
-        negative_ids.
+        """Training pairs: anchor, positive, question_id, chunk_id, related_chunk_ids, extractive,
+        negatives, negative_ids.
 
         related_chunk_ids: chunks that are no negatives of the anchor. negatives: texts, as many for
         every pair.
@@ -149,6 +155,7 @@ def training_config(
         "batch_size": -(-settings.batch_size // processes) * processes,
         "processes": processes,
         "merge": 1.0,
+        "extractive_per_epoch": EXTRACTIVE_PER_EPOCH if settings.max_pairs is None else 0,
     }
     return TrainingConfig(
         **settings.model_dump(include=set(Training.model_fields)) | decided,

@@ -47,6 +47,7 @@ def places_of(pairs: pl.DataFrame) -> list[Place]:
             shown=frozenset([row["chunk_id"], *row["negative_ids"]]),
             related=frozenset([row["chunk_id"], *row["related_chunk_ids"]]),
             length=max(len(text) for text in [row["positive"], *row["negatives"]]),
+            extractive=row.get("extractive", False),  # earlier releases took all in every epoch
         )
         for row in pairs.iter_rows(named=True)
     ]
@@ -72,6 +73,7 @@ def trainer_class(config: TrainingConfig, clock: Clock) -> Any:
                 batch_size=batch_size * self.args.world_size,
                 seed=self.args.seed,
                 epochs=config.epochs,
+                extractive=config.extractive_per_epoch,
                 together=config.pairs_together,
                 processes=self.args.world_size,
             )
@@ -106,15 +108,19 @@ def trainer_class(config: TrainingConfig, clock: Clock) -> Any:
 def trainer_arguments(
     config: TrainingConfig,
     dataset: "Dataset",
+    pairs: int,
     precision: str,
     machine: Machine,
     *,
     checkpointing: bool,
 ) -> Any:
-    """The trainer's arguments. checkpointing: activations are computed again on the way back."""
+    """The trainer's arguments.
+
+    pairs: of each epoch. checkpointing: activations are computed again on the way back.
+    """
     from sentence_transformers import SentenceTransformerTrainingArguments
 
-    steps = math.ceil(len(dataset) / config.batch_size) * config.epochs
+    steps = math.ceil(pairs / config.batch_size) * config.epochs
     prompts = dict.fromkeys(dataset.column_names, config.document_prompt)
     return SentenceTransformerTrainingArguments(
         output_dir=str(config.checkpoints),

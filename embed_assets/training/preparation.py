@@ -11,12 +11,10 @@ from embed_assets.pairs.parts import adjacent
 from embed_assets.pairs.splits import TRAIN, VALIDATION
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import EXTRACTIVE, Merge, Settings
-from embed_assets.training.config import TrainingConfig
+from embed_assets.training.config import EXTRACTIVE_PER_EPOCH, TrainingConfig
 from embed_assets.training.negatives import mine_negatives
 from embed_assets.training.validation import ndcg_by_dimension
 
-EXTRACTIVE_PAIRS = 512
-"""Extractive pairs to train on at most, where nothing is set: 32 updates in two epochs."""
 EXTRACTIVE_SHARE = 0.5
 """Share of the tuned weights that is kept of a training on extractive questions, where none is set.
 
@@ -146,11 +144,15 @@ def merge(settings: Settings, pairs: pl.DataFrame) -> Merge:
 
 
 def pairs_to_train(pairs: pl.DataFrame, settings: Settings) -> pl.DataFrame:
-    """As many as the settings say. pairs: question_id, global_chunk_id, generator and more."""
+    """As many as the settings say. pairs: question_id, global_chunk_id, generator and more.
+
+    Where they don't, of extractive ones as many as the epochs take in turn.
+    """
     if settings.max_pairs is not None:
         return select_pairs(pairs, settings.max_pairs)
     extractive = pl.col("generator").eq_missing(EXTRACTIVE)
-    few = select_pairs(pairs.filter(extractive), EXTRACTIVE_PAIRS)
+    epochs = 1 if settings.method == "adapter" else settings.epochs
+    few = select_pairs(pairs.filter(extractive), epochs * EXTRACTIVE_PER_EPOCH)
     return pl.concat([pairs.filter(~extractive), few]).sort("question_id")
 
 
@@ -228,6 +230,7 @@ def with_negatives(
         "question_id",
         chunk_id="global_chunk_id",
         related_chunk_ids="related_chunk_ids",
+        extractive=pl.col("generator").eq_missing(EXTRACTIVE),
         negative_ids=pl.Series(ids, dtype=pl.List(pl.String)),
         negatives=pl.Series([[text_of[i] for i in row] for row in ids], dtype=pl.List(pl.String)),
     )

@@ -23,6 +23,7 @@ from embed_assets.models.encoder import load_model, resolved_precision
 from embed_assets.secrets import hide_in_logs, hide_secrets
 from embed_assets.terminal import show_as_text
 from embed_assets.training.adapter import fit_adapter
+from embed_assets.training.batches import pairs_of_epoch
 from embed_assets.training.claims import training_in
 from embed_assets.training.config import TrainingConfig
 from embed_assets.training.cost import counted_cost
@@ -87,13 +88,19 @@ def train(
         progress.say("Activations are computed twice: those of one text don't fit in memory.")
     if cached is not None:
         progress.say(f"Gradients are cached, {counted(cached, 'text')} at a time.")
+    places = places_of(pairs)
     trainer = trainer_class(config, clock)(
         model=model,
         args=trainer_arguments(
-            config, dataset, precision, machine, checkpointing=room.checkpointing
+            config,
+            dataset,
+            len(pairs_of_epoch(places, 0, config.extractive_per_epoch)),
+            precision,
+            machine,
+            checkpointing=room.checkpointing,
         ),
         train_dataset=dataset,
-        places=places_of(pairs),
+        places=places,
         loss=make_loss(model, config, cached, machine),
         evaluator=evaluator(validation, clock.pause),
         callbacks=[callback(watch)],

@@ -1,8 +1,10 @@
 from collections import Counter
+from dataclasses import replace
 
 import pytest
+from datasets import Dataset
 
-from embed_assets.training.batches import Place, group_pairs
+from embed_assets.training.batches import Place, batch_sampler, group_pairs, pairs_of_epoch
 
 
 def place(number: int, *, chunk: int, negative: int | None = None, anchor: str = "") -> Place:
@@ -82,6 +84,37 @@ def test_the_seed_decides_the_batches() -> None:
     first = group_pairs(PLACES, 16, seed=1)
     assert first == group_pairs(PLACES, 16, seed=1)
     assert first != group_pairs(PLACES, 16, seed=2)
+
+
+@pytest.mark.parametrize("extractive", [0, 10, 200, 300, 301, 1000])
+def test_extractive_pairs_take_turns_over_the_epochs_and_others_are_in_each(
+    extractive: int,
+) -> None:
+    places = [replace(one, extractive=i % 4 != 0) for i, one in enumerate(PLACES)]
+    own = {i for i, one in enumerate(places) if not one.extractive}
+    epochs = [pairs_of_epoch(places, number, extractive) for number in range(5)]
+    per_epoch = extractive if 0 < extractive < 300 else 300
+    times = Counter(i for epoch in epochs for i in epoch)
+    assert all(epoch == sorted(epoch) and own <= set(epoch) for epoch in epochs)
+    assert {len(epoch) for epoch in epochs} == {100 + per_epoch}
+    taken = [times[i] for i in range(400) if i not in own]
+    assert sum(taken) == 5 * per_epoch
+    assert max(taken) - min(taken) <= 1, "none is taken again before all are"
+
+
+def test_the_sampler_s_epochs_hold_the_pairs_whose_turn_it_is() -> None:
+    places = [replace(place(i, chunk=3 * i), extractive=True) for i in range(400)]
+    dataset = Dataset.from_dict({"anchor": [one.anchor for one in places]})
+    sampler = batch_sampler(dataset, places, batch_size=8, seed=1, epochs=4, extractive=100)
+    seen = []
+    for epoch in range(4):
+        sampler.set_epoch(epoch)
+        batches = list(sampler)
+        assert len(batches) == len(sampler) == 13
+        assert not [pair for batch in batches for pair in clashes(batch, places)]
+        assert {i for batch in batches for i in batch} == {*pairs_of_epoch(places, epoch, 100)}
+        seen += [i for batch in batches for i in batch]
+    assert sorted(seen) == list(range(400))
 
 
 def test_batches_pad_less_than_shuffled_ones() -> None:

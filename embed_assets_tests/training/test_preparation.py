@@ -33,6 +33,7 @@ PAIRS = pl.DataFrame(
         "positive": ["text a", "text c", "text e", "text g"],
         "global_chunk_id": ["a", "c", "e", "g"],
         "relevant_chunk_ids": [["a"], ["c", "d"], ["e"], ["g"]],
+        "generator": ["extractive", "openai:any", "extractive", None],
     }
 )
 
@@ -108,6 +109,7 @@ def test_hard_negatives_are_chunks_that_are_trained_on(places: pl.DataFrame) -> 
     ]
     assert found["negatives"].to_list()[0] == ["text c"]
     assert found.columns[:2] == ["anchor", "positive"]
+    assert found["extractive"].to_list() == [True, False]
 
 
 def test_more_hard_negatives_than_chunks_is_a_wrong_setting(places: pl.DataFrame) -> None:
@@ -150,20 +152,28 @@ def test_processes_share_a_batch_evenly(tmp_path: Path) -> None:
     assert (config.processes, config.batch_size) == (3, 33)
 
 
-def test_extractive_pairs_are_capped_and_people_s_are_not() -> None:
+def test_extractive_pairs_are_capped_and_people_s_are_not(tmp_path: Path) -> None:
     pairs = pl.DataFrame(
         {
-            "question_id": [f"{number:04}" for number in range(1200)],
-            "global_chunk_id": [f"c{number // 2}" for number in range(1200)],
-            "generator": ["extractive"] * 1000 + ["labelled:q.jsonl"] * 199 + [None],
+            "question_id": [f"{number:04}" for number in range(2200)],
+            "global_chunk_id": [f"c{number // 2}" for number in range(2200)],
+            "generator": ["extractive"] * 2000 + ["labelled:q.jsonl"] * 199 + [None],
         }
     )
     chosen = pairs_to_train(pairs, Settings())
-    assert chosen.filter(generator="extractive").height == 512
+    assert chosen.filter(generator="extractive").height == 1024, "512 in each of two epochs"
     assert chosen.filter(pl.col("generator").ne_missing("extractive")).height == 200
     assert chosen["question_id"].is_sorted()
-    assert pairs_to_train(pairs, Settings(max_pairs=0)).height == 1200
-    assert pairs_to_train(pairs, Settings(max_pairs=100)).height == 100
+    for settings, count in (
+        (Settings(epochs=1), 512 + 200),
+        (Settings(epochs=4), 2000 + 200),
+        (Settings(method="adapter", epochs=4), 512 + 200),
+        (Settings(max_pairs=0), 2200),
+        (Settings(max_pairs=100), 100),
+    ):
+        assert pairs_to_train(pairs, settings).height == count
+        config = training_config(tmp_path, settings, model_card(settings), "")
+        assert config.extractive_per_epoch == (512 if settings.max_pairs is None else 0)
 
 
 def test_of_a_training_on_mostly_extractive_questions_half_the_base_is_kept() -> None:

@@ -69,12 +69,12 @@ def test_the_process_leaves_a_plain_model_and_says_what_it_measured(
     assert not config.checkpoints.exists()
 
 
-@pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.parametrize(("method", "extractive"), [("full", 0), ("lora", 0), ("full", 25)])
 def test_a_killed_training_ends_as_an_unbroken_one(
-    tmp_path: Path, tiny_model: Path, method: str
+    tmp_path: Path, tiny_model: Path, method: str, extractive: int
 ) -> None:
     """Kill -9 inside an epoch, with a schedule: the same weights to 1e-6."""
-    options = {"method": method, "epochs": 3, "negatives": 1}
+    options = {"method": method, "epochs": 3, "negatives": 1, "extractive_per_epoch": extractive}
     unbroken, said = train_here(tmp_path / "unbroken", tiny_model, **options)
     (tmp_path / "killed").mkdir()
     options["seconds_between_checkpoints"] = 0
@@ -288,6 +288,32 @@ def test_pairs_of_one_chunk_alone_are_no_batch_and_say_so(tmp_path: Path, tiny_m
     pairs.write_parquet(config.pairs)
     with pytest.raises(ValueError, match="40 pairs of 1 chunks make no batch of 5"):
         train(config, Silent())
+
+
+def test_an_epoch_trains_on_the_extractive_pairs_whose_turn_it_is(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    some, result = train_here(tmp_path / "some", tiny_model, epochs=3, extractive_per_epoch=10)
+    assert (result["pairs"], result["steps"]) == (40, 3 * 20 // 5), "10 extractive and 10 others"
+    every, result = train_here(tmp_path / "all", tiny_model, epochs=3)
+    assert (result["pairs"], result["steps"]) == (40, 3 * 40 // 5)
+    kept, result = train_here(tmp_path / "most", tiny_model, epochs=3, extractive_per_epoch=30)
+    assert largest_difference(weights_of(every), weights_of(kept)) == 0
+    assert largest_difference(weights_of(every), weights_of(some)) > 0
+
+
+def test_what_an_earlier_release_kept_is_trained_on_as_it_was(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    today, _ = train_here(tmp_path / "today", tiny_model)
+    (tmp_path / "then").mkdir()
+    path = make_config(tmp_path / "then", tiny_model, epochs=2)
+    said = json.loads(path.read_text(encoding="utf-8"))
+    del said["extractive_per_epoch"]
+    config = TrainingConfig.model_validate(said)
+    pl.read_parquet(config.pairs).drop("extractive").write_parquet(config.pairs)
+    train(config, Silent())
+    assert largest_difference(weights_of(today), weights_of(config)) == 0
 
 
 @pytest.mark.parametrize("merge", ["best", 0.5])

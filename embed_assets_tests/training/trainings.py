@@ -66,6 +66,7 @@ def make_config(
             "positive": text,
             "chunk_id": f"c{i}",
             "related_chunk_ids": [f"c{i}"],
+            "extractive": i % 4 != 0,
             "negative_ids": [f"c{(i + 7) % 40}"] * negatives,
             "negatives": [chunks[f"c{(i + 7) % 40}"]] * negatives,
         }
