@@ -235,7 +235,7 @@ def mixed_set(chosen: TrainingSet) -> TrainingSet:
     answer a question that tests are asked about in neither way.
     """
     rows = chosen.warehouse.read("SELECT * FROM training_pairs ORDER BY question_id")
-    own = rows.filter(pl.col("generator").is_null() | (pl.col("split") == "test_labelled"))
+    own = rows.filter(pl.col("generator").ne_missing(EXTRACTIVE))
     if "train" in own["split"]:
         learned, tests = (own.filter(split=split) for split in ("train", "test_labelled"))
         may_train = pl.col("document_id").is_in(learned["document_id"].implode())
