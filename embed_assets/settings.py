@@ -341,8 +341,8 @@ class Evaluation(Group):
     learning_curve: Annotated[bool, COMPARISON] = Field(
         default=False,
         description="Whether each comparison trains on parts of the pairs too, and says what would "
-        "help most. It takes 1.3 times the training's time on top, up to 2.5 times where extractive "
-        "pairs take turns, and three times that of embedding all chunks",
+        "help most. It takes 1.3 times the training's time on top, up to 2.5 times where "
+        "extractive pairs take turns, and three times that of embedding all chunks",
     )
 
 
