@@ -9,7 +9,8 @@ validates, the rest tests. With --extractive the ids of a BEIR folder may be any
 test, and what trains and validates are extractive questions of its texts. Every arm gets the same
 pairs, corpus and base model. An arm is `recipe` (Phil Schmid's arguments), `notebook` (the later
 Databricks notebook's), `default`, or settings of this project: `NAME=VALUE,…`. Ours chooses its
-epoch on validation questions; the recipe, as published, on the questions that test.
+epoch on validation questions; the recipe, as published, on the questions that test. Where `--pairs`
+is given, each epoch of ours takes all of them; else what the settings say.
 With --equal-updates the recipes update their weights as often as ours, after each 32 pairs, and
 choose their epoch by an evaluation that encodes once: the same figures, sooner.
 
@@ -228,8 +229,9 @@ def scored(
 
 def settings_of(arm: str, options: argparse.Namespace) -> Settings:
     given = {} if arm == "default" else dict(part.split("=") for part in arm.split(","))
-    fixed = {"model": options.model, "epochs": options.epochs, "max_pairs": 0}
-    return Settings.model_validate(fixed | given)
+    fixed = {"model": options.model, "epochs": options.epochs}
+    of_set = {"max_pairs": 0} if options.pairs else {}
+    return Settings.model_validate(fixed | of_set | given)
 
 
 def train_ours(

@@ -5,10 +5,11 @@
     python benchmarks/ways_to_train.py --out ways.jsonl --report
 
 Sets are as in training.py; of a BEIR folder whose ids are not DOCUMENT#PAGE extractive questions
-train. With --mixed a part of a set's own questions trains beside extractive ones, and the others
-test. The training is the project's (layers, rate, batches, loss at each dimension), without its
-validation and checkpoints, and of a model without prompts. Each model is scored as trained, and as
-the mean with the base.
+train. By default the 512 pairs of each epoch are the same. Where the project's own training takes
+others in its second epoch, `--pairs 1024 --arms epochs=1` is the nearest. With --mixed a part of a
+set's own questions trains beside extractive ones, and the others test. The training is the
+project's (layers, rate, batches, loss at each dimension), without its validation and checkpoints,
+and of a model without prompts. Each model is scored as trained, and as the mean with the base.
 
 An arm is `default`, or some of these:
 
@@ -197,10 +198,14 @@ class Chunks:
         return scores
 
     def found_first(self, pairs: pl.DataFrame) -> pl.Series:
-        """Of each pair, whether BM25 ranks its chunk first."""
-        first = [self.words.top(anchor, 1)[0].tolist() for anchor in pairs["anchor"]]
-        own = [self.row_of[chunk_id] for chunk_id in pairs["global_chunk_id"]]
-        return pl.Series([found == [row] for found, row in zip(first, own, strict=True)])
+        """Of each pair, whether BM25 ranks a chunk that answers it first."""
+        rows = pairs.select("anchor", "relevant_chunk_ids").iter_rows()
+        return pl.Series(
+            [
+                any(self.ids[row] in answers for row in self.words.top(anchor, 1)[0].tolist())
+                for anchor, answers in rows
+            ]
+        )
 
     def by_meaning(self, questions: Sequence[str]) -> np.ndarray:
         """The base model's cosines: (questions, chunks), float32."""
@@ -218,11 +223,14 @@ class Chunks:
         return encoder.encode(questions, "query"), encoder.encode(texts, "document")
 
 
-def arm_of(name: str) -> dict[str, Any]:
+def arm_of(name: str, *, mixed: bool, general: bool) -> dict[str, Any]:
+    """What an arm's name says. SystemExit where the options don't go with it."""
     given = {} if name == "default" else dict(part.split("=") for part in name.split(","))
     if unknown := given.keys() - DEFAULTS.keys():
         raise SystemExit(f"{name}: no arm has {', '.join(sorted(unknown))}.")
     arm = {key: type(value)(given.get(key, value)) for key, value in DEFAULTS.items()}
+    if arm["general"] and (mixed or not general):
+        raise SystemExit(f"{name}: --general names the set that is mixed in, without --mixed.")
     if arm["teacher"] == "cross" and not (arm["negatives"] and arm["distil"]):
         raise SystemExit(f"{name}: a cross-encoder teaches by distil=X and negatives=….")
     return arm
@@ -286,8 +294,10 @@ def pairs_of(
     options: argparse.Namespace,
 ) -> list[Pair]:
     """What an arm trains on. rows: all pairs that train, with related_chunk_ids."""
-    count = min(options.pairs or rows.height, rows.height)
-    selected = select_pairs(rows, count - round(arm["general"] * count))
+    wanted = min(options.pairs or rows.height, rows.height)
+    mixed_in = round(arm["general"] * wanted)
+    count = wanted - mixed_in
+    selected = at_most(rows, count)
     if arm["hard"]:
         easy = chunks.found_first(rows)
         hard = at_most(rows.filter(~easy), round(arm["hard"] * count))
@@ -306,7 +316,7 @@ def pairs_of(
     if arm["source"] != "questions":
         made = round(arm["part"] * len(asked))
         asked = asked[: len(asked) - made] + made_pairs(arm["source"], rows, chunks, made, dice)
-    asked += dice.sample(general, count - selected.height) if arm["general"] else []
+    asked += dice.sample(general, mixed_in)
     return asked + [
         replace(pair, positive=chunks.texts[after], chunk_id=after)
         for pair in asked
@@ -710,6 +720,7 @@ def measure(chosen: TrainingSet, options: argparse.Namespace, scratch: Path) -> 
         "chunks": chosen.test.corpus.height,
         "tokens": card.token_limit,
         "most": options.pairs,
+        **({"general": options.general.name} if options.general else {}),
         "model": options.model,
     }
     base: Scored | None = None
@@ -722,6 +733,7 @@ def measure(chosen: TrainingSet, options: argparse.Namespace, scratch: Path) -> 
     )
     rows = with_related(given.pairs, given.neighbours)
     all_chunks = chosen.warehouse.read("SELECT * FROM chunks")
+    # Its chunks are among those that all arms of this call train on.
     general = general_pairs(options.general) if options.general else []
     others = {pair.chunk_id: pair.positive for pair in general}
     without_context = Chunks.of(rows, encoder, all_chunks, others)
@@ -730,7 +742,7 @@ def measure(chosen: TrainingSet, options: argparse.Namespace, scratch: Path) -> 
         if {line["share"] for line in seen if line["arm"] == name} == set(SHARES):
             continue
         base = base or scored(card, chosen.test, DIMENSIONS)
-        arm = arm_of(name)
+        arm = arm_of(name, mixed=options.mixed, general=bool(options.general))
         chunks = without_context.in_context() if arm["context"] else without_context
         before = {
             text: chunks.shown(chunk_id, text) if arm["context"] else text

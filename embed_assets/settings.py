@@ -271,7 +271,8 @@ class Training(Group):
     epochs: Annotated[int, FINETUNED_MODEL] = Field(
         default=2,
         ge=1,
-        description="Passes over the training pairs, at most. An adapter makes as many as it needs",
+        description="Passes over the training pairs, at most; of many extractive ones each takes "
+        "others. An adapter makes as many as it needs",
     )
     max_pairs: Annotated[int | None, FINETUNED_MODEL] = Field(
         default=None,
@@ -341,7 +342,7 @@ class Evaluation(Group):
     learning_curve: Annotated[bool, COMPARISON] = Field(
         default=False,
         description="Whether each comparison trains on parts of the pairs too, and says what would "
-        "help most. It takes 1.3 times the training's time on top, up to 2.5 times where "
+        "help most. It takes 1.3 times the training's time on top, up to 3 times where "
         "extractive pairs take turns, and three times that of embedding all chunks",
     )
 

@@ -338,7 +338,7 @@ def would_help_most(curve: pl.DataFrame) -> str:
         if known >= MANY * trained and (doubled["split"] == LABELLED or not is_extractive):
             return (
                 f"More of the pairs that are there would help most, {trained:,} of {known:,} were "
-                f"trained on (EMBED_ASSETS_MAX_PAIRS): {gained}."
+                f"trained on (EMBED_ASSETS_EPOCHS, EMBED_ASSETS_MAX_PAIRS): {gained}."
             )
         return (
             "More questions, or more passes over them (EMBED_ASSETS_EPOCHS), would help most: "

@@ -133,9 +133,16 @@ def _in_order(
 def pairs_of_epoch(places: Sequence[Place], epoch: int, extractive: int) -> list[int]:
     """Indices of the pairs that an epoch takes: all, but of extractive ones so many, in turn.
 
-    epoch: from 0. extractive: at most; 0: all. After the last of them comes the first again.
+    One of every chunk comes before a second of any, and after the last of them the first again.
+    epoch: from 0. extractive: at most; 0: all.
     """
-    those = [index for index, place in enumerate(places) if place.extractive]
+    of_chunk: Counter[str] = Counter()
+    ordered: list[tuple[int, int]] = []
+    for index, place in enumerate(places):
+        if place.extractive:
+            ordered.append((of_chunk[place.positive], index))
+            of_chunk[place.positive] += 1
+    those = [index for _, index in sorted(ordered)]
     if not 0 < extractive < len(those):
         return list(range(len(places)))
     first = epoch * extractive
@@ -160,7 +167,8 @@ def batch_sampler(
     extractive: pairs of an epoch, as `pairs_of_epoch` takes them. together: pairs of a chunk in one
     batch, at most.
     epochs: whose batches are counted: every epoch has as many as the one with the fewest, since the
-    trainer tells by their number where it is. ValueError where there is none.
+    trainer tells by their number where it is. The pairs of a batch that goes for it wait for their
+    next turn. ValueError where there is none.
     """
     from sentence_transformers.base.sampler import DefaultBatchSampler
 
@@ -175,10 +183,11 @@ def batch_sampler(
         )
         return [[taken[row] for row in batch] for batch in batches]
 
-    batches = min(len(epoch_of(number)) for number in range(epochs))
+    batches, fewest = min((len(epoch_of(number)), number) for number in range(epochs))
     if not batches:
+        taken = [places[index] for index in pairs_of_epoch(places, fewest, extractive)]
         raise ValueError(
-            f"{len(places)} pairs of {len({place.positive for place in places})} chunks make no "
+            f"{len(taken)} pairs of {len({place.positive for place in taken})} chunks make no "
             f"batch of {batch_size}: no chunk may stand beside its neighbours' pairs, or alone."
         )
 

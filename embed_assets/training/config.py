@@ -17,8 +17,8 @@ LEARNING_RATES = {"full": 6e-5, "lora": 1e-3, "adapter": 1e-3}
 """Peak learning rate of each method, where none is set."""
 EXTRACTIVE_PER_EPOCH = 512
 """Extractive pairs of one epoch, where nothing is set: 16 updates. The next takes others, as long
-as there are some: as many updates teach more from 1,024 pairs than from 512 twice
-(`docs/results.md`)."""
+as there are some. On one of four sets as many updates teach more from 1,024 pairs than from 512
+twice, on none less, and four times as many undo what they gain on one (`docs/results.md`)."""
 NOT_OF_ADAPTERS = (
     *("epochs", "batch_size", "pairs_together", "loss", "hard_negatives", "frozen_share"),
     *("merge", "retrain_from", "processes"),
@@ -155,7 +155,7 @@ def training_config(
         "batch_size": -(-settings.batch_size // processes) * processes,
         "processes": processes,
         "merge": 1.0,
-        "extractive_per_epoch": EXTRACTIVE_PER_EPOCH if settings.max_pairs is None else 0,
+        "extractive_per_epoch": EXTRACTIVE_PER_EPOCH if takes_turns(settings) else 0,
     }
     return TrainingConfig(
         **settings.model_dump(include=set(Training.model_fields)) | decided,
@@ -168,6 +168,11 @@ def training_config(
         dimensions=card.dimensions(settings.dimensions),
         precision=settings.precision,
     )
+
+
+def takes_turns(settings: Settings) -> bool:
+    """Whether an epoch takes but some of the extractive pairs."""
+    return settings.max_pairs is None and settings.method != "adapter"
 
 
 def check_training(settings: Settings, card: ModelCard) -> None:

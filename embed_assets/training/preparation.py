@@ -11,7 +11,7 @@ from embed_assets.pairs.parts import adjacent
 from embed_assets.pairs.splits import TRAIN, VALIDATION
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import EXTRACTIVE, Merge, Settings
-from embed_assets.training.config import EXTRACTIVE_PER_EPOCH, TrainingConfig
+from embed_assets.training.config import EXTRACTIVE_PER_EPOCH, TrainingConfig, takes_turns
 from embed_assets.training.negatives import mine_negatives
 from embed_assets.training.validation import ndcg_by_dimension
 
@@ -19,8 +19,7 @@ EXTRACTIVE_SHARE = 0.5
 """Share of the tuned weights that is kept of a training on extractive questions, where none is set.
 
 They share their chunks' words, and people ask in others: what the base knows of these must not be
-lost. Both were chosen on people's questions, with all weights trained (`docs/results.md`):
-four times the updates undid what these gain on one set."""
+lost. It was chosen on people's questions, with all weights trained (`docs/results.md`)."""
 VALIDATION_CHUNKS = 2000
 """Chunks that validation searches while training: those that answer, and others up to so many."""
 
@@ -133,14 +132,16 @@ def prepare(
 
 
 def merge(settings: Settings, pairs: pl.DataFrame) -> Merge:
-    """As set, else by who wrote most of the questions. An adapter has no weights to mix.
+    """As set, else by who wrote most of an epoch's questions. An adapter has no weights to mix.
 
     pairs: those that are trained on: generator and more.
     """
     if settings.method == "adapter":
         return 1.0
-    extractive = 2 * pairs.filter(generator=EXTRACTIVE).height > pairs.height
-    return settings.merge or (EXTRACTIVE_SHARE if extractive else 1.0)
+    extractive = pairs.filter(generator=EXTRACTIVE).height
+    others = pairs.height - extractive
+    of_epoch = min(extractive, EXTRACTIVE_PER_EPOCH) if takes_turns(settings) else extractive
+    return settings.merge or (EXTRACTIVE_SHARE if of_epoch > others else 1.0)
 
 
 def pairs_to_train(pairs: pl.DataFrame, settings: Settings) -> pl.DataFrame:
@@ -151,7 +152,7 @@ def pairs_to_train(pairs: pl.DataFrame, settings: Settings) -> pl.DataFrame:
     if settings.max_pairs is not None:
         return select_pairs(pairs, settings.max_pairs)
     extractive = pl.col("generator").eq_missing(EXTRACTIVE)
-    epochs = 1 if settings.method == "adapter" else settings.epochs
+    epochs = settings.epochs if takes_turns(settings) else 1
     few = select_pairs(pairs.filter(extractive), epochs * EXTRACTIVE_PER_EPOCH)
     return pl.concat([pairs.filter(~extractive), few]).sort("question_id")
 

@@ -142,6 +142,7 @@ def pairs_from(start: Start, pairs: pl.DataFrame, settings: Settings) -> pl.Data
 def learned_pairs(start: Start, pairs: pl.DataFrame) -> pl.DataFrame:
     """All that a version has learned from: the pairs of its training, and those that it inherits.
 
+    Where its best epoch is not the last, pairs that only a later one took are among them.
     pairs: of the training. Gives the columns of `pairs.parquet`, the chunk_id as global_chunk_id.
     """
     columns = ["global_chunk_id" if name == "chunk_id" else name for name in PAIR_COLUMNS]

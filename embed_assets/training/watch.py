@@ -61,8 +61,9 @@ class Watch:
         self._report.begin(state.global_step, state.max_steps, label)
         self._saved = time.monotonic()
         self._clock.start()
+        pairs, steps = counted(self._pairs, "pair"), counted(state.max_steps, "step")
         self._progress.say(
-            f"Training on {counted(self._pairs, 'pair')}: {counted(state.max_steps, 'step')}"
+            f"Training on {pairs}: {steps} in {counted(self._config.epochs, 'epoch')}"
         )
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

@@ -171,7 +171,7 @@ def curve_of(*rows: Mapping[str, Any]) -> pl.DataFrame:
         (
             [row(HALF, by=0.02, clear=True, known_pairs=1400)],
             "More of the pairs that are there would help most, 400 of 1,400 were trained on "
-            "(EMBED_ASSETS_MAX_PAIRS)",
+            "(EMBED_ASSETS_EPOCHS, EMBED_ASSETS_MAX_PAIRS)",
         ),
         (
             [

@@ -102,6 +102,15 @@ def test_extractive_pairs_take_turns_over_the_epochs_and_others_are_in_each(
     assert max(taken) - min(taken) <= 1, "none is taken again before all are"
 
 
+@pytest.mark.parametrize("count", [60, 100, 150])
+def test_an_epoch_takes_a_pair_of_every_chunk_before_a_second_of_any(count: int) -> None:
+    places = [replace(one, extractive=True) for one in PLACES]  # four of each of 100 chunks
+    for epoch in range(5):
+        held = chunks_of(pairs_of_epoch(places, epoch, count), places)
+        assert len(held) == min(count, 100)
+        assert max(held.values()) == -(-count // 100)
+
+
 def test_the_sampler_s_epochs_hold_the_pairs_whose_turn_it_is() -> None:
     places = [replace(place(i, chunk=3 * i), extractive=True) for i in range(400)]
     dataset = Dataset.from_dict({"anchor": [one.anchor for one in places]})

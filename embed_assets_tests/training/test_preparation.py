@@ -173,7 +173,8 @@ def test_extractive_pairs_are_capped_and_people_s_are_not(tmp_path: Path) -> Non
     ):
         assert pairs_to_train(pairs, settings).height == count
         config = training_config(tmp_path, settings, model_card(settings), "")
-        assert config.extractive_per_epoch == (512 if settings.max_pairs is None else 0)
+        turns = settings.max_pairs is None and settings.method != "adapter"
+        assert config.extractive_per_epoch == (512 if turns else 0)
 
 
 def test_of_a_training_on_mostly_extractive_questions_half_the_base_is_kept() -> None:
@@ -187,6 +188,9 @@ def test_of_a_training_on_mostly_extractive_questions_half_the_base_is_kept() ->
     assert share(9, 2, method="adapter") == 1.0
     assert share(9, 2, merge="best") == "best"
     assert share(9, 2, merge="0.75") == 0.75
+    assert share(1024, 500) == 0.5
+    assert share(1024, 600) == share(2048, 600, epochs=4) == 1.0, "512 of them in an epoch"
+    assert share(1024, 600, max_pairs=0) == 0.5
 
 
 def test_a_batch_of_one_chunk_is_refused(tmp_path: Path) -> None:

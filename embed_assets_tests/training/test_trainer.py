@@ -122,27 +122,29 @@ def test_a_killed_training_that_went_on_from_a_version_ends_as_an_unbroken_one(
     assert largest_difference(weights_of(config), weights_of(unbroken)) < 1e-6
 
 
+@pytest.mark.parametrize(("extractive", "steps"), [(0, 10), pytest.param(14, 6, id="turns")])
 def test_two_processes_train_as_one_on_the_batch_that_they_share(
-    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, extractive: int, steps: int
 ) -> None:
     """Negatives are gathered across processes (gloo), so the weights are those of one process.
 
     Though both were killed in the second epoch.
     """
     base = make_tiny_model(tmp_path_factory.mktemp("still"), dropout=0.0)
-    alone, _ = train_here(tmp_path / "alone", base, batch_size=8)
+    own: dict[str, Any] = {"batch_size": 8, "extractive_per_epoch": extractive}
+    alone, _ = train_here(tmp_path / "alone", base, **own)
     (tmp_path / "shared").mkdir()
-    options = {"batch_size": 8, "processes": 2, "seconds_between_checkpoints": 0}
+    options = {**own, "processes": 2, "seconds_between_checkpoints": 0}
     path = make_config(tmp_path / "shared", base, epochs=2, **options)
     config = TrainingConfig.model_validate_json(path.read_text())
     torchrun = training_command(config)
-    kill_at(torchrun, config, step=7)
+    kill_at(torchrun, config, step=steps // 2 + 1)
     done = run_process(torchrun, config)
     assert done.returncode == 0, done.stderr
     result = json.loads(config.result.read_text())
-    assert result["steps"] == 10
+    assert result["steps"] == steps
     assert result["resumed_from"].startswith("checkpoint-")
-    assert result["resumed_from"] != "checkpoint-10"
+    assert result["resumed_from"] != f"checkpoint-{steps}"
     assert largest_difference(weights_of(config), weights_of(alone)) < 1e-5
 
 
@@ -290,16 +292,25 @@ def test_pairs_of_one_chunk_alone_are_no_batch_and_say_so(tmp_path: Path, tiny_m
         train(config, Silent())
 
 
-def test_an_epoch_trains_on_the_extractive_pairs_whose_turn_it_is(
+def test_each_epoch_trains_on_the_extractive_pairs_whose_turn_it_is(
     tmp_path: Path, tiny_model: Path
 ) -> None:
-    some, result = train_here(tmp_path / "some", tiny_model, epochs=3, extractive_per_epoch=10)
-    assert (result["pairs"], result["steps"]) == (40, 3 * 20 // 5), "10 extractive and 10 others"
-    every, result = train_here(tmp_path / "all", tiny_model, epochs=3)
-    assert (result["pairs"], result["steps"]) == (40, 3 * 40 // 5)
-    kept, result = train_here(tmp_path / "most", tiny_model, epochs=3, extractive_per_epoch=30)
-    assert largest_difference(weights_of(every), weights_of(kept)) == 0
-    assert largest_difference(weights_of(every), weights_of(some)) > 0
+    turns, result = train_here(tmp_path / "turns", tiny_model, extractive_per_epoch=10)
+    assert (result["pairs"], result["steps"]) == (40, 2 * 20 // 5), "10 extractive and 10 others"
+    (tmp_path / "same").mkdir()
+    path = make_config(tmp_path / "same", tiny_model, epochs=2, extractive_per_epoch=10)
+    same = TrainingConfig.model_validate_json(path.read_text(encoding="utf-8"))
+    pairs = pl.read_parquet(same.pairs)
+    first_ten = pl.col("extractive").cum_sum() <= 10
+    pairs.filter(first_ten | ~pl.col("extractive")).write_parquet(same.pairs)
+    assert train(same, Silent())["steps"] == result["steps"]
+    assert largest_difference(weights_of(turns), weights_of(same)) > 0
+
+
+def test_turns_change_nothing_where_an_epoch_takes_all(tmp_path: Path, tiny_model: Path) -> None:
+    every, _ = train_here(tmp_path / "all", tiny_model)
+    most, _ = train_here(tmp_path / "most", tiny_model, extractive_per_epoch=30)
+    assert largest_difference(weights_of(every), weights_of(most)) == 0
 
 
 def test_what_an_earlier_release_kept_is_trained_on_as_it_was(
