@@ -130,21 +130,22 @@ def _in_order(
     ]
 
 
-def pairs_of_epoch(places: Sequence[Place], epoch: int, extractive: int) -> list[int]:
+def pairs_of_epoch(places: Sequence[Place], epoch: int, extractive: int, seed: int) -> list[int]:
     """Indices of the pairs that an epoch takes: all, but of extractive ones so many, in turn.
 
-    One of every chunk comes before a second of any, and after the last of them the first again.
-    epoch: from 0. extractive: at most; 0: all.
+    The seed shuffles them, one of every chunk comes before a second of any, and after the last of
+    them the first again. epoch: from 0. extractive: at most; 0: all.
     """
-    of_chunk: Counter[str] = Counter()
-    ordered: list[tuple[int, int]] = []
-    for index, place in enumerate(places):
-        if place.extractive:
-            ordered.append((of_chunk[place.positive], index))
-            of_chunk[place.positive] += 1
-    those = [index for _, index in sorted(ordered)]
-    if not 0 < extractive < len(those):
+    shuffled = [index for index, place in enumerate(places) if place.extractive]
+    if not 0 < extractive < len(shuffled):
         return list(range(len(places)))
+    random.Random(seed).shuffle(shuffled)
+    of_chunk: Counter[str] = Counter()
+    before: dict[int, int] = {}
+    for index in shuffled:
+        before[index] = of_chunk[places[index].positive]
+        of_chunk[places[index].positive] += 1
+    those = sorted(shuffled, key=lambda index: before[index])
     first = epoch * extractive
     taken = {those[i % len(those)] for i in range(first, first + extractive)}
     return [i for i, place in enumerate(places) if i in taken or not place.extractive]
@@ -173,7 +174,7 @@ def batch_sampler(
     from sentence_transformers.base.sampler import DefaultBatchSampler
 
     def epoch_of(number: int) -> list[list[int]]:
-        taken = pairs_of_epoch(places, number, extractive)
+        taken = pairs_of_epoch(places, number, extractive, seed)
         batches = group_pairs(
             [places[index] for index in taken],
             batch_size,
@@ -185,7 +186,7 @@ def batch_sampler(
 
     batches, fewest = min((len(epoch_of(number)), number) for number in range(epochs))
     if not batches:
-        taken = [places[index] for index in pairs_of_epoch(places, fewest, extractive)]
+        taken = [places[index] for index in pairs_of_epoch(places, fewest, extractive, seed)]
         raise ValueError(
             f"{len(taken)} pairs of {len({place.positive for place in taken})} chunks make no "
             f"batch of {batch_size}: no chunk may stand beside its neighbours' pairs, or alone."

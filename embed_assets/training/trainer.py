@@ -94,7 +94,7 @@ def train(
         args=trainer_arguments(
             config,
             dataset,
-            len(pairs_of_epoch(places, 0, config.extractive_per_epoch)),
+            len(pairs_of_epoch(places, 0, config.extractive_per_epoch, config.seed)),
             precision,
             machine,
             checkpointing=room.checkpointing,
