@@ -733,7 +733,7 @@ def measure(chosen: TrainingSet, options: argparse.Namespace, scratch: Path) -> 
     )
     rows = with_related(given.pairs, given.neighbours)
     all_chunks = chosen.warehouse.read("SELECT * FROM chunks")
-    # Its chunks are among those that all arms of this call train on.
+    # BM25 and mined negatives see its chunks in every arm: so the set is in `about`.
     general = general_pairs(options.general) if options.general else []
     others = {pair.chunk_id: pair.positive for pair in general}
     without_context = Chunks.of(rows, encoder, all_chunks, others)
