@@ -63,7 +63,7 @@ class RetrievalSet:
 
 
 def read_beir(folder: Path) -> RetrievalSet:
-    corpus = [json.loads(line) for line in (folder / "corpus.jsonl").open()]
+    corpus = [json.loads(line) for line in (folder / "corpus.jsonl").open(encoding="utf-8")]
     rows = [
         {
             "document_id": folder.name,
@@ -79,7 +79,7 @@ def read_beir(folder: Path) -> RetrievalSet:
     relevant: dict[str, set[str]] = {}
     for query, document in judged.iter_rows():
         relevant.setdefault(query, set()).add(document)
-    texts = (json.loads(line) for line in (folder / "queries.jsonl").open())
+    texts = (json.loads(line) for line in (folder / "queries.jsonl").open(encoding="utf-8"))
     queries = {row["_id"]: row["text"] for row in texts if row["_id"] in relevant}
     return RetrievalSet(folder.name, pl.DataFrame(rows), queries, relevant)
 
@@ -96,7 +96,10 @@ def part_of(retrieval: RetrievalSet, most: int) -> RetrievalSet:
 def read_sample() -> RetrievalSet:
     chunks = pl.concat(cut_at_headings(path) for path in sorted(SAMPLE.glob("*.md")))
     lines = [
-        line for path in sorted(SAMPLE.glob("questions-*.jsonl")) for line in path.open() if line
+        line
+        for path in sorted(SAMPLE.glob("questions-*.jsonl"))
+        for line in path.open(encoding="utf-8")
+        if line
     ]
     plain = {
         row["chunk_id"]: (row["document_id"], letters(row["chunk_text"]))
@@ -117,7 +120,7 @@ def letters(markdown: str) -> str:
 
 
 def cut_at_headings(path: Path) -> pl.DataFrame:
-    markdown = re.sub(r"\A---\n.*?\n---\n", "", path.read_text(), flags=re.DOTALL)
+    markdown = re.sub(r"\A---\n.*?\n---\n", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
     rows, above = [], list[tuple[int, str]]()
     for section in re.split(r"^(?=#{1,6} )", markdown, flags=re.MULTILINE):
         heading = re.match(r"(#+) (.*)", section)

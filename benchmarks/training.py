@@ -127,10 +127,10 @@ def fill_from_beir(warehouse: Warehouse, folder: Path, extractive: bool) -> None
 
     extractive: its texts are one document's, whose questions are written here.
     """
-    pages = [json.loads(line) for line in (folder / "corpus.jsonl").open()]
+    pages = [json.loads(line) for line in (folder / "corpus.jsonl").open(encoding="utf-8")]
     texts = {row["_id"]: f"{row.get('title', '')} {row['text']}".strip() for row in pages}
     titles = {row["_id"]: row.get("title", "") for row in pages}
-    queries = [json.loads(line) for line in (folder / "queries.jsonl").open()]
+    queries = [json.loads(line) for line in (folder / "queries.jsonl").open(encoding="utf-8")]
     asked = {row["_id"]: row["text"] for row in queries}
     judged = pl.read_csv(folder / "qrels.tsv", separator="\t", infer_schema=False)
     chunks = [
@@ -390,7 +390,7 @@ def measure(chosen: TrainingSet, options: argparse.Namespace, out: Path, scratch
             line["by_question"] = in_order(tuned.dense)
             line["hybrid_by_question"] = in_order(tuned.hybrid)
             line["against"] = against_recipes(chosen, tuned.dense, out, about)
-            with out.open("a") as file:
+            with out.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
         shutil.rmtree(folder)
 
@@ -427,7 +427,7 @@ def against_recipes(
 
 
 def lines_of(out: Path) -> list[Figures]:
-    return [json.loads(line) for line in out.open()] if out.is_file() else []
+    return [json.loads(line) for line in out.open(encoding="utf-8")] if out.is_file() else []
 
 
 def commit() -> str:
