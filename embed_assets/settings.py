@@ -277,7 +277,8 @@ class Training(Group):
     max_pairs: Annotated[int | None, FINETUNED_MODEL] = Field(
         default=None,
         ge=0,
-        description="Pairs to train on at most, spread over all chunks. 0: every pair. "
+        description="Pairs to train on at most, spread over all chunks. 0: every pair in every "
+        "epoch, which takes longer and on thousands of extractive ones gained no more. "
         "Unset: every pair, but 512 extractive ones in each epoch, others in the next. Without a "
         "GPU some 200 pairs take a minute",
     )
