@@ -129,7 +129,7 @@ def main() -> None:
         lay_out(work / "pdfs", [*first, added] if part == "added" else first)
         figures = measure[part](setting, work)
         text = json.dumps({"setting": asdict(setting), **figures})
-        (work / f"{part}.json").write_text(text)
+        (work / f"{part}.json").write_text(text, encoding="utf-8")
         print(f"{part}: {figures['wall']:.0f} s", file=sys.stderr)
     report(setting, {part: measured(work, setting, part) for part in PARTS})
 
@@ -165,7 +165,7 @@ def measured(work: Path, setting: Setting, part: str) -> dict[str, Any] | None:
     file = work / f"{part}.json"
     if not file.is_file():
         return None
-    figures = json.loads(file.read_text())
+    figures = json.loads(file.read_text(encoding="utf-8"))
     same = json.loads(json.dumps(asdict(setting)))
     return figures if figures.pop("setting") == same else None
 
@@ -273,7 +273,7 @@ def run(
     path = os.pathsep.join(filter(None, [str(HERE.parents[1]), kept.get("PYTHONPATH")]))
     work.mkdir(parents=True, exist_ok=True)
     log = work / f"{name}.log"
-    with log.open("w") as errors:
+    with log.open("w", encoding="utf-8") as errors:
         start = time.perf_counter()
         done = subprocess.run(
             command,
@@ -285,7 +285,7 @@ def run(
         )
         seconds = time.perf_counter() - start
     if done.returncode:
-        tail = "\n".join(log.read_text().splitlines()[-20:])
+        tail = "\n".join(log.read_text(encoding="utf-8").splitlines()[-20:])
         sys.exit(f"{tail}\n{name} failed with {done.returncode}; all it said is in {log}.")
     return seconds, done.stdout
 

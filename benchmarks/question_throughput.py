@@ -95,7 +95,7 @@ def make_chunks(count: int) -> pl.DataFrame:
 
 def resident_mib() -> float:
     """Memory that this process holds."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
