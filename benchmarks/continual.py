@@ -60,7 +60,7 @@ class Project:
 
     @property
     def warehouse(self) -> Warehouse:
-        return Warehouse(path=str(self.settings.warehouse))
+        return Warehouse.of(self.settings)
 
     @property
     def tracking(self) -> Tracking:

@@ -43,7 +43,7 @@ def main() -> None:
         pdfs = folder / "pdfs"
         pdfs.mkdir()
         settings = Settings(pdfs=pdfs, home=folder / "home")
-        warehouse = Warehouse(path=str(settings.warehouse))
+        warehouse = Warehouse.of(settings)
         for number in range(count):
             (pdfs / f"{number:06}.pdf").write_bytes(f"{number}".encode())
         tick = Ticks(settings, warehouse, instance)

@@ -236,7 +236,7 @@ def main() -> None:
     given = parser.parse_args()
 
     settings = Settings(home=given.home)
-    warehouse = Warehouse(path=str(settings.warehouse))
+    warehouse = Warehouse.of(settings)
     version = champion(warehouse, settings)
     card = version.card if version else model_card(settings)
     texts = texts_of(warehouse, given.task)

@@ -98,12 +98,12 @@ def build_definitions(
 
 def build_resources(settings: Settings) -> dict[str, Any]:
     """Resources by name."""
-    warehouse = Warehouse(path=str(settings.warehouse))
+    warehouse = Warehouse.of(settings)
     return {
         "settings": settings_resource(settings),
         "warehouse": warehouse,
         "answers": AnswerStore(path=str(settings.answers)),
-        "io_manager": DocumentsIOManager(database=str(settings.warehouse), warehouse=warehouse),
+        "io_manager": DocumentsIOManager(database=warehouse.path, warehouse=warehouse),
         "pool": worker_pool(settings, this_machine()),
         "tracking": Tracking(home=str(settings.home), project=settings.project),
         "pipes": ProcessClient(),

@@ -18,6 +18,7 @@ from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validat
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from embed_assets.errors import SettingsError
+from embed_assets.lake_address import EXAMPLE, lake_address
 from embed_assets.places import Place, to_place
 
 PREFIX = "EMBED_ASSETS_"
@@ -78,6 +79,11 @@ class Places(Group):
     home: Annotated[Path, NOTHING] = Field(
         default=Path("data/home"),
         description="Folder of all state: warehouse, MLflow, models, Dagster",
+    )
+    warehouse: Annotated[str, NOTHING] = Field(
+        default="",
+        description="Where the tables are. Unset: `warehouse.duckdb` in the home. "
+        f"`{EXAMPLE}` (or `=DIR`): in a DuckLake, for several machines",
     )
     project: Annotated[str, NOTHING] = Field(
         default=DEFAULT_PROJECT,
@@ -505,6 +511,11 @@ class Settings(  # pyright: ignore[reportIncompatibleVariableOverride] # two kin
     def _placed(cls, address: str | Place) -> Place:
         return to_place(address)
 
+    @field_validator("warehouse")
+    @classmethod
+    def _lake(cls, address: str) -> str:
+        return address and str(lake_address(address, f"{PREFIX}WAREHOUSE"))
+
     @field_validator("home", "question_prompt", "signing_key", "pdf_passwords")
     @classmethod
     def _absolute(cls, path: Path | None) -> Path | None:
@@ -569,8 +580,8 @@ class Settings(  # pyright: ignore[reportIncompatibleVariableOverride] # two kin
         return None if self.general == "none" else Path(os.path.abspath(self.general))
 
     @property
-    def warehouse(self) -> Path:
-        """The DuckDB file."""
+    def warehouse_file(self) -> Path:
+        """The DuckDB file of the tables, where they are not in a DuckLake."""
         return self.home / "warehouse.duckdb"
 
     @property

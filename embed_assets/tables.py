@@ -32,20 +32,24 @@ class Table:
     volatile: frozenset[str] = frozenset()
     decided_later: Mapping[str, tuple[str, tuple[str, ...]]] = field(default_factory=dict)
 
-    @property
-    def ddl(self) -> str:
-        """Makes the table, or adds the columns that an older one lacks; those are nullable."""
+    def ddl(self, *, keyed: bool = True, temporary: bool = False) -> str:
+        """Makes the table, or adds the columns that an older one lacks; those are nullable.
+
+        keyed: whether the database is to hold rows to the key. temporary: for one connection.
+        """
         columns = ", ".join(
             f'"{name}" {c.sql}{"" if c.nullable else " NOT NULL"}'
             for name, c in self.columns.items()
         )
         key = ", ".join(f'"{name}"' for name in self.key)
+        held = f", PRIMARY KEY ({key})" if keyed else ""
+        new = "TEMP TABLE" if temporary else "TABLE"
         added = (
             f'ALTER TABLE {self.name} ADD COLUMN IF NOT EXISTS "{name}" {c.sql}'
             for name, c in self.columns.items()
             if c.nullable
         )
-        make = f"CREATE TABLE IF NOT EXISTS {self.name} ({columns}, PRIMARY KEY ({key}))"
+        make = f"CREATE {new} IF NOT EXISTS {self.name} ({columns}{held})"
         return "; ".join([make, *added])
 
     @property
@@ -53,8 +57,12 @@ class Table:
         """Polars schema, in the table's column order."""
         return pl.Schema({name: c.dtype for name, c in self.columns.items()})
 
-    def differences(self, columns: Mapping[str, "StoredColumn"]) -> list[str]:
+    def differences(
+        self, columns: Mapping[str, "StoredColumn"], *, keyed: bool = True
+    ) -> list[str]:
         """Why a stored table can't be used as this one, each in words; none where it can.
+
+        keyed: whether the database is to hold rows to the key.
 
         Columns that may be null may be missing: an older version made the table. More columns may
         be there if rows need no value in them.
@@ -75,7 +83,7 @@ class Table:
             if name not in self.columns and column.required
         ]
         key = tuple(name for name, column in columns.items() if column.in_key)
-        if set(key) != set(self.key):
+        if keyed and set(key) != set(self.key):
             said.append(f"the key ({', '.join(key)}) where ({', '.join(self.key)}) belongs")
         return said
 

@@ -353,7 +353,7 @@ def test_a_model_that_is_not_there_is_an_error_of_the_command_and_not_of_the_def
     dg.Definitions.validate_loadable(build_definitions(settings))
     (tmp_path / "a.pdf").write_bytes(b"%PDF-1.4")
     with pytest.raises(SettingsError, match="EMBED_ASSETS_MODEL"):
-        check_settings(settings, Warehouse(path=str(settings.warehouse)))
+        check_settings(settings, Warehouse.of(settings))
 
 
 # What loading costs.

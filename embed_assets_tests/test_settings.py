@@ -57,7 +57,7 @@ def test_relative_paths_become_absolute_in_the_working_directory(folder, monkeyp
     monkeypatch.setenv("EMBED_ASSETS_PDFS", "my pdfs/../papers")
     assert Settings().pdfs == folder / "papers"
     assert Settings().home == folder / "data" / "home"
-    assert Settings().warehouse == folder / "data" / "home" / "warehouse.duckdb"
+    assert Settings().warehouse_file == folder / "data" / "home" / "warehouse.duckdb"
 
 
 def test_a_tilde_in_a_path_is_the_persons_home(folder, monkeypatch):
@@ -159,6 +159,7 @@ WITNESSES: dict[str, Any] = {
     "largest_pdf_mb": 5,
     "pdfs": "elsewhere",
     "project": "manuals",
+    "warehouse": "ducklake:postgres:dbname=x?data=/y",
     "home": "elsewhere",
     "model": "MODEL",
     "query_prompt": "q: ",

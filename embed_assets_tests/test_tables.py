@@ -106,8 +106,8 @@ def test_an_empty_frame_fits():
 @pytest.mark.parametrize("table", TABLES.values(), ids=list(TABLES))
 def test_a_table_is_made_and_takes_its_own_types(table):
     connection = duckdb.connect()
-    connection.execute(table.ddl)
-    connection.execute(table.ddl)  # made again, it is left alone
+    connection.execute(table.ddl())
+    connection.execute(table.ddl())  # made again, it is left alone
     columns = connection.execute(f"DESCRIBE {table.name}").fetchall()
     assert [column[0] for column in columns] == list(table.columns)
     assert {column[0] for column in columns if column[3] == "PRI"} == set(table.key)
@@ -125,7 +125,7 @@ def test_the_key_and_the_volatile_columns_are_columns_that_are_never_null(table)
 
 def test_duckdb_refuses_two_rows_of_one_key_and_a_null():
     connection = duckdb.connect()
-    connection.execute(PAGES.ddl)
+    connection.execute(PAGES.ddl())
     row = page_rows().head(1)
     connection.execute("INSERT INTO parsed_markdown BY NAME SELECT * FROM row")
     with pytest.raises(duckdb.ConstraintException):

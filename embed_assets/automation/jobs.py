@@ -106,7 +106,7 @@ def observation(change: Change) -> dg.AssetObservation:
 
 def _tell(context: dg.OpExecutionContext, settings: Settings, change: Change) -> None:
     """Say what was decided, and have search follow: the sensor asks for what that lacks."""
-    switch_to(settings, Warehouse(path=str(settings.warehouse)), change.champion)
+    switch_to(settings, Warehouse.of(settings), change.champion)
     context.log.info(change.said)
     context.log_event(observation(change))
 

@@ -50,7 +50,7 @@ def _carry_out(
     tracking.check_answers()
     with at_rest(settings) as instance:
         change = decide(tracking)
-        switch_to(settings, Warehouse(path=str(settings.warehouse)), change.champion)
+        switch_to(settings, Warehouse.of(settings), change.champion)
         instance.report_runless_asset_event(observation(change))
     previous = f"\nA rollback returns to version {change.previous}." if change.previous else ""
     return {"champion": change.champion, "previous": change.previous}, change.said + previous

@@ -131,13 +131,13 @@ def _look(settings: Settings, *, deep: bool) -> Found:
     left: list[Left] = []
     unchecked: dict[str, str] = {}
     counts = {"tables": 0, "rows": 0, "slices": 0, "versions": 0}
-    warehouse = Warehouse(path=str(settings.warehouse))
+    warehouse = Warehouse.of(settings)
     damage += _databases(settings)
     broken = {row.what for row in damage}
     try:
         damage += _warehouse(settings, warehouse, unchecked, counts, deep=deep)
     except ProjectError as error:
-        damage.append(Damage(settings.warehouse.name, "it can't be used", remedy=str(error)))
+        damage.append(Damage(warehouse.short_name, "it can't be used", remedy=str(error)))
     else:
         if not any(row.table for row in damage):
             damage += _versions(settings, warehouse, unchecked, counts, deep=deep)
@@ -302,7 +302,7 @@ def _size(folder: Path) -> int:
 
 def _mend(settings: Settings, found: Found) -> list[str]:
     """Mend what can be mended, while nobody is at work in the home; says what was done."""
-    warehouse = Warehouse(path=str(settings.warehouse))
+    warehouse = Warehouse.of(settings)
     tracking = Tracking(home=str(settings.home), project=settings.project)
     done = []
     damage = [row for row in found.damage if row.can_be_mended]

@@ -196,12 +196,13 @@ def search(
 
 def _searcher(settings: Settings) -> "Searcher":
     """What searches the home; made ready first where it never was."""
+    from embed_assets.resources.warehouse import Warehouse
     from embed_assets.search.searching import NoIndexError, open_searcher
 
     try:
         return open_searcher(settings)
     except NoIndexError:
-        if not settings.warehouse.exists():
+        if not Warehouse.of(settings).is_there:
             raise
         from embed_assets.command.pipeline import prepare_search
 

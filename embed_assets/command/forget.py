@@ -102,7 +102,7 @@ def _place(key: str) -> str:
 def remember_documents(settings: Settings, paths: Sequence[str]) -> dict[str, Any]:
     """What `forget --remember --json` prints. ProjectError where a path was never forgotten."""
     with at_rest(settings):
-        warehouse = Warehouse(path=str(settings.warehouse))
+        warehouse = Warehouse.of(settings)
         known = read_forgotten(warehouse).paths
         return {"documents": remember(warehouse, [_known_as(path, known) for path in paths])}
 
@@ -119,7 +119,7 @@ def forget_documents(settings: Settings, paths: Sequence[str]) -> dict[str, Any]
     ProjectError, and nothing is done, where a path is neither on record nor in the folder, or while
     a version is trained again.
     """
-    warehouse = Warehouse(path=str(settings.warehouse))
+    warehouse = Warehouse.of(settings)
     tracking = Tracking(home=str(settings.home), project=settings.project)
     tracking.check_answers()
     said: set[str] = set()
@@ -413,7 +413,7 @@ def _forget(
     paths: Sequence[str],
 ) -> dict[str, int]:
     """Take everything out of the home; gives how many rows were removed, by table."""
-    warehouse = Warehouse(path=str(settings.warehouse))
+    warehouse = Warehouse.of(settings)
     removed = AnswerStore(path=str(settings.answers)).forget(subject.ids, traces.quotes)
     outside = _outside(tracking).folders
     copies = [
@@ -441,10 +441,10 @@ def _redact_files(
     files = [file for folder in (settings.home, *outside) for file in files_below(folder)]
     if tracking.database is not None and tracking.database.is_file():
         files.append(tracking.database)
-    own = f"{settings.warehouse.name}."
+    own = f"{settings.warehouse_file.name}."
     with progress_bar("Looking through files", len(files), "file") as bar:
         for file in dict.fromkeys(files):
-            if file != settings.warehouse and not file.name.startswith(own):
+            if file != settings.warehouse_file and not file.name.startswith(own):
                 redact_file(file, traces)
             bar.update()
 

@@ -27,7 +27,7 @@ LISTED = 20
 
 def lineage_summary(settings: Settings, version: str | None) -> dict[str, Any]:
     """What `lineage --json` prints: the record of a version, and what it was found to be worth."""
-    warehouse = Warehouse(path=str(settings.warehouse))
+    warehouse = Warehouse.of(settings)
     record = version_lineage(warehouse, settings, version)
     return {**record, "comparison": _comparison(warehouse, settings, record)}
 

@@ -96,7 +96,7 @@ def bring_up_to_date(settings: Settings, *, train: bool, agreed: bool = False) -
     SettingsError before any work is done if the folder, the model or the generator is wrong.
     """
     stopping.shield_children()
-    warehouse = Warehouse(path=str(settings.warehouse))
+    warehouse = Warehouse.of(settings)
     entries = survey(settings.pdfs, Rules.of(settings))
     if not entries.pdfs and not agreed:
         odd = "".join(f" {path}: {why}." for path, why in list(entries.odd.items())[:MOST_NAMED])
@@ -166,7 +166,7 @@ def prepare_search(settings: Settings) -> None:
     """
     stopping.shield_children()
     prepare_home(settings)
-    warehouse = Warehouse(path=str(settings.warehouse))
+    warehouse = Warehouse.of(settings)
     runs, asked_at = _Runs(settings, uuid.uuid4().hex), datetime.now(UTC)
     seconds: dict[str, float] = {}
     with _in_turn(settings), dg.DagsterInstance.get() as instance, kept_open(instance):
@@ -276,7 +276,7 @@ def at_rest(settings: Settings) -> Iterator[dg.DagsterInstance]:
     Waits for commands and runs that are at work, and says for which. SettingsError where there is
     no home.
     """
-    if not settings.warehouse.exists():
+    if not Warehouse.of(settings).is_there:
         raise SettingsError(
             f"EMBED_ASSETS_HOME: there is nothing in {settings.home} yet. Give the home with "
             "--home, or fill this one with `embed-assets run`."

@@ -46,7 +46,7 @@ def retrain_and_compare(settings: Settings, version: str) -> dict[str, Any]:
     Interrupted, the same call goes on. Others who work in the home are waited for; then they may
     go on, but for who forgets documents.
     """
-    newest_model(Warehouse(path=str(settings.warehouse)), version)
+    newest_model(Warehouse.of(settings), version)
     begun = time.monotonic()
     with ExitStack() as held:
         with at_rest(settings):  # nobody forgets or removes what is copied
@@ -97,7 +97,7 @@ def check_retraining(settings: Settings, version: str) -> dict[str, Any]:
 
     reasons: why it isn't possible, or else why it may not come out the same.
     """
-    warehouse = Warehouse(path=str(settings.warehouse))
+    warehouse = Warehouse.of(settings)
     model = newest_model(warehouse, version)
     training, pairs = kept_training(Path(model["path"])), _pairs(settings, model)
     missing = warehouse.read(
@@ -162,7 +162,7 @@ def _doubts(differences: Mapping[str, Mapping[str, str | None]]) -> list[str]:
 
 def _prepare(settings: Settings, summary: Mapping[str, Any], held: ExitStack) -> TrainingConfig:
     """The training to do again, in a folder of its own that is held."""
-    warehouse = Warehouse(path=str(settings.warehouse))
+    warehouse = Warehouse.of(settings)
     model = newest_model(warehouse, summary["version"])
     kept = _kept(model)
     made_with = (kept.told, *(summary[name]["now"] for name in ("code", "machine", "libraries")))
@@ -177,7 +177,7 @@ def _train_and_compare(
     settings: Settings, version: str, training: TrainingConfig
 ) -> dict[str, Any]:
     """Train, and say what came out beside what there is."""
-    warehouse = Warehouse(path=str(settings.warehouse))
+    warehouse = Warehouse.of(settings)
     model = newest_model(warehouse, version)
     folder, before = trained_version(model).folder, kept_result(_kept(model))
     after = train_again(training, before["threads"], this_machine())

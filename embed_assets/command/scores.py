@@ -43,7 +43,7 @@ def score_on_beir(
     """
     started = time.perf_counter()
     task = read_beir(folder, split)
-    warehouse = Warehouse(path=str(settings.warehouse))
+    warehouse = Warehouse.of(settings)
     model, named_by = (model, "--model") if model else (settings.model, "EMBED_ASSETS_MODEL")
     if model == BM25:
         name, evaluation = (

@@ -220,7 +220,7 @@ def _bring_in_line(settings: Settings) -> None:
 
 def _list(instance: dg.DagsterInstance, settings: Settings) -> None:
     """List the PDFs of the folder, and say what left, what moved, or why they can't be listed."""
-    plan = list_documents(instance, Warehouse(path=str(settings.warehouse)), settings)
+    plan = list_documents(instance, Warehouse.of(settings), settings)
     say_moves(plan)
     if plan.refused:
         typer.echo(f"The PDFs are not listed: {plan.refused} ({settings.pdfs}).", err=True)

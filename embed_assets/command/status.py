@@ -32,7 +32,7 @@ LISTED = 5
 
 def status_summary(settings: Settings) -> dict[str, Any]:
     """What `status --json` prints. SettingsError where the folder can't be read."""
-    warehouse = Warehouse(path=str(settings.warehouse))
+    warehouse = Warehouse.of(settings)
     state = _state(settings, warehouse)
     changing = {k for k, file in state.pending.items() if is_changing(file, datetime.now(UTC))}
     state = state.with_settling(changing)

@@ -70,7 +70,7 @@ TITLES = {split: words.briefly for split, words in IN_WORDS.items() if words.bri
 
 def ingest_summary(settings: Settings, done: Done) -> dict[str, Any]:
     """What `ingest --json` prints."""
-    with Warehouse(path=str(settings.warehouse)).at_once() as warehouse:
+    with Warehouse.of(settings).at_once() as warehouse:
         there = what_is_there(settings, warehouse)
     return {
         **there,
@@ -194,7 +194,7 @@ def _in_mlflow(settings: Settings, warehouse: Warehouse, compared: str) -> _InMl
 
 def run_summary(settings: Settings, done: Done) -> dict[str, Any]:
     """What `run --json` prints."""
-    warehouse = Warehouse(path=str(settings.warehouse))
+    warehouse = Warehouse.of(settings)
     model = newest_model(warehouse)
     compared = read_records(warehouse, "comparison").data_version("comparison")
     rows = warehouse.read(

@@ -60,7 +60,7 @@ def promote_by_hand(
     ProjectError where the home has no such version, its folder is gone, it was trained on a
     document that was forgotten, or not all that serve it give the same vectors.
     """
-    warehouse = Warehouse(path=str(settings.warehouse))
+    warehouse = Warehouse.of(settings)
     known = trained_version(newest_model(warehouse, version))
     forgotten = forgotten_by(warehouse, known.number)
     if forgotten:
@@ -87,7 +87,7 @@ def roll_back_by_hand(settings: Settings, tracking: Tracking, decision: Decision
 
     ProjectError where there is no champion.
     """
-    warehouse = Warehouse(path=str(settings.warehouse))
+    warehouse = Warehouse.of(settings)
     before = champion_version(tracking)
     with tracking.explained(REFUSED):
         now = roll_back(tracking, decision, serving_versions(warehouse))
@@ -105,7 +105,7 @@ def withdraw_versions(
     """
     if not versions or tracking.is_empty:
         return [], None
-    warehouse = Warehouse(path=str(settings.warehouse))
+    warehouse = Warehouse.of(settings)
     before = champion_version(tracking)
     taken = withdraw(tracking, versions, decision, serving_versions(warehouse))
     now = champion_version(tracking)

@@ -191,9 +191,8 @@ def move_documents(
         )
         transaction.delete("split_assignments", {"kind": ["document"], "id": sorted(taken)})
         _rename(transaction, "split_assignments", "id")
-        transaction.execute(
-            "INSERT OR REPLACE INTO former_paths BY NAME "
-            "SELECT path_before AS path, document_id FROM moved"
+        transaction.upsert_selected(
+            "former_paths", "SELECT path_before AS path, document_id FROM moved"
         )
 
 
@@ -233,10 +232,7 @@ def _record_departure(transaction: Transaction, document_ids: Sequence[str]) -> 
         "SELECT path, sha256, document_id, $2 AS departed_at FROM raw_pdfs "
         "WHERE document_id IN (SELECT unnest($1))",
     ):
-        transaction.execute(
-            f"INSERT OR REPLACE INTO departed BY NAME {sql}",
-            [list(document_ids), datetime.now(UTC)],
-        )
+        transaction.upsert_selected("departed", sql, [list(document_ids), datetime.now(UTC)])
 
 
 def record_removal(transaction: Transaction, documents: int) -> None:

@@ -49,7 +49,7 @@ def newest_model(warehouse: Warehouse, version: str | None = None) -> dict[str, 
         rows = rows.filter(pl.col("version") == version.removeprefix("v"))
     if rows.is_empty():
         what = f"There is no model version {version}" if version else "There is no model yet"
-        raise ProjectError(f"{what} in {warehouse.path}. `embed-assets run` trains one.")
+        raise ProjectError(f"{what} in {warehouse.name}. `embed-assets run` trains one.")
     row = rows.row(0, named=True)
     return row | {"path": _in_home(row["path"], warehouse)}
 

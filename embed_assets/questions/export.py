@@ -50,10 +50,11 @@ def export_questions(
                 f"{file}: questions are read from here (EMBED_ASSETS_LABELLED); an export would "
                 "replace people's with the generator's. Export to another file."
             )
-    questions = exported_questions(Warehouse(path=str(settings.warehouse)), status)
+    warehouse = Warehouse.of(settings)
+    questions = exported_questions(warehouse, status)
     if questions.is_empty():
         raise ProjectError(
-            f"There are no questions in {settings.warehouse}. `embed-assets ingest` makes them."
+            f"There are no questions in {warehouse.name}. `embed-assets ingest` makes them."
         )
     rows = questions.to_dicts()
     if chosen == "jsonl":

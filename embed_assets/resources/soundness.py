@@ -12,8 +12,9 @@ from pathlib import Path
 import duckdb
 
 from embed_assets.graph import DOCUMENT_ASSETS, GRAPH, SEARCH_INDEX
+from embed_assets.resources.duckdb_connection import quoted
 from embed_assets.resources.ledger import UNPARTITIONED, Records, Slice, slice_version
-from embed_assets.resources.warehouse import Transaction, Warehouse, quoted
+from embed_assets.resources.warehouse import Transaction, Warehouse
 from embed_assets.tables import TABLES
 from embed_assets.wording import counted
 
@@ -62,13 +63,10 @@ class Damage:
 
 def damaged_tables(warehouse: Warehouse) -> list[Damage]:
     """Tables that are not as `tables.py` has them."""
-    damage = []
-    for name, columns in warehouse.stored_tables().items():
-        if name not in TABLES:
-            continue
-        for difference in TABLES[name].differences(columns):
-            damage.append(Damage(name, f"it has {difference}", table=name))
-    return damage
+    return [
+        Damage(name, f"it has {difference}", table=name)
+        for name, difference in warehouse.differences()
+    ]
 
 
 def damaged_slices(
@@ -216,7 +214,7 @@ def mend_tables(warehouse: Warehouse, damage: Iterable[Damage], kept: Path) -> l
         with warehouse.mending() as transaction:
             transaction.execute(f"COPY {table} TO '{quoted(str(file))}' (FORMAT parquet)")
             transaction.execute(f"DROP TABLE {table}")
-            transaction.execute(TABLES[table].ddl)
+            transaction.execute(warehouse.ddl(table))
             for asset in MADE_AGAIN[table]:
                 transaction.delete("materializations", {"asset": [asset]})
     return left
@@ -230,7 +228,7 @@ def _rebuild(warehouse: Warehouse, name: str) -> bool:
         with warehouse.mending() as transaction:
             transaction.execute(f"CREATE TEMP TABLE rows_kept AS FROM {name}")
             transaction.execute(f"DROP TABLE {name}")
-            transaction.execute(table.ddl)
+            transaction.execute(warehouse.ddl(name))
             for column, stored in own.items():
                 written = column.replace('"', '""')
                 transaction.execute(f'ALTER TABLE {name} ADD COLUMN "{written}" {stored.sql}')

@@ -3,7 +3,7 @@
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from embed_assets.machine import processes_with
@@ -14,14 +14,22 @@ FIRST_SAID, SAID_AGAIN = 2.0, 60.0
 """Seconds of waiting after which it is said for whom, and after which it is said again."""
 
 
+def _processes_with(file: str) -> list[str]:
+    return processes_with(Path(file), but=os.getpid())
+
+
 class Wait:
     """A wait for others that use a file. whom: those that were found."""
 
     def __init__(
-        self, path: str, limit: float = math.inf, log: Callable[[str], object] | None = None
+        self,
+        path: str,
+        limit: float = math.inf,
+        log: Callable[[str], object] | None = None,
+        users: Callable[[str], Iterable[str]] = _processes_with,
     ) -> None:
-        """limit: in seconds. log: is told for whom, beside the terminal."""
-        self._path, self._limit, self._log = path, limit, log
+        """limit: in seconds. log: is told for whom, beside the terminal. users: who uses a file."""
+        self._path, self._limit, self._log, self._users = path, limit, log, users
         self._began = time.monotonic()
         self._next_said = self._began + FIRST_SAID
         self.whom = "another program"
@@ -40,7 +48,7 @@ class Wait:
         return True
 
     def _find(self, file: str) -> None:
-        self.whom = ", ".join(processes_with(Path(file), but=os.getpid())) or self.whom
+        self.whom = ", ".join(self._users(file)) or self.whom
 
     def _say(self) -> None:
         end = "" if math.isinf(self._limit) else f", for {self._limit:.0f} s at most"

@@ -1,71 +1,89 @@
-"""The DuckDB warehouse: everything that touches storage goes through here.
+"""The warehouse: everything that touches the tables goes through here.
 
-DuckDB lets either one process write or several read. All take turns through a lock file, with
-connections as short as the statement; a program outside (a shell that holds the file open) is
-waited for until the same deadline. It is said for whom. Work that is done waits without a deadline.
-What was made from what is in `ledger.py`.
+They are in a DuckDB file (`warehouse_file.py`), or in a DuckLake, where several machines work on
+them (`ducklake.py`). What was made from what is in `ledger.py`.
 """
 
 import hashlib
 import math
-import os
-import shutil
-import sys
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import duckdb
 import polars as pl
-from filelock import FileLock, Timeout
 from pydantic import PrivateAttr
 
-from embed_assets.errors import BusyError, ProjectError, one_line
-from embed_assets.interruptions import unwrapped
-from embed_assets.resources.waiting import Wait
-from embed_assets.storage import damaged, disk_of, trouble_with
-from embed_assets.tables import TABLES, StoredColumn
+from embed_assets.lake_address import lake_address
+from embed_assets.resources.duckdb_connection import (
+    Statements,
+    Store,
+    WarehouseBusyError,
+    WarehouseError,
+    query,
+    until_stopped,
+    without_pandas,
+)
+from embed_assets.resources.warehouse_file import FileStore
+from embed_assets.settings import Settings
+from embed_assets.tables import TABLES, StoredColumn, Table
+
+__all__ = ["SchemaError", "Transaction", "Warehouse", "WarehouseBusyError", "WarehouseError"]
 
 LOCK_TIMEOUT = 120.0
-DAMAGE = (
-    duckdb.IOException,
-    duckdb.SerializationException,
-    duckdb.FatalException,
-    duckdb.InternalException,
-)
-"""What DuckDB raises where it can't read or write its file."""
-
-
-class WarehouseBusyError(BusyError):
-    """Another program held the warehouse for longer than the deadline."""
-
-
-class WarehouseError(ProjectError):
-    """The warehouse can't be read or written: its file is damaged, or the disk is in trouble."""
+WAREHOUSE = "EMBED_ASSETS_WAREHOUSE"
 
 
 class SchemaError(WarehouseError):
     """A table is not as this release has it. The message says which, how, and what to do."""
 
-    def __init__(self, path: str, table: str, difference: str, *, is_newer: bool) -> None:
+    def __init__(self, name: str, table: str, difference: str, *, is_newer: bool) -> None:
         how = (
             "A newer release of embed_assets made it: use that one, or another --home."
             if is_newer
             else "`embed-assets check` says what else is damaged, and `check --mend` mends it."
         )
-        super().__init__(f"{path}: the table {table} has {difference}. {how}")
+        super().__init__(f"{name}: the table {table} has {difference}. {how}")
 
 
 class Warehouse(dg.ConfigurableResource):
-    """Reads with SQL, writes in transactions."""
+    """Reads with SQL, writes in transactions.
+
+    path: of the home's DuckDB file. lake: address of the DuckLake that takes its place, if any.
+    lock_timeout: seconds that others are waited for.
+    """
 
     path: str
+    lake: str = ""
     lock_timeout: float = LOCK_TIMEOUT
     _log: Callable[[str], object] | None = PrivateAttr(default=None)
     _shared: duckdb.DuckDBPyConnection | None = PrivateAttr(default=None)
+
+    @classmethod
+    def of(cls, settings: Settings) -> "Warehouse":
+        """The warehouse that the settings name."""
+        return cls(path=str(settings.warehouse_file), lake=settings.warehouse)
+
+    @property
+    def _store(self) -> Store:
+        if not self.lake:
+            return FileStore(self.path, self.lock_timeout, self._log)
+        from embed_assets.resources.ducklake import LakeStore
+
+        return LakeStore(lake_address(self.lake, WAREHOUSE), self.lock_timeout, self._log)
+
+    @property
+    def name(self) -> str:
+        """What it is called where a person reads it: the path of its file, or its address."""
+        return self._store.name
+
+    @property
+    def short_name(self) -> str:
+        """The same, of a file without its folder."""
+        return self.lake or Path(self.path).name
 
     def patient(self, log: Callable[[str], object]) -> "Warehouse":
         """The same for work that is done: it waits as long as it must.
@@ -79,78 +97,44 @@ class Warehouse(dg.ConfigurableResource):
     def read(self, sql: str, parameters: Sequence[Any] = ()) -> pl.DataFrame:
         """Result of a query. Changes nothing; a table never written is empty, a column null."""
         if self._shared is not None:
-            return self._read_by(self._shared, sql, parameters)
-        if not self.is_there:
-            return self._read_as_today(None, sql, parameters)
-        with self._connected(read_only=True) as connection:
-            _check_schema_once(connection, self.path)
-            return self._read_by(connection, sql, parameters)
+            return _query_as_today(self._shared, sql, parameters)
+        store = self._store
+        if not store.is_there:
+            with until_stopped(duckdb.connect(":memory:")) as connection:
+                return _query_as_today(connection, sql, parameters)
+
+        def ask(connection: duckdb.DuckDBPyConnection) -> pl.DataFrame:
+            _check_schema_once(connection, store)
+            return _query_as_today(connection, sql, parameters)
+
+        return store.read(ask)
 
     @contextmanager
     def at_once(self) -> Iterator["Warehouse"]:
-        """The same for several reads by one connection: to open one costs more than most queries.
+        """The same for several reads that follow each other, which may be cheaper so.
 
         Keep it short: others wait.
         """
-        if self._shared is not None or not self.is_there:
+        store = self._store
+        if self._shared is not None or not store.is_there:
             yield self
             return
-        with self._connected(read_only=True) as connection:
-            _check_schema_once(connection, self.path)
+        with store.kept_open() as connection:
+            if connection is not None:
+                _check_schema_once(connection, store)
             shared = self.model_copy()
             shared._shared = connection
             yield shared
 
-    def _read_by(
-        self, connection: duckdb.DuckDBPyConnection, sql: str, parameters: Sequence[Any]
-    ) -> pl.DataFrame:
-        # A table is missing where the first write was killed half-way, a column where an older
-        # version made the table. What is shared was closed by an earlier read that found that.
-        with suppress(duckdb.CatalogException, duckdb.BinderException, duckdb.ConnectionException):
-            return _query(connection, sql, parameters)
-        connection.close()  # one process attaches a file once
-        return self._read_as_today(self.path, sql, parameters)
-
-    def _read_as_today(self, path: str | None, sql: str, parameters: Sequence[Any]) -> pl.DataFrame:
-        """Result of a query on the tables of `tables.py`, whatever of them the file has."""
-        with _until_stopped(duckdb.connect(":memory:")) as connection:
-            stored: dict[str, list[str]] = {}
-            if path is not None:
-                connection.execute(f"ATTACH '{quoted(path)}' AS stored (READ_ONLY)")
-                found = connection.execute(
-                    "SELECT table_name, list(column_name) FROM duckdb_columns() "
-                    "WHERE database_name = 'stored' GROUP BY table_name"
-                )
-                stored = dict(found.fetchall())
-            for name, table in TABLES.items():
-                if name in stored:
-                    missing = [c for c in table.columns if c not in stored[name]]
-                    nulls = [f'NULL::{table.columns[c].sql} AS "{c}"' for c in missing]
-                    chosen = ", ".join(["*", *nulls])
-                    connection.execute(f"CREATE VIEW {name} AS SELECT {chosen} FROM stored.{name}")
-                else:
-                    connection.execute(table.ddl)
-            return _query(connection, sql, parameters)
-
     @property
     def is_there(self) -> bool:
-        """Whether anything was ever written. WarehouseError where a disk has lost it.
-
-        An empty file is none in a home without models: a first write was killed there.
-        """
-        file = Path(self.path)
-        if not file.exists():
-            return False
-        if file.is_file() and file.stat().st_size == 0:
-            if any(file.parent.glob("models/v*")):
-                raise WarehouseError(damaged(file, "it is empty"))
-            return False
-        return True
+        """Whether anything was ever written. WarehouseError where that was lost."""
+        return self._store.is_there
 
     @property
     def is_writable(self) -> bool:
-        """Whether its folder may be written to, or made."""
-        return disk_of(Path(self.path).parent).is_writable
+        """Whether it may be written to, or made."""
+        return self._store.is_writable
 
     def corpus(self) -> pl.DataFrame:
         """What is searched: chunk_id and chunk_text of each distinct text, by chunk_id."""
@@ -185,195 +169,106 @@ class Warehouse(dg.ConfigurableResource):
     @contextmanager
     def transaction(self) -> Iterator["Transaction"]:
         """What is written inside is written together, or not at all. Keep it short: others wait."""
-        Path(self.path).parent.mkdir(parents=True, exist_ok=True)
-        with self._connected(read_only=False) as connection:
-            connection.execute("SET TimeZone = 'UTC'")
-            connection.begin()
-            _check_schema(connection, self.path)
+        store = self._store
+
+        def prepare(statements: Statements) -> None:
+            _check_schema(statements, store)
             for table in TABLES.values():
-                connection.execute(table.ddl)
-            yield Transaction(connection)
-            connection.commit()  # closed without it, the connection rolls back
+                statements.execute(table.ddl(keyed=store.keeps_keys))
+
+        with store.transaction(prepare) as statements:
+            yield Transaction(statements, keeps_keys=store.keeps_keys)
 
     def stored_tables(self) -> dict[str, dict[str, StoredColumn]]:
-        """Tables as they stand in the file, their columns by name; none where there is no file."""
-        if not self.is_there:
-            return {}
-        with self._connected(read_only=True) as connection:
-            return _stored_tables(connection)
+        """Tables as they stand, their columns by name; none where nothing was ever written."""
+        store = self._store
+        return store.read(_stored_tables) if store.is_there else {}
+
+    def differences(self) -> list[tuple[str, str]]:
+        """In what stored tables are not as this release has them: the table, and what, in words."""
+        return [
+            (name, said)
+            for name, columns in self.stored_tables().items()
+            if name in TABLES
+            for said in TABLES[name].differences(columns, keyed=self._store.keeps_keys)
+        ]
+
+    def ddl(self, table_name: str) -> str:
+        """Makes a table as this warehouse has it."""
+        return TABLES[table_name].ddl(keyed=self._store.keeps_keys)
 
     @contextmanager
     def mending(self) -> Iterator["Transaction"]:
         """A transaction on tables as they stand, right or wrong."""
-        with self._connected(read_only=False) as connection:
-            connection.begin()
-            yield Transaction(connection)
-            connection.commit()
+        store = self._store
+        with store.transaction() as statements:
+            yield Transaction(statements, keeps_keys=store.keeps_keys)
 
-    def compact(self) -> None:
-        """Write the file anew without the room of deleted rows: their bytes still stand in it.
+    def compact(self, keep: timedelta = timedelta()) -> None:
+        """Free the room of deleted rows: their bytes still stand where they were.
 
-        A kill leaves the file as it was, whole.
+        keep: how long a DuckLake can still say what stood in it before.
         """
-        if not Path(self.path).exists():
-            return
-        fresh = Path(f"{self.path}.compacting")
-        with self._connected(read_only=False) as connection:
-            connection.execute("CHECKPOINT")
-            connection.close()
-            # Nobody outside has the file open, and no log stands beside it: it may be replaced.
-            for left in Path(self.path).parent.glob(f"{fresh.name}*"):  # by a kill
-                left.unlink()
-            with _until_stopped(duckdb.connect(":memory:")) as connection:
-                connection.execute(f"ATTACH '{quoted(self.path)}' AS stored (READ_ONLY)")
-                connection.execute(f"ATTACH '{quoted(str(fresh))}' AS fresh")
-                connection.execute("COPY FROM DATABASE stored TO fresh")
-                connection.execute("DETACH fresh")
-            shutil.copymode(self.path, fresh)
-            fresh.replace(self.path)
-            # What a killed process had no memory for.
-            shutil.rmtree(f"{self.path}.tmp", ignore_errors=True)
-
-    @contextmanager
-    def _connected(self, *, read_only: bool) -> Iterator[duckdb.DuckDBPyConnection]:
-        """A connection while it is our turn among the project's processes.
-
-        While a program outside has the file open, it is nobody's turn: those that may use it
-        beside that program go first.
-        """
-        _ = self.is_there  # a file that a disk has emptied is not begun anew
-        wait, file = Wait(self.path, self.lock_timeout, self._log), Path(f"{self.path}.lock")
-        lock = None if read_only and _is_unlockable(file) else FileLock(file, timeout=0)
-        while True:
-            try:
-                connection = _take(lock, self.path, read_only)
-                break
-            except Timeout:
-                if not wait.goes_on(str(file)):
-                    raise WarehouseBusyError(
-                        f"{self.path}: other runs held the warehouse for "
-                        f"{self.lock_timeout:.0f} s ({wait.whom}). Wait for them to end, or stop "
-                        "them, and try again."
-                    ) from None
-            except duckdb.IOException as error:
-                # DuckDB has no class for it.
-                if "Could not set lock on file" not in str(error):
-                    raise self._trouble(error) from error
-                if not wait.goes_on(self.path):
-                    raise WarehouseBusyError(
-                        f"{self.path}: another program has the warehouse open. Close it and try "
-                        f"again. DuckDB says: {one_line(str(error))}"
-                    ) from None
-            except (*DAMAGE, OSError) as error:
-                raise self._trouble(error) from error
-        try:
-            with _until_stopped(connection):
-                yield connection
-        except DAMAGE as error:
-            raise self._trouble(error) from error
-        finally:
-            if lock:
-                lock.release()
-
-    def _trouble(self, error: Exception) -> WarehouseError:
-        """Why the file can't be used: the disk is looked at first."""
-        said = trouble_with(disk_of(Path(self.path).parent), error)
-        return WarehouseError(said or damaged(Path(self.path), error))
+        store = self._store
+        if store.is_there:
+            store.compact(keep)
 
 
-def _is_unlockable(lock: Path) -> bool:
-    """Whether no lock can be held here, for lack of the right to write.
+def _query_as_today(
+    connection: duckdb.DuckDBPyConnection, sql: str, parameters: Sequence[Any]
+) -> pl.DataFrame:
+    """Result of a query on the tables of `tables.py`, whatever of them is stored.
 
-    Who reads does without: DuckDB's own lock keeps readers and writers apart.
+    A table is missing where the first write was killed half-way, a column where an older version
+    made the table.
     """
-    return not os.access(lock if lock.exists() else lock.parent, os.W_OK)
-
-
-class _Absent(threading.local):
-    """An importer that finds no pandas for a thread in which it is left out."""
-
-    left_out = False
-
-    def find_spec(self, name: str, *_: object) -> None:
-        """Says of pandas alone that it isn't there."""
-        if self.left_out and name == "pandas":
-            raise ModuleNotFoundError(f"{name} is not needed", name=name)
-
-
-_pandas = _Absent()
-sys.meta_path.insert(0, _pandas)  # pyright: ignore[reportArgumentType]
-
-
-@contextmanager
-def _without_pandas() -> Iterator[None]:
-    """Have DuckDB do without pandas, which it would import for the first parameter of a query.
-
-    The import takes longer than all queries of a command.
-    """
-    _pandas.left_out = True
-    try:
-        yield
-    finally:
-        _pandas.left_out = False
-
-
-def _take(lock: FileLock | None, path: str, read_only: bool) -> duckdb.DuckDBPyConnection:
-    """Lock and connection together, or neither of them."""
-    if lock:
-        lock.acquire()
-    try:
-        if not read_only:
-            _make(Path(path))
-        return duckdb.connect(path, read_only=read_only)
-    except BaseException:
-        if lock:
-            lock.release()
-        raise
-
-
-def _make(file: Path) -> None:
-    """Make an empty database, if none is there: whole, whatever kills this process meanwhile."""
-    if file.exists() and (file.is_dir() or file.stat().st_size):
-        return
-    unfinished = Path(f"{file}.unfinished")
-    for left in file.parent.glob(f"{unfinished.name}*"):  # by a kill
-        left.unlink()
-    duckdb.connect(unfinished).close()
-    unfinished.replace(file)
+    with suppress(duckdb.CatalogException, duckdb.BinderException):
+        return query(connection, sql, parameters)
+    stored = _stored_tables(connection)
+    [database] = connection.execute("SELECT current_database()").fetchone() or [""]
+    for name, table in TABLES.items():
+        if name not in stored:
+            connection.execute(table.ddl(keyed=False, temporary=True))
+        elif missing := [column for column in table.columns if column not in stored[name]]:
+            nulls = [f'NULL::{table.columns[c].sql} AS "{c}"' for c in missing]
+            chosen = ", ".join(["*", *nulls])
+            of_today = f'SELECT {chosen} FROM "{database}".main.{name}'
+            connection.execute(f"CREATE OR REPLACE TEMP VIEW {name} AS {of_today}")
+    return query(connection, sql, parameters)
 
 
 _checked: set[tuple[str, int]] = set()
-"""Warehouses whose schema this process has found right: path and inode."""
+"""Stores whose schema this process has found right."""
 
 
-def _check_schema_once(connection: duckdb.DuckDBPyConnection, path: str) -> None:
-    known = path, Path(path).stat().st_ino
-    if known not in _checked:
-        _check_schema(connection, path)
+def _check_schema_once(connection: duckdb.DuckDBPyConnection, store: Store) -> None:
+    if (known := store.identity) not in _checked:
+        _check_schema(connection, store)
         _checked.add(known)
 
 
-def _check_schema(connection: duckdb.DuckDBPyConnection, path: str) -> None:
+def _check_schema(statements: Statements, store: Store) -> None:
     """SchemaError where a table is not as this release has it."""
-    for name, columns in _stored_tables(connection).items():
-        if name in TABLES and (said := TABLES[name].differences(columns)):
+    for name, columns in _stored_tables(statements).items():
+        if name not in TABLES:
+            continue
+        if said := TABLES[name].differences(columns, keyed=store.keeps_keys):
             is_newer = any(c.required for n, c in columns.items() if n not in TABLES[name].columns)
-            raise SchemaError(path, name, said[0], is_newer=is_newer)
+            raise SchemaError(store.name, name, said[0], is_newer=is_newer)
 
 
-def _stored_tables(
-    connection: duckdb.DuckDBPyConnection,
-) -> dict[str, dict[str, StoredColumn]]:
+def _stored_tables(statements: Statements) -> dict[str, dict[str, StoredColumn]]:
     """Tables of a warehouse, their columns by name."""
     here = "database_name = current_database() AND schema_name = 'main'"
-    keys = connection.execute(
+    keys = statements.execute(
         "SELECT table_name, constraint_column_names FROM duckdb_constraints() "
         f"WHERE {here} AND constraint_type = 'PRIMARY KEY'"
     ).fetchall()
     in_key = {(table, column) for table, columns in keys for column in columns}
     tables: dict[str, dict[str, StoredColumn]] = {}
-    for table, column, sql, required in connection.execute(
-        "SELECT table_name, column_name, data_type, NOT is_nullable AND column_default IS NULL "
+    for table, column, sql, required in statements.execute(
+        "SELECT table_name, column_name, data_type, "
+        "NOT is_nullable AND coalesce(column_default, 'NULL') = 'NULL' "
         "FROM duckdb_columns() JOIN duckdb_tables() "
         "USING (database_name, schema_name, table_name) "
         f"WHERE {here} ORDER BY table_name, column_index"
@@ -383,38 +278,12 @@ def _stored_tables(
     return tables
 
 
-@contextmanager
-def _until_stopped(
-    connection: duckdb.DuckDBPyConnection,
-) -> Iterator[duckdb.DuckDBPyConnection]:
-    """The connection, closed at the end of the block; a query that is stopped ends at once."""
-    with unwrapped(), connection:
-        try:
-            yield connection
-        except BaseException:
-            with suppress(duckdb.ConnectionException):  # the block has closed it
-                connection.interrupt()  # else closing it may wait for the query's end
-            raise
-
-
-def quoted(path: str) -> str:
-    """A path as it stands between quotes in SQL."""
-    return path.replace("'", "''")
-
-
-def _query(
-    connection: duckdb.DuckDBPyConnection, sql: str, parameters: Sequence[Any]
-) -> pl.DataFrame:
-    connection.execute("SET TimeZone = 'UTC'")
-    with _without_pandas():
-        return connection.execute(sql, list(parameters)).pl()
-
-
 class Transaction:
     """Writes that happen together."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
-        self._connection = connection
+    def __init__(self, statements: Statements, *, keeps_keys: bool) -> None:
+        """keeps_keys: whether the store itself holds rows to their keys."""
+        self._statements, self._keeps_keys = statements, keeps_keys
 
     def replace(
         self,
@@ -426,17 +295,32 @@ class Transaction:
 
         Raises TableMismatchError before anything is touched if the frame doesn't fit its table.
         """
-        rows = TABLES[table_name].conform(frame)
+        table = TABLES[table_name]
+        rows = table.conform(frame)
         self.delete(table_name, where or {})
         if not rows.is_empty():
-            self._with_rows(f"INSERT INTO {table_name} BY NAME SELECT * FROM new_rows", rows)
+            self.register("new_rows", rows)
+            if not self._keeps_keys:
+                self._check_keys(table, rows, where or {})
+            self.execute(f"INSERT INTO {table_name} BY NAME SELECT * FROM new_rows")
 
     def upsert(self, table_name: str, frame: pl.DataFrame) -> None:
         """Insert rows, each in place of the one with its key."""
-        rows = TABLES[table_name].conform(frame)
+        table = TABLES[table_name]
+        rows = table.conform(frame)
         if not rows.is_empty():
-            sql = f"INSERT OR REPLACE INTO {table_name} BY NAME SELECT * FROM new_rows"
-            self._with_rows(sql, rows)
+            _check_once(table, rows)
+            self.register("new_rows", rows)
+            self.upsert_selected(table_name, "FROM new_rows")
+
+    def upsert_selected(self, table_name: str, sql: str, parameters: Sequence[Any] = ()) -> None:
+        """Insert the rows of a query, each in place of the one with its key; no key comes twice."""
+        key = ", ".join(f'"{name}"' for name in TABLES[table_name].key)
+        self.execute(
+            f"MERGE INTO {table_name} USING ({sql}) AS chosen USING ({key}) "
+            "WHEN MATCHED THEN UPDATE BY NAME WHEN NOT MATCHED THEN INSERT BY NAME",
+            parameters,
+        )
 
     def update(self, table_name: str, frame: pl.DataFrame) -> None:
         """Change columns of rows that are there. frame: the table's key, and those columns."""
@@ -445,7 +329,8 @@ class Transaction:
         assignments = ", ".join(f'"{name}" = new_rows."{name}"' for name in changed)
         same = " AND ".join(f'old."{name}" = new_rows."{name}"' for name in key)
         sql = f"UPDATE {table_name} AS old SET {assignments} FROM new_rows WHERE {same}"
-        self._with_rows(sql, frame)
+        self.register("new_rows", frame)
+        self.execute(sql)
 
     def delete(self, table_name: str, where: Mapping[str, Sequence[Any]]) -> int:
         """Delete the rows in which every `where` column has one of its values; all without it.
@@ -458,19 +343,35 @@ class Transaction:
 
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> int:
         """Run a statement that the other methods can't say; gives how many rows it changed."""
-        with _without_pandas():
-            changed = self._connection.execute(sql, list(parameters)).fetchone()
+        with without_pandas():
+            changed = self._statements.execute(sql, list(parameters)).fetchone()
         return int(changed[0]) if changed else 0
 
     def register(self, name: str, frame: pl.DataFrame) -> None:
         """Let statements read a frame under this name."""
-        with _without_pandas():
-            self._connection.register(name, frame.to_arrow())
+        with without_pandas():
+            self._statements.register(name, frame.to_arrow())
 
-    def _with_rows(self, sql: str, rows: pl.DataFrame) -> None:
-        self.register("new_rows", rows)
-        self.execute(sql)
-        self._connection.unregister("new_rows")
+    def _check_keys(
+        self, table: Table, rows: pl.DataFrame, where: Mapping[str, Sequence[Any]]
+    ) -> None:
+        """ConstraintException where a key would come twice. where: what was just deleted."""
+        _check_once(table, rows)
+        in_slice = set(where) <= set(table.key) and all(
+            rows[column].is_in(list(values)).all() for column, values in where.items()
+        )
+        if in_slice:  # none of their keys is left
+            return
+        key = ", ".join(f'"{name}"' for name in table.key)
+        sql = f"SELECT 1 FROM {table.name} SEMI JOIN new_rows USING ({key}) LIMIT 1"
+        if self.execute(sql):
+            raise duckdb.ConstraintException(f"{table.name}: a row with such a key is there.")
+
+
+def _check_once(table: Table, rows: pl.DataFrame) -> None:
+    """ConstraintException where rows share a key."""
+    if rows.select(table.key).is_duplicated().any():
+        raise duckdb.ConstraintException(f"{table.name}: rows share a key.")
 
 
 def digest(value: Any) -> str:

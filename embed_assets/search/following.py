@@ -57,7 +57,7 @@ class ServedIndex:
         """The PDF of a document on record; None of one that left."""
         from embed_assets.resources.warehouse import Warehouse
 
-        warehouse = Warehouse(path=str(self._settings.warehouse))
+        warehouse = Warehouse.of(self._settings)
         rows = warehouse.read("SELECT content FROM raw_pdfs WHERE path = ?", [path])
         return None if rows.is_empty() else rows["content"][0]
 

@@ -184,7 +184,7 @@ def bridge_to(settings: Settings, searcher: Searcher, old: Path) -> Bridge:
         raise ProjectError(f"{old} is of {index.manifest.called} itself: no bridge is needed.")
     new_vectors = np.asarray(index.vectors[both["row"].to_numpy()])
     matrix = fit_bridge(new_vectors, old_vectors)
-    asked = Warehouse(path=str(settings.warehouse)).read(
+    asked = Warehouse.of(settings).read(
         "SELECT DISTINCT anchor FROM training_pairs WHERE split IN (SELECT unnest(?::VARCHAR[])) "
         "ORDER BY md5(anchor) LIMIT ?",
         [[*TEST_SPLITS, VALIDATION], MOST_QUESTIONS],

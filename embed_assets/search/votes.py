@@ -45,7 +45,7 @@ def export_votes(settings: Settings, file: Path) -> dict[str, Any]:
 
 def _texts(settings: Settings, chunk_ids: list[str]) -> dict[str, list[str]]:
     """The text of each chunk that is still there."""
-    rows = Warehouse(path=str(settings.warehouse)).read(
+    rows = Warehouse.of(settings).read(
         "SELECT chunk_id, any_value(chunk_text) FROM chunks "
         "WHERE chunk_id IN (SELECT unnest(?::VARCHAR[])) GROUP BY chunk_id",
         [chunk_ids],

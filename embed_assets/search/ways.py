@@ -57,7 +57,7 @@ def ask_ways(settings: Settings, tracking: Tracking, version: Version) -> Served
     """
     with tracking.explained(f"MLflow does not give version {version.number}"):
         known = tracking.client().get_model_version(tracking.name, version.number)
-    card, texts = version.card, _texts(Warehouse(path=str(settings.warehouse)))
+    card, texts = version.card, _texts(Warehouse.of(settings))
     encoder = LocalEncoder(card, "fp32")
     judged: Vectors = {task: _normalised(encoder.encode(texts[task], task)) for task in TASKS}
     served = _OneModel(card, encoder, card.trained_dimensions(settings.dimensions))

@@ -89,7 +89,7 @@ def document_lineage(settings: Settings, named: str) -> dict[str, Any]:
 
     named: its path in the PDF folder, a former one, or its id.
     """
-    warehouse = Warehouse(path=str(settings.warehouse))
+    warehouse = Warehouse.of(settings)
     pdfs = warehouse.read("SELECT document_id, path, sha256 FROM raw_pdfs ORDER BY path")
     document = _find(warehouse, pdfs, named)
     others = pdfs.filter(pl.col("document_id") != document.document_id)
@@ -172,7 +172,7 @@ def _gone(rows: pl.DataFrame) -> Document:
 def _no_such_document(warehouse: Warehouse, named: str, known: list[str]) -> ProjectError:
     """The error that no document has this name, with the nearest names."""
     if not known:
-        return ProjectError(f"There is no document yet in {warehouse.path}.", named)
+        return ProjectError(f"There is no document yet in {warehouse.name}.", named)
     same_file = [name for name in known if PurePosixPath(name).name == PurePosixPath(named).name]
     near = dict.fromkeys([*same_file, *difflib.get_close_matches(named, known, NEAREST)])
     hint = f"; the nearest are {', '.join(list(near)[:NEAREST])}" if near else ""

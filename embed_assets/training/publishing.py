@@ -56,7 +56,7 @@ def publish_version(
     version, its folder is gone, the network can't be exported or ranks otherwise, or the hub
     refuses; SettingsError where the place won't do, or the model for this form.
     """
-    warehouse = Warehouse(path=str(settings.warehouse))
+    warehouse = Warehouse.of(settings)
     known = trained_version(newest_model(warehouse, version))
     source = Path(known.card.source)
     if form:

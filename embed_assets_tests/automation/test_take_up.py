@@ -49,7 +49,7 @@ class OldHome:
 
     def __init__(self, folder: Path, *, trained: bool = True, model_code: str = MODEL_CODE) -> None:
         self.settings = Settings(pdfs=folder, home=folder / "home")
-        self.warehouse = Warehouse(path=str(self.settings.warehouse))
+        self.warehouse = Warehouse.of(self.settings)
         stock(self.warehouse, CORPUS)
         not_asked = question(WITHOUT_QUESTIONS).with_columns(
             question=pl.lit(""), status=pl.lit(NOT_ASKED), reason=pl.lit("the budget is spent")
@@ -256,5 +256,5 @@ def test_a_look_at_an_old_home_sees_it_as_it_will_be_and_changes_nothing(home):
 
 def test_a_home_that_is_not_there_is_not_made(tmp_path):
     settings = Settings(pdfs=tmp_path, home=tmp_path / "home")
-    take_up(Warehouse(path=str(settings.warehouse)), settings)
+    take_up(Warehouse.of(settings), settings)
     assert not (tmp_path / "home").exists()

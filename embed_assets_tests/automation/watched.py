@@ -39,7 +39,7 @@ class Project:
         self.pdfs = folder / "pdfs"
         self.pdfs.mkdir()
         self.settings = Settings(pdfs=self.pdfs, home=folder / "home")
-        self.warehouse = Warehouse(path=str(self.settings.warehouse))
+        self.warehouse = Warehouse.of(self.settings)
         self.instance = instance
         self.definitions = build_definitions(self.settings)
         self.cursors: dict[str, str | None] = {}

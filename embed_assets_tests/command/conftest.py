@@ -33,7 +33,7 @@ class Project:
         self.pdfs = folder / "pdfs"
         self.pdfs.mkdir()
         self.settings = Settings(pdfs=self.pdfs, home=folder / "home", model=str(model), workers=1)
-        self.warehouse = Warehouse(path=str(self.settings.warehouse))
+        self.warehouse = Warehouse.of(self.settings)
         self.log = folder / "read"
         self.monkeypatch = monkeypatch
         monkeypatch.setenv(READ, str(self.log))

@@ -190,7 +190,7 @@ def mlflow_down(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.usefixtures("mlflow_down")
 def test_a_command_that_needs_no_mlflow_says_that_it_does_not_answer_and_goes_on(tmp_path, capfd):
     settings = Settings(home=tmp_path)
-    Warehouse(path=str(settings.warehouse)).replace("models", model("1"))
+    Warehouse.of(settings).replace("models", model("1"))
     with at_rest(settings):
         said = capfd.readouterr().err
     assert said.startswith("What was killed may look alive in MLflow: MLflow can't say")
@@ -221,7 +221,7 @@ def test_a_decision_about_the_champion_says_at_once_that_mlflow_does_not_answer(
     for name in ONCE:
         monkeypatch.delenv(name)
     settings = Settings(home=tmp_path)
-    Warehouse(path=str(settings.warehouse)).replace("models", model("1"))
+    Warehouse.of(settings).replace("models", model("1"))
     decisions = (lambda: promote_version(settings, "1", None), lambda: roll_back(settings, None))
     for decide in decisions:
         with pytest.raises(ProjectError, match="doesn't answer"):

@@ -39,7 +39,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     folder = tmp_path_factory.mktemp("trained")
     base = make_tiny_model(folder)
     settings = Settings(model=str(base), home=folder / "home", pdfs=folder, hard_negatives=1)
-    fill(Warehouse(path=str(settings.warehouse)))
+    fill(Warehouse.of(settings))
     definitions = build_definitions(settings, {"io_manager": dg.mem_io_manager})
     with dg.DagsterInstance.ephemeral() as instance:
         done = definitions.resolve_job_def("train").execute_in_process(
@@ -164,7 +164,7 @@ def test_a_base_that_is_another_model_today_is_said_and_nothing_is_trained(
     settings: Settings, tmp_path: Path
 ) -> None:
     base = Path(shutil.copytree(settings.model, tmp_path / "base"))
-    warehouse = Warehouse(path=str(settings.warehouse))
+    warehouse = Warehouse.of(settings)
     row = warehouse.read("SELECT * FROM models").with_columns(base=pl.lit(str(base)))
     warehouse.replace("models", row, {"version": ["1"]})
     assert check_retraining(settings, "1")["possible"]
@@ -174,7 +174,7 @@ def test_a_base_that_is_another_model_today_is_said_and_nothing_is_trained(
 
 
 def test_what_is_otherwise_today_is_a_doubt_and_no_obstacle(settings: Settings) -> None:
-    warehouse = Warehouse(path=str(settings.warehouse))
+    warehouse = Warehouse.of(settings)
     row = warehouse.read("SELECT * FROM models").with_columns(
         code=pl.lit("embed-assets 0.0.1"), machine=pl.lit("another")
     )
@@ -193,7 +193,7 @@ def test_documents_are_forgotten_once_no_version_is_trained_again_and_go_from_it
 ) -> None:
     folder = settings.models / f"{PREFIX}v1"
     folder.mkdir()
-    warehouse = Warehouse(path=str(settings.warehouse))
+    warehouse = Warehouse.of(settings)
     with training_in(folder), pytest.raises(BusyError, match="still trains"):
         forget_documents(settings, ["one.pdf"])
     assert warehouse.count("forgotten") == 0, "nothing was done"

@@ -216,7 +216,7 @@ def command(settings: Settings, *arguments: str) -> subprocess.CompletedProcess[
 def add_version(settings: Settings, version: str, folder: Path) -> None:
     """A row of the table of models, as a training leaves it."""
     row = model(version, base=settings.model, path=str(folder))
-    Warehouse(path=str(settings.warehouse)).replace("models", row)
+    Warehouse.of(settings).replace("models", row)
 
 
 def write_folder(folder: Path, qrels: Mapping[tuple[str, str], int]) -> Path:

@@ -83,7 +83,7 @@ def test_an_mlflow_server_that_is_down_is_asked_once_when_all_is_listed_and_hold
 def test_a_warehouse_that_is_none_keeps_nobody_from_the_pages(
     home: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    home.warehouse.write_text("hello" * 1000)
+    home.warehouse_file.write_text("hello" * 1000)
     _bring_in_line(home)
     said = capsys.readouterr().err
     assert said.startswith("The PDFs can't be listed yet: ")

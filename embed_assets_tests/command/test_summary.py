@@ -85,7 +85,7 @@ def test_what_search_uses_is_said_where_it_is_not_the_newest(champion: str | Non
 def test_a_finished_run_has_its_verdict_though_mlflow_is_away(tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     settings = Settings(pdfs=tmp_path, home=tmp_path / "home")
-    warehouse = Warehouse(path=str(settings.warehouse))
+    warehouse = Warehouse.of(settings)
     warehouse.replace("models", model("1"))
     headline = {"split": "test_labelled", "model": "base", "dimension": 384, "verdict": "better"}
     warehouse.replace("model_comparisons", filled("model_comparisons", [headline]))

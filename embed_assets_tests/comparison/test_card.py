@@ -44,7 +44,7 @@ def settings(tuned: Path) -> Settings:
     home = tuned.parent.parent
     (tuned / CARD).unlink(missing_ok=True)
     settings = Settings(home=home, pdfs=home, project="leases")
-    warehouse = Warehouse(path=str(settings.warehouse))
+    warehouse = Warehouse.of(settings)
     document = f"{SECRET}.pdf"
     pl.DataFrame(
         {
@@ -115,7 +115,7 @@ def result() -> Comparison:
 
 
 def stored(settings: Settings) -> Warehouse:
-    return Warehouse(path=str(settings.warehouse))
+    return Warehouse.of(settings)
 
 
 def hub_data(settings: Settings) -> Any:

@@ -39,7 +39,7 @@ class Home:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.warehouse = Warehouse(path=str(settings.warehouse))
+        self.warehouse = Warehouse.of(settings)
         self.tracking = Tracking(home=str(settings.home))
 
     @property

@@ -62,7 +62,7 @@ def settings(tmp_path: Path, models: tuple[str, str]) -> Settings:
 
 @pytest.fixture
 def warehouse(settings: Settings) -> Warehouse:
-    return Warehouse(path=str(settings.warehouse))
+    return Warehouse.of(settings)
 
 
 def write_general(
@@ -134,7 +134,7 @@ def test_the_base_model_finds_most_answers_of_the_shipped_set_and_can_lose_some(
     settings = Settings(home=tmp_path, precision="fp32")
     task = general_task(settings)
     assert task is not None
-    encoder = find_baseline(Warehouse(path=str(settings.warehouse)), settings, settings.model)
+    encoder = find_baseline(Warehouse.of(settings), settings, settings.model)
     assert 0.7 < full_ndcg(score_encoder(task, encoder).scores)[GENERAL] < 0.95
 
 

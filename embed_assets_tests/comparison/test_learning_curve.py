@@ -251,7 +251,7 @@ class Home:
 
     @property
     def warehouse(self) -> Warehouse:
-        return Warehouse(path=str(self.settings.warehouse))
+        return Warehouse.of(self.settings)
 
     @property
     def tracking(self) -> Tracking:
@@ -284,7 +284,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     settings = Settings(
         model=str(base), home=folder / "home", pdfs=folder, general="none", precision="fp32"
     )
-    warehouse = Warehouse(path=str(settings.warehouse))
+    warehouse = Warehouse.of(settings)
     fill(warehouse, NAMES)
     tests = pl.col("question_id").str.ends_with("-6")
     pairs = warehouse.read("SELECT * FROM training_pairs").with_columns(

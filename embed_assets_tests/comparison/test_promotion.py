@@ -73,7 +73,7 @@ class Project:
 
     @property
     def warehouse(self) -> Warehouse:
-        return Warehouse(path=str(self.settings.warehouse))
+        return Warehouse.of(self.settings)
 
     @property
     def tracking(self) -> Tracking:
@@ -546,7 +546,7 @@ def test_what_was_judged_is_found_in_the_warehouse_that_is_given_whatever_the_re
     client, name = project.tracking.client(), project.tracking.name
     for tag in client.get_model_version(name, "2").tags:
         client.delete_model_version_tag(name, "2", tag)
-    given = project.settings.warehouse.rename(project.settings.home / "given.duckdb")
+    given = project.settings.warehouse_file.rename(project.settings.home / "given.duckdb")
     describe_judged(Warehouse(path=str(given)), project.settings, project.tracking, "2")
     description = client.get_model_version(name, "2").description
     assert description is not None

@@ -61,7 +61,7 @@ def settings(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) 
 @pytest.fixture
 def warehouse(settings: Settings) -> Warehouse:
     """Four chunks and a test question about three of them."""
-    made = Warehouse(path=str(settings.warehouse))
+    made = Warehouse.of(settings)
     made.replace(
         "chunks", rows("chunks", [{"chunk_id": k, "chunk_text": CHUNKS[k]} for k in CHUNKS])
     )

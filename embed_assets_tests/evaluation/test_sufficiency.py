@@ -61,7 +61,7 @@ class Home:
 
     def __init__(self, folder: Path, model: Path) -> None:
         self.settings = Settings(home=folder / "home", figures_behind=1)
-        self.warehouse = Warehouse(path=str(self.settings.warehouse))
+        self.warehouse = Warehouse.of(self.settings)
         self.version = Version("1", "tiny", model)
         self.come(*"abc", at=SCORED - timedelta(hours=1))
 

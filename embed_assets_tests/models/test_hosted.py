@@ -41,7 +41,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[EmbeddingsServer]:
 
 def encoder(home: Path, model: str = "fake", **settings: object) -> HostedEncoder:
     chosen = Settings.model_validate({"home": home, **settings})
-    return HostedEncoder(Warehouse(path=str(chosen.warehouse)), model, chosen)
+    return HostedEncoder(Warehouse.of(chosen), model, chosen)
 
 
 def test_texts_are_embedded_in_batches_and_in_their_order(server, tmp_path):

@@ -74,7 +74,7 @@ def settings(tmp_path) -> Settings:
     """Of a home whose warehouse holds QUESTIONS and those of the extractive generator."""
     settings = Settings(pdfs=tmp_path, home=tmp_path / "home", labelled="")
     settings.home.mkdir()
-    warehouse = Warehouse(path=str(settings.warehouse))
+    warehouse = Warehouse.of(settings)
     pdfs = [
         dict.fromkeys(TABLES["raw_pdfs"].columns)
         | {
@@ -142,7 +142,7 @@ def test_hostile_text_is_read_back_as_it_was_and_is_no_formula_in_argilla(settin
     labelled = [
         asked(question=text, answer=text, chunk_texts=(TEXTS["rig-1"][0],)) for text in texts
     ]
-    Warehouse(path=str(settings.warehouse)).replace("synthetic_questions", generate(labelled))
+    Warehouse.of(settings).replace("synthetic_questions", generate(labelled))
     file = settings.home / name
     export_questions(settings, file, None, "all")
     read = read_labelled([file], "test")

@@ -202,7 +202,7 @@ def test_mlflow_in_the_home_is_the_home_s_whatever_it_holds(tmp_path: Path):
 def test_to_ask_for_the_champion_makes_no_database(tmp_path: Path):
     assert champion_version(home(tmp_path, "new")) is None
     settings = Settings(home=tmp_path / "new")
-    warehouse = Warehouse(path=str(settings.warehouse))
+    warehouse = Warehouse.of(settings)
     assert aliases(warehouse, settings)["champion"] is None
     assert not (tmp_path / "new").exists()
 

@@ -31,7 +31,7 @@ class SearchedHome:
 
     def __init__(self, home: Path, model: Path) -> None:
         self.settings = Settings(home=home, model=str(model), precision="fp32")
-        self.warehouse = Warehouse(path=str(self.settings.warehouse))
+        self.warehouse = Warehouse.of(self.settings)
         self._model = model
 
     def put(self, document: str, *texts: str) -> None:

@@ -242,7 +242,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     home, pipes = tmp_path_factory.mktemp("home"), Listening()
     base = make_tiny_model(tmp_path_factory.mktemp("model"))
     settings = Settings(model=str(base), home=home, seed=5)
-    warehouse = Warehouse(path=str(settings.warehouse))
+    warehouse = Warehouse.of(settings)
     fill(warehouse)
     uri = f"sqlite:///{home / 'mlflow.db'}?password={PASSWORD}"
     options = {"epochs": 1, "batch_size": 4, "merge": "0.75"}

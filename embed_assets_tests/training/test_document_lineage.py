@@ -30,7 +30,7 @@ class Home:
 
     def __init__(self, folder: Path) -> None:
         self.settings = Settings(pdfs=folder, home=folder / "home")
-        self.warehouse = Warehouse(path=str(self.settings.warehouse))
+        self.warehouse = Warehouse.of(self.settings)
 
     def fill(self, table: str, *rows: dict[str, Any]) -> None:
         self.warehouse.replace(table, filled(table, rows))

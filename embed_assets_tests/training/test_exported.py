@@ -41,7 +41,7 @@ def home_with(folder: Path, model: Path, questions: int) -> Settings:
     settings.models.mkdir(parents=True)
     shutil.copytree(model, settings.models / "v1")
     (settings.models / "v1" / "README.md").write_text("# A card\n", encoding="utf-8")
-    warehouse = Warehouse(path=str(settings.warehouse))
+    warehouse = Warehouse.of(settings)
     warehouse.replace("models", filled("models", [{"version": "1", "path": "models/v1"}]))
     random, words = np.random.default_rng(0), WORDS.split()
     texts = [" ".join(random.choice(words, random.integers(5, 40))) for _ in range(60)]
@@ -187,7 +187,7 @@ def test_of_many_questions_and_chunks_some_are_drawn_with_all_answers(
 ):
     monkeypatch.setattr(exported, "MOST_QUESTIONS", 10)
     monkeypatch.setattr(exported, "MOST_CHUNKS", 30)
-    task = retrieval_task(Warehouse(path=str(settings.warehouse)))
+    task = retrieval_task(Warehouse.of(settings))
     drawn = exported._drawn(task)
     assert (drawn.questions.height, drawn.corpus.height) == (10, 30)
     assert {c for ids in drawn.relevant.values() for c in ids} <= set(drawn.texts)

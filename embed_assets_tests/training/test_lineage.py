@@ -54,7 +54,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
     folder = tmp_path_factory.mktemp("home")
     base = make_tiny_model(tmp_path_factory.mktemp("model"))
     settings = Settings(model=str(base), home=folder, pdfs=folder)
-    fill(Warehouse(path=str(settings.warehouse)))
+    fill(Warehouse.of(settings))
     definitions = build_definitions(settings, {"io_manager": dg.mem_io_manager})
     with dg.DagsterInstance.ephemeral() as instance:
         instance.add_dynamic_partitions(DOCUMENTS, ["one"])
@@ -71,7 +71,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
 
 
 def record_of(home: Home, version: str | None) -> dict[str, Any]:
-    return version_lineage(Warehouse(path=str(home.settings.warehouse)), home.settings, version)
+    return version_lineage(Warehouse.of(home.settings), home.settings, version)
 
 
 # From a version to its documents.
@@ -151,7 +151,7 @@ def test_nothing_in_a_bundle_names_a_folder_of_this_machine(home: Home, tmp_path
     assert (settings.models / "v1" / KEPT).is_dir()
     assert (settings.models / "v1" / CARD).is_file()
     learned = [{"version": "1", "document_id": "one", "path": "one.pdf", "sha256": "1" * 64}]
-    warehouse = Warehouse(path=str(settings.warehouse))
+    warehouse = Warehouse.of(settings)
     warehouse.replace("model_documents", filled("model_documents", learned))
     write_bundle(settings, "1", tmp_path / "bundle")
     files = [path for path in (tmp_path / "bundle").rglob("*") if path.is_file()]
@@ -165,7 +165,7 @@ def test_nothing_in_a_bundle_names_a_folder_of_this_machine(home: Home, tmp_path
 def test_the_record_is_read_from_the_warehouse_that_is_given(settings, keep):
     """Work that is done gives one that waits as long as it must."""
     keep("1")
-    given = settings.warehouse.rename(settings.home / "given.duckdb")
+    given = settings.warehouse_file.rename(settings.home / "given.duckdb")
     assert version_lineage(Warehouse(path=str(given)), settings, None)["version"] == "1"
 
 
@@ -256,7 +256,7 @@ def keep(settings: Settings) -> Callable[..., None]:
             model(version, trained_at=NOW + timedelta(hours=n), **known)
             for n, version in enumerate(versions)
         ]
-        Warehouse(path=str(settings.warehouse)).replace("models", pl.concat(rows))
+        Warehouse.of(settings).replace("models", pl.concat(rows))
 
     return write
 
@@ -343,7 +343,7 @@ def evaluation(run_id: str, named: str, hours: float) -> dict[str, Any]:
 
 def test_a_version_says_what_its_own_comparison_came_to(settings, keep):
     """Another was judged on the same questions, and a third one's comparison was cut off."""
-    warehouse = Warehouse(path=str(settings.warehouse))
+    warehouse = Warehouse.of(settings)
     rows = [
         model(v, mlflow_run_id=f"training {v}", trained_at=NOW + timedelta(hours=int(v)))
         for v in ("1", "2", "3")

@@ -34,7 +34,7 @@ def settings(tmp_path: Path) -> Settings:
     for quoting in ("pairs.parquet", "training/corpus.parquet", "training/config.json", "x.csv"):
         (folder / quoting).parent.mkdir(exist_ok=True)
         (folder / quoting).write_text(SECRET)
-    warehouse = Warehouse(path=str(settings.warehouse))
+    warehouse = Warehouse.of(settings)
     warehouse.replace("models", filled("models", [{"version": "1", "path": "models/v1"}]))
     chunk = {"chunk_id": "c", "chunk_text": SECRET, "document_id": "d"}
     warehouse.replace("chunks", filled("chunks", [chunk]))

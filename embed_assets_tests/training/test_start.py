@@ -180,7 +180,7 @@ class Home:
 
     @property
     def warehouse(self) -> Warehouse:
-        return Warehouse(path=str(self.settings.warehouse))
+        return Warehouse.of(self.settings)
 
     @property
     def folder(self) -> Path:

@@ -47,7 +47,7 @@ def write_bundle(settings: Settings, version: str | None, folder: Path) -> dict[
     folder = Path(os.path.abspath(folder.expanduser()))
     check_free(folder, settings.home, "--bundle")
     signer = read_signer(settings.signing_key) if settings.signing_key else None
-    lineage = version_lineage(Warehouse(path=str(settings.warehouse)), settings, version)
+    lineage = version_lineage(Warehouse.of(settings), settings, version)
     model = Path(lineage["model"])
     if not model.is_dir():
         raise ProjectError(f"The folder of version {lineage['version']} is gone: {model}.")

