@@ -102,7 +102,7 @@ def build_resources(settings: Settings) -> dict[str, Any]:
     return {
         "settings": settings_resource(settings),
         "warehouse": warehouse,
-        "answers": AnswerStore(path=str(settings.answers)),
+        "answers": AnswerStore.of(settings),
         "io_manager": DocumentsIOManager(database=warehouse.path, warehouse=warehouse),
         "pool": worker_pool(settings, this_machine()),
         "tracking": Tracking(home=str(settings.home), project=settings.project),

@@ -289,7 +289,7 @@ def _known_as(path: str, known: Collection[str]) -> str:
 def _known_ids(settings: Settings, warehouse: Warehouse) -> set[str]:
     """Ids of documents of which nothing else may be left than a split or answers."""
     splits = warehouse.read("SELECT id FROM split_assignments WHERE kind = 'document'")
-    return {*splits["id"], *AnswerStore(path=str(settings.answers)).documents()}
+    return {*splits["id"], *AnswerStore.of(settings).documents()}
 
 
 def _unread(settings: Settings, paths: Sequence[str], ids: Collection[str]) -> dict[str, Document]:
@@ -414,7 +414,7 @@ def _forget(
 ) -> dict[str, int]:
     """Take everything out of the home; gives how many rows were removed, by table."""
     warehouse = Warehouse.of(settings)
-    removed = AnswerStore(path=str(settings.answers)).forget(subject.ids, traces.quotes)
+    removed = AnswerStore.of(settings).forget(subject.ids, traces.quotes)
     outside = _outside(tracking).folders
     copies = [
         file

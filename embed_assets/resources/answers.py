@@ -1,89 +1,96 @@
 """Answers of language models: each is kept as it arrives, and never paid for again.
 
-They stand in a SQLite file beside the warehouse, since an answer must be safe the moment it is
-there and several runs write at once. DuckDB lets in one process at a time; opened for each answer
-it takes 60 ms, and SQLite with a write-ahead log 0.05 ms (benchmarks/question_throughput.py).
+They stand beside the warehouse, since an answer must be safe the moment it is there and several
+runs write at once: in a SQLite file of the home (`answers_sqlite.py`), or, where several machines
+share a DuckLake, in its Postgres (`answers_postgres.py`). DuckDB lets in one process at a time;
+opened for each answer it takes 60 ms, and SQLite with a write-ahead log 0.05 ms
+(benchmarks/question_throughput.py).
 """
 
-import math
-import sqlite3
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, Protocol, TypeVar
 
 import dagster as dg
-from filelock import FileLock, Timeout
 
 from embed_assets.errors import BusyError
-from embed_assets.resources.waiting import FIRST_SAID, Wait
+from embed_assets.lake_address import lake_address
+from embed_assets.resources.answers_sqlite import SqliteAnswers
+from embed_assets.settings import Settings
 
-_TABLES = """
-CREATE TABLE IF NOT EXISTS answers (
-    key TEXT PRIMARY KEY, model TEXT NOT NULL, prompt_version TEXT NOT NULL, reply TEXT NOT NULL,
-    input_tokens INTEGER NOT NULL, output_tokens INTEGER NOT NULL, session TEXT NOT NULL,
-    created_at TEXT NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS bills (
-    session TEXT PRIMARY KEY, input_tokens INTEGER NOT NULL, output_tokens INTEGER NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS claims (key TEXT PRIMARY KEY, owner TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS uses (
-    document_id TEXT NOT NULL, key TEXT NOT NULL, PRIMARY KEY (document_id, key)
-) WITHOUT ROWID;
-"""
 _BLOCK = 500  # keys in one statement
+KEEP = (
+    "INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO UPDATE SET "
+    "model = excluded.model, prompt_version = excluded.prompt_version, reply = excluded.reply, "
+    "input_tokens = excluded.input_tokens, output_tokens = excluded.output_tokens, "
+    "session = excluded.session, created_at = excluded.created_at"
+)
 PATIENCE = 60.0
 """Seconds to wait for others before there is anything to lose."""
-BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 Result = TypeVar("Result")
 
 
-@dataclass(frozen=True)
-class _File:
-    """The file of answers, and how others that use it are waited for: who says for whom."""
+class Cursor(Protocol):
+    """What takes statements, their parameters marked by ?."""
 
-    path: Path
-    limit: float
-    log: Callable[[str], object] | None = None
+    @property
+    def rowcount(self) -> int:
+        """How many rows the last statement changed."""
+        ...
 
-    def once_free(self, use: Callable[[], Result]) -> Result:
-        """What `use` gives, once no other program holds the file. BusyError after the limit."""
-        wait = Wait(str(self.path), self.limit, self.log)
-        while True:
-            try:
-                return use()
-            except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode & 0xFF not in BUSY:  # the rest tells kinds of it apart
-                    raise
-                self._go_on(wait, str(self.path))
+    def execute(self, sql: str, parameters: Sequence[Any] = (), /) -> Any:
+        """Run a statement; what comes back has `fetchone`, `fetchall` and `rowcount`."""
+        ...
 
-    @contextmanager
-    def turn(self) -> Iterator[None]:
-        """Our turn to open or close. BusyError after the limit."""
-        wait = Wait(str(self.path), self.limit, self.log)
-        turn = FileLock(f"{self.path}.lock", timeout=0)
-        while True:
-            try:
-                turn.acquire()
-                break
-            except Timeout:
-                self._go_on(wait, turn.lock_file)
-        try:
-            yield
-        finally:
-            turn.release()
+    def executemany(self, sql: str, parameters: Iterable[Sequence[Any]], /) -> Any:
+        """Run a statement for each row of parameters."""
+        ...
 
-    def _go_on(self, wait: Wait, file: str) -> None:
-        if not wait.goes_on(file):
-            raise BusyError(
-                f"{self.path}: {wait.whom} held it for {self.limit:.0f} s. Wait for that to end, "
-                "and try again."
-            ) from None
+
+class Answers(Protocol):
+    """Where answers are kept, opened for one run."""
+
+    def select(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Rows of a query."""
+        ...
+
+    def write(self, do: Callable[[Cursor], Result]) -> Result:
+        """What `do` gives, whose statements are there together, or none of them."""
+        ...
+
+    def if_dead(self, owner: str) -> AbstractContextManager[bool]:
+        """Whether nobody is there any more who opened this under a name; nobody comes meanwhile."""
+        ...
+
+    def hasty(self) -> AbstractContextManager["Answers"]:
+        """The same, which waits for nobody: BusyError at once."""
+        ...
+
+    def shrink(self) -> None:
+        """Take the bytes of what was deleted out of it."""
+        ...
+
+
+class Place(Protocol):
+    """Where answers are kept."""
+
+    @property
+    def is_there(self) -> bool:
+        """Whether any answer was ever kept."""
+        ...
+
+    def open(self, owner: str = "") -> AbstractContextManager[Answers]:
+        """Open it. owner: the name under which it is known until then who has it open.
+
+        BusyError where others hold it for too long. Once it is open they are waited for as long as
+        it takes: what is stored was paid for.
+        """
+        ...
 
 
 @dataclass(frozen=True)
@@ -97,10 +104,27 @@ class Reply:
 
 
 class AnswerStore(dg.ConfigurableResource):
-    """Every answer under its key, whichever run asked for it."""
+    """Every answer under its key, whichever run asked for it.
+
+    path: of the SQLite file. lake: address of the DuckLake whose Postgres takes its place, if any.
+    """
 
     path: str
+    lake: str = ""
     patience: float = PATIENCE
+
+    @classmethod
+    def of(cls, settings: Settings) -> "AnswerStore":
+        """The store that the settings name."""
+        return cls(path=str(settings.answers), lake=settings.warehouse)
+
+    def _place(self, log: Callable[[str], object] | None = None) -> Place:
+        if not self.lake:
+            return SqliteAnswers(Path(self.path), self.patience, log)
+        from embed_assets.resources.answers_postgres import PostgresAnswers
+
+        catalog = lake_address(self.lake, "EMBED_ASSETS_WAREHOUSE").catalog
+        return PostgresAnswers(catalog, self.patience, log)
 
     @contextmanager
     def open(
@@ -112,36 +136,27 @@ class AnswerStore(dg.ConfigurableResource):
     ) -> Iterator["OpenAnswers"]:
         """The answers of a model, for one run. BusyError where others hold the store for too long.
 
-        Once it is open they are waited for as long as it takes: what is stored was paid for.
         session: whose spending limit the run's calls count to. log: is told who is waited for.
         """
-        path = Path(self.path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file, owner = _File(path, self.patience, log), uuid.uuid4().hex
-        # Held while this run lives, and let go by the system if it is killed.
-        lock = FileLock(_lock_file(path, owner))
-        try:
-            with lock, _connect(file) as connection:
-                patient = replace(file, limit=math.inf)
-                answers = OpenAnswers(connection, patient, owner, model, prompt_version, session)
-                try:
-                    yield answers
-                except BaseException:
-                    # Whoever stops it waits for nobody; what is left, the next run frees.
-                    with suppress(BusyError):
-                        replace(answers, file=replace(file, limit=0.0)).release()
-                    raise
-                answers.release()
-        finally:
-            Path(lock.lock_file).unlink(missing_ok=True)
+        owner = uuid.uuid4().hex
+        with self._place(log).open(owner) as opened:
+            answers = OpenAnswers(opened, owner, model, prompt_version, session)
+            try:
+                yield answers
+            except BaseException:
+                # Whoever stops it waits for nobody; what is left, the next run frees.
+                with suppress(BusyError), opened.hasty() as hasty:
+                    replace(answers, kept=hasty).release()
+                raise
+            answers.release()
 
     def documents(self) -> set[str]:
         """Ids of the documents that answers are known to be about."""
-        path = Path(self.path)
-        if not path.is_file():
+        place = self._place()
+        if not place.is_there:
             return set()
-        with _connect(_File(path, self.patience)) as connection:
-            return {row[0] for row in connection.execute("SELECT DISTINCT document_id FROM uses")}
+        with place.open() as opened:
+            return {row[0] for row in opened.select("SELECT DISTINCT document_id FROM uses")}
 
     def forget(self, document_ids: Sequence[str], quotes: Callable[[str], bool]) -> int:
         """Delete the answers about documents, to the byte; gives how many there were.
@@ -150,14 +165,12 @@ class AnswerStore(dg.ConfigurableResource):
         those that another document once had too. quotes: whether a text is about these documents
         alone.
         """
-        path = Path(self.path)
-        if not path.is_file():
+        place = self._place()
+        if not place.is_there:
             return 0
-        file = _File(path, self.patience)
-        with _connect(file) as connection:
-            with _transaction(connection, file):
-                deleted = _forget(connection, set(document_ids), quotes)
-            file.once_free(lambda: connection.execute("VACUUM"))
+        with place.open() as opened:
+            deleted = opened.write(lambda cursor: _forget(cursor, set(document_ids), quotes))
+            opened.shrink()
         return deleted
 
 
@@ -165,8 +178,7 @@ class AnswerStore(dg.ConfigurableResource):
 class OpenAnswers:
     """The store as one run sees it. owner: names the run to others."""
 
-    connection: sqlite3.Connection
-    file: _File
+    kept: Answers
     owner: str
     model: str
     prompt_version: str
@@ -174,8 +186,9 @@ class OpenAnswers:
 
     def use(self, keys: Iterable[tuple[str, str]]) -> None:
         """Note which documents answers are about. keys: document_id and key."""
-        with self._transaction():
-            self.connection.executemany("INSERT OR IGNORE INTO uses VALUES (?, ?)", keys)
+        rows = list(keys)
+        noted = "INSERT INTO uses VALUES (?, ?) ON CONFLICT DO NOTHING"
+        self.kept.write(lambda cursor: cursor.executemany(noted, rows))
 
     def known(self, keys: Sequence[str]) -> set[str]:
         """Which of these keys have an answer."""
@@ -192,50 +205,54 @@ class OpenAnswers:
 
     def put(self, key: str, reply: Reply) -> None:
         """Keep an answer; on return it survives the end of this process."""
-        with self._transaction():
-            self.connection.execute(
-                "INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    *(key, self.model, self.prompt_version),
-                    *(reply.text, reply.input_tokens, reply.output_tokens),
-                    *(self.session, reply.created_at.isoformat()),
-                ),
-            )
-            self.connection.execute("DELETE FROM claims WHERE key = ?", (key,))
+        row = (
+            *(key, self.model, self.prompt_version),
+            *(reply.text, reply.input_tokens, reply.output_tokens),
+            *(self.session, reply.created_at.isoformat()),
+        )
+
+        def keep(cursor: Cursor) -> None:
+            cursor.execute(KEEP, row)
+            cursor.execute("DELETE FROM claims WHERE key = ?", (key,))
+
+        self.kept.write(keep)
 
     def spend(self, input_tokens: int, output_tokens: int) -> None:
         """Put a call's tokens on this session's bill, whether or not its reply is of use."""
-        with self._transaction():
-            self.connection.execute(
-                "INSERT INTO bills VALUES (?, ?, ?) ON CONFLICT (session) DO UPDATE SET "
-                "input_tokens = input_tokens + excluded.input_tokens, "
-                "output_tokens = output_tokens + excluded.output_tokens",
-                (self.session, input_tokens, output_tokens),
-            )
+        self._run(
+            "INSERT INTO bills VALUES (?, ?, ?) ON CONFLICT (session) DO UPDATE SET "
+            "input_tokens = bills.input_tokens + excluded.input_tokens, "
+            "output_tokens = bills.output_tokens + excluded.output_tokens",
+            (self.session, input_tokens, output_tokens),
+        )
 
     def spent(self) -> tuple[int, int]:
         """Input and output tokens that this session's calls took, in every run of it."""
-        rows = self._select(
+        rows = self.kept.select(
             "SELECT input_tokens, output_tokens FROM bills WHERE session = ?", (self.session,)
         )
         return rows[0] if rows else (0, 0)
 
     def claim(self, key: str) -> bool:
         """Take a key to answer. False where it has an answer, or another run is at it."""
-        with self._transaction():
-            if self.connection.execute("SELECT 1 FROM answers WHERE key = ?", (key,)).fetchone():
+
+        def take(cursor: Cursor) -> bool:
+            # The claim comes first: where transactions go on side by side, an answer that another
+            # run gives just now is seen once that run's claim is gone.
+            taken = "INSERT INTO claims VALUES (?, ?) ON CONFLICT DO NOTHING"
+            cursor.execute(taken, (key, self.owner))
+            if cursor.rowcount != 1:
                 return False
-            taken = self.connection.execute(
-                "INSERT OR IGNORE INTO claims VALUES (?, ?)", (key, self.owner)
-            )
-            return taken.rowcount == 1
+            found = cursor.execute("SELECT 1 FROM answers WHERE key = ?", (key,)).fetchone()
+            if found:
+                cursor.execute("DELETE FROM claims WHERE key = ?", (key,))
+            return not found
+
+        return self.kept.write(take)
 
     def give_back(self, key: str) -> None:
         """Let others take a key that has no answer."""
-        with self._transaction():
-            self.connection.execute(
-                "DELETE FROM claims WHERE key = ? AND owner = ?", (key, self.owner)
-            )
+        self._run("DELETE FROM claims WHERE key = ? AND owner = ?", (key, self.owner))
 
     def release(self) -> None:
         """Give back everything that was claimed and not answered."""
@@ -243,38 +260,27 @@ class OpenAnswers:
 
     def release_dead(self) -> None:
         """Free what runs claimed that are no longer alive."""
-        owners = self._select("SELECT DISTINCT owner FROM claims WHERE owner <> ?", (self.owner,))
-        for (owner,) in owners:
-            lock = FileLock(_lock_file(self.file.path, owner), timeout=0)
-            try:
-                with lock:
+        others = "SELECT DISTINCT owner FROM claims WHERE owner <> ?"
+        for (owner,) in self.kept.select(others, (self.owner,)):
+            with self.kept.if_dead(owner) as is_dead:
+                if is_dead:
                     self._release(owner)
-            except Timeout:
-                continue
-            Path(lock.lock_file).unlink(missing_ok=True)
 
     def _release(self, owner: str) -> None:
-        with self._transaction():
-            self.connection.execute("DELETE FROM claims WHERE owner = ?", (owner,))
+        self._run("DELETE FROM claims WHERE owner = ?", (owner,))
 
-    def _of_keys(self, columns: str, keys: Sequence[str]) -> list[tuple]:
+    def _of_keys(self, columns: str, keys: Sequence[str]) -> list[tuple[Any, ...]]:
         marks = ", ".join("?" * len(keys))
-        return self._select(f"SELECT {columns} WHERE key IN ({marks})", keys)
+        return self.kept.select(f"SELECT {columns} WHERE key IN ({marks})", keys)
 
-    def _select(self, sql: str, parameters: Sequence[str]) -> list[tuple]:
-        return self.file.once_free(lambda: self.connection.execute(sql, parameters).fetchall())
-
-    def _transaction(self) -> AbstractContextManager[None]:
-        return _transaction(self.connection, self.file)
+    def _run(self, sql: str, parameters: Sequence[Any]) -> None:
+        self.kept.write(lambda cursor: cursor.execute(sql, parameters))
 
 
-def _forget(
-    connection: sqlite3.Connection, ids: Collection[str], quotes: Callable[[str], bool]
-) -> int:
-    quoting = {
-        key for key, reply in connection.execute("SELECT key, reply FROM answers") if quotes(reply)
-    }
-    uses = connection.execute("SELECT document_id, key FROM uses").fetchall()
+def _forget(cursor: Cursor, ids: Collection[str], quotes: Callable[[str], bool]) -> int:
+    answers = cursor.execute("SELECT key, reply FROM answers").fetchall()
+    quoting = {key for key, reply in answers if quotes(reply)}
+    uses = cursor.execute("SELECT document_id, key FROM uses").fetchall()
     of_others = {key for document_id, key in uses if document_id not in ids}
     used = {key for document_id, key in uses if document_id in ids}
     # What is noted to be about others alone may share a sentence with these.
@@ -283,9 +289,9 @@ def _forget(
     for block in _blocks([*quoting.union(used - of_others)]):
         marks = ", ".join("?" * len(block))
         for table in ("uses", "answers"):
-            found = connection.execute(f"DELETE FROM {table} WHERE key IN ({marks})", block)
-        deleted += found.rowcount
-    connection.executemany("DELETE FROM uses WHERE document_id = ?", [(k,) for k in ids])
+            cursor.execute(f"DELETE FROM {table} WHERE key IN ({marks})", block)
+        deleted += cursor.rowcount
+    cursor.executemany("DELETE FROM uses WHERE document_id = ?", [(k,) for k in ids])
     return deleted
 
 
@@ -294,47 +300,5 @@ def reply_now(text: str, input_tokens: int, output_tokens: int) -> Reply:
     return Reply(text, input_tokens, output_tokens, datetime.now(UTC))
 
 
-@contextmanager
-def _transaction(connection: sqlite3.Connection, file: _File) -> Iterator[None]:
-    file.once_free(lambda: connection.execute("BEGIN IMMEDIATE"))
-    try:
-        yield
-    except BaseException:
-        connection.execute("ROLLBACK")
-        raise
-    connection.execute("COMMIT")
-
-
-@contextmanager
-def _connect(file: _File) -> Iterator[sqlite3.Connection]:
-    """A connection with a write-ahead log.
-
-    Those that open and close take turns: while the log is begun or ended, SQLite refuses others at
-    once, however long they would wait.
-    """
-    with file.turn():
-        connection = sqlite3.connect(file.path, timeout=FIRST_SAID, isolation_level=None)
-        file.once_free(lambda: _set_up(connection))
-    try:
-        yield connection
-    except BaseException:
-        connection.close()
-        raise
-    with replace(file, limit=math.inf).turn():  # the work is done
-        connection.close()
-
-
-def _set_up(connection: sqlite3.Connection) -> None:
-    connection.execute("PRAGMA journal_mode = WAL")
-    # Safe when the process is killed; moments may be lost when the power fails.
-    connection.execute("PRAGMA synchronous = NORMAL")
-    connection.execute("PRAGMA secure_delete = ON")  # whether or not Python's SQLite has it on
-    connection.executescript(_TABLES)
-
-
 def _blocks(keys: Sequence[str]) -> Iterator[Sequence[str]]:
     return (keys[start : start + _BLOCK] for start in range(0, len(keys), _BLOCK))
-
-
-def _lock_file(path: Path, owner: str) -> str:
-    return f"{path}.{owner}.lock"

@@ -5,8 +5,6 @@ connection of its holder ends. A DuckLake itself sees that two writers delete th
 that both insert the same key. What a lost connection or another writer undid is done again.
 """
 
-import os
-import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
@@ -18,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 
-from embed_assets.errors import ProjectError, one_line
+from embed_assets.errors import ProjectError
 from embed_assets.lake_address import LakeAddress
 from embed_assets.resources.duckdb_connection import (
     Result,
@@ -28,20 +26,17 @@ from embed_assets.resources.duckdb_connection import (
     quoted,
     until_stopped,
 )
+from embed_assets.resources.postgres import EXTRA, connect, is_out_of_reach, persistently
 from embed_assets.resources.waiting import Wait
-from embed_assets.terminal import tell
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as PostgresConnection
 
 LAKE = "lake"
-EXTRA = "pip install 'embed_assets[ducklake]'"
 TURN = 0x656D6265
 """Number of the lock that a writer holds in the catalogue's database."""
 LOOK_AGAIN = 2000
 """Milliseconds that Postgres waits for the lock before it is said who has it."""
-LONGEST_PAUSE = 5.0
-"""Seconds between two tries to reach what can't be reached."""
 LOST = (
     duckdb.IOException,
     duckdb.HTTPException,
@@ -83,7 +78,7 @@ class LakeStore:
         return self.identity in _found
 
     def _has_catalogue(self) -> bool:
-        with closing(self._postgres()) as session, session.cursor() as cursor:
+        with closing(connect(self.address.catalog)) as session, session.cursor() as cursor:
             cursor.execute("SELECT to_regclass('ducklake_snapshot') IS NOT NULL")
             return bool(cursor.fetchone()[0])  # pyright: ignore[reportOptionalSubscript]
 
@@ -155,7 +150,7 @@ class LakeStore:
         from psycopg2.errors import LockNotAvailable
 
         wait = Wait(self.name, self.timeout, self.log, lambda _: self._writers())
-        with closing(self._postgres()) as session, session.cursor() as cursor:
+        with closing(connect(self.address.catalog)) as session, session.cursor() as cursor:
             cursor.execute(f"SET lock_timeout = {LOOK_AGAIN}")
             while True:
                 try:
@@ -172,7 +167,7 @@ class LakeStore:
 
     def _writers(self) -> list[str]:
         """Who has the turn, by what it calls itself."""
-        with closing(self._postgres()) as session, session.cursor() as cursor:
+        with closing(connect(self.address.catalog)) as session, session.cursor() as cursor:
             cursor.execute(
                 "SELECT a.application_name FROM pg_locks l JOIN pg_stat_activity a USING (pid) "
                 "WHERE l.locktype = 'advisory' AND l.objid = %s AND l.granted "
@@ -180,16 +175,6 @@ class LakeStore:
                 [TURN],
             )
             return [row[0] for row in cursor.fetchall()]
-
-    def _postgres(self) -> "PostgresConnection":
-        """A session of the catalogue's database."""
-        try:
-            import psycopg2
-        except ImportError as error:
-            raise ProjectError(f"A DuckLake needs more packages: {EXTRA}.") from error
-        session = psycopg2.connect(self.address.catalog, application_name=_own_name())
-        session.autocommit = True
-        return session
 
     def _connect(self, *, read_only: bool) -> duckdb.DuckDBPyConnection:
         """A connection of this process's instance of DuckDB that has the tables attached."""
@@ -202,38 +187,15 @@ class LakeStore:
 
     def _persistently(self, use: Callable[[], Result]) -> Result:
         """What `use` gives, once it can be had. WarehouseError where it can't within the limit."""
-        from tenacity import (
-            RetryCallState,
-            Retrying,
-            retry_if_exception,
-            stop_after_delay,
-            wait_exponential,
+        return persistently(
+            use,
+            self.name,
+            self.timeout,
+            log=self.log,
+            is_lost=_is_lost,
+            lost=self._drop_instances,
+            error=WarehouseError,
         )
-
-        def say(state: RetryCallState) -> None:
-            why = state.outcome.exception() if state.outcome else None
-            self._drop_instances()
-            if state.attempt_number == 2:  # the first is what every restart of Postgres costs
-                said = f"{self.name} can't be reached ({one_line(str(why), 150)}). Trying again."
-                tell(said)
-                if self.log:
-                    self.log(said)
-
-        trying = Retrying(
-            retry=retry_if_exception(_is_lost),
-            stop=stop_after_delay(self.timeout),
-            wait=wait_exponential(multiplier=0.1, max=LONGEST_PAUSE),
-            before_sleep=say,
-            retry_error_callback=self._give_up,
-        )
-        return trying(use)
-
-    def _give_up(self, state: Any) -> None:
-        error = state.outcome.exception()
-        raise WarehouseError(
-            f"{self.name}: it can't be used ({one_line(str(error))}). See that Postgres and the "
-            "files are there, and try again: nothing is lost."
-        ) from error
 
     def _drop_instances(self) -> None:
         """Have the next connections made anew."""
@@ -317,9 +279,8 @@ class _Repeatable:
 
 def _is_lost(error: BaseException) -> bool:
     """Whether another try may succeed where this error came."""
-    from psycopg2 import OperationalError
-
-    return isinstance(error, (*LOST, OperationalError)) or type(error) is duckdb.Error
+    lost = isinstance(error, LOST) or type(error) is duckdb.Error
+    return lost or is_out_of_reach(error)
 
 
 def _roll_back(connection: duckdb.DuckDBPyConnection) -> None:
@@ -402,8 +363,3 @@ def _bucket_access() -> tuple[Any, str, str]:
     region = session.get_config_variable("region") or "us-east-1"
     client = session.create_client("s3", region_name=region)
     return session.get_credentials(), client.meta.endpoint_url, region
-
-
-def _own_name() -> str:
-    """What this process is called in Postgres."""
-    return f"embed-assets on {socket.gethostname()} (process {os.getpid()})"
