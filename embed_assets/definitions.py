@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 
 from embed_assets.automation.everything import everything
-from embed_assets.automation.jobs import promote, rollback
+from embed_assets.automation.jobs import compact, promote, rollback
 from embed_assets.automation.living import executor
 from embed_assets.automation.runs import INGEST, TRAIN
 from embed_assets.automation.sensors import build_sensors
@@ -87,6 +87,7 @@ def build_definitions(
             everything,
             promote,
             rollback,
+            compact,
         ],
         sensors=build_sensors(settings),
         executor=executor(settings),

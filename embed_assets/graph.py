@@ -15,7 +15,8 @@ class Asset:
     """One asset. stage: its folder in the package and its group in the UI.
 
     part: of its first upstream, the part that decides whether it is stale; all upstreams without.
-    named: whether another name of a document makes it stale.
+    named: whether another name of a document makes it stale. pool: of Dagster, whose limit, if an
+    instance sets one, holds for all runs at work on it at once.
     """
 
     name: str
@@ -25,20 +26,33 @@ class Asset:
     partitioned: bool = False
     part: str | None = None
     named: bool = False
+    pool: str | None = None
 
 
 SEARCH = "search"
 """The stage that makes no model: what it makes is searched."""
 _ASSETS = (
     Asset("raw_pdfs", "documents", "raw_pdfs", partitioned=True),
-    Asset("parsed_markdown", "documents", "parsed_markdown", ("raw_pdfs",), partitioned=True),
+    Asset(
+        *("parsed_markdown", "documents", "parsed_markdown", ("raw_pdfs",)),
+        partitioned=True,
+        pool="parsing",
+    ),
     Asset("chunks", "documents", "chunks", ("parsed_markdown",), partitioned=True),
-    Asset("synthetic_questions", "questions", "synthetic_questions", ("chunks",), partitioned=True),
+    Asset(
+        *("synthetic_questions", "questions", "synthetic_questions", ("chunks",)),
+        partitioned=True,
+        pool="llm",
+    ),
     Asset("training_pairs", "pairs", "training_pairs", ("chunks", "synthetic_questions")),
     Asset(
         "base_eval", "evaluation", "evaluation_results", ("training_pairs", "chunks"), part=TESTING
     ),
-    Asset("finetuned_model", "training", "models", ("training_pairs", "chunks"), part=TRAINING),
+    Asset(
+        *("finetuned_model", "training", "models", ("training_pairs", "chunks")),
+        part=TRAINING,
+        pool="training",
+    ),
     Asset("comparison", "comparison", "evaluation_results", ("base_eval", "finetuned_model")),
     Asset("chunk_embeddings", SEARCH, "chunk_embeddings", ("chunks",), partitioned=True),
     Asset("search_index", SEARCH, "search_indexes", ("chunk_embeddings", "base_eval"), named=True),

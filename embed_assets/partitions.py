@@ -22,12 +22,17 @@ BATCHES = dg.BackfillPolicy.multi_run(max_partitions_per_run=DOCUMENTS_PER_RUN)
 
 
 def asset(name: str, kinds: set[str]) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
-    """Decorator of an asset: its group, its partitions and its upstream are those of the graph.
+    """Decorator of an asset: group, partitions, pool and upstream are those of the graph.
 
     The inputs of a partitioned asset are the arguments of its function.
     """
     known = GRAPH[name]
-    common: dict[str, Any] = {"name": name, "group_name": known.stage, "kinds": kinds}
+    common: dict[str, Any] = {
+        "name": name,
+        "group_name": known.stage,
+        "kinds": kinds,
+        "pool": known.pool,
+    }
     if not known.partitioned:
         make = dg.asset(**common, deps=list(known.upstream))
         return lambda function: make(said_in_the_ui(function))

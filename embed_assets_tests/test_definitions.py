@@ -20,6 +20,7 @@ from embed_assets.resources.current_index import note_champion
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import PREFIX, Settings
 from embed_assets.tables import TABLES
+from embed_assets_tests.rows import pages
 from embed_assets_tests.tiny_model import make_tiny_model
 
 HEAVY = {
@@ -188,6 +189,29 @@ def test_a_person_decides_about_the_champion_by_two_jobs(definitions):
     dg.validate_run_config(definitions.resolve_job_def("rollback"), {})
     with pytest.raises(dg.DagsterInvalidConfigError, match="version"):
         dg.validate_run_config(definitions.resolve_job_def("promote"), {})
+
+
+def test_what_many_runs_would_do_at_once_is_in_pools(definitions):
+    pools = {name: definitions.resolve_assets_def(name).op.pool for name in GRAPH}
+    pools = {name: pool for name, pool in pools.items() if pool}
+    assert pools == {
+        "parsed_markdown": "parsing",
+        "synthetic_questions": "llm",
+        "finetuned_model": "training",
+    }
+
+
+def test_tables_are_compacted_by_a_job(definitions, tmp_path):
+    warehouse = Warehouse(path=str(tmp_path / "w.duckdb"))
+    text = "the brass valve opens at four bar " * 400
+    warehouse.replace("parsed_markdown", pages("a", text))
+    warehouse.replace("parsed_markdown", pages("b", "stays"))
+    ended = definitions.resolve_job_def("compact").execute_in_process(
+        resources={"warehouse": warehouse}
+    )
+    assert ended.success
+    assert b"brass valve" not in Path(warehouse.path).read_bytes()
+    assert warehouse.count("parsed_markdown") == 1
 
 
 def test_definitions_can_be_loaded_and_run(definitions):

@@ -1,14 +1,24 @@
-"""The jobs by which a person decides about the champion in the UI: `promote` and `rollback`."""
+"""The jobs that make no asset: `promote` and `rollback`, by which a person decides about the
+champion in the UI, and `compact`.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from time import sleep
 
 import dagster as dg
 from filelock import Timeout
 from pydantic import Field
 
-from embed_assets.automation.runs import PROMOTE, ROLLBACK, at_work, command_lock, end_dead_runs
+from embed_assets.automation.runs import (
+    COMPACT,
+    PROMOTE,
+    ROLLBACK,
+    at_work,
+    command_lock,
+    end_dead_runs,
+)
 from embed_assets.comparison.decisions import (
     CHOSEN,
     WENT_BACK,
@@ -16,6 +26,7 @@ from embed_assets.comparison.decisions import (
     promote_by_hand,
     roll_back_by_hand,
 )
+from embed_assets.lake_address import KEEP_DAYS
 from embed_assets.models.registry import Decision
 from embed_assets.resources.explaining import said_in_the_ui
 from embed_assets.resources.tracking import Tracking
@@ -39,6 +50,14 @@ class Rollback(dg.Config):
     """Why the champion is taken back."""
 
     why: str = Field(default=WENT_BACK, description="The reason, for the record")
+
+
+class Compaction(dg.Config):
+    """What stays of what stood in the tables before."""
+
+    keep_days: float = Field(
+        default=KEEP_DAYS, ge=0, description="How long a DuckLake still knows it"
+    )
 
 
 @dg.op(description="Makes a version the champion, once no other run is at work.")
@@ -86,6 +105,26 @@ def promote() -> None:
 def rollback() -> None:
     """Go back to the champion before."""
     roll_back()
+
+
+@dg.op(description="Frees the room of deleted rows, and makes few files of many small ones.")
+@said_in_the_ui
+def compact_tables(
+    context: dg.OpExecutionContext, config: Compaction, warehouse: Warehouse
+) -> None:
+    """Compact the tables."""
+    before = warehouse.size_bytes
+    warehouse.patient(context.log.info).compact(timedelta(days=config.keep_days))
+    context.log.info(f"{before:,} bytes before, {warehouse.size_bytes:,} now")
+
+
+@dg.job(
+    name=COMPACT,
+    description="The tables are written anew without what was deleted. Others wait or read on.",
+)
+def compact() -> None:
+    """Compact the tables."""
+    compact_tables()
 
 
 def observation(change: Change) -> dg.AssetObservation:

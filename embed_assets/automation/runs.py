@@ -23,6 +23,8 @@ TRAIN = "train"
 """The job in which questions become a model."""
 PROMOTE, ROLLBACK = "promote", "rollback"
 """The jobs by which a person decides about the champion."""
+COMPACT = "compact"
+"""The job that frees the room of what was deleted."""
 EVERYTHING = "everything"
 """The job that does all that is due, whatever it is."""
 WAITING_JOBS = (PROMOTE, ROLLBACK, EVERYTHING)

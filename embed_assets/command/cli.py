@@ -9,6 +9,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -18,6 +19,7 @@ from pydantic import ValidationError
 from embed_assets.command import stopping
 from embed_assets.errors import ProjectError, SettingsError
 from embed_assets.interruptions import none_lost
+from embed_assets.lake_address import KEEP_DAYS
 from embed_assets.places import absolute
 from embed_assets.resources.current_index import read_current
 from embed_assets.resources.pages import recall_pages
@@ -321,6 +323,24 @@ def _decided(settings: Settings, emit: "Emit", decided: tuple[dict[str, Any], st
         said = hide_secrets(str(error))
         typer.echo(f"Done, but search is not prepared yet: {printable(said)}", err=True)
     emit(summary, text)
+
+
+@app.command()
+def compact(
+    keep_days: Annotated[
+        float,
+        typer.Option(
+            "--keep-days", min=0, help="How long a DuckLake still knows what stood in it before."
+        ),
+    ] = KEEP_DAYS,
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """Free the room of deleted rows in the tables, and make few files of many small ones."""
+    with _session(None, home, as_json) as (settings, emit):
+        from embed_assets.command.compact import compact
+
+        emit(*compact(settings, timedelta(days=keep_days)))
 
 
 @app.command()

@@ -61,6 +61,11 @@ class Store(Protocol):
         """Whether it may be written to, or made."""
         ...
 
+    @property
+    def size_bytes(self) -> int:
+        """How much its files take, what was deleted included."""
+        ...
+
     def read(self, use: Callable[[duckdb.DuckDBPyConnection], Result]) -> Result:
         """What `use` makes of a connection that can't write. It may be called again."""
         ...

@@ -77,6 +77,19 @@ class LakeStore:
             _found.add(self.identity)
         return self.identity in _found
 
+    @property
+    def size_bytes(self) -> int:
+        """Size of all files that the catalogue names, those of before included."""
+        sizes = "SELECT file_size_bytes FROM ducklake_data_file"
+        sizes += " UNION ALL SELECT file_size_bytes FROM ducklake_delete_file"
+
+        def ask() -> int:
+            with closing(connect(self.address.catalog)) as session, session.cursor() as cursor:
+                cursor.execute(f"SELECT coalesce(sum(file_size_bytes), 0) FROM ({sizes}) AS f")
+                return int(cursor.fetchone()[0])  # pyright: ignore[reportOptionalSubscript]
+
+        return self._persistently(ask)
+
     def _has_catalogue(self) -> bool:
         with closing(connect(self.address.catalog)) as session, session.cursor() as cursor:
             cursor.execute("SELECT to_regclass('ducklake_snapshot') IS NOT NULL")

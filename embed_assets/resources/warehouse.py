@@ -136,6 +136,12 @@ class Warehouse(dg.ConfigurableResource):
         """Whether it may be written to, or made."""
         return self._store.is_writable
 
+    @property
+    def size_bytes(self) -> int:
+        """How much its files take, what was deleted included."""
+        store = self._store
+        return store.size_bytes if store.is_there else 0
+
     def corpus(self) -> pl.DataFrame:
         """What is searched: chunk_id and chunk_text of each distinct text, by chunk_id."""
         return self.read(

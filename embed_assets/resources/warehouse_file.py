@@ -76,6 +76,12 @@ class FileStore:
         """Whether its folder may be written to, or made."""
         return disk_of(Path(self.path).parent).is_writable
 
+    @property
+    def size_bytes(self) -> int:
+        """Size of the file, and of the log beside it."""
+        files = Path(self.path).parent.glob(f"{Path(self.path).name}*")
+        return sum(file.stat().st_size for file in files if file.is_file())
+
     def read(self, use: Callable[[duckdb.DuckDBPyConnection], Result]) -> Result:
         """What `use` makes of a connection that can't write."""
         with self._connected(read_only=True) as connection:
