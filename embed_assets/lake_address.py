@@ -47,13 +47,8 @@ def lake_address(address: str, setting: str) -> LakeAddress:
     SettingsError, which names the setting, where it is none or holds a password: addresses are
     shown to many.
     """
+    refuse_password(address, setting)
     catalog, found, data = address.removeprefix(PREFIX).rpartition(DATA)
-    if _PASSWORD.search(address):
-        raise SettingsError(
-            "the password does not belong into the address, which Dagster and logs show. Give it "
-            "in PGPASSWORD, or in the file that PGPASSFILE names.",
-            setting,
-        )
     if not address.startswith(PREFIX) or not found or not catalog.strip() or not data.strip():
         raise SettingsError(f"{address!r} is no address of a DuckLake: {EXAMPLE}.", setting)
     if "://" in data and not _BUCKET.match(data):
@@ -61,3 +56,13 @@ def lake_address(address: str, setting: str) -> LakeAddress:
     if "://" not in data:
         data = os.path.abspath(os.path.expanduser(data))
     return LakeAddress(catalog.strip(), data.rstrip("/"))
+
+
+def refuse_password(address: str, setting: str) -> None:
+    """SettingsError, which names the setting, where an address of Postgres holds a password."""
+    if _PASSWORD.search(address):
+        raise SettingsError(
+            "the password does not belong into the address, which Dagster and logs show. Give it "
+            "in PGPASSWORD, or in the file that PGPASSFILE names.",
+            setting,
+        )

@@ -18,12 +18,14 @@ from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validat
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from embed_assets.errors import SettingsError
-from embed_assets.lake_address import EXAMPLE, lake_address
+from embed_assets.lake_address import EXAMPLE, lake_address, refuse_password
 from embed_assets.places import Place, to_place
 
 PREFIX = "EMBED_ASSETS_"
 TRACKING_URI = "MLFLOW_TRACKING_URI"
 SIGNING_KEY = f"{PREFIX}SIGNING_KEY"
+IN_POSTGRES = "postgresql+psycopg2://"
+"""What an address of Dagster's history begins with; SQLAlchemy takes another driver without it."""
 DEFAULT_PROJECT = "embed-assets"
 LABELLED_BESIDE_PDFS = "questions.jsonl"
 EXTRACTIVE = "extractive"
@@ -84,6 +86,12 @@ class Places(Group):
         default="",
         description="Where the tables are. Unset: `warehouse.duckdb` in the home. "
         f"`{EXAMPLE}` (or `=DIR`): in a DuckLake, for several machines",
+    )
+    dagster_storage: Annotated[str, NOTHING] = Field(
+        default="",
+        description="Where Dagster keeps its history. Unset: SQLite files in the home. "
+        "`postgresql+psycopg2://USER@HOST/NAME`: Postgres, for daemon, pages and runs on several "
+        "machines",
     )
     project: Annotated[str, NOTHING] = Field(
         default=DEFAULT_PROJECT,
@@ -515,6 +523,14 @@ class Settings(  # pyright: ignore[reportIncompatibleVariableOverride] # two kin
     @classmethod
     def _lake(cls, address: str) -> str:
         return address and str(lake_address(address, f"{PREFIX}WAREHOUSE"))
+
+    @field_validator("dagster_storage")
+    @classmethod
+    def _in_postgres(cls, address: str) -> str:
+        if address and not address.startswith(IN_POSTGRES):
+            raise SettingsError(f"not {IN_POSTGRES}USER@HOST/NAME.", f"{PREFIX}DAGSTER_STORAGE")
+        refuse_password(address, f"{PREFIX}DAGSTER_STORAGE")
+        return address
 
     @field_validator("home", "question_prompt", "signing_key", "pdf_passwords")
     @classmethod

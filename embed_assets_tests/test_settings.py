@@ -159,6 +159,7 @@ WITNESSES: dict[str, Any] = {
     "largest_pdf_mb": 5,
     "pdfs": "elsewhere",
     "project": "manuals",
+    "dagster_storage": "postgresql+psycopg2://me@db/dagster",
     "warehouse": "ducklake:postgres:dbname=x?data=/y",
     "home": "elsewhere",
     "model": "MODEL",

@@ -15,6 +15,7 @@ import dagster as dg
 from embed_assets.automation.living import AT_WORK, lives
 from embed_assets.automation.runs import BY_COMMAND, end_dead_runs
 from embed_assets.automation.state import code_versions
+from embed_assets.command.instance import point_dagster_at
 from embed_assets.command.pipeline import at_rest
 from embed_assets.errors import ProjectError, SettingsError
 from embed_assets.machine import processes_with
@@ -264,7 +265,7 @@ def _runs(settings: Settings, unchecked: dict[str, str]) -> list[Left]:
         if settings.dagster_home.exists():
             unchecked["Dagster's runs"] = f"{settings.dagster_home} may not be written to"
         return []
-    os.environ["DAGSTER_HOME"] = str(settings.dagster_home)
+    point_dagster_at(settings)
     with dg.DagsterInstance.get() as instance:
         records = instance.get_run_records(dg.RunsFilter(statuses=AT_WORK))
         dead = [r.dagster_run.run_id for r in records if not _is_alive(settings, r)]

@@ -33,6 +33,7 @@ from embed_assets.resources.current_index import hide_documents
 from embed_assets.resources.kept_pages import drop_kept_pages
 from embed_assets.resources.ledger import document_tables
 from embed_assets.resources.redaction import FORGOTTEN, Traces, files_below, redact_file
+from embed_assets.resources.redaction_postgres import redact_postgres
 from embed_assets.resources.tracking import HOME_ID, Tracking
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.search.building import forget_indexes
@@ -441,12 +442,14 @@ def _redact_files(
     files = [file for folder in (settings.home, *outside) for file in files_below(folder)]
     if tracking.database is not None and tracking.database.is_file():
         files.append(tracking.database)
-    own = f"{settings.warehouse_file.name}."
+    warehouse = Warehouse.of(settings)
     with progress_bar("Looking through files", len(files), "file") as bar:
         for file in dict.fromkeys(files):
-            if file != settings.warehouse_file and not file.name.startswith(own):
+            if not warehouse.holds(file):
                 redact_file(file, traces)
             bar.update()
+    if settings.dagster_storage:
+        redact_postgres(settings.dagster_storage.replace("+psycopg2", "", 1), traces)
 
 
 def _forget_rows(

@@ -4,7 +4,6 @@ What is due is decided in `automation/plan.py`; here the runs are started, one b
 each, until nothing is due.
 """
 
-import logging
 import os
 import time
 import uuid
@@ -19,7 +18,7 @@ import dagster as dg
 import typer
 from dagster._core.errors import DagsterExecutionInterruptedError  # Dagster doesn't export it
 from dagster._utils.interrupts import capture_interrupts
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from embed_assets.automation.everything import ASKED_BY
 from embed_assets.automation.plan import EMBEDDINGS, Plan, Until, Wait, batches, to_embed
@@ -43,6 +42,7 @@ from embed_assets.automation.state import (
 )
 from embed_assets.automation.take_up import take_up
 from embed_assets.command import stopping
+from embed_assets.command.instance import prepare_home
 from embed_assets.documents.entries import FoundDocument, Rules
 from embed_assets.documents.folder import survey
 from embed_assets.errors import ProjectError, SettingsError, one_line
@@ -393,56 +393,3 @@ def explain(error: BaseException, step: str | None) -> str:
         return hide_secrets(" ".join(str(ours).split()))
     first = one_line(hide_secrets(f"{type(causes[-1]).__name__}: {causes[-1]}"))
     return f"{step}: {first}" if step else first
-
-
-def prepare_home(settings: Settings) -> None:
-    """Make the home folder and its Dagster instance, and point Dagster at it."""
-    os.environ["DAGSTER_HOME"] = str(settings.dagster_home)
-    for name in ("alembic", "mlflow"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
-    try:
-        settings.dagster_home.mkdir(parents=True, exist_ok=True)
-        if not os.access(settings.home, os.W_OK):
-            raise SettingsError(f"EMBED_ASSETS_HOME: {settings.home} may not be written to.")
-        with FileLock(settings.dagster_home / "prepared.lock"):
-            _make_instance(settings.dagster_home)
-    except OSError as error:
-        raise SettingsError(f"EMBED_ASSETS_HOME: {error.filename}: {error.strerror}.") from error
-
-
-def _make_instance(folder: Path) -> None:
-    """Make Dagster's instance, if it isn't there yet: dagster.yaml comes last, and says that it is.
-
-    Two that make its databases at once would break each other's.
-    """
-    workspace, file = folder / "workspace.yaml", folder / "dagster.yaml"
-    if not workspace.exists():
-        workspace.write_text(WORKSPACE_YAML, encoding="utf-8")
-    if file.exists():
-        return
-    unfinished = folder / "dagster.yaml.unfinished"
-    unfinished.write_text(DAGSTER_YAML, encoding="utf-8")
-    dg.DagsterInstance.from_config(str(folder), unfinished.name).dispose()
-    unfinished.rename(file)
-
-
-DAGSTER_YAML = """\
-# Written by embed-assets, once. Dagster's telemetry stays off unless you turn it on here.
-telemetry:
-  enabled: false
-nux:
-  enabled: false
-# A run that ingests has a pool of parsers of its own; a run that trains has the processor.
-concurrency:
-  runs:
-    max_concurrent_runs: 2
-run_monitoring:
-  enabled: true
-"""
-WORKSPACE_YAML = """\
-load_from:
-  - python_module:
-      module_name: embed_assets.definitions
-      location_name: embed_assets
-"""

@@ -30,12 +30,12 @@ from embed_assets.automation.runs import (
 from embed_assets.automation.sensors import SENSORS
 from embed_assets.automation.state import list_documents
 from embed_assets.command import guarded, stopping
+from embed_assets.command.instance import prepare_home
 from embed_assets.command.news import News
 from embed_assets.command.pipeline import (
     end_dead_if_answered,
     end_dead_said,
     explain,
-    prepare_home,
     say_moves,
 )
 from embed_assets.errors import ProjectError, SettingsError

@@ -3,7 +3,6 @@
 Reads only: it changes nothing and starts nothing.
 """
 
-import os
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -16,6 +15,7 @@ from embed_assets.automation.retraining import Untrained
 from embed_assets.automation.runs import INGEST
 from embed_assets.automation.state import State, check_settings, code_versions, read_state
 from embed_assets.automation.take_up import taken_up
+from embed_assets.command.instance import point_dagster_at
 from embed_assets.command.pipeline import is_changing
 from embed_assets.command.summary import failures, partly, partly_line, without_text
 from embed_assets.errors import ProjectError, SettingsError
@@ -76,7 +76,7 @@ def _state(settings: Settings, warehouse: Warehouse) -> State:
     # Dagster writes to its databases whenever it opens them.
     if not is_writable(settings.dagster_home / "dagster.yaml"):
         return read_state(settings, warehouse, None)
-    os.environ["DAGSTER_HOME"] = str(settings.dagster_home)
+    point_dagster_at(settings)
     with dg.DagsterInstance.get() as instance:
         return read_state(settings, warehouse, instance)
 

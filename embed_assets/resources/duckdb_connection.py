@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import duckdb
@@ -64,6 +65,10 @@ class Store(Protocol):
     @property
     def size_bytes(self) -> int:
         """How much its files take, what was deleted included."""
+        ...
+
+    def holds(self, file: Path) -> bool:
+        """Whether a file is its own."""
         ...
 
     def read(self, use: Callable[[duckdb.DuckDBPyConnection], Result]) -> Result:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
 from importlib.resources import files
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import duckdb
@@ -89,6 +90,11 @@ class LakeStore:
                 return int(cursor.fetchone()[0])  # pyright: ignore[reportOptionalSubscript]
 
         return self._persistently(ask)
+
+    def holds(self, file: Path) -> bool:
+        """Whether a file is in its folder."""
+        folder = self.address.folder
+        return folder is not None and folder in file.parents
 
     def _has_catalogue(self) -> bool:
         with closing(connect(self.address.catalog)) as session, session.cursor() as cursor:

@@ -431,9 +431,9 @@ def _redact_table(connection: sqlite3.Connection, table: tuple[str, bool], trace
     names = [f'"{column[1]}"' for column in columns]
     key = ["rowid"] if has_rowid else [f'"{column[1]}"' for column in columns if column[5]]
     found = connection.execute(f'SELECT {", ".join([*key, *names])} FROM "{name}"')
-    changes = list(_changes(found, names, len(key), traces))
+    rows = list(changes(found, names, len(key), traces))
     connection.execute("BEGIN IMMEDIATE")
-    for values, place, before in changes:
+    for values, place, before in rows:
         sets = ", ".join(f"{column} = ?" for column in values)
         same = " AND ".join(f"{column} IS ?" for column in (*key, *before))
         # Only as it was read: somebody else may have written to it meanwhile.
@@ -442,10 +442,10 @@ def _redact_table(connection: sqlite3.Connection, table: tuple[str, bool], trace
             [*values.values(), *place, *before.values()],
         )
     connection.execute("COMMIT")
-    return len(changes)
+    return len(rows)
 
 
-def _changes(
+def changes(
     rows: Iterable[tuple[Any, ...]], columns: list[str], keys: int, traces: Traces
 ) -> Iterator[tuple[dict[str, Any], tuple[Any, ...], dict[str, Any]]]:
     """Of each row to change: its cells by column, its key, and the cells as they were."""

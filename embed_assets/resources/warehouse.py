@@ -136,6 +136,10 @@ class Warehouse(dg.ConfigurableResource):
         """Whether it may be written to, or made."""
         return self._store.is_writable
 
+    def holds(self, file: Path) -> bool:
+        """Whether a file is the tables' own, of which `compact` takes care."""
+        return self._store.holds(file)
+
     @property
     def size_bytes(self) -> int:
         """How much its files take, what was deleted included."""

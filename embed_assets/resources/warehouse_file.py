@@ -82,6 +82,11 @@ class FileStore:
         files = Path(self.path).parent.glob(f"{Path(self.path).name}*")
         return sum(file.stat().st_size for file in files if file.is_file())
 
+    def holds(self, file: Path) -> bool:
+        """Whether a file is the database, or stands beside it for its sake."""
+        own = Path(self.path)
+        return file == own or file.name.startswith(f"{own.name}.")
+
     def read(self, use: Callable[[duckdb.DuckDBPyConnection], Result]) -> Result:
         """What `use` makes of a connection that can't write."""
         with self._connected(read_only=True) as connection:

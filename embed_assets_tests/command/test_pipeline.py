@@ -18,13 +18,13 @@ from dagster._core.test_utils import create_run_for_test
 
 from embed_assets.automation.runs import BY_COMMAND, TRAIN
 from embed_assets.command.champion import promote_version, roll_back
+from embed_assets.command.instance import prepare_home
 from embed_assets.command.pipeline import (
     _end_dead_in_mlflow,
     _Runs,
     at_rest,
     end_dead_said,
     let_others_end,
-    prepare_home,
 )
 from embed_assets.errors import ProjectError, SettingsError
 from embed_assets.resources.patience import ONCE

@@ -6,7 +6,8 @@ import dagster as dg
 import pytest
 
 from embed_assets.command.cli import _least, _searcher
-from embed_assets.command.pipeline import prepare_home, prepare_search
+from embed_assets.command.instance import prepare_home
+from embed_assets.command.pipeline import prepare_search
 from embed_assets.errors import SettingsError
 from embed_assets.partitions import DOCUMENTS
 from embed_assets.resources.current_index import note_champion

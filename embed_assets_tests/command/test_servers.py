@@ -15,7 +15,7 @@ import psutil
 import pytest
 from filelock import FileLock
 
-from embed_assets.command.pipeline import prepare_home
+from embed_assets.command.instance import prepare_home
 from embed_assets.command.servers import (
     LONGEST_STOP,
     _bring_in_line,

@@ -18,7 +18,7 @@ from dagster._core.test_utils import create_run_for_test
 from embed_assets.automation import jobs
 from embed_assets.automation.runs import PROMOTE, ROLLBACK, TRAIN, at_work, command_lock
 from embed_assets.command.champion import promote_version, roll_back
-from embed_assets.command.pipeline import prepare_home
+from embed_assets.command.instance import prepare_home
 from embed_assets.comparison.decisions import promote_by_hand, withdraw_versions
 from embed_assets.definitions import build_definitions
 from embed_assets.errors import ProjectError
