@@ -29,7 +29,7 @@ from embed_assets.documents.reading import (
 )
 from embed_assets.resources.kept_pages import PageKeeper, read_kept_pages
 from embed_assets.resources.ledger import Cause, Failure, Slices
-from embed_assets.resources.shared_bytes import SharedBytes, shared_bytes
+from embed_assets.resources.shared_bytes import SharedBytes
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.resources.workers import Outcome, WorkerPool, Workers
 from embed_assets.tables import TABLES
@@ -243,10 +243,10 @@ def _parse(
     if not contents:
         return []
     with (
-        shared_bytes(list(contents.values())) as shared,
         pool.start(
             sum(1 + len(content) // BYTES_AT_ONCE for content in contents.values())
         ) as workers,
+        workers.sharing(list(contents.values())) as shared,
     ):
         count = partial(count_shared_pages, reading)
         counts = workers.map(count, shared, timeout=COUNT_TIMEOUT)

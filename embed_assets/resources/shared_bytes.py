@@ -6,12 +6,23 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import Protocol
 
 from embed_assets.errors import ProjectError
 
 
+class SharedBytes(Protocol):
+    """Where bytes can be read: small enough to be sent with every item, and a key of a dict."""
+
+    def read(self) -> bytes:
+        """The bytes, in any worker."""
+        ...
+
+    def __hash__(self) -> int: ...
+
+
 @dataclass(frozen=True)
-class SharedBytes:
+class BytesInFile:
     """A stretch of a file."""
 
     path: str
@@ -19,14 +30,14 @@ class SharedBytes:
     size: int
 
     def read(self) -> bytes:
-        """The bytes; OSError once the block of `shared_bytes` has ended."""
+        """The bytes; OSError once the block of `bytes_in_file` has ended."""
         with open(self.path, "rb") as file:
             file.seek(self.start)
             return file.read(self.size)
 
 
 @contextmanager
-def shared_bytes(contents: Sequence[bytes]) -> Iterator[list[SharedBytes]]:
+def bytes_in_file(contents: Sequence[bytes]) -> Iterator[list[BytesInFile]]:
     """The same bytes for other processes of this user, until the block ends.
 
     They are in a file that has no name where the system allows it (Linux), so that nothing of it
@@ -50,6 +61,6 @@ def shared_bytes(contents: Sequence[bytes]) -> Iterator[list[SharedBytes]]:
             ) from error
         starts = accumulate(map(len, contents), initial=0)
         yield [
-            SharedBytes(path, start, len(content))
+            BytesInFile(path, start, len(content))
             for content, start in zip(contents, starts, strict=False)
         ]

@@ -1,15 +1,13 @@
 """The worker pool: everything that fans out over processes goes through it.
 
-Processes are spawned, never forked (PyMuPDF and ONNX don't survive a fork), and pebble's pool is
-used because it ends and replaces a worker that hangs or crashes, and goes on with the others; the
-standard library's pool breaks as a whole. What goes on inside a worker is in `worker.py`.
+Where the processes are is the pool's engine: on this machine (`local_workers.py`). What goes on
+inside a worker is in `worker.py`.
 """
 
-import multiprocessing
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, MutableSequence, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -17,12 +15,11 @@ import dagster as dg
 
 from embed_assets.errors import ProjectError, one_line
 from embed_assets.resources.ledger import Cause, Failure
-from embed_assets.resources.worker import call, initialise
+from embed_assets.resources.shared_bytes import SharedBytes, bytes_in_file
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 SECONDS_BETWEEN_LOOKS = 0.5
-_SPAWN = multiprocessing.get_context("spawn")
 
 
 @dataclass(frozen=True)
@@ -47,39 +44,21 @@ class WorkerPool(dg.ConfigurableResource):
 
         ProjectError where the machine lets no processes talk to each other.
         """
-        from pebble import ProcessPool
+        from embed_assets.resources.local_workers import local_workers
 
         processes = max(1, min(self.processes, most_items))
-        try:
-            done = _SPAWN.RawArray("q", 2 * processes)
-            pool = ProcessPool(
-                max_workers=processes,
-                initializer=initialise,
-                initargs=[self.memory_limit_bytes, done],
-                context=_SPAWN,  # pyright: ignore[reportArgumentType]
-            )
-            _ = pool.active  # starts it, and what its processes share
-        except OSError as error:
-            raise ProjectError(
-                f"Worker processes can't be started: {error}. On Linux they need a /dev/shm that "
-                "is there, is writable and isn't full."
-            ) from error
-        with pool:
-            try:
-                yield Workers(pool, self.timeout, done)
-            except BaseException:
-                pool.stop()
-                raise
+        with local_workers(processes, self.timeout, self.memory_limit_bytes) as workers:
+            yield workers
 
 
 class Workers:
-    """Processes that have been started."""
+    """Processes that have been started, whatever starts and ends them."""
 
-    def __init__(self, pool: Any, timeout: float, done: Any) -> None:
-        """pool: pebble's. timeout: seconds per item. done: shared, what is reported of the items
-        in hand, two for each process: no worker waits for its next one.
+    def __init__(self, timeout: float, done: MutableSequence[int]) -> None:
+        """timeout: seconds per item. done: what is reported of the items in hand, two for each
+        process: no worker waits for its next one.
         """
-        self._pool, self._timeout, self._done = pool, timeout, done
+        self._timeout, self._done = timeout, done
 
     def map(
         self,
@@ -95,7 +74,7 @@ class Workers:
         limit = timeout or self._timeout
         futures = [self._schedule(function, item, 0, limit) for item in items]
         for item, future in zip(items, futures, strict=True):
-            yield _outcome(item, future, limit)
+            yield self._outcome(item, future, limit)
 
     def work_off(
         self,
@@ -122,38 +101,41 @@ class Workers:
             for future in [future for future in in_hand if future in ended]:
                 item, place = in_hand.pop(future)
                 free.append(place)
-                yield _outcome(item, future, self._timeout)
+                yield self._outcome(item, future, self._timeout)
             if watch and not ended:
                 watch([(item, self._done[place]) for item, place in in_hand.values()])
+
+    def sharing(self, contents: Sequence[bytes]) -> AbstractContextManager[Sequence[SharedBytes]]:
+        """The same bytes for the workers to read, until the block ends.
+
+        ProjectError where there is no room for them.
+        """
+        return bytes_in_file(contents)
 
     def _schedule(
         self, function: Callable[[Item], Result], item: Item, place: int, limit: float
     ) -> "Future[Any]":
-        return self._pool.schedule(call, args=[function, item, place], timeout=limit)
+        """What `call` gives for an item, once a worker is free. place: of what it reports."""
+        raise NotImplementedError
 
+    def _outcome(self, item: Item, future: "Future[Any]", limit: float) -> Outcome[Item, Any]:
+        lost = future.exception()
+        if isinstance(lost, ImportError):
+            said = (
+                f"A worker process can't import what it needs: {lost}. Install the project again."
+            )
+            raise ProjectError(one_line(said)) from lost
+        if lost is not None:
+            return Outcome(item, failure=self._explain(lost, limit))
+        result, broken = future.result()
+        if broken is None:
+            return Outcome(item, result)
+        return Outcome(item, failure=Failure(*broken))
 
-def _outcome(item: Item, future: "Future[Any]", limit: float) -> Outcome[Item, Any]:
-    lost = future.exception()
-    if isinstance(lost, ImportError):
-        said = f"A worker process can't import what it needs: {lost}. Install the project again."
-        raise ProjectError(one_line(said)) from lost
-    if lost is not None:
-        return Outcome(item, failure=_explain(lost, limit))
-    result, broken = future.result()
-    if broken is None:
-        return Outcome(item, result)
-    return Outcome(item, failure=Failure(*broken))
-
-
-def _explain(error: BaseException, limit: float) -> Failure:
-    """Why there is no result at all."""
-    from pebble import ProcessExpired
-
-    if isinstance(error, TimeoutError):
-        return Failure(Cause.TIME_LIMIT, f"took longer than {limit:g} s", limit)
-    if isinstance(error, ProcessExpired):
-        said = f"its process ended with exit code {error.exitcode}"
-        return Failure(Cause.PROCESS_ENDED, said)
-    if isinstance(error, MemoryError):
-        return Failure(Cause.NO_MEMORY, "needs more memory than a worker may take")
-    return Failure(Cause.FAILED, one_line(f"{type(error).__name__}: {error}"))
+    def _explain(self, error: BaseException, limit: float) -> Failure:
+        """Why there is no result at all."""
+        if isinstance(error, TimeoutError):
+            return Failure(Cause.TIME_LIMIT, f"took longer than {limit:g} s", limit)
+        if isinstance(error, MemoryError):
+            return Failure(Cause.NO_MEMORY, "needs more memory than a worker may take")
+        return Failure(Cause.FAILED, one_line(f"{type(error).__name__}: {error}"))

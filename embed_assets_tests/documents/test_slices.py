@@ -27,7 +27,7 @@ from embed_assets.documents.text_loss import NO_UNICODE
 from embed_assets.models.card import ModelCard
 from embed_assets.resources.kept_pages import TABLE, PageKeeper, drop_kept_pages, read_kept_pages
 from embed_assets.resources.ledger import Cause, Failure, Slices
-from embed_assets.resources.shared_bytes import SharedBytes, shared_bytes
+from embed_assets.resources.shared_bytes import BytesInFile, bytes_in_file
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.resources.workers import WorkerPool
 from embed_assets.tables import TABLES
@@ -171,7 +171,7 @@ def test_a_real_page_has_its_text_without_the_layout_model(monkeypatch):
 
 
 def test_pages_that_took_too_long_count_whatever_else_they_lack():
-    document = Parsed("", SharedBytes("", 0, 0), 9, limit=Failure(Cause.TIME_LIMIT, "late", 3.0))
+    document = Parsed("", BytesInFile("", 0, 0), 9, limit=Failure(Cause.TIME_LIMIT, "late", 3.0))
     number = parsing.MOST_BROKEN[Cause.TIME_LIMIT]
     document.pages = {n: Page(n, "text", lack=NO_UNICODE, plain=True) for n in range(1, number)}
     assert not document.is_slow
@@ -195,7 +195,7 @@ def test_half_of_a_document_is_better_than_what_is_older_and_less_is_not(broken,
     pages = {number: Page(number, "text") for number in range(1, 5 - broken)}
     ended = Failure(Cause.PROCESS_ENDED, ENDED)
     failures = dict.fromkeys(range(5 - broken, 5), ended)
-    document = Parsed("", SharedBytes("", 0, 0), 4, pages, failures)
+    document = Parsed("", BytesInFile("", 0, 0), 4, pages, failures)
     assert document.says_nothing == is_none
     named = "2, 3, 4" if broken == 3 else "3, 4"
     assert document.lost == Failure(Cause.PROCESS_ENDED, f"pages {named}: {ENDED}")
@@ -346,12 +346,12 @@ def test_bytes_are_shared_in_a_file_of_which_nothing_stays(tmp_path, monkeypatch
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     if not by_process:
         monkeypatch.setattr("os.path.exists", lambda path: False)
-    with shared_bytes([b"one", b"", b"three"]) as shared:
+    with bytes_in_file([b"one", b"", b"three"]) as shared:
         assert [part.read() for part in shared] == [b"one", b"", b"three"]
         named = list(tmp_path.iterdir())
         assert [file.stat().st_mode & 0o777 for file in named] == ([] if by_process else [0o600])
         with WorkerPool(processes=1, timeout=60).start(1) as workers:
-            assert [o.result for o in workers.map(SharedBytes.read, shared)] == [
+            assert [o.result for o in workers.map(BytesInFile.read, shared)] == [
                 b"one",
                 b"",
                 b"three",

@@ -34,7 +34,7 @@ from embed_assets.documents.text_loss import (
 )
 from embed_assets.errors import SettingsError
 from embed_assets.resources.ledger import Cause, Failure
-from embed_assets.resources.shared_bytes import SharedBytes
+from embed_assets.resources.shared_bytes import BytesInFile
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets_tests.documents.test_parsing import HOSTILE, parse
 from embed_assets_tests.documents.test_parsing import LOCKED as AES
@@ -304,7 +304,7 @@ def test_a_file_that_is_cut_off_says_so_and_leaves_the_text_of_the_one_before(la
 )
 def test_of_a_file_whose_last_page_broke_the_end_tells_whether_it_is_cut_off(content, is_cut_off):
     ended = Failure(Cause.PROCESS_ENDED, "ended")
-    document = Parsed("", SharedBytes("", 0, 0), 2, {1: Page(1, "text")}, {2: ended})
+    document = Parsed("", BytesInFile("", 0, 0), 2, {1: Page(1, "text")}, {2: ended})
     assert document.is_cut_off(content) == is_cut_off
 
 
