@@ -18,7 +18,7 @@ from embed_assets.documents.checks import document_is_readable
 from embed_assets.evaluation import assets as evaluation_stage
 from embed_assets.evaluation.checks import figures_are_fresh, splits_are_filled
 from embed_assets.graph import CORPUS_ASSETS, DOCUMENT_ASSETS, GRAPH, SEARCH_INDEX
-from embed_assets.machine import GIB, Machine, this_machine
+from embed_assets.machine import Machine, this_machine
 from embed_assets.pairs import assets as pairs_stage
 from embed_assets.pairs.checks import documents_arrive, no_leakage, peoples_questions_found
 from embed_assets.questions import assets as questions_stage
@@ -28,6 +28,7 @@ from embed_assets.resources.processes import ProcessClient
 from embed_assets.resources.shown_settings import settings_resource
 from embed_assets.resources.tracking import Tracking
 from embed_assets.resources.warehouse import Warehouse
+from embed_assets.resources.worker_memory import share_of_memory
 from embed_assets.resources.workers import WorkerPool
 from embed_assets.search import assets as search_stage
 from embed_assets.search.ways import ask_ways
@@ -37,10 +38,6 @@ from embed_assets.tables import TABLES
 from embed_assets.training import assets as training_stage
 
 MOST_WORKERS = 8
-LEAST_WORKER_MEMORY = 4 * GIB
-THREAD_MEMORY = GIB // 16
-"""Address space, of which much is reserved and never touched: for each thread that the layout model
-starts, and it starts one for each core of the whole machine."""
 OWNER = "team:retrieval"
 UNKNOWN = "no model"
 """Code version of what can't be made now."""
@@ -113,17 +110,14 @@ def build_resources(settings: Settings) -> dict[str, Any]:
 
 
 def worker_pool(settings: Settings, machine: Machine) -> WorkerPool:
-    """The processes that parse PDFs, each with its share of the machine's memory.
-
-    Only Linux holds a process to a share.
-    """
+    """The processes that parse PDFs, each with its share of the memory of the machine it is on."""
+    if settings.engine == "ray":
+        return WorkerPool(engine="ray", processes=settings.workers, timeout=settings.parse_timeout)
     processes = settings.workers or min(MOST_WORKERS, machine.cores)
-    least = LEAST_WORKER_MEMORY + machine.host_cores * THREAD_MEMORY
-    share = max(least, machine.memory_bytes // processes)
     return WorkerPool(
         processes=processes,
         timeout=settings.parse_timeout,
-        memory_limit_bytes=share if machine.is_linux else None,
+        memory_limit_bytes=share_of_memory(machine, processes),
     )
 
 

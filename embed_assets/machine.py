@@ -137,6 +137,13 @@ def this_machine() -> Machine:
     )
 
 
+def address_space_taken() -> int:
+    """Bytes of address space that this process has, used or not."""
+    import psutil
+
+    return psutil.Process().memory_info().vms
+
+
 def processor_of(file: Path) -> dict[str, str]:
     """What Linux says of the first core: name and value. Empty where there is no such file."""
     first, _, _ = _text(file).partition("\n\n")

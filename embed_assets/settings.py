@@ -36,6 +36,7 @@ Loss = Literal["mnrl", "cached_mnrl", "gist"]
 LabelledPurpose = Literal["train", "test"]
 RetrainFrom = Literal["base", "champion"]
 Headings = Literal["first", "every"]
+Engine = Literal["local", "ray"]
 Merge = Literal["best"] | Annotated[float, Field(gt=0, le=1)]
 
 
@@ -153,8 +154,16 @@ class Model(Group):
 class Documents(Group):
     """How PDFs are read."""
 
+    engine: Annotated[Engine, NOTHING] = Field(
+        default="local",
+        description="Where PDFs are parsed and cut: `local`, on this machine; `ray`, on the Ray "
+        "cluster at `RAY_ADDRESS`, or on one that is started here while that is unset",
+    )
     workers: Annotated[int, NOTHING] = Field(
-        default=0, ge=0, description="Processes that parse PDFs. 0: one per core, at most 8"
+        default=0,
+        ge=0,
+        description="Processes that parse PDFs. 0: one per core, at most 8; on Ray, one per CPU of "
+        "the cluster",
     )
     parse_timeout: Annotated[float, NOTHING] = Field(
         default=300.0,

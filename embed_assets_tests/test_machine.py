@@ -13,7 +13,7 @@ from typing import Literal
 import pytest
 
 import embed_assets
-from embed_assets.definitions import LEAST_WORKER_MEMORY, MOST_WORKERS, THREAD_MEMORY, worker_pool
+from embed_assets.definitions import MOST_WORKERS, worker_pool
 from embed_assets.errors import SettingsError
 from embed_assets.machine import (
     GIB,
@@ -31,6 +31,7 @@ from embed_assets.machine import (
     usable_cores,
 )
 from embed_assets.models.encoder import load_model, resolved_precision
+from embed_assets.resources.worker_memory import LEAST_WORKER_MEMORY, THREAD_MEMORY
 from embed_assets.settings import Settings
 from embed_assets.training.config import process_count
 from embed_assets_tests.machines import (

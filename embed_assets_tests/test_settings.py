@@ -169,6 +169,7 @@ WITNESSES: dict[str, Any] = {
     "precision": "fp32",
     "max_chunk_tokens": 100,
     "headings": "every",
+    "engine": "ray",
     "workers": 3,
     "parse_timeout": 9,
     "questions": "openai:another",

@@ -1,7 +1,7 @@
 """The worker pool: everything that fans out over processes goes through it.
 
-Where the processes are is the pool's engine: on this machine (`local_workers.py`). What goes on
-inside a worker is in `worker.py`.
+Where the processes are is the pool's engine: on this machine (`local_workers.py`), or on a Ray
+cluster (`ray_workers.py`). What goes on inside a worker is in `worker.py`.
 """
 
 from collections import deque
@@ -16,6 +16,7 @@ import dagster as dg
 from embed_assets.errors import ProjectError, one_line
 from embed_assets.resources.ledger import Cause, Failure
 from embed_assets.resources.shared_bytes import SharedBytes, bytes_in_file
+from embed_assets.settings import Engine
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -32,8 +33,13 @@ class Outcome(Generic[Item, Result]):
 
 
 class WorkerPool(dg.ConfigurableResource):
-    """A few processes, each within a limit of memory, each of their items within a time limit."""
+    """A few processes, each within a limit of memory, each of their items within a time limit.
 
+    processes: on Ray, 0 is one for each CPU of the cluster. timeout: seconds per item.
+    memory_limit_bytes: None is no limit; on Ray, each CPU's share of its node.
+    """
+
+    engine: Engine = "local"
     processes: int = 1
     timeout: float = 300.0
     memory_limit_bytes: int | None = None
@@ -42,12 +48,19 @@ class WorkerPool(dg.ConfigurableResource):
     def start(self, most_items: int) -> "Iterator[Workers]":
         """The processes, at work until the block ends. most_items: that are worked on side by side.
 
-        ProjectError where the machine lets no processes talk to each other.
+        ProjectError where the machine lets no processes talk to each other, or no Ray cluster is
+        there.
         """
-        from embed_assets.resources.local_workers import local_workers
+        limits = self.timeout, self.memory_limit_bytes
+        if self.engine == "ray":
+            from embed_assets.resources.ray_workers import ray_workers
 
-        processes = max(1, min(self.processes, most_items))
-        with local_workers(processes, self.timeout, self.memory_limit_bytes) as workers:
+            started = ray_workers(self.processes, most_items, *limits)
+        else:
+            from embed_assets.resources.local_workers import local_workers
+
+            started = local_workers(max(1, min(self.processes, most_items)), *limits)
+        with started as workers:
             yield workers
 
 

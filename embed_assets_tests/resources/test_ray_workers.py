@@ -1,0 +1,143 @@
+"""What only a cluster can do to the work: lose a node, be out of reach, not be installed."""
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from embed_assets.documents.parsing import parse_documents
+from embed_assets.errors import ProjectError
+from embed_assets.resources.ledger import Cause
+from embed_assets.resources.ray_cluster import ON_THIS_MACHINE
+from embed_assets.resources.workers import WorkerPool
+from embed_assets_tests.documents.test_parsing import pdf, raw_pdfs
+from embed_assets_tests.resources.test_workers import do
+
+SOON = {
+    "health_check_initial_delay_ms": 0,
+    "health_check_period_ms": 500,
+    "health_check_timeout_ms": 500,
+    "health_check_failure_threshold": 2,
+}
+"""A lost node is noticed in a second, not in half a minute."""
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """A head without CPUs, and two nodes with one each, as processes of this machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+        for name, value in ON_THIS_MACHINE.items():
+            patch.setenv(name, value)
+        ray = pytest.importorskip("ray", reason="ray isn't installed")
+        from ray.cluster_utils import Cluster
+
+        head = {"num_cpus": 0, "include_dashboard": False, "_system_config": SOON}
+        cluster = Cluster(initialize_head=True, head_node_args=head)
+        patch.setenv("RAY_ADDRESS", cluster.address)
+        nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
+        cluster.wait_for_nodes()
+        yield cluster, nodes
+        ray.shutdown()
+        cluster.shutdown()
+
+
+def pool(timeout: float = 60.0) -> WorkerPool:
+    return WorkerPool(engine="ray", processes=0, timeout=timeout)
+
+
+def test_there_are_as_many_workers_as_the_cluster_has_cpus_and_they_say_nothing(cluster, capfd):
+    before = signal.getsignal(signal.SIGTERM)
+    with pool().start(10) as workers:
+        outcomes = list(workers.map(do, [("die", 1), *[("dawdle", n) for n in range(2, 6)]]))
+        at_work = [t for t in threading.enumerate() if t.name.startswith("attends actor")]
+    assert [o.result for o in outcomes] == [None, 4, 6, 8, 10]
+    assert len(at_work) == 2
+    assert signal.getsignal(signal.SIGTERM) is before
+    time.sleep(1)  # what Ray says of a dead worker comes a little later
+    assert capfd.readouterr().out == ""
+
+
+def test_a_document_is_the_same_wherever_it_is_parsed(cluster):
+    files = {"a": pdf("The valve opens.", "Twice."), "b": pdf("It closes again.")}
+    on_ray, here = (
+        parse_documents(raw_pdfs(files), list(files), workers).rows
+        for workers in (pool(120), WorkerPool(processes=1, timeout=120))
+    )
+    assert on_ray.height == 3
+    assert on_ray.equals(here)
+
+
+def begin_and_wait(item: tuple[int, Path]) -> str:
+    """The node that it ran on, once the file is there that lets it end.
+
+    Leaves a file that tells which item began in which process on which node.
+    """
+    import ray
+
+    number, go_on = item
+    node = ray.get_runtime_context().get_node_id()
+    (go_on.parent / f"{number}-{os.getpid()}-{node}").touch()
+    while not go_on.exists():
+        time.sleep(0.02)
+    return node
+
+
+def test_what_a_lost_node_had_in_hand_is_done_by_another(cluster, tmp_path):
+    all_nodes, [lost, _] = cluster
+    folder = tmp_path / "begun"
+    folder.mkdir()
+    items = [(number, folder / "go on") for number in range(8)]
+
+    def begun() -> list[tuple[int, int, str]]:
+        names = (file.name.split("-") for file in folder.glob("*-*"))
+        return [(int(number), int(process), node) for number, process, node in names]
+
+    def lose_node(in_hand: Sequence[tuple[Any, int]]) -> None:
+        on_it = [process for _, process, node in begun() if node == lost.node_id]
+        if len(begun()) == 2 and lost in all_nodes.worker_nodes:
+            all_nodes.remove_node(lost, allow_graceful=False)
+            for process in on_it:  # with the machine its processes are gone too
+                with suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGKILL)
+            (folder / "go on").touch()
+
+    with pool().start(len(items)) as workers:
+        outcomes = list(workers.work_off(begin_and_wait, deque(items), watch=lose_node))
+        assert sorted(o.item for o in outcomes) == items
+        assert {o.failure for o in outcomes} == {None}
+        assert lost.node_id not in {o.result for o in outcomes}
+        times = Counter(number for number, _, _ in begun())
+        assert sorted(times.values()) == [1] * 7 + [2]
+        *done, died = workers.map(do, [*[("double", n) for n in range(20)], ("die", 1)])
+        assert [o.result for o in done] == [2 * number for number in range(20)]
+        assert died.failure is not None
+        assert died.failure.cause is Cause.PROCESS_ENDED, "its node is there"
+
+
+def test_a_cluster_out_of_reach_is_one_line_that_says_what_to_do(monkeypatch, free_port):
+    ray = pytest.importorskip("ray", reason="ray isn't installed")
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    address = f"127.0.0.1:{free_port()}"
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(ProjectError) as error, pool().start(1):
+        pass
+    assert str(error.value).startswith(f"RAY_ADDRESS: no Ray cluster answers at '{address}' (")
+    assert "unset RAY_ADDRESS" in str(error.value)
+
+
+def test_where_ray_is_not_installed_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with (
+        pytest.raises(ProjectError, match=r"^EMBED_ASSETS_ENGINE: .*'embed_assets\[ray\]'"),
+        pool().start(1),
+    ):
+        pass
