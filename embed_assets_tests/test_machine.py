@@ -364,6 +364,13 @@ def test_a_parser_may_take_its_share_of_the_memory_where_linux_holds_it_to_that(
     assert worker_pool(Settings(), WINDOWS).memory_limit_bytes is None
 
 
+def test_on_ray_the_cluster_says_how_many_parse_and_each_node_what_a_parser_may_take():
+    pool = worker_pool(Settings(engine="ray"), PLAIN)
+    assert (pool.engine, pool.processes, pool.memory_limit_bytes) == ("ray", 0, None)
+    assert worker_pool(Settings(engine="ray", workers=5), PLAIN).processes == 5
+    assert worker_pool(Settings(), PLAIN).engine == "local"
+
+
 def test_torch_takes_no_more_threads_than_there_are_cores(tmp_path: Path):
     import torch
 

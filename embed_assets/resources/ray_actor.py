@@ -147,7 +147,7 @@ def _kind() -> Any:
     """RayWorker as actors. Ray's own restarts and retries are off."""
     import ray
 
-    as_actors: Any = ray.remote(
+    as_actors: Any = ray.remote(  # pyright: ignore[reportCallIssue]
         num_cpus=1, max_restarts=0, max_task_retries=0, concurrency_groups={LOOKS: 1}
     )
     return as_actors(RayWorker)

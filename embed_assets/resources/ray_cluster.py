@@ -13,7 +13,7 @@ from embed_assets.errors import ProjectError, hide_password, one_line
 from embed_assets.machine import this_machine
 
 ADDRESS = "RAY_ADDRESS"
-"""Ray's own variable: `HOST:PORT` of a cluster's head, `ray://HOST:PORT`, or `auto`."""
+"""Ray's own variable: `HOST:PORT` of a cluster's head, or `auto` for the one on this machine."""
 ENGINE = "EMBED_ASSETS_ENGINE"
 NAMESPACE = "embed_assets"
 ON_THIS_MACHINE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0"}
@@ -104,5 +104,8 @@ def _not_reached(address: str | None, error: Exception) -> ProjectError:
     if not address:
         return ProjectError(one_line(f"A Ray cluster can't be started here: {error}"))
     what = hide_password(f"no Ray cluster answers at '{address}' ({error}).", address)
-    todo = f"Start one there, or unset {ADDRESS}: then one is started on this machine."
+    todo = (
+        f"Start one there, give this process its token (RAY_AUTH_TOKEN) if it has one, or unset "
+        f"{ADDRESS}: then one is started on this machine."
+    )
     return ProjectError(f"{one_line(what)} {todo}", ADDRESS)

@@ -11,13 +11,17 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
+from embed_assets.documents.cutting import cut_documents
 from embed_assets.documents.parsing import parse_documents
 from embed_assets.errors import ProjectError
+from embed_assets.models.card import model_card
 from embed_assets.resources.ledger import Cause
 from embed_assets.resources.ray_cluster import ON_THIS_MACHINE
 from embed_assets.resources.workers import WorkerPool
+from embed_assets.settings import Settings
 from embed_assets_tests.documents.test_parsing import pdf, raw_pdfs
 from embed_assets_tests.resources.test_workers import do
 
@@ -42,7 +46,7 @@ def cluster() -> Iterator[Any]:
 
         head = {"num_cpus": 0, "include_dashboard": False, "_system_config": SOON}
         cluster = Cluster(initialize_head=True, head_node_args=head)
-        patch.setenv("RAY_ADDRESS", cluster.address)
+        patch.setenv("RAY_ADDRESS", str(cluster.address))
         nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
         cluster.wait_for_nodes()
         yield cluster, nodes
@@ -66,14 +70,16 @@ def test_there_are_as_many_workers_as_the_cluster_has_cpus_and_they_say_nothing(
     assert capfd.readouterr().out == ""
 
 
-def test_a_document_is_the_same_wherever_it_is_parsed(cluster):
+def test_a_document_is_the_same_wherever_it_is_parsed_and_cut(cluster):
     files = {"a": pdf("The valve opens.", "Twice."), "b": pdf("It closes again.")}
-    on_ray, here = (
-        parse_documents(raw_pdfs(files), list(files), workers).rows
-        for workers in (pool(120), WorkerPool(processes=1, timeout=120))
-    )
-    assert on_ray.height == 3
-    assert on_ray.equals(here)
+
+    def make(workers: WorkerPool) -> tuple[pl.DataFrame, pl.DataFrame]:
+        pages = parse_documents(raw_pdfs(files), list(files), workers).rows
+        return pages, cut_documents(pages, {}, model_card(Settings()), workers).rows
+
+    on_ray, here = make(pool(120)), make(WorkerPool(processes=1, timeout=120))
+    assert [frame.height for frame in on_ray] == [3, 2]
+    assert all(map(pl.DataFrame.equals, on_ray, here))
 
 
 def begin_and_wait(item: tuple[int, Path]) -> str:

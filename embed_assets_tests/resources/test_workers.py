@@ -195,8 +195,8 @@ def fill_and_free(limit: int) -> None:
     raise ValueError("is damaged")
 
 
-def test_memory_that_was_freed_is_not_lacking(engine):
-    pool = WorkerPool(engine=engine, processes=1, timeout=60, memory_limit_bytes=3 << 30)
+def test_memory_that_was_freed_is_not_lacking():
+    pool = WorkerPool(processes=1, timeout=60, memory_limit_bytes=3 << 30)
     [outcome] = map_over([0], fill_and_free, pool)
     assert outcome.failure == Failure(Cause.FAILED, "ValueError: is damaged")
 
