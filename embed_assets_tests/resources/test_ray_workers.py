@@ -18,8 +18,10 @@ from embed_assets.documents.cutting import cut_documents
 from embed_assets.documents.parsing import parse_documents
 from embed_assets.errors import ProjectError
 from embed_assets.models.card import model_card
-from embed_assets.resources.ledger import Cause
+from embed_assets.resources.ledger import Cause, Failure
+from embed_assets.resources.ray_actor import ActorLostError, NodeLostError
 from embed_assets.resources.ray_cluster import ON_THIS_MACHINE
+from embed_assets.resources.ray_workers import RayWorkers
 from embed_assets.resources.workers import WorkerPool
 from embed_assets.settings import Settings
 from embed_assets_tests.documents.test_parsing import pdf, raw_pdfs
@@ -127,6 +129,45 @@ def test_what_a_lost_node_had_in_hand_is_done_by_another(cluster, tmp_path):
         assert [o.result for o in done] == [2 * number for number in range(20)]
         assert died.failure is not None
         assert died.failure.cause is Cause.PROCESS_ENDED, "its node is there"
+
+
+class Unlucky:
+    """In place of an actor: it comes too early or too late for its node."""
+
+    def __init__(self, memory_limit_bytes: int | None) -> None:
+        pass
+
+    def has_begun(self) -> bool:
+        return True
+
+    def carry_out(self, function: Any, item: Any, limit: float, look: Any) -> Any:
+        raise NodeLostError
+
+    def end(self) -> None:
+        pass
+
+
+class Stillborn(Unlucky):
+    def has_begun(self) -> bool:
+        raise ActorLostError
+
+
+def test_an_item_under_which_node_after_node_is_lost_is_taken_for_the_reason(monkeypatch):
+    monkeypatch.setattr("embed_assets.resources.ray_workers.WorkerActor", Unlucky)
+    workers = RayWorkers(2, 60.0, None)
+    outcomes = list(workers.map(do, [("double", 1), ("double", 2)]))
+    workers.end()
+    assert [o.failure for o in outcomes] == [
+        Failure(Cause.PROCESS_ENDED, "3 nodes were lost under it")
+    ] * 2
+
+
+def test_where_no_actor_lives_until_it_begins_the_items_do_not_wait_for_ever(monkeypatch):
+    monkeypatch.setattr("embed_assets.resources.ray_workers.WorkerActor", Stillborn)
+    workers = RayWorkers(2, 60.0, None)
+    with pytest.raises(ProjectError, match="end before they have begun"):
+        list(workers.map(do, [("double", 1), ("double", 2)]))
+    workers.end()
 
 
 def test_a_cluster_out_of_reach_is_one_line_that_says_what_to_do(monkeypatch, free_port):
