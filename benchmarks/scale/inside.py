@@ -1,0 +1,97 @@
+"""What is measured on a host: `python inside.py WHAT …`, in the environment of the cluster."""
+
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import polars as pl
+
+from embed_assets.documents.parsing import parse_documents
+from embed_assets.graph import DOCUMENT_ASSETS
+from embed_assets.resources.ledger import Materialization, write_made
+from embed_assets.resources.warehouse import Warehouse
+from embed_assets.resources.workers import WorkerPool
+from embed_assets.settings import Engine
+from embed_assets.tables import TABLES
+from embed_assets_tests.rows import pages, raw_pdf
+
+COMPARED = (*DOCUMENT_ASSETS, "materializations")
+SAID_BY_RUN = {"materializations": {"dagster_run_id", "materialized_at"}}
+"""Columns that differ from run to run, beside those that a table says."""
+DOCUMENTS_AT_ONCE = 32
+
+
+def dump(lake: str, folder: str) -> None:
+    """Write the tables of a lake as Parquet."""
+    Path(folder).mkdir(parents=True)
+    for table in COMPARED:
+        rows(Warehouse(path="none", lake=lake), table).write_parquet(f"{folder}/{table}.parquet")
+
+
+def rows(warehouse: Warehouse, table: str) -> pl.DataFrame:
+    """What a table holds, whoever wrote it and when."""
+    volatile = TABLES[table].volatile | SAID_BY_RUN.get(table, set())
+    columns = ", ".join(f'"{name}"' for name in TABLES[table].columns if name not in volatile)
+    order = ", ".join(TABLES[table].key)
+    return warehouse.read(f"SELECT {columns} FROM {table} ORDER BY {order}")
+
+
+def parse(folder: str, engine: Engine, processes: str) -> None:
+    """Seconds of parsing all PDFs of a folder."""
+    contents = [file.read_bytes() for file in sorted(Path(folder).glob("*.pdf"))]
+    found = pl.concat([raw_pdf(f"d{n:05}", content) for n, content in enumerate(contents)])
+    pool = WorkerPool(engine=engine, processes=int(processes), timeout=300)
+    warm = found.head(2 * max(1, int(processes)))
+    parse_documents(warm, warm["document_id"].to_list(), pool)
+    began = time.monotonic()
+    made = parse_documents(found, found["document_id"].to_list(), pool)
+    seconds = time.monotonic() - began
+    assert made.rows["parser_status"].unique().to_list() == ["SUCCESS"]
+    print(f"{seconds:.1f} s, {len(contents) / seconds:.2f} documents/s, workers started included")
+
+
+def double(number: int) -> int:
+    return 2 * number
+
+
+def items(engine: Engine, processes: str) -> None:
+    """Milliseconds of an item that does nothing."""
+    pool = WorkerPool(engine=engine, processes=int(processes), timeout=300)
+    with pool.start(int(processes)) as workers:
+        list(workers.map(double, range(50)))
+        began = time.monotonic()
+        list(workers.map(double, range(2000)))
+    print(f"{(time.monotonic() - began) / 2:.2f} ms an item")
+
+
+def transactions(lake: str, documents: str) -> None:
+    """Milliseconds of a transaction that replaces slices of pages and their rows in the ledger.
+
+    lake: `file` for a DuckDB file. documents: whose slices are replaced together.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        address = "" if lake == "file" else lake
+        warehouse = Warehouse(path=f"{scratch}/w.duckdb", lake=address)
+        taken = []
+        for number in range(40):
+            keys = [f"d{number:03}-{n:03}" for n in range(int(documents))]
+            slices = pl.concat([pages(key, "x" * 3000) for key in keys])
+            records = {key: Materialization("1", "in", "out") for key in keys}
+            began = time.monotonic()
+            with warehouse.transaction() as transaction:
+                transaction.replace("parsed_markdown", slices, {"document_id": keys})
+                write_made(transaction, "parsed_markdown", records, "run")
+            taken.append(time.monotonic() - began)
+        began = time.monotonic()
+        for _ in range(20):
+            warehouse.read("SELECT count(*), max(length(markdown)) FROM parsed_markdown")
+        read = (time.monotonic() - began) / 20
+    taken.sort()
+    print(f"{1000 * taken[len(taken) // 2]:.0f} ms, a read of all of it {1000 * read:.0f} ms")
+
+
+if __name__ == "__main__":
+    {"dump": dump, "parse": parse, "items": items, "transactions": transactions}[sys.argv[1]](
+        *sys.argv[2:]
+    )
