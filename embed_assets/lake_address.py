@@ -36,6 +36,11 @@ class LakeAddress:
         return f"{self.data}/tables/"
 
     @property
+    def pdfs(self) -> str:
+        """Where the bytes of PDFs are."""
+        return f"{self.data}/pdfs"
+
+    @property
     def folder(self) -> Path | None:
         """The folder of all data, where it is in one."""
         return None if _BUCKET.match(self.data) else Path(self.data)

@@ -153,7 +153,12 @@ _TABLES = (
             "document_id": _DOCUMENT_ID,
             "path": _text("Path relative to the PDF folder, with forward slashes"),
             "file_name": _text("Last part of the path"),
-            "content": Column(pl.Binary, "BLOB", "The file's bytes"),
+            "content": Column(
+                pl.Binary,
+                "BLOB",
+                "The file's bytes; null in a DuckLake, which keeps them beside the tables",
+                nullable=True,
+            ),
             "sha256": _text("sha256 of the content, in hex"),
             "size_bytes": _integer("Size of the file in bytes"),
             "modified_at": _time("When the file was last changed"),

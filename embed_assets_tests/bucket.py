@@ -1,9 +1,13 @@
 """A real S3 server for tests, from a package, on this machine alone."""
 
 import socket
+import uuid
 from collections.abc import Iterator
 
 import pytest
+import s3fs
+
+from embed_assets.resources.ducklake import _bucket_access
 
 
 @pytest.fixture
@@ -27,7 +31,10 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         monkeypatch.setenv(name, value)
     try:
         region = {"LocationConstraint": "eu-west-1"}
-        boto3.client("s3").create_bucket(Bucket="lake", CreateBucketConfiguration=region)
-        yield "s3://lake"
+        name = f"lake-{uuid.uuid4().hex[:8]}"  # what the server holds outlives it in this process
+        boto3.client("s3").create_bucket(Bucket=name, CreateBucketConfiguration=region)
+        for remembers in (s3fs.S3FileSystem.clear_instance_cache, _bucket_access.cache_clear):
+            remembers()
+        yield f"s3://{name}"
     finally:
         server.stop()

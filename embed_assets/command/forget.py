@@ -430,6 +430,8 @@ def _forget(
     forget_indexes(settings)
     _redact_files(settings, tracking, outside, traces)
     rows = {"answers": removed, **_forget_rows(warehouse, subject, traces, paths)}
+    if warehouse.contents:
+        warehouse.contents.drop(subject.contents)
     typer.echo("Writing the warehouse anew, without what was removed.", err=True)
     warehouse.compact()
     return {table: count for table, count in rows.items() if count}

@@ -98,7 +98,8 @@ class _DocumentsIOManager(DbIOManager):
             f"ORDER BY {order}",
             [list(keys)],
         )
-        return table.conform(rows)
+        rows = table.conform(rows)
+        return warehouse.with_contents(rows) if upstream == "raw_pdfs" else rows
 
     def handle_output(self, context: dg.OutputContext, obj: object) -> None:
         with explained(context.log):
@@ -133,6 +134,8 @@ class _DocumentsIOManager(DbIOManager):
         }
         warehouse = self._warehouse.patient(context.log.warning)  # the work is done
         attempts = self._attempts(warehouse, asset, made, code)
+        if asset == "raw_pdfs":
+            rows = warehouse.keep_contents(rows)
         with warehouse.transaction() as transaction:
             written = rows.filter(pl.col("document_id").is_in(list(parts)))
             transaction.replace(asset, written, where={"document_id": list(parts)})

@@ -4,14 +4,17 @@ Damage of what can be made again is mended by having the ledger forget it: the n
 it is not made.
 """
 
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import duckdb
+import polars as pl
 
 from embed_assets.graph import DOCUMENT_ASSETS, GRAPH, SEARCH_INDEX
+from embed_assets.resources.contents import Contents
 from embed_assets.resources.duckdb_connection import quoted
 from embed_assets.resources.ledger import UNPARTITIONED, Records, Slice, slice_version
 from embed_assets.resources.warehouse import Transaction, Warehouse
@@ -142,15 +145,34 @@ def _row_counts(warehouse: Warehouse, asset: str) -> dict[str, int]:
 
 
 def _wrong_pdfs(warehouse: Warehouse, records: Records, *, deep: bool) -> Iterator[tuple[str, str]]:
-    content = "sha256(content)" if deep else "sha256"
+    content = "sha256(content)" if deep and not warehouse.contents else "sha256"
     rows = warehouse.read(
-        f"SELECT document_id, {content} AS sha256, octet_length(content) = size_bytes AS is_whole "
-        "FROM raw_pdfs ORDER BY document_id"
+        f"SELECT document_id, {content} AS sha256, octet_length(content) = size_bytes AS is_whole, "
+        "size_bytes FROM raw_pdfs ORDER BY document_id"
     )
-    for key, sha256, is_whole in rows.iter_rows():
+    if warehouse.contents:
+        rows = _looked_at(warehouse.contents, rows, deep=deep)
+    for key, sha256, is_whole in rows.drop("size_bytes").iter_rows():
         recorded = records.data_version("raw_pdfs", key)
         if recorded and (sha256 != recorded or not is_whole):
             yield key, "its bytes are not those that were read"
+
+
+def _looked_at(contents: Contents, rows: pl.DataFrame, *, deep: bool) -> pl.DataFrame:
+    """Rows with what is kept in the place of what should be. deep: whether the bytes are read."""
+    kept = contents.all()
+    sizes = {name: found.size_bytes for name, found in kept.items()}
+    rows = rows.with_columns(
+        is_whole=pl.col("sha256").replace_strict(sizes, default=-1, return_dtype=pl.Int64)
+        == pl.col("size_bytes")
+    )
+    if not deep:
+        return rows
+    named = [
+        hashlib.sha256(contents.read([name])[name]).hexdigest() if name in kept else name
+        for name in rows["sha256"]
+    ]
+    return rows.with_columns(sha256=pl.Series(named, dtype=pl.String))
 
 
 def _without_chunk(warehouse: Warehouse, records: Records) -> set[str]:

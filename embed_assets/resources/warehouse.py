@@ -18,6 +18,7 @@ import polars as pl
 from pydantic import PrivateAttr
 
 from embed_assets.lake_address import lake_address
+from embed_assets.resources.contents import Contents
 from embed_assets.resources.duckdb_connection import (
     Statements,
     Store,
@@ -146,6 +147,26 @@ class Warehouse(dg.ConfigurableResource):
         store = self._store
         return store.size_bytes if store.is_there else 0
 
+    @property
+    def contents(self) -> Contents | None:
+        """Where the bytes of PDFs are; None where they are in raw_pdfs."""
+        return Contents(lake_address(self.lake, WAREHOUSE).pdfs) if self.lake else None
+
+    def with_contents(self, raw_pdfs: pl.DataFrame) -> pl.DataFrame:
+        """Rows of raw_pdfs with their bytes, wherever these are."""
+        if not self.contents:
+            return raw_pdfs
+        found = self.contents.read(raw_pdfs["sha256"].unique().to_list())
+        filled = [found[sha256] for sha256 in raw_pdfs["sha256"]]
+        return raw_pdfs.with_columns(content=pl.Series(filled, dtype=pl.Binary))
+
+    def keep_contents(self, raw_pdfs: pl.DataFrame) -> pl.DataFrame:
+        """Rows of raw_pdfs as they are stored, their bytes being kept where they belong."""
+        if not self.contents:
+            return raw_pdfs
+        self.contents.keep(dict(raw_pdfs.select("sha256", "content").iter_rows()))
+        return raw_pdfs.with_columns(content=pl.lit(None, dtype=pl.Binary))
+
     def corpus(self) -> pl.DataFrame:
         """What is searched: chunk_id and chunk_text of each distinct text, by chunk_id."""
         return self.read(
@@ -220,8 +241,12 @@ class Warehouse(dg.ConfigurableResource):
         keep: how long a DuckLake can still say what stood in it before.
         """
         store = self._store
-        if store.is_there:
-            store.compact(keep)
+        if not store.is_there:
+            return
+        store.compact(keep)
+        if self.contents:
+            used = self.read("SELECT DISTINCT sha256 FROM raw_pdfs")["sha256"]
+            self.contents.drop_unused(set(used), keep)
 
 
 def _query_as_today(

@@ -58,8 +58,8 @@ class ServedIndex:
         from embed_assets.resources.warehouse import Warehouse
 
         warehouse = Warehouse.of(self._settings)
-        rows = warehouse.read("SELECT content FROM raw_pdfs WHERE path = ?", [path])
-        return None if rows.is_empty() else rows["content"][0]
+        rows = warehouse.read("SELECT sha256, content FROM raw_pdfs WHERE path = ?", [path])
+        return None if rows.is_empty() else warehouse.with_contents(rows)["content"][0]
 
 
 class IndexFollower:

@@ -11,7 +11,7 @@ from embed_assets.resources.io_manager import DocumentsIOManager, Slices
 from embed_assets.resources.ledger import Cause, Failure, Records, read_records
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.tables import TABLES, TableMismatchError
-from embed_assets_tests.rows import chunk, pages
+from embed_assets_tests.rows import chunk, pages, raw_pdf
 
 # Dagster's own code calls its deprecated property when a resource is nested in another.
 pytestmark = pytest.mark.filterwarnings("ignore:InitResourceContext.dagster_run is deprecated")
@@ -69,6 +69,33 @@ def _asset(name: str) -> Callable[[Callable[..., Slices]], dg.AssetsDefinition]:
         code_version="7",
         metadata={"partition_expr": "document_id"},
     )
+
+
+def test_bytes_of_pdfs_pass_by_a_lakes_tables(lake):
+    """What is made of them is handed them all the same."""
+    read: list[pl.DataFrame] = []
+    instance = dg.DagsterInstance.ephemeral()
+    instance.add_dynamic_partitions(DOCUMENTS, ["a"])
+
+    @_asset("raw_pdfs")
+    def raw_pdfs() -> Slices:
+        return Slices(raw_pdf("a", b"%PDF one"))
+
+    @_asset("parsed_markdown")
+    def parsed_markdown(raw_pdfs: pl.DataFrame) -> Slices:
+        read.append(raw_pdfs)
+        return Slices(pages("a", "one"))
+
+    io_manager = DocumentsIOManager(database=lake.path, warehouse=lake)
+    dg.materialize(
+        [raw_pdfs, parsed_markdown],
+        instance=instance,
+        partition_key="a",
+        resources={"io_manager": io_manager, "warehouse": lake},
+    )
+    assert read[0]["content"].to_list() == [b"%PDF one"]
+    assert lake.read("SELECT content FROM raw_pdfs")["content"].to_list() == [None]
+    assert lake.contents.all().keys() == {"00"}
 
 
 @pytest.fixture
