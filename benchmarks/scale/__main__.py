@@ -10,7 +10,8 @@ PDFs, row for row. What is measured:
 same: an ingest on Ray into a DuckLake. node: a host is lost with `kill -9` in the middle.
 catalogue: every connection to Postgres is ended, again and again. two: two hosts ingest at once,
 each from a home of its own. workers: the parsing alone, with 1, 2 and 4 workers. costs: a
-transaction in a file, in a lake of a folder and in one of a bucket, and an item of each engine.
+transaction in a file, in a lake of a folder and in one of a bucket, Dagster's events of a document
+in files and in Postgres, and an item of each engine.
 """
 
 import argparse
@@ -30,7 +31,7 @@ from pathlib import Path
 
 import polars as pl
 import pymupdf
-from cluster import Cluster
+from cluster import POSTGRES, Cluster
 from hosts import WORKERS, Host, hosts
 from inside import COMPARED, DOCUMENTS_AT_ONCE, rows
 
@@ -225,6 +226,11 @@ def costs(cluster: Cluster, pdfs: Path, expected: dict[str, pl.DataFrame]) -> No
         ):
             said = cluster.inside("transactions", lake, str(documents))
             print(f"  a transaction, {name}, documents {documents}: {said}", end="", flush=True)
+    cluster.sql("CREATE DATABASE dagster")
+    in_postgres = f"postgresql+psycopg2://postgres@{cluster.head.address}:{POSTGRES}/dagster"
+    for name, address in (("files", "files"), ("Postgres", in_postgres)):
+        said = cluster.inside("events", address)
+        print(f"  Dagster's history in {name}: {said}", end="", flush=True)
     print(f"  local: {cluster.inside('items', 'local', '2')}", end="", flush=True)
     with cluster.at_work():
         print(f"  ray: {cluster.inside('items', 'ray', '2')}", end="", flush=True)

@@ -3,16 +3,22 @@
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+import dagster as dg
 import polars as pl
 
+from embed_assets.automation.runs import RANGE_END, RANGE_START
+from embed_assets.command.instance import prepare_home
 from embed_assets.documents.parsing import parse_documents
 from embed_assets.graph import DOCUMENT_ASSETS
+from embed_assets.partitions import BATCHES, DOCUMENTS, documents
+from embed_assets.resources.event_log import kept_open
 from embed_assets.resources.ledger import Materialization, write_made
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.resources.workers import WorkerPool
-from embed_assets.settings import Engine
+from embed_assets.settings import Engine, Settings
 from embed_assets.tables import TABLES
 from embed_assets_tests.rows import pages, raw_pdf
 
@@ -91,7 +97,36 @@ def transactions(lake: str, documents: str) -> None:
     print(f"{1000 * taken[len(taken) // 2]:.0f} ms, a read of all of it {1000 * read:.0f} ms")
 
 
+def events(address: str) -> None:
+    """Milliseconds that Dagster takes for each document of a run, beside the work.
+
+    address: of the history in Postgres; `files` for SQLite's.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        storage = "" if address == "files" else address
+        prepare_home(Settings(home=Path(scratch), dagster_storage=storage))
+
+        @dg.asset(partitions_def=documents, backfill_policy=BATCHES)
+        def made() -> None:
+            return None
+
+        keys = [f"d{number:03}" for number in range(4 * DOCUMENTS_AT_ONCE)]
+        taken = []
+        with dg.DagsterInstance.get() as instance, kept_open(instance):
+            instance.add_dynamic_partitions(DOCUMENTS, keys)
+            for start in range(0, len(keys), DOCUMENTS_AT_ONCE):
+                batch = keys[start : start + DOCUMENTS_AT_ONCE]
+                began = time.monotonic()
+                dg.materialize(
+                    [made],
+                    instance=instance,
+                    tags={RANGE_START: batch[0], RANGE_END: batch[-1]},
+                    run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+                )
+                taken.append((time.monotonic() - began) / len(batch))
+    print(f"{1000 * sorted(taken)[len(taken) // 2]:.1f} ms a document and asset")
+
+
 if __name__ == "__main__":
-    {"dump": dump, "parse": parse, "items": items, "transactions": transactions}[sys.argv[1]](
-        *sys.argv[2:]
-    )
+    measures: tuple[Callable[..., None], ...] = (dump, parse, items, transactions, events)
+    {measure.__name__: measure for measure in measures}[sys.argv[1]](*sys.argv[2:])

@@ -1,15 +1,15 @@
-"""Dagster's event log in SQLite, written with one open connection for each of its files.
+"""Dagster's event log, written with connections that stay open.
 
-Dagster opens a file, and compiles its statement anew, for each statement: most of what a document
-costs beside its work. Here they are kept while a process works through runs, and what belongs to
-the same batch (the materializations of a run's documents) is written in one transaction. What is
-written, and when it is there for others, is as Dagster has it. Another storage is left as it is.
+Dagster opens a file of SQLite, or a connection to Postgres, for each statement: most of what a
+document costs beside its work. Here they are kept while a process works through runs, and what
+belongs to the same batch (the materializations of a run's documents) is written in one transaction.
+What is written, and when it is there for others, is as Dagster has it.
 """
 
 import functools
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import groupby
 from typing import Any
 
@@ -25,15 +25,59 @@ KEPT_OPEN = 4
 
 @contextmanager
 def kept_open(instance: dg.DagsterInstance) -> Iterator[None]:
-    """Until the block ends the instance's event log keeps its files open, where it is SQLite's."""
+    """Until the block ends the instance's event log keeps its connections open."""
     from dagster._core.storage.event_log import SqliteEventLogStorage  # Dagster doesn't export it
 
     log = instance.event_log_storage
-    if type(log) is not SqliteEventLogStorage:
+    with _in_batches(), ExitStack() as kept:
+        if type(log) is SqliteEventLogStorage:
+            kept.enter_context(_files_kept_open(log))
+        else:
+            for storage in (log, instance.run_storage):
+                kept.enter_context(_pooled(storage))
+        yield
+
+
+@contextmanager
+def _in_batches() -> Iterator[None]:
+    """Dagster hands over events that belong together as one batch."""
+    before = os.environ.get(BATCH_SIZE)
+    os.environ[BATCH_SIZE] = str(BATCH)
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(BATCH_SIZE, None)
+        else:
+            os.environ[BATCH_SIZE] = before
+
+
+@contextmanager
+def _pooled(storage: Any) -> Iterator[None]:
+    """A storage in Postgres keeps a connection, which is tried before it is used again.
+
+    Dagster keeps one for its webserver, and would fail where Postgres has been restarted since.
+    """
+    from sqlalchemy import Engine, create_engine
+
+    before = vars(storage).get("_engine")
+    if not isinstance(before, Engine) or before.dialect.name != "postgresql":
         yield
         return
-    batch_size_before = os.environ.get(BATCH_SIZE)
-    os.environ[BATCH_SIZE] = str(BATCH)
+    options = {"isolation_level": "AUTOCOMMIT", "pool_size": 1, "pool_pre_ping": True}
+    vars(storage)["_engine"] = pooled = create_engine(before.url, **options)
+    try:
+        yield
+    finally:
+        vars(storage)["_engine"] = before
+        pooled.dispose()
+
+
+@contextmanager
+def _files_kept_open(log: Any) -> Iterator[None]:
+    """A log in SQLite keeps its files open."""
+    from dagster._core.storage.event_log import SqliteEventLogStorage
+
     vars(log)["_engines"] = {}
     log.__class__ = _kept_open_log()
     try:
@@ -44,10 +88,6 @@ def kept_open(instance: dg.DagsterInstance) -> Iterator[None]:
             engine.dispose()
         for known in ("_tables", "_columns", "_partitions"):
             vars(log).pop(known, None)
-        if batch_size_before is None:
-            os.environ.pop(BATCH_SIZE, None)
-        else:
-            os.environ[BATCH_SIZE] = batch_size_before
 
 
 @functools.cache

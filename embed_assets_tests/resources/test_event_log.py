@@ -8,6 +8,7 @@ import pytest
 from dagster._core.storage.event_log import SqliteEventLogStorage
 
 from embed_assets.resources.event_log import BATCH_SIZE, kept_open
+from embed_assets_tests.postgres import sql
 
 KEYS = dg.DynamicPartitionsDefinition(name="keys")
 
@@ -43,7 +44,7 @@ def make(instance: dg.DagsterInstance, count: int) -> dg.ExecuteInProcessResult:
 def stored(folder: Path, run_id: str) -> list[list[tuple[object, ...]]]:
     """What the databases of an instance hold, but for times and ids of events."""
     said = []
-    for name, sql in (
+    for name, query in (
         (run_id, "SELECT dagster_event_type, asset_key, partition FROM event_logs ORDER BY id"),
         ("index", "SELECT dagster_event_type, asset_key, partition FROM event_logs ORDER BY id"),
         ("index", "SELECT asset_key, last_run_id = ? FROM asset_keys"),
@@ -55,7 +56,7 @@ def stored(folder: Path, run_id: str) -> list[list[tuple[object, ...]]]:
         ),
     ):
         with closing(sqlite3.connect(folder / "history" / "runs" / f"{name}.db")) as connection:
-            said.append(connection.execute(sql, [run_id] * sql.count("?")).fetchall())
+            said.append(connection.execute(query, [run_id] * query.count("?")).fetchall())
     return said
 
 
@@ -145,3 +146,44 @@ def test_partitions_that_another_process_adds_or_deletes_are_seen(tmp_path: Path
         assert instance.get_dynamic_partitions("keys") == ["b", "c"]
         instance.delete_dynamic_partition("keys", "b")
         assert instance.get_dynamic_partitions("keys") == ["c"]
+
+
+# In Postgres.
+
+
+def in_postgres(folder: Path, database: str) -> dg.DagsterInstance:
+    parts = dict(part.split("=", 1) for part in database.split())
+    url = f"postgresql+psycopg2://{parts['user']}@/{parts['dbname']}?host={parts['host']}"
+    folder.mkdir()
+    storage = f"telemetry: {{enabled: false}}\nstorage:\n  postgres:\n    postgres_url: {url}\n"
+    (folder / "dagster.yaml").write_text(storage, encoding="utf-8")
+    return dg.DagsterInstance.from_config(str(folder))
+
+
+def test_in_postgres_one_connection_serves_many_documents(tmp_path: Path, database: str) -> None:
+    """Dagster's own storage opens one for each statement."""
+    with in_postgres(tmp_path / "home", database) as instance:
+        with kept_open(instance):
+            for count in (2, 20):
+                make(instance, count)
+            engine = instance.event_log_storage._engine  # pyright: ignore[reportAttributeAccessIssue]
+            assert engine.pool.checkedin() == 1
+        made = sql(
+            database,
+            "SELECT partition FROM event_logs "
+            "WHERE dagster_event_type = 'ASSET_MATERIALIZATION' ORDER BY id",
+        )
+        assert sorted(made) == sorted((str(number),) for number in (*range(2), *range(20)))
+        assert last_of(instance) == made[-1][0]
+        make(instance, 1)  # as Dagster has it again
+
+
+def test_a_run_goes_on_where_postgres_was_restarted(tmp_path: Path, database: str) -> None:
+    with in_postgres(tmp_path / "home", database) as instance, kept_open(instance):
+        make(instance, 2)
+        sql(
+            database,
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid()",
+        )
+        assert make(instance, 2).success
