@@ -3,8 +3,8 @@
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import polars as pl
@@ -128,5 +128,5 @@ def events(address: str) -> None:
 
 
 if __name__ == "__main__":
-    measures: tuple[Callable[..., None], ...] = (dump, parse, items, transactions, events)
+    measures: list[Any] = [dump, parse, items, transactions, events]
     {measure.__name__: measure for measure in measures}[sys.argv[1]](*sys.argv[2:])
