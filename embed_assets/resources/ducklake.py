@@ -6,6 +6,7 @@ that both insert the same key. What a lost connection or another writer undid is
 """
 
 import threading
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ from embed_assets.resources.duckdb_connection import (
     quoted,
     until_stopped,
 )
-from embed_assets.resources.postgres import EXTRA, connect, is_out_of_reach, persistently
+from embed_assets.resources.postgres import EXTRA, connect, is_out_of_reach, own_name, persistently
 from embed_assets.resources.waiting import Wait
 
 if TYPE_CHECKING:
@@ -158,7 +159,12 @@ class LakeStore:
             cursor.execute(
                 "UPDATE ducklake_table_column_stats SET min_value = NULL, max_value = NULL"
             )
-            cursor.execute("VACUUM FULL" if full else "VACUUM")
+            cursor.execute(
+                "SELECT format('%I.%I', schemaname, tablename) FROM pg_tables "
+                "WHERE schemaname = 'public' AND tablename LIKE 'ducklake%'"
+            )
+            tables = ", ".join(name for (name,) in cursor.fetchall())
+            cursor.execute(f"VACUUM {'FULL ' if full else ''}{tables}")
 
     @contextmanager
     def turn(self) -> Iterator["PostgresConnection"]:
@@ -221,6 +227,8 @@ class LakeStore:
         with _opening:
             for read_only in (True, False):
                 _instances.pop((self.name, read_only), None)
+        _found.discard(self.identity)
+        _prepared.discard(self.identity)
 
 
 _opening = threading.Lock()
@@ -235,12 +243,14 @@ _prepared: set[tuple[str, int]] = set()
 class _Repeatable:
     """The statements of a transaction, which are run again from the first one where it is undone.
 
-    That a commit was lost on its way back can't be told from one that was never made: what the
-    project writes ends the same when it is written twice.
+    Where a commit's answer was lost, the catalogue is asked whether it took place: it has the
+    commit's message.
     """
 
     def __init__(self, store: LakeStore) -> None:
         self._store, self._statements = store, list[Callable[[duckdb.DuckDBPyConnection], Any]]()
+        self._message = uuid.uuid4().hex
+        self._may_be_committed = False
         self._open = ExitStack()
         self._connection: duckdb.DuckDBPyConnection | None = None
         self._session: PostgresConnection | None = None
@@ -267,6 +277,9 @@ class _Repeatable:
     def _commit(self, connection: duckdb.DuckDBPyConnection) -> None:
         with self._session.cursor() as cursor:  # pyright: ignore[reportOptionalMemberAccess]
             cursor.execute("SELECT 1")  # the turn is still ours
+        message = f"'{self._message}'"
+        connection.execute(f"CALL ducklake_set_commit_message('{LAKE}', '{own_name()}', {message})")
+        self._may_be_committed = True
         connection.commit()
 
     def _run(self, statement: Callable[[duckdb.DuckDBPyConnection], Any]) -> Any:
@@ -286,6 +299,9 @@ class _Repeatable:
         self._open.close()
         with ExitStack() as opened:
             self._session = opened.enter_context(self._store.turn())
+            if self._may_be_committed and self._is_committed(self._session):
+                return None
+            self._may_be_committed = False
             connection = self._store._connect(read_only=False)
             self._connection = opened.enter_context(until_stopped(connection))
             opened.callback(_roll_back, connection)
@@ -294,6 +310,14 @@ class _Repeatable:
             results = [statement(self._connection) for statement in self._statements]
             self._open = opened.pop_all()
         return results[-1] if results else None
+
+    def _is_committed(self, session: "PostgresConnection") -> bool:
+        with session.cursor() as cursor:
+            cursor.execute(
+                "SELECT EXISTS (SELECT FROM ducklake_snapshot_changes WHERE commit_message = %s)",
+                [self._message],
+            )
+            return cursor.fetchone() == (True,)
 
 
 def _is_lost(error: BaseException) -> bool:
@@ -351,10 +375,10 @@ def _load(connection: duckdb.DuckDBPyConnection, *extensions: str) -> None:
 
 
 def _secret() -> str:
-    """The statement that tells DuckDB how to reach a bucket: as other programs reach it.
+    """The statement that tells DuckDB how to reach a bucket.
 
     Keys, profiles, roles, endpoint and region are those of the AWS SDK: its environment variables
-    and files. What expires is asked for again.
+    and files. Keys that expire are asked for again.
     """
     credentials, endpoint, region = _bucket_access()
     options = {"REGION": region, "URL_STYLE": "vhost"}

@@ -11,7 +11,12 @@ from typing import Any
 
 import polars as pl
 
-from embed_assets.resources.warehouse import Transaction, Warehouse, WarehouseBusyError
+from embed_assets.resources.warehouse import (
+    Transaction,
+    Warehouse,
+    WarehouseBusyError,
+    WarehouseError,
+)
 from embed_assets.tables import TABLES
 
 TABLE = "kept_pages"
@@ -84,8 +89,8 @@ class PageKeeper:
         try:
             with self._warehouse.transaction() as transaction:
                 transaction.upsert(TABLE, frame)
-        except WarehouseBusyError:
-            pass
+        except (WarehouseBusyError, WarehouseError):
+            pass  # the pages are stored in the end
         else:
             self._rows = []
         self._written_at = time.monotonic()

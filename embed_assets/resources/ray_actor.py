@@ -74,6 +74,7 @@ class WorkerActor:
         import ray
         from ray.exceptions import (
             ActorUnavailableError,
+            ObjectLostError,
             OutOfMemoryError,
             RayActorError,
             RayError,
@@ -99,6 +100,8 @@ class WorkerActor:
             return ray.get(made)
         except RayTaskError as error:
             raise ItemError from error.cause
+        except ObjectLostError as error:  # the result was on a node that is gone
+            raise NodeLostError from error
         except (RayActorError, OutOfMemoryError) as error:
             in_reach = not isinstance(error, ActorUnavailableError)
             raise self._what_is_lost(in_reach, lambda: look(done)) from error

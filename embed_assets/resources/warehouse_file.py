@@ -105,6 +105,7 @@ class FileStore:
         """A transaction, committed at the end of the block."""
         Path(self.path).parent.mkdir(parents=True, exist_ok=True)
         with self._connected(read_only=False) as connection:
+            connection.execute("SET TimeZone = 'UTC'")
             connection.begin()
             if prepare:
                 prepare(connection)

@@ -16,6 +16,7 @@ import pytest
 from filelock import FileLock
 
 from embed_assets.errors import BusyError
+from embed_assets.resources import answers_postgres
 from embed_assets.resources.answers import AnswerStore, reply_now
 from embed_assets_tests.postgres import sql
 
@@ -280,6 +281,26 @@ def test_a_run_whose_connection_was_lost_still_lives_for_others(shared):
         end_sessions(shared)
         assert first.known(["key"]) == set()
         second.release_dead()
+        assert not second.claim("key")
+
+
+def test_what_was_committed_before_its_answer_was_lost_counts_once(shared, monkeypatch):
+    def lose_the_first_answer(use, *_: object, **__: object):
+        use()
+        return use()
+
+    with shared.open("m", "1", "s") as answers:
+        monkeypatch.setattr(answers_postgres, "persistently", lose_the_first_answer)
+        assert answers.claim("key")
+        answers.spend(10, 1)
+        assert answers.spent() == (10, 1)
+
+
+def test_a_run_that_waits_for_a_reply_lives_through_a_restart(shared, monkeypatch):
+    with shared.open("m", "1", "a") as first, shared.open("m", "1", "b") as second:
+        assert first.claim("key")
+        end_sessions(shared)
+        second.release_dead()  # the first has not looked at Postgres since
         assert not second.claim("key")
 
 

@@ -72,9 +72,29 @@ def test_what_no_row_names_goes_once_it_is_old(tmp_path):
     old = time.time() - YOUNG.total_seconds() - 60
     for file in [path for path in tmp_path.rglob("*") if path.is_file()]:
         os.utime(file, (old, old))
-    assert contents.drop_unused([name(OTHER)], timedelta(days=1)) == 0
+    assert contents.drop_unused([name(OTHER)], timedelta(days=7)) == 0
     assert contents.drop_unused([name(OTHER)], timedelta()) == 1
     assert set(contents.all()) == {name(OTHER)}
+
+
+def test_what_is_kept_again_is_young_again(tmp_path):
+    """Else it might be dropped before its row is written."""
+    contents = Contents(str(tmp_path))
+    contents.keep({name(ONE): ONE})
+    old = time.time() - YOUNG.total_seconds() - 60
+    [file] = [path for path in tmp_path.rglob("*") if path.is_file()]
+    os.utime(file, (old, old))
+    contents.keep({name(ONE): ONE})
+    assert contents.drop_unused([], timedelta()) == 0
+
+
+def test_what_a_kill_left_half_written_goes_with_it(tmp_path):
+    contents = Contents(str(tmp_path))
+    contents.keep({name(ONE): ONE})
+    [file] = [path for path in tmp_path.rglob("*") if path.is_file()]
+    file.with_name(f"{file.name}.120000.unfinished").write_bytes(ONE[:4])
+    contents.drop([name(ONE)])
+    assert contents.all() == {}
 
 
 # As the warehouse has them.

@@ -98,6 +98,54 @@ def empty(table: str) -> pl.DataFrame:
     return TABLES[table].empty()
 
 
+def test_a_commit_whose_answer_was_lost_is_made_once(lake, monkeypatch):
+    lake.replace("parsed_markdown", pages("a", "one"))
+    commit = ducklake._Repeatable._commit
+    lost: list[int] = []
+
+    def commit_and_lose(self, connection) -> None:
+        commit(self, connection)
+        if not lost:
+            lost.append(1)
+            raise duckdb.IOException("the connection was closed")
+
+    monkeypatch.setattr(ducklake._Repeatable, "_commit", commit_and_lose)
+    with lake.transaction() as transaction:
+        transaction.execute("UPDATE parsed_markdown SET markdown = markdown || '!'")
+    assert lost
+    assert texts(lake) == [("a", 1, "one!")]
+
+
+def test_a_commit_that_never_took_place_is_made_again(lake, monkeypatch):
+    lake.replace("parsed_markdown", pages("a", "one"))
+    commit = ducklake._Repeatable._commit
+    lost: list[int] = []
+
+    def lose_and_commit(self, connection) -> None:
+        self._may_be_committed = True
+        if not lost:
+            lost.append(1)
+            raise duckdb.IOException("the connection was closed")
+        commit(self, connection)
+
+    monkeypatch.setattr(ducklake._Repeatable, "_commit", lose_and_commit)
+    with lake.transaction() as transaction:
+        transaction.execute("UPDATE parsed_markdown SET markdown = markdown || '!'")
+    assert texts(lake) == [("a", 1, "one!")]
+
+
+def test_a_key_that_another_took_meanwhile_is_refused_when_all_is_done_again(lake):
+    lake.replace("synthetic_questions", question("z"))
+    with pytest.raises(duckdb.Error), lake.transaction() as transaction:  # noqa: PT012
+        transaction.replace("synthetic_questions", question("a"), {"document_id": ["a"]})
+        end_sessions(lake)
+        other = Warehouse(path=lake.path, lake=lake.lake)
+        theirs = question("a").with_columns(document_id=pl.lit("b"))
+        other.replace("synthetic_questions", theirs, {"document_id": ["b"]})
+    found = lake.read("SELECT question_id FROM synthetic_questions ORDER BY 1")
+    assert found.rows() == [("q-a",), ("q-z",)]
+
+
 # Several writers.
 
 
