@@ -3,6 +3,7 @@
 Definitions, the plan, summaries and deletion derive from this graph. No Dagster in here.
 """
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -68,6 +69,7 @@ SEARCH_INDEX = "search_index"
 """Made from all documents together, whatever model there is."""
 
 
+@functools.cache
 def made_from(name: str) -> frozenset[str]:
     """All that an asset is made from, directly or by way of others."""
     above = GRAPH[name].upstream

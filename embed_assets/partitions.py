@@ -60,7 +60,6 @@ def _told(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     return make
 
 
-@functools.lru_cache(maxsize=100_000)
 def document_id(path: PurePosixPath) -> str:
     """Id of the document at a path relative to the PDF folder: `[a-z0-9-]` only.
 

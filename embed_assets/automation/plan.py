@@ -345,16 +345,19 @@ def _document_due(key: str, records: Records, folder: Folder, policy: Policy) ->
     document, loaded = folder.found[key], folder.loaded.get(key)
     for place, asset in enumerate(DOCUMENT_ASSETS):
         reason = _reason(asset, key, records, policy)
+        changed = bool(place == 0 and loaded and not loaded.is_as(document))
+        tried = records.tried.get((asset, key))
+        if reason is None and tried is None and not changed:  # as almost all are, of very many
+            continue
         assets = tuple(
             name
             for name in DOCUMENT_ASSETS[place:]
             if name in policy.code_versions
             and (name == asset or asset in made_from(name) or _reason(name, key, records, policy))
         )
-        if reason is None and place == 0 and loaded and not loaded.is_as(document):
+        if reason is None and changed:
             # Perhaps only the file's time has changed: reading it tells.
             assets, reason = (asset,), CHANGED_FILE
-        tried = records.tried.get((asset, key))
         inputs = document.version if place == 0 else records.input_version(asset, key)
         if tried is not None and tried.is_about(policy.code_versions.get(asset, ""), inputs):
             if policy.tries_again(tried):

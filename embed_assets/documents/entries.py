@@ -7,6 +7,7 @@ A name is any bytes but `/` and NUL, and a table holds text: see `stored_name`.
 """
 
 import errno
+import functools
 import os
 import posixpath
 import re
@@ -185,7 +186,13 @@ def _document(
     path: str, size_bytes: int, modified_at: datetime, etag: str | None = None
 ) -> FoundDocument:
     name = stored_name(path)
-    return FoundDocument(document_id(PurePosixPath(name)), name, size_bytes, modified_at, etag)
+    return FoundDocument(_id_of(name), name, size_bytes, modified_at, etag)
+
+
+@functools.lru_cache(maxsize=200_000)
+def _id_of(name: str) -> str:
+    """Id of the document that is stored so; a folder is looked through again and again."""
+    return document_id(PurePosixPath(name))
 
 
 class _Walk:

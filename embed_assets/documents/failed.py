@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from embed_assets.documents.parsing import document_statuses
-from embed_assets.resources.ledger import Cause, read_records
+from embed_assets.resources.ledger import Cause, Records, read_records
 from embed_assets.resources.warehouse import Warehouse
 
 
@@ -27,7 +27,7 @@ def failed_documents(warehouse: Warehouse) -> dict[str, FailedDocument]:
     failed = {
         key: FailedDocument(error) for key, error in errors.select("document_id", "error").rows()
     }
-    records = read_records(warehouse, "raw_pdfs", "parsed_markdown", "chunks")
+    records = _records_of_failures(warehouse, "raw_pdfs", "parsed_markdown", "chunks")
     # Of a file that may not come in, raw_pdfs says why, and comes last; one that could not be read
     # can't be cut.
     for (asset, key), attempt in sorted(records.tried.items()):
@@ -43,7 +43,8 @@ def failed_documents(warehouse: Warehouse) -> dict[str, FailedDocument]:
 
 def needing_ocr(warehouse: Warehouse) -> list[str]:
     """Paths of documents that have pages that only OCR may read, and were read without it."""
-    records, paths = read_records(warehouse, "raw_pdfs", "parsed_markdown"), warehouse.paths()
+    records = _records_of_failures(warehouse, "raw_pdfs", "parsed_markdown")
+    paths = warehouse.paths()
     return sorted(
         paths[key]
         for (asset, key), attempt in records.tried.items()
@@ -52,3 +53,9 @@ def needing_ocr(warehouse: Warehouse) -> list[str]:
         and attempt.input_version == records.input_version(asset, key)
         and key in paths
     )
+
+
+def _records_of_failures(warehouse: Warehouse, *assets: str) -> Records:
+    """Records of the documents of which anything was tried in vain: of very many few are."""
+    tried = warehouse.read("SELECT DISTINCT document_id FROM attempts")["document_id"]
+    return read_records(warehouse, *assets, documents=tried.to_list())

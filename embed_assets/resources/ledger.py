@@ -169,7 +169,7 @@ def read_records(
     )
     return Records(
         {
-            (asset, key): Materialization(code, inputs, data, json.loads(parts or "{}"))
+            (asset, key): Materialization(code, inputs, data, json.loads(parts) if parts else {})
             for asset, key, code, inputs, data, parts in made.iter_rows()
         },
         {

@@ -18,11 +18,14 @@ def read_moved(settings: Settings, warehouse: Warehouse) -> list[LabelledQuestio
     A name that a document has today means that document. Those that name one that was forgotten are
     left out.
     """
+    labelled = read_labelled(settings.labelled_files, settings.labelled_purpose)
+    if not labelled:
+        return []
     names = FileNames(warehouse.paths())
     forgotten = FileNames({path: path for path in read_forgotten(warehouse).paths})
     questions = [
         question
-        for question in read_labelled(settings.labelled_files, settings.labelled_purpose)
+        for question in labelled
         if question.file_name in names or question.file_name not in forgotten
     ]
     moved = warehouse.read(
