@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 from filelock import Timeout
 
-from embed_assets.automation.plan import EMBEDDINGS, FOLDER, INGEST, Plan, batches
+from embed_assets.automation.plan import EMBEDDINGS, FOLDER, INGEST, Plan, batches, first_part
 from embed_assets.automation.retraining import Untrained
 from embed_assets.automation.runs import (
     IN_VAIN,
@@ -26,7 +26,6 @@ from embed_assets.automation.runs import (
     end_dead_runs,
 )
 from embed_assets.automation.state import (
-    MOVES_AT_ONCE,
     State,
     check_settings,
     code_versions,
@@ -35,7 +34,6 @@ from embed_assets.automation.state import (
 )
 from embed_assets.automation.take_up import take_up
 from embed_assets.documents.entries import FoundDocument
-from embed_assets.documents.folder import first_moves
 from embed_assets.errors import ProjectError
 from embed_assets.graph import CORPUS_ASSETS, GRAPH
 from embed_assets.models.registry import follow_champion
@@ -51,8 +49,6 @@ SECONDS = 30
 """From one tick to the next."""
 DOCUMENTS_PER_TICK = 512
 """Files that a tick waits for: what bounds its cursor."""
-REMOVALS_AT_ONCE = 1024
-"""Documents that a tick removes: Dagster takes .02 s for the partition of each."""
 REQUESTS_PER_TICK = 16
 """Runs that a tick asks for. What is left over is still due at a later tick."""
 PATIENCE = 20.0
@@ -205,12 +201,7 @@ def _ingest(
     try:
         # A command may have come while this looked: what it does is no longer as it was seen.
         with command_lock(settings.home):
-            some = replace(
-                plan,
-                moved=first_moves(plan.moved, MOVES_AT_ONCE),
-                remove=plan.remove[:REMOVALS_AT_ONCE],
-            )
-            sync_partitions(instance, warehouse, settings, some, state)
+            sync_partitions(instance, warehouse, settings, first_part(plan), state)
             order = instance.get_dynamic_partitions(DOCUMENTS)
     except Timeout:
         return BUSY

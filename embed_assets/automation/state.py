@@ -3,7 +3,7 @@ from a plan for the partitions.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import dagster as dg
 from dagster._core.events import DagsterEvent, DagsterEventType  # Dagster doesn't export them
 
-from embed_assets.automation.plan import INGEST, Folder, Plan, Policy, Work, make_plan
+from embed_assets.automation.plan import INGEST, Folder, Plan, Policy, Work, first_part, make_plan
 from embed_assets.automation.retraining import RetrainingPolicy, Untrained
 from embed_assets.automation.runs import work_under_way
 from embed_assets.automation.untrained import read_untrained
@@ -19,11 +19,10 @@ from embed_assets.comparison import assets as comparison_stage
 from embed_assets.comparison.general import general_task
 from embed_assets.documents import assets as documents_stage
 from embed_assets.documents.checks import evaluations
-from embed_assets.documents.entries import Rules
+from embed_assets.documents.entries import Entries, Rules
 from embed_assets.documents.folder import (
     FoundDocument,
     find_moved,
-    first_moves,
     move_documents,
     read_loaded,
     remove_documents,
@@ -56,9 +55,9 @@ from embed_assets.training import assets as training_stage
 from embed_assets.training.config import check_training
 from embed_assets.wording import in_markdown
 
-MOVES_AT_ONCE = 128
-"""Documents that are moved at a time: Dagster takes .05 s for each asset of each, and a tick of a
-sensor has sixty seconds."""
+ADDED_BY_A_STATEMENT = 1000
+"""Partitions that Dagster is given at a time: it asks its database for all of them at once, and
+many builds of SQLite refuse more than 32,766 values in a statement."""
 STAGES = (
     documents_stage,
     questions_stage,
@@ -87,13 +86,17 @@ def check_settings(settings: Settings, warehouse: Warehouse) -> None:
 
 @dataclass(frozen=True)
 class State:
-    """All that a plan looks at, but for the time and the person."""
+    """All that a plan looks at, but for the time and the person.
+
+    entries: of the folder, as they were found.
+    """
 
     records: Records
     folder: Folder
     partitions: Sequence[str]
     work: Work
     untrained: Untrained
+    entries: Entries = field(default_factory=Entries)
 
     @property
     def pending(self) -> dict[str, FoundDocument]:
@@ -169,6 +172,7 @@ def read_state(
         instance.get_dynamic_partitions(DOCUMENTS) if instance else (),
         _work(settings, instance),
         read_untrained(warehouse, settings, records) if trains else Untrained(),
+        entries,
     )
 
 
@@ -211,9 +215,8 @@ def list_documents(instance: dg.DagsterInstance, warehouse: Warehouse, settings:
     plan = state.plan(settings, code_versions(settings))
     if plan.refused:
         return plan
-    moves = first_moves(plan.moved, MOVES_AT_ONCE)
     there = tuple(key for key in state.folder.found if key not in state.folder.moved)
-    plan = replace(plan, add=there, moved=moves)
+    plan = replace(first_part(plan), add=there)
     sync_partitions(instance, warehouse, settings, plan, state)
     return plan
 
@@ -237,10 +240,7 @@ def sync_partitions(
             drop_kept_indexes(settings)
         else:
             forget_indexes(settings)
-    known = set(state.partitions)
-    add = [key for key in (*plan.moved, *plan.add) if key not in known]
-    if add:
-        instance.add_dynamic_partitions(DOCUMENTS, add)
+    add_partitions(instance, [*plan.moved, *plan.add], state.partitions)
     left = (key for key in plan.moved.values() if key not in state.folder.found)
     for key in (*plan.remove, *left):
         instance.delete_dynamic_partition(DOCUMENTS, key)
@@ -250,6 +250,16 @@ def sync_partitions(
     if plan.moved or plan.remove:  # those that moved have new names, and fewer may be unreadable
         for evaluation in evaluations(instance, warehouse, list(plan.moved)):
             _report(instance, warehouse, evaluation)
+
+
+def add_partitions(
+    instance: dg.DagsterInstance, keys: Sequence[str], there: Collection[str]
+) -> None:
+    """Add those that are not there yet, in their order. there: the partitions that there are."""
+    known = set(there)
+    new = [key for key in keys if key not in known]
+    for start in range(0, len(new), ADDED_BY_A_STATEMENT):
+        instance.add_dynamic_partitions(DOCUMENTS, new[start : start + ADDED_BY_A_STATEMENT])
 
 
 def _names_ever(warehouse: Warehouse, keys: Sequence[str]) -> list[str]:

@@ -34,6 +34,7 @@ from embed_assets.automation.runs import (
     end_dead_runs,
 )
 from embed_assets.automation.state import (
+    add_partitions,
     check_settings,
     code_versions,
     read_state,
@@ -175,8 +176,8 @@ def prepare_search(settings: Settings) -> None:
         _follow_if_unknown(warehouse, settings)
         while True:
             state, versions = recorded_state(settings, warehouse, instance), code_versions(settings)
-            if unknown := [key for key in state.folder.loaded if key not in state.partitions]:
-                instance.add_dynamic_partitions(DOCUMENTS, unknown)
+            if state.folder.loaded.keys() - set(state.partitions):
+                add_partitions(instance, list(state.folder.loaded), state.partitions)
                 continue
             for batch in batches(state.partitions, to_embed(state.records, versions)):
                 runs.execute(instance, INGEST, [EMBEDDINGS], batch, seconds)

@@ -63,7 +63,7 @@ def status_summary(settings: Settings) -> dict[str, Any]:
         "waiting": [
             {"what": wait.what, "reason": wait.reason} for wait in (*plan.waiting, *silent)
         ],
-        "failed": list(failures(settings, warehouse).values()),
+        "failed": list(failures(settings, warehouse, state.entries).values()),
         "empty": without_text(warehouse),
         "partly": partly(warehouse),
         "models": models,

@@ -154,19 +154,21 @@ def _dropped(warehouse: Warehouse) -> dict[str, int]:
     return dict(rows.iter_rows())
 
 
-def failures(settings: Settings, warehouse: Warehouse) -> dict[str, dict[str, Any]]:
+def failures(
+    settings: Settings, warehouse: Warehouse, entries: Entries | None = None
+) -> dict[str, dict[str, Any]]:
     """Path, error and attempts of documents that could not be read, by id, in order of path.
 
     Of what is odd in the folder too, though it may be no document. final: whether only a change or
-    a person starts another try.
+    a person starts another try. entries: of the folder, where it was looked through just now.
     """
     failed, paths = failed_documents(warehouse), warehouse.paths()
     try:
-        entries = survey(settings.pdfs, Rules.of(settings))
+        entries = entries or survey(settings.pdfs, Rules.of(settings))
     except SettingsError:  # it was there when the work began
         entries = Entries()
     # What was never read the folder alone knows.
-    paths = {key: document.path for key, document in entries.documents.items()} | paths
+    paths = {document.document_id: document.path for document in entries.pdfs} | paths
     for path, why in entries.odd.items():
         key = document_id(PurePosixPath(path))
         failed[key], paths[key] = FailedDocument(why), path

@@ -74,6 +74,22 @@ def test_an_empty_home_lists_every_pdf_and_ingests_none(project):
     assert list_now(project) == list(scan(project.pdfs)), "twice is as once"
 
 
+def test_more_pdfs_than_a_statement_may_name_are_listed_in_their_order(project, monkeypatch):
+    monkeypatch.setattr("embed_assets.automation.state.ADDED_BY_A_STATEMENT", 2)
+    project.put(*(f"{number}.pdf" for number in range(5)))
+    assert list_now(project) == list(scan(project.pdfs))
+
+
+def test_documents_that_left_are_removed_in_parts_before_the_pages_open(project, monkeypatch):
+    monkeypatch.setattr("embed_assets.automation.plan.REMOVALS_AT_ONCE", 1)
+    project.put(*(f"{number}.pdf" for number in range(7)))
+    project.ingest()
+    for name in ("0.pdf", "1.pdf"):
+        (project.pdfs / name).unlink()
+    assert len(list_now(project)) == project.warehouse.count("raw_pdfs") == 6
+    assert len(list_now(project)) == project.warehouse.count("raw_pdfs") == 5
+
+
 @pytest.mark.parametrize("emptied", [True, False], ids=["empty", "missing"])
 def test_an_empty_or_missing_folder_removes_nothing(project, emptied):
     project.put("a.pdf")

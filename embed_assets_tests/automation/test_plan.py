@@ -6,17 +6,21 @@ from datetime import timedelta
 import pytest
 
 from embed_assets.automation.plan import (
+    ADDITIONS_AT_ONCE,
     CHANGED_FILE,
+    MOVES_AT_ONCE,
     NEW,
     NOT_MADE,
     OTHER_CODE,
     OTHER_INPUT,
+    REMOVALS_AT_ONCE,
     Plan,
     Step,
     Until,
     Wait,
     Work,
     batches,
+    first_part,
 )
 from embed_assets.documents.folder import FoundDocument
 from embed_assets.graph import CORPUS_ASSETS, DOCUMENT_ASSETS, GRAPH
@@ -76,6 +80,14 @@ def test_new_documents_are_taken_in_the_order_in_which_they_were_found():
     home.put("c", "a", "b")
     assert home.plan().add == ("c", "a", "b")
     assert home.plan().steps[0].documents == ("c", "a", "b")
+
+
+def test_a_tick_takes_the_first_of_very_many_partitions_and_leaves_the_rest():
+    many = tuple(f"{number:05}" for number in range(50_000))
+    part = first_part(Plan(add=many, remove=many, moved={f"sub-{key}": key for key in many}))
+    assert part.add == many[:ADDITIONS_AT_ONCE]
+    assert part.remove == many[:REMOVALS_AT_ONCE]
+    assert len(part.moved) == MOVES_AT_ONCE
 
 
 def test_a_document_brought_up_to_date_needs_nothing(home):

@@ -261,7 +261,7 @@ def test_a_pdf_that_moved_keeps_its_rows_and_shows_as_made_under_its_new_name(pr
 
 
 def test_so_many_moved_pdfs_that_a_tick_would_not_end_in_time_take_several(project, monkeypatch):
-    monkeypatch.setattr("embed_assets.automation.sensors.MOVES_AT_ONCE", 2)
+    monkeypatch.setattr("embed_assets.automation.plan.MOVES_AT_ONCE", 2)
     names = ("a.pdf", "b.pdf", "c.pdf")
     project.put(*names)
     project.ingest()
@@ -273,6 +273,21 @@ def test_so_many_moved_pdfs_that_a_tick_would_not_end_in_time_take_several(proje
     assert len(in_sub) == 2
     assert project.tick() == []
     assert set(project.warehouse.paths()) == set(project.partitions) == set(scan(project.pdfs))
+
+
+def test_partitions_that_were_lost_with_dagsters_history_come_back_over_several_ticks(
+    project, monkeypatch
+):
+    monkeypatch.setattr("embed_assets.automation.plan.ADDITIONS_AT_ONCE", 2)
+    project.put("a.pdf", "b.pdf", "c.pdf")
+    project.ingest()
+    for key in project.partitions:
+        project.instance.delete_dynamic_partition(DOCUMENTS, key)
+    keys = list(scan(project.pdfs))
+    assert project.tick() == []
+    assert project.partitions == keys[:2]
+    assert project.tick() == []
+    assert project.partitions == keys
 
 
 def test_a_folder_that_cannot_be_read_is_not_an_empty_one(project):
