@@ -515,14 +515,30 @@ def ui(
     watch: Annotated[
         bool, typer.Option("--watch", help="Both sensors are on: PDFs that come are learned.")
     ] = False,
+    daemon: Annotated[
+        bool,
+        typer.Option(
+            "--no-daemon",
+            help="Dagster's pages alone: daemon and MLflow are elsewhere.",
+            flag_value=False,
+        ),
+    ] = True,
+    host: Annotated[
+        str, typer.Option("--host", help="With --no-daemon: where to listen, as 0.0.0.0.")
+    ] = "127.0.0.1",
 ) -> None:
     """Open Dagster on 127.0.0.1, and MLflow beside it, on the same state."""
     if watch:
         os.environ[f"{PREFIX}WATCH"] = "1"
     with _session(pdfs, home, as_json) as (settings, emit):
-        from embed_assets.command.servers import serve
+        from embed_assets.command import servers
 
-        serve(settings, port, mlflow_port, emit)
+        if not daemon:
+            servers.serve_pages(settings, host, port, emit)
+        elif host != servers.HOST:
+            raise SettingsError("--host needs --no-daemon: the daemon's pages are on 127.0.0.1.")
+        else:
+            servers.serve(settings, port, mlflow_port, emit)
 
 
 @app.command()

@@ -1,10 +1,11 @@
-"""`dagster dev` with a guard in front of its webserver, for `embed-assets ui`.
+"""`dagster dev` and `dagster-webserver` with a guard in front of the webserver.
 
 Dagster lets nobody add middleware to its server: in each of its two commands one function is
 replaced. Another release of Dagster might not call these functions, so `embed-assets ui` makes sure
 that the server refuses before it says that it is up.
 """
 
+import argparse
 import os
 import sys
 from collections.abc import Sequence
@@ -51,7 +52,7 @@ def webserver() -> None:
 
     hide_in_logs()
     create = app.create_app_from_workspace_process_context
-    port = int(sys.argv[sys.argv.index("--port") + 1])
+    port = _port(sys.argv[1:])
 
     def create_guarded(*given: Any, **options: Any) -> "Starlette":
         made = create(*given, **options)
@@ -60,6 +61,13 @@ def webserver() -> None:
 
     setattr(cli, create.__name__, create_guarded)
     cli.main()
+
+
+def _port(arguments: Sequence[str]) -> int:
+    """The port among the arguments of `dagster-webserver`."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("-p", "--port", type=int, default=3000)
+    return parser.parse_known_args(arguments)[0].port
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
-"""What runs until a person ends it: Dagster and MLflow on loopback, or the sensors alone.
+"""What runs until a person ends it: Dagster and MLflow, the sensors alone, or the pages alone.
 
-One daemon looks at a home: two would each ask for everything.
+One daemon looks at a home: two would each ask for everything. Pages alone may be served as often as
+people like.
 """
 
 import os
@@ -56,6 +57,8 @@ from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
 
 HOST = "127.0.0.1"
+EVERY_ADDRESS = ("0.0.0.0", "")
+"""Hosts that stand for all addresses of this machine."""
 START_TIMEOUT = 120.0
 LONGEST_STOP = 15.0
 DAEMON = "Daemon"
@@ -101,7 +104,7 @@ def serve(
             settings, {n: c for n, (c, _) in commands.items()}, environment, lock
         ) as processes:
             for name, (_, url) in commands.items():
-                _wait(name, url, processes[name], settings)
+                _wait(name, url, processes[name], _log(settings, name))
             _check_guard(commands["Dagster"][1])
             dagster_url, runs_url = commands["Dagster"][1], f"{mlflow_url}/{_runs_link(tracking)}"
             graph = f"{dagster_url}{graph_path()}"
@@ -123,6 +126,43 @@ def serve(
                 "Launch Run on the page of Start does all that is due.\nCtrl-C stops both.",
             )
             _stay(settings, processes)
+
+
+def serve_pages(
+    settings: Settings, host: str, port: int, emit: Emit, machine: Machine | None = None
+) -> None:
+    """Serve Dagster's pages alone, and stay until interrupted or until the server ends.
+
+    Daemon and MLflow are elsewhere: nothing is tidied up here, and no run ends with this process.
+    """
+    _check_machine("ui", machine or this_machine())
+    prepare_home(settings)
+    _check_free("Dagster", port, host)
+    workspace = str(settings.dagster_home / "workspace.yaml")
+    where = ["--workspace", workspace, "--host", host, "--port", str(port)]
+    call = [sys.executable, "-m", guarded.MODULE, guarded.WEBSERVER, *where]
+    environment = {**os.environ, UI_HOSTS: settings.ui_hosts}
+    url = f"http://{HOST if host in EVERY_ADDRESS else host}:{port}"
+    typer.echo("Starting Dagster …", err=True)
+    try:
+        with stopping.children_hear():
+            server = subprocess.Popen(
+                call, stdout=2, stderr=2, env=environment, start_new_session=True
+            )
+        try:
+            own = {"Host": f"{HOST}:{port}"}  # whatever address it listens at
+            _wait("Dagster", url, server, "what it said above", own)
+            _check_guard(url, own)
+            emit({"dagster": url}, f"Dagster  {url}\nState    {settings.home}\nCtrl-C stops it.")
+            server.wait()
+        finally:
+            for ended in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+                signal.signal(ended, signal.SIG_IGN)
+            _stop(server)
+    except KeyboardInterrupt:
+        typer.echo("Stopped.", err=True)
+        return
+    raise ProjectError("Dagster ended: see what it said above.")
 
 
 def _runs_link(tracking: Tracking) -> str:
@@ -196,7 +236,8 @@ def _already(settings: Settings, lock: Path) -> str:
     opened = f"It was opened at {address}: go there, or end it first." if address else ""
     return (
         f"`embed-assets ui` or `watch` is at work on {settings.home} already, or Dagster's daemon "
-        f"that it started{named}. {opened or 'End it first.'}"
+        f"that it started{named}. {opened or 'End it first.'} `embed-assets ui --no-daemon` serves "
+        "pages beside it."
     )
 
 
@@ -302,11 +343,11 @@ def _mlflow_command(settings: Settings, port: int) -> list[str]:
     return [sys.executable, "-m", "mlflow", "server", *artifacts, *where]
 
 
-def _check_free(name: str, port: int) -> None:
+def _check_free(name: str, port: int, host: str = HOST) -> None:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((HOST, port))
+            probe.bind((host, port))
         except OSError:
             option = "--port" if name == "Dagster" else "--mlflow-port"
             raise SettingsError(
@@ -314,20 +355,31 @@ def _check_free(name: str, port: int) -> None:
             ) from None
 
 
-def _wait(name: str, url: str, process: subprocess.Popen[bytes], settings: Settings) -> None:
+def _wait(
+    name: str,
+    url: str,
+    process: subprocess.Popen[bytes],
+    log: object,
+    own: Mapping[str, str] = {},
+) -> None:
+    """Wait until a server answers. ProjectError, which names its log, where it doesn't.
+
+    own: headers by which the server takes the question for one of its own pages'.
+    """
+    request = urllib.request.Request(url, headers=dict(own))
     deadline = time.monotonic() + START_TIMEOUT
     while time.monotonic() < deadline and process.poll() is None:
         try:
-            with _direct().open(url, timeout=5):
+            with _direct().open(request, timeout=5):
                 return
         except OSError:
             time.sleep(0.5)
-    raise ProjectError(f"{name} did not start: see {_log(settings, name)}.")
+    raise ProjectError(f"{name} did not start: see {log}.")
 
 
-def _check_guard(url: str) -> None:
-    """ProjectError where Dagster's server answers to a page of another site."""
-    foreign = urllib.request.Request(url, headers={"Origin": "http://another.site"})
+def _check_guard(url: str, own: Mapping[str, str] = {}) -> None:
+    """ProjectError where Dagster's server answers to a page of another site. own: as in `_wait`."""
+    foreign = urllib.request.Request(url, headers={**own, "Origin": "http://another.site"})
     try:
         with _direct().open(foreign, timeout=START_TIMEOUT):
             pass

@@ -155,7 +155,7 @@ def test_a_server_that_is_up_is_found_whatever_proxy_leads_outside(
         monkeypatch.setenv("http_proxy", proxy)
     monkeypatch.setattr("embed_assets.command.servers.START_TIMEOUT", 10.0)
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
-        _wait("MLflow", server, process, Settings(home=tmp_path))
+        _wait("MLflow", server, process, "its log")
         process.kill()
 
 

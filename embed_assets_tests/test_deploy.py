@@ -1,0 +1,179 @@
+"""What `deploy/` says holds together: no Docker engine is needed to see it."""
+
+import re
+import shlex
+import threading
+import time
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+import yaml
+from typer.main import get_command
+
+from embed_assets.command.cli import app
+from embed_assets.command.instance import _IN_POSTGRES, STORAGE
+from embed_assets.graph import GRAPH
+from embed_assets.resources.pages import DAGSTER_VARIABLE, MLFLOW_VARIABLE
+from embed_assets.settings import PREFIX, Settings
+
+REPOSITORY = Path(__file__).parents[1]
+DEPLOY = REPOSITORY / "deploy"
+FILES = sorted(file for file in DEPLOY.rglob("*") if file.is_file())
+POOLS = {asset.pool for asset in GRAPH.values() if asset.pool}
+
+pytestmark = pytest.mark.skipif(not DEPLOY.is_dir(), reason="the package alone is installed")
+
+
+def read(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+def compose() -> dict[str, Any]:
+    return yaml.safe_load(read(DEPLOY / "compose.yaml"))
+
+
+each_service = pytest.mark.parametrize(
+    ("name", "service"),
+    [pytest.param(name, service, id=name) for name, service in compose()["services"].items()]
+    if DEPLOY.is_dir()
+    else [],
+)
+
+
+@each_service
+def test_an_image_is_built_here_or_of_one_version(name, service):
+    assert re.search(r":(?!latest$)[\w.-]*\d[\w.-]*$", service["image"])
+    if "build" in service:
+        context = DEPLOY / service["build"]["context"]
+        assert (context / service["build"]["dockerfile"]).is_file()
+
+
+@each_service
+def test_what_is_waited_for_can_come(name, service):
+    others = compose()["services"]
+    for other, wait in service.get("depends_on", {}).items():
+        if wait["condition"] == "service_healthy":
+            assert others[other]["healthcheck"]["test"][0] == "CMD"
+        else:
+            assert wait["condition"] == "service_completed_successfully"
+            assert others[other].get("restart", "no") == "no", f"{other} would never be over"
+
+
+@each_service
+def test_a_volume_is_declared_or_a_file_that_is_there(name, service):
+    for volume in service.get("volumes", []):
+        source = re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", volume).split(":")[0]
+        here = source.startswith(".") and (DEPLOY / source).exists()
+        assert here or source in compose()["volumes"], volume
+
+
+@each_service
+def test_a_port_is_open_to_this_machine_alone(name, service):
+    assert all(port.startswith("127.0.0.1:") for port in service.get("ports", []))
+
+
+@each_service
+def test_no_secret_is_written_down(name, service):
+    environment = service.get("environment", {})
+    secret = [k for k in environment if re.search("PASSWORD|SECRET|TOKEN|_KEY", k)]
+    assert all(str(environment[k]).startswith("${") for k in secret)
+
+
+def test_what_a_person_must_set_stands_in_the_example_of_an_env_file():
+    asked = set(re.findall(r"\$\{(\w+)", read(DEPLOY / "compose.yaml")))
+    assert asked == set(re.findall(r"^#? ?(\w+)=", read(DEPLOY / ".env.example"), re.MULTILINE))
+
+
+def test_the_environment_is_taken_by_the_settings(monkeypatch):
+    for name in Settings.model_fields:
+        monkeypatch.delenv(PREFIX + name.upper(), raising=False)
+    environment = compose()["services"]["dagster-daemon"]["environment"]
+    set_here = {k for k in environment if k.startswith(PREFIX)} - {
+        DAGSTER_VARIABLE,
+        MLFLOW_VARIABLE,
+    }
+    for name in set_here:
+        monkeypatch.setenv(name, re.sub(r"\$\{.*\}", "", environment[name]))
+    taken = Settings(_env_file=None)  # type: ignore
+    assert {PREFIX + name.upper() for name in taken.model_fields_set} == set_here
+    assert str(taken.dagster_home) == environment["DAGSTER_HOME"]
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_a_file_names_no_setting_that_there_is_not(file):
+    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    named = set(re.findall(rf"\b{PREFIX}[A-Z_]*[A-Z]\b", read(file)))
+    assert named <= known | {DAGSTER_VARIABLE, MLFLOW_VARIABLE}
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_the_command_takes_every_line_that_calls_it(file):
+    """In commands of containers, and in blocks of code on pages."""
+    text = re.sub(r'", "', " ", read(file))
+    for line in re.findall(
+        r"(?:^|exec |daemon |\[\"|`)embed-assets ([^\"`\n]+)", text, re.MULTILINE
+    ):
+        words = [word for word in shlex.split(line) if not word.startswith("…")]
+        group: Any = get_command(app)
+        with group.make_context("embed-assets", words, resilient_parsing=False) as context:
+            name, command, rest = group.resolve_command(context, context.protected_args or words)
+            command.make_context(name, rest, parent=context)
+
+
+def test_the_extras_of_the_image_are_the_projects():
+    project = tomllib.loads(read(REPOSITORY / "pyproject.toml"))["project"]
+    extras = re.search(r"'\.\[([\w,]+)\]'", read(DEPLOY / "Dockerfile"))
+    assert extras
+    assert set(extras[1].split(",")) <= set(project["optional-dependencies"])
+
+
+def test_what_the_image_copies_is_there_and_is_let_through():
+    let_through = set(re.findall("^!(.*)$", read(DEPLOY / "Dockerfile.dockerignore"), re.MULTILINE))
+    copied = re.findall("^COPY (.*) [^ ]+$", read(DEPLOY / "Dockerfile"), re.MULTILINE)
+    paths = {path for line in copied for path in line.split()}
+    assert all((REPOSITORY / path).exists() for path in paths)
+    assert paths == let_through
+
+
+def test_the_pools_of_the_graph_have_limits():
+    for text in (read(DEPLOY / ".env.example"), read(DEPLOY / "compose.yaml")):
+        limits = re.search(r"(parsing=[\w=,]+)", text)
+        assert limits
+        assert {part.split("=")[0] for part in limits[1].split(",")} == POOLS
+
+
+def in_sqlite(folder: Path) -> dict[str, Any]:
+    """The instance's file of `deploy/`, with its history in files: Postgres needs a server."""
+    instance = yaml.safe_load(read(DEPLOY / "dagster.yaml"))
+    assert instance.pop("storage") == _IN_POSTGRES
+    assert STORAGE in read(DEPLOY / "compose.yaml")
+    (folder / "dagster.yaml").write_text(yaml.safe_dump(instance), encoding="utf-8")
+    return instance
+
+
+def test_two_assets_of_a_pool_with_one_place_are_made_one_after_the_other(tmp_path):
+    in_sqlite(tmp_path)
+    at_work: list[tuple[float, float]] = []
+
+    @dg.asset(pool="parsing")
+    def parsed() -> None:
+        began = time.monotonic()
+        time.sleep(1)
+        at_work.append((began, time.monotonic()))
+
+    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+        assert instance.global_op_concurrency_default_limit == 1
+        instance.event_log_storage.set_concurrency_slots("parsing", 1)
+        runs = [
+            threading.Thread(target=dg.materialize, args=[[parsed]], kwargs={"instance": instance})
+            for _ in range(2)
+        ]
+        for run in runs:
+            run.start()
+        for run in runs:
+            run.join()
+    first, second = sorted(at_work)
+    assert first[1] <= second[0]
