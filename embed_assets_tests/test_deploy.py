@@ -2,19 +2,18 @@
 
 import re
 import shlex
-import threading
-import time
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
 
-import dagster as dg
 import pytest
 import yaml
 from typer.main import get_command
 
 from embed_assets.command.cli import app
-from embed_assets.command.instance import _IN_POSTGRES, STORAGE
+from embed_assets.command.instance import _IN_POSTGRES
 from embed_assets.graph import GRAPH
 from embed_assets.resources.pages import DAGSTER_VARIABLE, MLFLOW_VARIABLE
 from embed_assets.settings import PREFIX, Settings
@@ -112,15 +111,12 @@ def test_a_file_names_no_setting_that_there_is_not(file):
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
 def test_the_command_takes_every_line_that_calls_it(file):
     """In commands of containers, and in blocks of code on pages."""
-    text = re.sub(r'", "', " ", read(file))
-    for line in re.findall(
-        r"(?:^|exec |daemon |\[\"|`)embed-assets ([^\"`\n]+)", text, re.MULTILINE
-    ):
-        words = [word for word in shlex.split(line) if not word.startswith("…")]
-        group: Any = get_command(app)
-        with group.make_context("embed-assets", words, resilient_parsing=False) as context:
-            name, command, rest = group.resolve_command(context, context.protected_args or words)
-            command.make_context(name, rest, parent=context)
+    text = read(file).replace('", "', " ")
+    group: Any = get_command(app)
+    calls = r"(?:^|exec |daemon |command: \[\")embed-assets ([a-z][^\"`\n\]]+)"
+    for line in re.findall(calls, text, re.MULTILINE):
+        name, *rest = shlex.split(line)
+        group.commands[name].make_context(name, rest)
 
 
 def test_the_extras_of_the_image_are_the_projects():
@@ -145,35 +141,39 @@ def test_the_pools_of_the_graph_have_limits():
         assert {part.split("=")[0] for part in limits[1].split(",")} == POOLS
 
 
-def in_sqlite(folder: Path) -> dict[str, Any]:
-    """The instance's file of `deploy/`, with its history in files: Postgres needs a server."""
+MADE_TWICE = """
+import subprocess, sys, time
+
+import dagster as dg
+
+@dg.asset(pool="parsing")
+def parsed() -> None:
+    began = time.time()
+    time.sleep(1)
+    print(began, time.time())
+
+with dg.DagsterInstance.from_config(sys.argv[1]) as instance:
+    print(instance.global_op_concurrency_default_limit)
+    if len(sys.argv) > 2:
+        dg.materialize([parsed], instance=instance)
+    else:
+        instance.event_log_storage.set_concurrency_slots("parsing", 1)
+        call = [sys.executable, __file__, sys.argv[1], "run"]
+        for run in [subprocess.Popen(call), subprocess.Popen(call)]:
+            run.wait(20)
+"""
+
+
+def test_two_runs_at_an_asset_of_a_pool_with_one_place_take_turns(tmp_path):
+    """With the instance's file of `deploy/`, but its history in files: Postgres needs a server."""
     instance = yaml.safe_load(read(DEPLOY / "dagster.yaml"))
     assert instance.pop("storage") == _IN_POSTGRES
-    assert STORAGE in read(DEPLOY / "compose.yaml")
-    (folder / "dagster.yaml").write_text(yaml.safe_dump(instance), encoding="utf-8")
-    return instance
-
-
-def test_two_assets_of_a_pool_with_one_place_are_made_one_after_the_other(tmp_path):
-    in_sqlite(tmp_path)
-    at_work: list[tuple[float, float]] = []
-
-    @dg.asset(pool="parsing")
-    def parsed() -> None:
-        began = time.monotonic()
-        time.sleep(1)
-        at_work.append((began, time.monotonic()))
-
-    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
-        assert instance.global_op_concurrency_default_limit == 1
-        instance.event_log_storage.set_concurrency_slots("parsing", 1)
-        runs = [
-            threading.Thread(target=dg.materialize, args=[[parsed]], kwargs={"instance": instance})
-            for _ in range(2)
-        ]
-        for run in runs:
-            run.start()
-        for run in runs:
-            run.join()
-    first, second = sorted(at_work)
-    assert first[1] <= second[0]
+    (tmp_path / "dagster.yaml").write_text(yaml.safe_dump(instance), encoding="utf-8")
+    program = tmp_path / "made_twice.py"
+    program.write_text(MADE_TWICE, encoding="utf-8")
+    call = [sys.executable, str(program), str(tmp_path)]
+    done = subprocess.run(call, capture_output=True, encoding="utf-8", timeout=50, check=True)
+    said = done.stdout
+    assert set(re.findall(r"^\d+$", said, re.MULTILINE)) == {"1"}
+    first, second = sorted(re.findall(r"^([\d.]+) ([\d.]+)$", said, re.MULTILINE))
+    assert float(first[1]) <= float(second[0])

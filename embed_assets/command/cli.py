@@ -515,14 +515,10 @@ def ui(
     watch: Annotated[
         bool, typer.Option("--watch", help="Both sensors are on: PDFs that come are learned.")
     ] = False,
-    daemon: Annotated[
+    no_daemon: Annotated[
         bool,
-        typer.Option(
-            "--no-daemon",
-            help="Dagster's pages alone: daemon and MLflow are elsewhere.",
-            flag_value=False,
-        ),
-    ] = True,
+        typer.Option("--no-daemon", help="Dagster's pages alone: daemon and MLflow are elsewhere."),
+    ] = False,
     host: Annotated[
         str, typer.Option("--host", help="With --no-daemon: where to listen, as 0.0.0.0.")
     ] = "127.0.0.1",
@@ -533,7 +529,7 @@ def ui(
     with _session(pdfs, home, as_json) as (settings, emit):
         from embed_assets.command import servers
 
-        if not daemon:
+        if no_daemon:
             servers.serve_pages(settings, host, port, emit)
         elif host != servers.HOST:
             raise SettingsError("--host needs --no-daemon: the daemon's pages are on 127.0.0.1.")
