@@ -87,7 +87,7 @@ class Cluster:
         """Until the workers have joined."""
         code = (
             "import ray, time; ray.init(address='auto', log_to_driver=False)\n"
-            "for _ in range(120):\n"
+            "for _ in range(240):\n"
             f"    if ray.cluster_resources().get('CPU', 0) >= {cpus}: break\n"
             "    time.sleep(0.5)\n"
             "else: raise SystemExit('the workers did not join')"

@@ -200,7 +200,8 @@ class _OpenDatabase:
     def shrink(self) -> None:
         def vacuum() -> None:
             with self.sessions.current().cursor() as cursor:
-                cursor.execute("VACUUM FULL answers, uses")
+                cursor.execute("ANALYZE answers, uses")  # the statistics quote values too
+                cursor.execute("VACUUM FULL answers, uses, pg_catalog.pg_statistic")
 
         persistently(vacuum, self.sessions.address, self.limit, log=self.log)
 

@@ -164,7 +164,8 @@ class LakeStore:
                 "WHERE schemaname = 'public' AND tablename LIKE 'ducklake%'"
             )
             tables = ", ".join(name for (name,) in cursor.fetchall())
-            cursor.execute(f"VACUUM {'FULL ' if full else ''}{tables}")
+            cursor.execute(f"ANALYZE {tables}")  # the statistics quote values too
+            cursor.execute(f"VACUUM {'FULL ' if full else ''}{tables}, pg_catalog.pg_statistic")
 
     @contextmanager
     def turn(self) -> Iterator["PostgresConnection"]:

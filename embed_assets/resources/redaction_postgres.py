@@ -28,6 +28,7 @@ def redact_postgres(address: str, traces: Traces) -> bool:
                 break
             changed = True
         session.autocommit = True
+        cursor.execute("ANALYZE")  # the statistics quote values too
         cursor.execute("VACUUM FULL")
     return changed
 

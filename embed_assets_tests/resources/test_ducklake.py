@@ -223,6 +223,7 @@ def test_no_byte_of_what_was_deleted_stays_in_files_or_in_postgres(lake, tmp_pat
     many = pl.concat([pages(f"d{n:02}", f"{SECRET} {n}") for n in range(30)])
     lake.replace("parsed_markdown", pl.concat([many, pages("e", "stays")]))
     lake.replace("former_paths", pl.DataFrame({"path": [SECRET], "document_id": ["d"]}))
+    sql(catalog(lake), "ANALYZE")
     with lake.transaction() as transaction:
         transaction.execute("DELETE FROM parsed_markdown WHERE document_id <> 'e'")
         transaction.delete("former_paths", {})
