@@ -38,7 +38,7 @@ from inside import COMPARED, DOCUMENTS_AT_ONCE, rows
 from embed_assets.resources.warehouse import Warehouse
 
 COMMAND = [sys.executable, "-m", "embed_assets.command.cli"]
-SECONDS_UNTIL_LOST = 30
+SECONDS_UNTIL_LOST = 20
 SECONDS_BETWEEN_CUTS = 3
 WORDS = (
     *("valve", "pump", "seal", "bearing", "filter", "pressure", "torque", "flange", "gasket"),

@@ -102,7 +102,8 @@ class Warehouse(dg.ConfigurableResource):
         store = self._store
         if not store.is_there:
             with until_stopped(duckdb.connect(":memory:")) as connection:
-                return _query_as_today(connection, sql, parameters)
+                _complete(connection)
+                return query(connection, sql, parameters)
 
         def ask(connection: duckdb.DuckDBPyConnection) -> pl.DataFrame:
             _check_schema_once(connection, store)
@@ -252,13 +253,19 @@ class Warehouse(dg.ConfigurableResource):
 def _query_as_today(
     connection: duckdb.DuckDBPyConnection, sql: str, parameters: Sequence[Any]
 ) -> pl.DataFrame:
-    """Result of a query on the tables of `tables.py`, whatever of them is stored.
+    """Result of a query on the tables of `tables.py`, whatever of them is stored."""
+    with suppress(duckdb.CatalogException, duckdb.BinderException):
+        return query(connection, sql, parameters)
+    _complete(connection)
+    return query(connection, sql, parameters)
+
+
+def _complete(connection: duckdb.DuckDBPyConnection) -> None:
+    """Have a connection see all tables of `tables.py` with all their columns.
 
     A table is missing where the first write was killed half-way, a column where an older version
     made the table.
     """
-    with suppress(duckdb.CatalogException, duckdb.BinderException):
-        return query(connection, sql, parameters)
     stored = _stored_tables(connection)
     [database] = connection.execute("SELECT current_database()").fetchone() or [""]
     for name, table in TABLES.items():
@@ -269,7 +276,6 @@ def _query_as_today(
             chosen = ", ".join(["*", *nulls])
             of_today = f'SELECT {chosen} FROM "{database}".main.{name}'
             connection.execute(f"CREATE OR REPLACE TEMP VIEW {name} AS {of_today}")
-    return query(connection, sql, parameters)
 
 
 _checked: set[tuple[str, int]] = set()
