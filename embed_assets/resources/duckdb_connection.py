@@ -143,10 +143,14 @@ def until_stopped(
 def query(
     connection: duckdb.DuckDBPyConnection, sql: str, parameters: Sequence[Any]
 ) -> pl.DataFrame:
-    """Rows of a query, times in UTC."""
+    """Rows of a query, times in UTC. IOException where they break off while they are fetched."""
     connection.execute("SET TimeZone = 'UTC'")
     with without_pandas():
-        return connection.execute(sql, list(parameters)).pl()
+        result = connection.execute(sql, list(parameters))
+        try:
+            return result.pl()
+        except duckdb.InvalidInputException as error:  # DuckDB's word for it, whatever the cause
+            raise duckdb.IOException(str(error)) from error
 
 
 def quoted(path: str) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import boto3
 import duckdb
@@ -17,7 +18,7 @@ import pytest
 
 from embed_assets.errors import ProjectError
 from embed_assets.lake_address import lake_address
-from embed_assets.resources import ducklake
+from embed_assets.resources import duckdb_connection, ducklake
 from embed_assets.resources.warehouse import Warehouse, WarehouseBusyError, WarehouseError
 from embed_assets.tables import TABLES
 from embed_assets_tests.postgres import sql
@@ -72,6 +73,33 @@ def test_a_read_after_a_restart_of_the_catalogue_is_as_before(lake):
     assert texts(lake) == [("a", 1, "one")]
     end_sessions(lake)
     assert texts(lake) == [("a", 1, "one")]
+
+
+def test_a_result_that_breaks_off_while_it_is_fetched_is_read_again(lake, monkeypatch):
+    lake.replace("parsed_markdown", pages("a", "one"))
+    broken: list[int] = []
+
+    class BreaksOff:
+        """A connection whose first result can't be fetched, as where Postgres ends in between."""
+
+        def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+            self._connection = connection
+
+        def execute(self, sql: str, *parameters: object) -> object:
+            result = self._connection.execute(sql, *parameters)
+            return self if "markdown" in sql and not broken else result
+
+        def pl(self) -> pl.DataFrame:
+            broken.append(1)
+            raise duckdb.InvalidInputException("fetch from an unsuccessful query result")
+
+    def query(connection: duckdb.DuckDBPyConnection, sql: str, parameters: object) -> pl.DataFrame:
+        stand_in: Any = BreaksOff(connection)
+        return duckdb_connection.query(stand_in, sql, parameters)  # pyright: ignore[reportArgumentType]
+
+    monkeypatch.setattr("embed_assets.resources.warehouse.query", query)
+    assert texts(lake) == [("a", 1, "one")]
+    assert broken
 
 
 def test_an_error_in_a_transaction_leaves_nothing_of_it(lake):
