@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from embed_assets.errors import BusyError
+from embed_assets.resources.answers_tables import TABLES
 from embed_assets.resources.postgres import connect, persistently
 
 if TYPE_CHECKING:
@@ -25,21 +26,6 @@ SECONDS_UNTIL_DEAD = 5.0
 """For which nobody holds the lock of a run that is taken for dead."""
 LOCKS = 0x616E73
 """What the locks of this module begin with among those of Postgres, each of two numbers."""
-_TABLES = """
-CREATE TABLE IF NOT EXISTS answers (
-    key TEXT PRIMARY KEY, model TEXT NOT NULL, prompt_version TEXT NOT NULL, reply TEXT NOT NULL,
-    input_tokens BIGINT NOT NULL, output_tokens BIGINT NOT NULL, session TEXT NOT NULL,
-    created_at TEXT NOT NULL
-);
-CREATE TABLE IF NOT EXISTS bills (
-    session TEXT PRIMARY KEY, input_tokens BIGINT NOT NULL, output_tokens BIGINT NOT NULL
-);
-CREATE TABLE IF NOT EXISTS claims (key TEXT PRIMARY KEY, owner TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS uses (
-    document_id TEXT NOT NULL, key TEXT NOT NULL, PRIMARY KEY (document_id, key)
-);
-"""
-
 Result = TypeVar("Result")
 
 
@@ -236,4 +222,4 @@ def _make(cursor: _Cursor) -> None:
     """Make the tables. Two that make the same at once would fail."""
     cursor.execute(f"SELECT pg_advisory_xact_lock({LOCKS}, 0)")
     cursor.execute(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")
-    cursor.execute(_TABLES)
+    cursor.execute(TABLES)

@@ -11,22 +11,9 @@ from typing import Any, TypeVar
 from filelock import FileLock, Timeout
 
 from embed_assets.errors import BusyError
+from embed_assets.resources.answers_tables import TABLES
 from embed_assets.resources.waiting import FIRST_SAID, Wait
 
-_TABLES = """
-CREATE TABLE IF NOT EXISTS answers (
-    key TEXT PRIMARY KEY, model TEXT NOT NULL, prompt_version TEXT NOT NULL, reply TEXT NOT NULL,
-    input_tokens BIGINT NOT NULL, output_tokens BIGINT NOT NULL, session TEXT NOT NULL,
-    created_at TEXT NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS bills (
-    session TEXT PRIMARY KEY, input_tokens BIGINT NOT NULL, output_tokens BIGINT NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS claims (key TEXT PRIMARY KEY, owner TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS uses (
-    document_id TEXT NOT NULL, key TEXT NOT NULL, PRIMARY KEY (document_id, key)
-) WITHOUT ROWID;
-"""
 BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 Result = TypeVar("Result")
@@ -173,7 +160,7 @@ def _set_up(connection: sqlite3.Connection) -> None:
     # Safe when the process is killed; moments may be lost when the power fails.
     connection.execute("PRAGMA synchronous = NORMAL")
     connection.execute("PRAGMA secure_delete = ON")  # whether or not Python's SQLite has it on
-    connection.executescript(_TABLES)
+    connection.executescript(TABLES)
 
 
 def _lock_file(path: Path, owner: str) -> str:
