@@ -108,7 +108,7 @@ class Project:
 
     def ndcg(self, version: str | None, task: RetrievalTask) -> Figures:
         """NDCG@10 of each question of a task."""
-        encoder = CachedEncoder(self.warehouse, self.card(version), self.settings.precision)
+        encoder = CachedEncoder(self.warehouse, self.card(version), self.settings)
         found = score_encoder(task, encoder).queries
         return dict(found.select("question_id", "ndcg_at_10").iter_rows())
 

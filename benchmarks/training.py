@@ -244,7 +244,7 @@ def train_ours(
     places = chosen.warehouse.read("SELECT document_id, chunk_index, chunk_id FROM chunks")
     pairs = pl.concat([chosen.pairs, chosen.validation]).with_columns(sha256=pl.lit(""))
     given = training_input(pairs, places)
-    encoder = CachedEncoder(chosen.warehouse, card, settings.precision)
+    encoder = CachedEncoder(chosen.warehouse, card, settings)
     config = prepare(config, settings, encoder, given, pairs_to_train(given.pairs, settings))
     result = (fit_adapter if config.method == "adapter" else train)(config, Silent())
     kept = ("pairs", "steps", "pairs_per_second", "best_epoch", "tuned_share")

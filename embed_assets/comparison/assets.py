@@ -267,7 +267,7 @@ def _forget_replaced(
     """Leave the embeddings of the base model, and of versions that are compared, now or again."""
     named = [name.removeprefix("v") for name in lasting_baselines(settings) if is_version(name)]
     card = model_card(settings)
-    base = CachedEncoder(warehouse, card, settings.precision)
+    base = CachedEncoder(warehouse, card, settings)
     forget_embeddings(warehouse, [*filter(None, compared), *named], base.fingerprints)
 
 

@@ -60,7 +60,7 @@ def base_eval(
         task = retrieval_task(warehouse)
         log_task(task, card, dimensions, lasting_baselines(settings))
         log_task_data(task, making.run_id)
-        encoder = CachedEncoder(warehouse, card, settings.precision)
+        encoder = CachedEncoder(warehouse, card, settings)
         base = measured(warehouse, task, encoder, dimensions, run_id=making.run_id, model="base")
         hybrid = {BASE_HYBRID: (encoder, making.run_id)} if compares_hybrid(settings) else {}
         beside, failed = measure_baselines(

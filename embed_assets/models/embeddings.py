@@ -5,8 +5,9 @@ precision, and the text. So filters, evaluation and search share those of the ba
 embeds in another way (a hosted model) keeps its own by `cached_embeddings`.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cached_property
+from itertools import islice
 from typing import TYPE_CHECKING, Literal
 
 import polars as pl
@@ -16,8 +17,9 @@ from embed_assets.models.card import ModelCard
 from embed_assets.models.encoder import LocalEncoder, resolved_precision
 from embed_assets.models.files import Task
 from embed_assets.models.identity import model_identity, task_identity, text_id
+from embed_assets.models.spread import PART, encode_on_ray
 from embed_assets.resources.warehouse import Warehouse, digest
-from embed_assets.settings import Precision
+from embed_assets.settings import Settings
 from embed_assets.tables import TABLES
 
 if TYPE_CHECKING:
@@ -25,15 +27,16 @@ if TYPE_CHECKING:
 
 BLOCK = 2048
 """Texts that are encoded before they are kept: what is lost if a run is killed."""
+Encode = Callable[[Sequence[str], str | None], Iterator["np.ndarray"]]
+"""Embeds texts, under a label of its progress: block after block, each float32 (texts, size)."""
 
 
 class CachedEncoder:
     """An encoder that remembers. The model is loaded only for texts that it hasn't seen."""
 
-    def __init__(self, warehouse: Warehouse, card: ModelCard, precision: Precision) -> None:
-        """`card`: of the base model or of a version."""
-        self._warehouse, self._card = warehouse, card
-        self._wanted_precision: Precision = precision
+    def __init__(self, warehouse: Warehouse, card: ModelCard, settings: Settings) -> None:
+        """`card`: of the base model or of a version. settings: how it computes, and where."""
+        self._warehouse, self._card, self._settings = warehouse, card, settings
 
     def encode_queries(self, texts: Sequence[str], progress: str | None = None) -> "np.ndarray":
         """Embeddings of queries, float32 (queries, size), not normalised."""
@@ -46,11 +49,10 @@ class CachedEncoder:
     @cached_property
     def _precision(self) -> Literal["fp32", "bf16"]:
         # Not before it is needed: it may take torch to tell.
-        return resolved_precision(self._wanted_precision)
+        return resolved_precision(self._settings.precision)
 
     @cached_property
-    def encoder(self) -> LocalEncoder:
-        """The model itself, for texts that need not be remembered."""
+    def _encoder(self) -> LocalEncoder:
         return LocalEncoder(self._card, self._precision)
 
     @property
@@ -68,23 +70,39 @@ class CachedEncoder:
         return [self.fingerprint("query"), self.fingerprint("document")]
 
     def _embeddings(self, texts: Sequence[str], task: Task, progress: str | None) -> "np.ndarray":
-        def encode(block: Sequence[str], label: str | None) -> "np.ndarray":
-            return self.encoder.encode(block, task, label)
+        def encode(texts: Sequence[str], label: str | None) -> "Iterator[np.ndarray]":
+            if self._settings.engine == "ray" and len(texts) > PART:
+                return encode_on_ray(self._card, self._precision, texts, task, label)
+            return in_blocks(
+                lambda block, label: self._encoder.encode(block, task, label), texts, label
+            )
 
         return cached_embeddings(self._warehouse, self.fingerprint(task), texts, encode, progress)
+
+
+def in_blocks(
+    encode: Callable[[Sequence[str], str | None], "np.ndarray"],
+    texts: Sequence[str],
+    progress: str | None,
+) -> "Iterator[np.ndarray]":
+    """Embeddings of texts, BLOCK after BLOCK. encode: embeds one, under a label of its progress."""
+    for start in range(0, len(texts), BLOCK):
+        block = texts[start : start + BLOCK]
+        part = "" if len(texts) <= BLOCK else f" {start + len(block)} of {len(texts)}"
+        yield encode(block, progress and progress + part)
 
 
 def cached_embeddings(
     warehouse: Warehouse,
     model: str,
     texts: Sequence[str],
-    encode: Callable[[Sequence[str], str | None], "np.ndarray"],
+    encode: Encode,
     progress: str | None = None,
 ) -> "np.ndarray":
     """Embeddings of texts, float32 (texts, size): those kept, and the rest encoded and kept.
 
-    model: what identifies embeddings of this model. encode: embeds a block of texts, under a label
-    of its progress. ProjectError where what it returns has another size than what was kept.
+    model: what identifies embeddings of this model. ProjectError where what `encode` gives has
+    another size than what was kept.
     """
     import numpy as np
 
@@ -94,10 +112,9 @@ def cached_embeddings(
     missing = [key for key in text_of if key not in known]
     # The longest first, as they are encoded, so that each block holds texts of like lengths.
     missing.sort(key=lambda key: -len(text_of[key]))
-    for start in range(0, len(missing), BLOCK):
-        block = missing[start : start + BLOCK]
-        part = "" if len(missing) <= BLOCK else f" {start + len(block)} of {len(missing)}"
-        matrix = encode([text_of[key] for key in block], progress and progress + part)
+    left = iter(missing)
+    for matrix in encode([text_of[key] for key in missing], progress):
+        block = list(islice(left, len(matrix)))
         _check_size(matrix, known)
         if warehouse.is_writable:
             _keep(warehouse, model, block, matrix)

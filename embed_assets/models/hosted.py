@@ -3,14 +3,14 @@
 import asyncio
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from embed_assets.errors import one_line
 from embed_assets.models.card import chosen_prompts
-from embed_assets.models.embeddings import cached_embeddings
+from embed_assets.models.embeddings import cached_embeddings, in_blocks
 from embed_assets.resources.openai_server import (
     Connection,
     OpenAIServer,
@@ -59,8 +59,11 @@ class HostedEncoder:
         return self._embeddings(texts, self._document_prompt, progress)
 
     def _embeddings(self, texts: Sequence[str], prompt: str, progress: str | None) -> np.ndarray:
-        def encode(block: Sequence[str], label: str | None) -> np.ndarray:
+        def encode_block(block: Sequence[str], label: str | None) -> np.ndarray:
             return asyncio.run(self._ask([prompt + text for text in block], label))
+
+        def encode(texts: Sequence[str], label: str | None) -> Iterator[np.ndarray]:
+            return in_blocks(encode_block, texts, label)
 
         return cached_embeddings(self._warehouse, self._key(prompt), texts, encode, progress)
 

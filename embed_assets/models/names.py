@@ -34,9 +34,9 @@ def find_encoder(
         return model, HostedEncoder(warehouse, hosted_name(model, named_by), settings)
     if not is_version(model):
         card = _card(settings, model, named_by)
-        return model, CachedEncoder(warehouse, card, settings.precision)
+        return model, CachedEncoder(warehouse, card, settings)
     card = trained_version(newest_model(warehouse, model)).card
-    return card.name, CachedEncoder(warehouse, card, settings.precision)
+    return card.name, CachedEncoder(warehouse, card, settings)
 
 
 def hosted_name(model: str, named_by: str) -> str:

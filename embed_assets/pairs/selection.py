@@ -122,7 +122,7 @@ def corpus_filter(warehouse: Warehouse, settings: Settings) -> Filter:
     card = model_card(settings)
 
     def apply(questions: pl.DataFrame) -> pl.DataFrame:
-        encoder = CachedEncoder(warehouse, card, settings.precision)
+        encoder = CachedEncoder(warehouse, card, settings)
         texts = dict(questions.select("chunk_id", "positive").iter_rows())
         return filter_together(
             questions,

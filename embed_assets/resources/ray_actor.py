@@ -4,6 +4,7 @@ import functools
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, cast
 
 from embed_assets.errors import ProjectError, one_line
@@ -29,12 +30,26 @@ class ItemError(Exception):
     """The item or its result can't be sent, or not be read there: its cause says why."""
 
 
-class WorkerActor:
-    """One actor, from before it begins until it is ended. It takes one CPU."""
+@dataclass(frozen=True)
+class Share:
+    """What an actor gets of its node. memory_limit_bytes: as RayWorker has it."""
 
-    def __init__(self, memory_limit_bytes: int | None) -> None:
-        """Asks for it. memory_limit_bytes: as RayWorker has it."""
-        self._actor = _kind().remote(memory_limit_bytes)
+    memory_limit_bytes: int | None = None
+    cpus: int = 1
+    gpus: int = 0
+
+    def __str__(self) -> str:
+        """For a person."""
+        return "GPU" if self.gpus else "CPU" if self.cpus == 1 else f"{self.cpus} CPUs"
+
+
+class WorkerActor:
+    """One actor, from before it begins until it is ended."""
+
+    def __init__(self, share: Share) -> None:
+        """Asks for it."""
+        kind = _kind().options(num_cpus=share.cpus, num_gpus=share.gpus)
+        self._actor = kind.remote(share.memory_limit_bytes)
         self._node_id = ""
         self._asked = self._actor.node_id.remote()
 
@@ -151,7 +166,7 @@ def _kind() -> Any:
     import ray
 
     as_actors: Any = ray.remote(  # pyright: ignore[reportCallIssue]
-        num_cpus=1, max_restarts=0, max_task_retries=0, concurrency_groups={LOOKS: 1}
+        max_restarts=0, max_task_retries=0, concurrency_groups={LOOKS: 1}
     )
     return as_actors(RayWorker)
 

@@ -20,6 +20,9 @@ ON_THIS_MACHINE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_EN
 """Ray's environment of a cluster that this process starts. The first has its ports listen on the
 loopback interface alone, as they do by default on Windows and macOS; the second has it tell nobody
 that it is there."""
+CPUS_OF_MODEL = 4
+"""Of a model where there is no GPU: with more of them it gains less, with fewer it is in memory
+more often."""
 SECONDS_TO_ANSWER = 10.0
 """Within which a cluster's head takes a connection."""
 
@@ -71,6 +74,23 @@ def cpus() -> int:
     import ray
 
     return max(1, int(ray.cluster_resources().get("CPU", 0)))
+
+
+def places_of_models() -> tuple[int, int, int]:
+    """Models that have room side by side, and the CPUs and GPUs of each.
+
+    One on each GPU; where there is none, one on every CPUS_OF_MODEL of a node, or on all that the
+    smallest has.
+    """
+    import ray
+
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    gpus = sum(int(node.get("GPU", 0)) for node in nodes)
+    if gpus:
+        return gpus, 1, 1
+    cpus = [count for node in nodes if (count := int(node.get("CPU", 0)))]
+    each = min([CPUS_OF_MODEL, *cpus])
+    return max(1, sum(count // each for count in cpus)), each, 0
 
 
 def is_alive(node_id: str) -> bool:

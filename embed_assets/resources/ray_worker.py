@@ -13,6 +13,8 @@ from embed_assets.resources.causes import Cause
 from embed_assets.resources.worker import Broken, Item, Result, call, initialise
 from embed_assets.resources.worker_memory import share_of_memory
 
+NO_LIMIT = 0
+"""Of memory: a GPU's driver takes far more addresses than memory."""
 LOOKS = "looks"
 """The concurrency group of methods that answer while an item is at work."""
 
@@ -22,12 +24,14 @@ class RayWorker:
 
     def __init__(self, memory_limit_bytes: int | None) -> None:
         """memory_limit_bytes: beside what Ray itself takes; None: the share of this node's memory
-        that falls to one of its CPUs.
+        that falls to one of its CPUs; NO_LIMIT: as much as there is.
         """
         self._done = [0]
-        limit = memory_limit_bytes or share_of_memory(this_machine(), _cpus_of_node())
+        limit = memory_limit_bytes
+        if limit is None:
+            limit = share_of_memory(this_machine(), _cpus_of_node())
         # Ray's processes map the whole of the node's object store, and reserve more than they use.
-        initialise(limit and limit + address_space_taken(), self._done)
+        initialise(limit + address_space_taken() if limit else None, self._done)
 
     def node_id(self) -> str:
         """The node that it is on."""

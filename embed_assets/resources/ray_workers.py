@@ -18,9 +18,15 @@ from typing import Any
 
 from embed_assets.errors import ProjectError, one_line
 from embed_assets.resources.ledger import Cause, Failure
-from embed_assets.resources.ray_actor import ActorLostError, ItemError, NodeLostError, WorkerActor
-from embed_assets.resources.ray_cluster import connect, cpus
-from embed_assets.resources.ray_worker import BytesInStore
+from embed_assets.resources.ray_actor import (
+    ActorLostError,
+    ItemError,
+    NodeLostError,
+    Share,
+    WorkerActor,
+)
+from embed_assets.resources.ray_cluster import connect, cpus, places_of_models
+from embed_assets.resources.ray_worker import NO_LIMIT, BytesInStore
 from embed_assets.resources.workers import Item, Result, Workers
 
 MOST_LOST_NODES = 3
@@ -28,7 +34,7 @@ MOST_LOST_NODES = 3
 MOST_FAILED_STARTS = 3
 """Actors that may be lost in a row before they have begun."""
 SECONDS_UNTIL_SAID = 30.0
-"""Of waiting for a CPU, until a person is told."""
+"""Of waiting for room, until a person is told."""
 SECONDS_TO_END = 10.0
 
 _log = logging.getLogger(__name__)
@@ -44,8 +50,25 @@ def ray_workers(
     no cluster, or where actors can't be started there.
     """
     connect(processes)
-    actors = min(processes or cpus(), max(1, most_items))
-    workers = RayWorkers(actors, timeout, memory_limit_bytes)
+    with _at_work(processes or cpus(), most_items, timeout, Share(memory_limit_bytes)) as workers:
+        yield workers
+
+
+@contextmanager
+def ray_models(most_items: int, timeout: float) -> "Iterator[RayWorkers]":
+    """An actor for each model that the cluster has room for, at work until the block ends.
+
+    timeout: seconds per item. ProjectError as `ray_workers` has it.
+    """
+    connect(0)
+    places, each_cpus, each_gpus = places_of_models()
+    with _at_work(places, most_items, timeout, Share(NO_LIMIT, each_cpus, each_gpus)) as workers:
+        yield workers
+
+
+@contextmanager
+def _at_work(actors: int, most_items: int, timeout: float, share: Share) -> "Iterator[RayWorkers]":
+    workers = RayWorkers(min(actors, max(1, most_items)), timeout, share)
     try:
         yield workers
     finally:
@@ -71,10 +94,10 @@ class _NoLongerWantedError(Exception):
 class RayWorkers(Workers):
     """The threads that attend to actors, and the items that wait for one."""
 
-    def __init__(self, actors: int, timeout: float, memory_limit_bytes: int | None) -> None:
-        """Starts them. timeout, memory_limit_bytes: as `ray_workers` has them."""
+    def __init__(self, actors: int, timeout: float, share: Share) -> None:
+        """Starts them. timeout: as `ray_workers` has it. share: each actor's."""
         super().__init__(timeout, [0] * (2 * actors))
-        self._memory_limit_bytes = memory_limit_bytes
+        self._share = share
         self._waiting: deque[_Task] = deque()
         self._changed = threading.Condition()
         self._ended = threading.Event()
@@ -134,7 +157,7 @@ class RayWorkers(Workers):
         failed_starts = 0
         try:
             while failed_starts < MOST_FAILED_STARTS:
-                actor = WorkerActor(self._memory_limit_bytes)
+                actor = WorkerActor(self._share)
                 try:
                     self._wait_for(actor)
                     failed_starts = 0
@@ -162,7 +185,7 @@ class RayWorkers(Workers):
             waited = time.monotonic() - since > SECONDS_UNTIL_SAID
             if waited and not told and not self._one_has_begun.is_set():
                 told = True
-                _log.warning("The Ray cluster has no free CPU so far: documents wait for one.")
+                _log.warning(f"The Ray cluster has no free {self._share} so far: the work waits.")
         self._one_has_begun.set()
 
     def _serve_with(self, actor: WorkerActor) -> None:

@@ -73,6 +73,11 @@ class Workers:
         """
         self._timeout, self._done = timeout, done
 
+    @property
+    def most_in_hand(self) -> int:
+        """Items that keep all of them at work."""
+        return len(self._done)
+
     def map(
         self,
         function: Callable[[Item], Result],
@@ -102,7 +107,7 @@ class Workers:
         or takes its process down costs only its own item. watch: called now and then with the items
         in hand, each with what `report` was told for it.
         """
-        free = list(range(len(self._done)))
+        free = list(range(self.most_in_hand))
         in_hand: dict[Future[Any], tuple[Item, int]] = {}
         while queue or in_hand:
             while queue and free:

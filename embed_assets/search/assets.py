@@ -29,7 +29,7 @@ def chunk_embeddings(
     Those that an evaluation has made already are taken over.
     """
     wanted = _wanted(settings)
-    encoder = CachedEncoder(warehouse, wanted.card, settings.precision)
+    encoder = CachedEncoder(warehouse, wanted.card, settings)
     rows = embed_chunks(chunks, encoder, wanted.of_chunks)
     return Slices(rows, code_version=code_versions_of(wanted, settings)["chunk_embeddings"])
 

@@ -264,7 +264,7 @@ def _base_fingerprint(
     """
     if base is None or _embeds_alike(base, wanted):
         return None
-    fingerprint = CachedEncoder(warehouse, base, settings.precision).fingerprint("document")
+    fingerprint = CachedEncoder(warehouse, base, settings).fingerprint("document")
     known = warehouse.read(
         "SELECT count(*) FROM embeddings "
         "WHERE model = ? AND text_id IN (SELECT unnest(?::VARCHAR[]))",
@@ -294,7 +294,7 @@ def _cutoff(settings: Settings, warehouse: Warehouse, wanted: Wanted) -> tuple[f
     asked = (peoples if peoples.height >= FEWEST_QUESTIONS else rows).head(MOST_QUESTIONS)
     if asked.height < FEWEST_QUESTIONS:
         return None, 0
-    encoder = CachedEncoder(warehouse, wanted.card, settings.precision)
+    encoder = CachedEncoder(warehouse, wanted.card, settings)
     queries = encoder.encode_queries(asked["anchor"].to_list(), "Encoding questions")
     ids = asked["relevant_chunk_ids"].explode().unique().drop_nulls().to_list()
     known = warehouse.read(_VECTORS, [wanted.of_chunks, ids])

@@ -144,7 +144,7 @@ def _prepare(
 ) -> TrainingConfig:
     """Write what the training reads, and say what is trained on and how."""
     card = model_card(settings)
-    encoder = CachedEncoder(making.warehouse, card, settings.precision)
+    encoder = CachedEncoder(making.warehouse, card, settings)
     config = training_config(folder, settings, card, making.run_id)
     config = config.model_copy(update={"trained_from": start.number, "start": start.folder})
     config = prepare(config, settings, encoder, given, pairs)
@@ -229,7 +229,7 @@ def _record(
     pairs: all that it has learned from. splits: questions of each split. result: of the training.
     """
     path = keep_version(config, pairs, settings.models / f"v{version}")
-    encoder = CachedEncoder(making.warehouse, version_card("tuned", path), settings.precision)
+    encoder = CachedEncoder(making.warehouse, version_card("tuned", path), settings)
     row = {
         "version": version,
         "base": settings.model,

@@ -3,7 +3,7 @@
 import base64
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -210,8 +210,8 @@ def write(warehouse: Warehouse, table: str, values: list[dict[str, Any]]) -> Non
     warehouse.replace(table, filled(table, values))
 
 
-def ones(block: Sequence[str], _: str | None) -> np.ndarray:
-    return np.ones((len(block), 2))
+def ones(texts: Sequence[str], _: str | None) -> Iterator[np.ndarray]:
+    yield np.ones((len(texts), 2))
 
 
 def champion(project: Project) -> str | None:
@@ -300,7 +300,7 @@ def test_embeddings_stay_of_what_is_compared_or_named_and_of_no_other_version(pr
     make_champion(project.tracking, "1", BY_TEST)
     project.measure("v2", rank=1)
     card = model_card(project.settings)
-    base = CachedEncoder(project.warehouse, card, "fp32").fingerprint("document")
+    base = CachedEncoder(project.warehouse, card, project.settings).fingerprint("document")
     models = project.warehouse.read("SELECT * FROM models")
     former = models.with_columns(version=pl.concat_str(pl.lit("0"), "version"))
     own = pl.concat_str(pl.lit("of "), "version")

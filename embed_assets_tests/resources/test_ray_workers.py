@@ -19,9 +19,9 @@ from embed_assets.documents.parsing import parse_documents
 from embed_assets.errors import ProjectError
 from embed_assets.models.card import model_card
 from embed_assets.resources.ledger import Cause, Failure
-from embed_assets.resources.ray_actor import ActorLostError, NodeLostError
-from embed_assets.resources.ray_cluster import ON_THIS_MACHINE
-from embed_assets.resources.ray_workers import RayWorkers
+from embed_assets.resources.ray_actor import ActorLostError, NodeLostError, Share
+from embed_assets.resources.ray_cluster import ON_THIS_MACHINE, places_of_models
+from embed_assets.resources.ray_workers import RayWorkers, ray_models
 from embed_assets.resources.workers import WorkerPool
 from embed_assets.settings import Settings
 from embed_assets_tests.documents.test_parsing import pdf, raw_pdfs
@@ -84,6 +84,41 @@ def test_a_document_is_the_same_wherever_it_is_parsed_and_cut(cluster):
     assert all(map(pl.DataFrame.equals, on_ray, here))
 
 
+def gpus_of(_: int) -> tuple[list[str], str | None]:
+    """The GPUs that Ray gave to this worker, and those that others' code sees in it."""
+    import ray
+
+    return [str(gpu) for gpu in ray.get_gpu_ids()], os.environ.get("CUDA_VISIBLE_DEVICES")
+
+
+def test_a_model_has_a_gpu_of_its_own_where_there_are_some(cluster):
+    all_nodes, _ = cluster
+    node = all_nodes.add_node(num_cpus=2, num_gpus=2)
+    all_nodes.wait_for_nodes()
+    with ray_models(9, 60.0) as models:
+        seen = [o.result for o in models.map(gpus_of, range(8))]
+    assert {result and len(result[0]) for result in seen} == {1}
+    assert all(result and [result[1]] == result[0] for result in seen)
+    all_nodes.remove_node(node)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "places"),
+    [
+        ([{"CPU": 16.0, "GPU": 4.0}, {"CPU": 64.0}, {"CPU": 8.0, "GPU": 1.0}], (5, 1, 1)),
+        ([{}, {"CPU": 16.0}, {"CPU": 6.0}], (5, 4, 0)),
+        ([{"CPU": 8.0}, {"CPU": 3.0}], (3, 3, 0)),
+        ([{"CPU": 1.0}], (1, 1, 0)),
+    ],
+)
+def test_models_find_room_on_nodes_of_any_size(monkeypatch, nodes, places):
+    ray = pytest.importorskip("ray", reason="ray isn't installed")
+    gone = {"Alive": False, "Resources": {"CPU": 1.0, "GPU": 8.0}}
+    there = [{"Alive": True, "Resources": resources} for resources in nodes]
+    monkeypatch.setattr(ray, "nodes", lambda: [gone, *there])
+    assert places_of_models() == places
+
+
 def begin_and_wait(item: tuple[int, Path]) -> str:
     """The node that it ran on, once the file is there that lets it end.
 
@@ -134,7 +169,7 @@ def test_what_a_lost_node_had_in_hand_is_done_by_another(cluster, tmp_path):
 class Unlucky:
     """In place of an actor: it comes too early or too late for its node."""
 
-    def __init__(self, memory_limit_bytes: int | None) -> None:
+    def __init__(self, share: Share) -> None:
         pass
 
     def has_begun(self) -> bool:
@@ -154,7 +189,7 @@ class Stillborn(Unlucky):
 
 def test_an_item_under_which_node_after_node_is_lost_is_taken_for_the_reason(monkeypatch):
     monkeypatch.setattr("embed_assets.resources.ray_workers.WorkerActor", Unlucky)
-    workers = RayWorkers(2, 60.0, None)
+    workers = RayWorkers(2, 60.0, Share())
     outcomes = list(workers.map(do, [("double", 1), ("double", 2)]))
     workers.end()
     assert [o.failure for o in outcomes] == [
@@ -164,7 +199,7 @@ def test_an_item_under_which_node_after_node_is_lost_is_taken_for_the_reason(mon
 
 def test_where_no_actor_lives_until_it_begins_the_items_do_not_wait_for_ever(monkeypatch):
     monkeypatch.setattr("embed_assets.resources.ray_workers.WorkerActor", Stillborn)
-    workers = RayWorkers(2, 60.0, None)
+    workers = RayWorkers(2, 60.0, Share())
     with pytest.raises(ProjectError, match="end before they have begun"):
         list(workers.map(do, [("double", 1), ("double", 2)]))
     workers.end()

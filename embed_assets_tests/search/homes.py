@@ -80,7 +80,7 @@ class SearchedHome:
         columns = ", ".join(TABLES["chunks"].columns)
         chunks = self.warehouse.read(f"SELECT {columns} FROM chunks ORDER BY document_id")
         wanted = self.wanted()
-        encoder = CachedEncoder(self.warehouse, wanted.card, "fp32")
+        encoder = CachedEncoder(self.warehouse, wanted.card, self.settings)
         self.warehouse.replace("chunk_embeddings", embed_chunks(chunks, encoder, wanted.of_chunks))
 
     def index(self) -> Made:

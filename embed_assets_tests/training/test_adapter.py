@@ -11,6 +11,7 @@ from embed_assets.models.card import ModelCard
 from embed_assets.models.embeddings import CachedEncoder
 from embed_assets.models.encoder import encode, load_model
 from embed_assets.resources.warehouse import Warehouse
+from embed_assets.settings import Settings
 from embed_assets.training.adapter import fit_adapter
 from embed_assets.training.config import TrainingConfig
 from embed_assets.training.progress import Silent
@@ -85,8 +86,10 @@ def test_documents_keep_their_embeddings_and_queries_do_not(
     assert adapted.prompts == {"query": "q: ", "document": "d: "}
     warehouse = Warehouse(path=str(tmp_path / "warehouse.duckdb"))
     card = ModelCard("tiny", config.base, 64, "q: ", "d: ")
-    before = CachedEncoder(warehouse, card, "fp32")
-    after = CachedEncoder(warehouse, replace(card, source=str(config.model)), "fp32")
+    before = CachedEncoder(warehouse, card, Settings(precision="fp32"))
+    after = CachedEncoder(
+        warehouse, replace(card, source=str(config.model)), Settings(precision="fp32")
+    )
     assert before.fingerprint("document") == after.fingerprint("document")
     assert before.fingerprint("query") != after.fingerprint("query")
 

@@ -6,23 +6,28 @@ language models continue `Question:` after the passage; encoder-decoder models (
 """
 
 import json
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from typing import Any
 
-from embed_assets.errors import SettingsError, one_line
+from embed_assets.errors import ProjectError, SettingsError, one_line
 from embed_assets.machine import this_machine
 from embed_assets.questions.written.openai import READINGS, Keep, Spend, Spent
 from embed_assets.questions.written.prompts import Prompt
-from embed_assets.resources.answers import reply_now
+from embed_assets.resources.answers import Reply, reply_now
 from embed_assets.settings import Settings
 
 BATCHES_SORTED = 16
 """Batches that are drawn together and sorted by length, so that little is padded."""
 LONGEST_QUESTION = 64  # tokens
 LONGEST_PASSAGE = 1024  # tokens, for models that name no limit
+MOST_MODELS = 1024
+"""That work side by side on a Ray cluster; as many as it has room for."""
+SECONDS = 3600.0
+"""For a batch on a Ray cluster: to load the model, and to write on a few cores."""
 
 
 @dataclass(frozen=True)
@@ -34,17 +39,51 @@ class LocalWriter:
     temperature: float
 
     def write(self, prompts: Iterator[Prompt], keep: Keep, spend: Spend, spent: Spent) -> bool:
-        """Give each prompt's reply to `keep`, batch by batch. Always returns True: it is free."""
+        """Give each prompt's reply to `keep`, batch by batch. Always returns True: it is free.
+
+        ProjectError where a model on a Ray cluster fails.
+        """
         del spend, spent
+        batches = self._batches(prompts)
+        if self.settings.engine == "ray":
+            for batch, replies in self._on_ray(batches):
+                for place, reply in replies:
+                    keep(batch[place], reply)
+            return True
+        for batch in batches:
+            for place, reply in self.replies(batch):
+                keep(batch[place], reply)
+        return True
+
+    def _batches(self, prompts: Iterator[Prompt]) -> Iterator[Sequence[Prompt]]:
         size = self.settings.llm_concurrency
         while window := list(islice(prompts, BATCHES_SORTED * size)):
             window.sort(key=lambda prompt: -len(prompt.messages()[-1]["content"]))
             for start in range(0, len(window), size):
-                self._answer(window[start : start + size], keep)
-        return True
+                yield window[start : start + size]
 
-    def _answer(self, batch: Sequence[Prompt], keep: Keep) -> None:
-        """Replies of a batch; those that can't be read are asked for again."""
+    def _on_ray(
+        self, batches: Iterator[Sequence[Prompt]]
+    ) -> Iterator[tuple[Sequence[Prompt], list[tuple[int, Reply]]]]:
+        """Batches with their replies as they come, from models that work side by side."""
+        from embed_assets.resources.ray_workers import ray_models
+
+        first = list(islice(batches, BATCHES_SORTED))
+        if not first:
+            return
+        most = len(first) if len(first) < BATCHES_SORTED else MOST_MODELS
+        with ray_models(most, SECONDS) as models:
+            more = islice(batches, max(0, models.most_in_hand - len(first)))
+            queue = deque((self, batch) for batch in (*first, *more))
+            for outcome in models.work_off(answer, queue):
+                if outcome.result is None:
+                    reason = outcome.failure and outcome.failure.error
+                    raise ProjectError(f"A model on the Ray cluster couldn't answer: {reason}")
+                queue.extend((self, batch) for batch in islice(batches, 1))
+                yield outcome.item[1], outcome.result
+
+    def replies(self, batch: Sequence[Prompt]) -> Iterator[tuple[int, Reply]]:
+        """Places in a batch, and replies; those that can't be read are asked for again."""
         read, written = [0] * len(batch), [0] * len(batch)
         waiting = list(range(len(batch)))
         for reading in range(READINGS):
@@ -55,7 +94,7 @@ class LocalWriter:
                 written[place] += received
                 last = reading == READINGS - 1 or not self.temperature
                 if batch[place].entries(text) or last:
-                    keep(batch[place], reply_now(text, read[place], written[place]))
+                    yield place, reply_now(text, read[place], written[place])
                     waiting = [i for i in waiting if i != place]
             if not waiting:
                 return
@@ -153,6 +192,18 @@ class LocalWriter:
         # What is to be continued stands at the end: pad, and cut what is too long, at the front.
         tokenizer.padding_side = tokenizer.truncation_side = "left"
         return tokenizer, model, "chat" if tokenizer.chat_template else "text"
+
+
+_here: list[LocalWriter] = []
+"""The writer whose model this worker has loaded."""
+
+
+def answer(item: tuple[LocalWriter, Sequence[Prompt]]) -> list[tuple[int, Reply]]:
+    """What `replies` gives for a batch; by a worker."""
+    writer, batch = item
+    if _here != [writer]:
+        _here[:] = [writer]
+    return list(_here[0].replies(batch))
 
 
 def _as_reply(texts: Sequence[str]) -> str:

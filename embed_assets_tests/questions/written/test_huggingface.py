@@ -3,12 +3,14 @@
 import polars as pl
 import pytest
 
-from embed_assets.errors import SettingsError
+from embed_assets.errors import ProjectError, SettingsError
 from embed_assets.questions.statuses import KEPT, UNREADABLE
 from embed_assets.questions.written.huggingface import LocalWriter
 from embed_assets.questions.written.writing import Writing, written_questions
 from embed_assets.resources.answers import AnswerStore
+from embed_assets.resources.causes import Cause
 from embed_assets.settings import Settings
+from embed_assets_tests.in_turn import InTurn
 from embed_assets_tests.machines import H100, PLAIN, T4, WITH_BF16, with_gpus
 from embed_assets_tests.questions.written.test_writing import chunks
 from embed_assets_tests.tiny_llm import QUESTION, make_tiny_chat_model, make_tiny_doc2query
@@ -83,6 +85,39 @@ def test_what_is_known_is_not_generated_again(ask, chat_model, monkeypatch):
     first = ask(chat_model)
     monkeypatch.setattr(LocalWriter, "_generate", None)
     assert ask(chat_model).equals(first)
+
+
+def test_models_on_a_ray_cluster_write_the_same(ask, chat_model, monkeypatch, tmp_path):
+    here = ask(chat_model)
+    (tmp_path / "answers.sqlite").unlink()
+    models = InTurn()
+    monkeypatch.setattr("embed_assets.resources.ray_workers.ray_models", models)
+    there = ask(chat_model, engine="ray")
+    assert there.drop("created_at").equals(here.drop("created_at"))
+    assert [len(batch) for _, batch in models.items] == [2, 2, 1]
+    assert models.most_items == 3
+    assert ask(chat_model, engine="ray").equals(there)
+    assert len(models.items) == 3, "what is known is not asked again, and needs no cluster"
+
+
+def test_all_batches_are_answered_where_there_are_more_than_models(ask, chat_model, monkeypatch):
+    models = InTurn()
+    monkeypatch.setattr("embed_assets.resources.ray_workers.ray_models", models)
+    monkeypatch.setattr("embed_assets.questions.written.huggingface.BATCHES_SORTED", 1)
+    rows = ask(chat_model, engine="ray", llm_concurrency=1)
+    assert rows["question"].to_list() == [QUESTION] * 5
+    assert len(models.items) == 5
+
+
+def test_a_model_that_fails_on_a_ray_cluster_ends_the_writing(ask, chat_model, monkeypatch):
+    fails = InTurn(lambda number: Cause.PROCESS_ENDED if number == 1 else None)
+    monkeypatch.setattr("embed_assets.resources.ray_workers.ray_models", fails)
+    with pytest.raises(ProjectError, match="couldn't answer: it says so"):
+        ask(chat_model, engine="ray")
+    goes_on = InTurn()
+    monkeypatch.setattr("embed_assets.resources.ray_workers.ray_models", goes_on)
+    assert ask(chat_model, engine="ray")["question"].to_list() == [QUESTION] * 5
+    assert len(goes_on.items) == 2, "what was answered before is kept"
 
 
 @pytest.mark.parametrize(
