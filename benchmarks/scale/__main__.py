@@ -1,6 +1,6 @@
 """Three hosts, Postgres and a bucket: the tables of one machine, whatever is lost meanwhile.
 
-    python benchmarks/scale [--documents 2000] [--only same,node,catalogue,two,workers,costs]
+    python benchmarks/scale [--documents 2000] [--only same,node,catalogue,two,workers,encode,costs]
 
 Needs Linux, root, `ip` (iproute2) and Postgres's server programs (apt-get install postgresql); moto
 is the S3 server. The hosts are network namespaces: a Ray head with Postgres and the bucket, and two
@@ -9,7 +9,8 @@ PDFs, row for row. What is measured:
 
 same: an ingest on Ray into a DuckLake. node: a host is lost with `kill -9` in the middle.
 catalogue: every connection to Postgres is ended, again and again. two: two hosts ingest at once,
-each from a home of its own. workers: the parsing alone, with 1, 2 and 4 workers. costs: a
+each from a home of its own. workers: the parsing alone, with 1, 2 and 4 workers. encode:
+embeddings by one model here, and by models on the workers. costs: a
 transaction in a file, in a lake of a folder and in one of a bucket, Dagster's events of a document
 in files and in Postgres, and an item of each engine.
 """
@@ -29,21 +30,19 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pymupdf
 from cluster import POSTGRES, Cluster
 from hosts import WORKERS, Host, hosts
-from inside import COMPARED, DOCUMENTS_AT_ONCE, rows
+from inside import COMPARED, DOCUMENTS_AT_ONCE, WORDS, rows
 
 from embed_assets.resources.warehouse import Warehouse
 
 COMMAND = [sys.executable, "-m", "embed_assets.command.cli"]
 SECONDS_UNTIL_LOST = 20
 SECONDS_BETWEEN_CUTS = 3
-WORDS = (
-    *("valve", "pump", "seal", "bearing", "filter", "pressure", "torque", "flange", "gasket"),
-    *("shaft", "rotor", "housing", "coupling", "sensor", "relay", "breaker", "conduit", "bolt"),
-)
+TEXTS = "3072"
 Meanwhile = Callable[[threading.Event], None]
 
 
@@ -62,7 +61,7 @@ def main() -> None:
         make_pdfs(pdfs, given.documents)
         chosen = given.only.split(",")
         expected: dict[str, pl.DataFrame] = {}
-        if not {"workers", "costs"}.issuperset(chosen):
+        if not {"workers", "encode", "costs"}.issuperset(chosen):
             print(f"{given.documents} PDFs of one page; local engine, file", flush=True)
             seconds = ingest(None, pdfs, scratch / "local", {})
             print(f"  {seconds:.1f} s", flush=True)
@@ -216,6 +215,17 @@ def workers(cluster: Cluster, pdfs: Path, expected: dict[str, pl.DataFrame]) -> 
         print(f"  ray, {count}: {said}", end="", flush=True)
 
 
+def encode(cluster: Cluster, pdfs: Path, expected: dict[str, pl.DataFrame]) -> None:
+    del pdfs, expected
+    here, there = (str(cluster.scratch / f"{name}.npy") for name in ("here", "there"))
+    print(f"  local: {cluster.inside('encode', 'local', TEXTS, here)}", end="", flush=True)
+    for hosts_at_work in (WORKERS[:1], WORKERS):
+        with cluster.at_work(1, hosts_at_work):
+            said = cluster.inside("encode", "ray", TEXTS, there)
+        apart = float(np.abs(np.load(here) - np.load(there)).max())
+        print(f"  ray, hosts {len(hosts_at_work)}: {said}    at most {apart:.1e} apart", flush=True)
+
+
 def costs(cluster: Cluster, pdfs: Path, expected: dict[str, pl.DataFrame]) -> None:
     del pdfs, expected
     for documents in (1, DOCUMENTS_AT_ONCE):
@@ -242,6 +252,7 @@ TRIALS = {
     "catalogue": catalogue,
     "two": two,
     "workers": workers,
+    "encode": encode,
     "costs": costs,
 }
 

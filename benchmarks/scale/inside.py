@@ -1,5 +1,6 @@
 """What is measured on a host: `python inside.py WHAT …`, in the environment of the cluster."""
 
+import random
 import sys
 import tempfile
 import time
@@ -13,6 +14,8 @@ from embed_assets.automation.runs import RANGE_END, RANGE_START
 from embed_assets.command.instance import prepare_home
 from embed_assets.documents.parsing import parse_documents
 from embed_assets.graph import DOCUMENT_ASSETS
+from embed_assets.models.card import model_card
+from embed_assets.models.embeddings import CachedEncoder
 from embed_assets.partitions import BATCHES, DOCUMENTS, documents
 from embed_assets.resources.event_log import kept_open
 from embed_assets.resources.ledger import Materialization, write_made
@@ -26,6 +29,10 @@ COMPARED = (*DOCUMENT_ASSETS, "materializations")
 SAID_BY_RUN = {"materializations": {"dagster_run_id", "materialized_at"}}
 """Columns that differ from run to run, beside those that a table says."""
 DOCUMENTS_AT_ONCE = 32
+WORDS = (
+    *("valve", "pump", "seal", "bearing", "filter", "pressure", "torque", "flange", "gasket"),
+    *("shaft", "rotor", "housing", "coupling", "sensor", "relay", "breaker", "conduit", "bolt"),
+)
 
 
 def dump(lake: str, folder: str) -> None:
@@ -69,6 +76,23 @@ def items(engine: Engine, processes: str) -> None:
         began = time.monotonic()
         list(workers.map(double, range(2000)))
     print(f"{(time.monotonic() - began) / 2:.2f} ms an item")
+
+
+def encode(engine: Engine, texts: str, file: str) -> None:
+    """Embed so many texts of some hundred tokens by the base model; the matrix goes to a file."""
+    import numpy as np
+
+    chosen = random.Random(1)
+    given = [f"Unit {n}: {' '.join(chosen.choices(WORDS, k=150))}" for n in range(int(texts))]
+    settings = Settings(engine=engine, precision="fp32")
+    with tempfile.TemporaryDirectory() as scratch:
+        warehouse = Warehouse(path=f"{scratch}/w.duckdb")
+        encoder = CachedEncoder(warehouse, model_card(settings), settings)
+        began = time.monotonic()
+        matrix = encoder.encode_documents(given)
+        seconds = time.monotonic() - began
+    np.save(file, matrix)
+    print(f"{seconds:.1f} s, {len(given) / seconds:.1f} texts/s, models loaded and rows kept")
 
 
 def transactions(lake: str, documents: str) -> None:
@@ -128,5 +152,5 @@ def events(address: str) -> None:
 
 
 if __name__ == "__main__":
-    measures: list[Any] = [dump, parse, items, transactions, events]
+    measures: list[Any] = [dump, parse, encode, items, transactions, events]
     {measure.__name__: measure for measure in measures}[sys.argv[1]](*sys.argv[2:])
