@@ -79,15 +79,15 @@ def cpus() -> int:
 def places_of_models() -> tuple[int, int, int]:
     """Models that have room side by side, and the CPUs and GPUs of each.
 
-    One on each GPU; where there is none, one on every CPUS_OF_MODEL of a node, or on all that the
-    smallest has.
+    One on each GPU, which waits for no CPU that parses; where there is none, one on every
+    CPUS_OF_MODEL of a node, or on all that the smallest has.
     """
     import ray
 
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     gpus = sum(int(node.get("GPU", 0)) for node in nodes)
     if gpus:
-        return gpus, 1, 1
+        return gpus, 0, 1
     cpus = [count for node in nodes if (count := int(node.get("CPU", 0)))]
     each = min([CPUS_OF_MODEL, *cpus])
     return max(1, sum(count // each for count in cpus)), each, 0

@@ -105,7 +105,7 @@ def test_a_model_has_a_gpu_of_its_own_where_there_are_some(cluster):
 @pytest.mark.parametrize(
     ("nodes", "places"),
     [
-        ([{"CPU": 16.0, "GPU": 4.0}, {"CPU": 64.0}, {"CPU": 8.0, "GPU": 1.0}], (5, 1, 1)),
+        ([{"CPU": 16.0, "GPU": 4.0}, {"CPU": 64.0}, {"CPU": 8.0, "GPU": 1.0}], (5, 0, 1)),
         ([{}, {"CPU": 16.0}, {"CPU": 6.0}], (5, 4, 0)),
         ([{"CPU": 8.0}, {"CPU": 3.0}], (3, 3, 0)),
         ([{"CPU": 1.0}], (1, 1, 0)),
