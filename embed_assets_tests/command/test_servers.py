@@ -6,9 +6,11 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer, SimpleHTTPRequestHandler
 from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import Request
 
 import dagster as dg
 import psutil
@@ -20,11 +22,13 @@ from embed_assets.command.servers import (
     LONGEST_STOP,
     _bring_in_line,
     _check_guard,
+    _direct,
     _mlflow_command,
     _started,
     _stop,
     _wait,
     serve,
+    serve_pages,
 )
 from embed_assets.errors import ProjectError, SettingsError
 from embed_assets.partitions import DOCUMENTS
@@ -162,6 +166,47 @@ def test_a_server_that_is_up_is_found_whatever_proxy_leads_outside(
 def test_windows_is_told_what_to_start_instead(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="ui needs Linux or macOS"):
         serve(Settings(home=tmp_path), 3000, 5000, lambda *_: None, WINDOWS)
+    with pytest.raises(SettingsError, match="ui needs Linux or macOS"):
+        serve_pages(Settings(home=tmp_path), "127.0.0.1", 3000, lambda *_: None, WINDOWS)
+
+
+def test_pages_alone_are_guarded_wherever_they_listen_and_end_with_their_server(
+    home: Settings, free_port: Callable[[], int]
+) -> None:
+    handlers = {number: signal.getsignal(number) for number in ENDING}
+    nothing = "load_from: []\n"  # loading the project's own definitions takes seconds
+    (home.dagster_home / "workspace.yaml").write_text(nothing, encoding="utf-8")
+    port = free_port()
+    answers: list[int] = []
+
+    def ask_and_end_the_server(summary: dict[str, object], text: str) -> None:
+        assert summary["dagster"] == f"http://127.0.0.1:{port}"
+        for host in (f"127.0.0.1:{port}", f"localhost:{port}", f"another.site:{port}"):
+            answers.append(status(f"{summary['dagster']}/server_info", host))
+        [server] = psutil.Process().children()
+        server.terminate()
+
+    try:
+        with pytest.raises(ProjectError, match="Dagster ended"):
+            serve_pages(home, "0.0.0.0", port, ask_and_end_the_server)
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    assert answers == [200, 200, 403]
+
+
+def status(url: str, host: str) -> int:
+    try:
+        with _direct().open(Request(url, headers={"Host": host})) as answer:
+            return answer.status
+    except HTTPError as error:
+        return error.code
+
+
+def test_pages_alone_are_not_served_at_a_port_that_is_taken(home: Settings, server: str) -> None:
+    port = int(server.rpartition(":")[2])
+    with pytest.raises(SettingsError, match=f"port {port} is taken"):
+        serve_pages(home, "127.0.0.1", port, lambda *_: None)
 
 
 def test_the_address_of_mlflow_s_database_is_not_on_the_command_line(
