@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -13,10 +14,13 @@ import yaml
 from typer.main import get_command
 
 from embed_assets.command.cli import app
-from embed_assets.command.instance import _IN_POSTGRES
+from embed_assets.command.instance import _IN_POSTGRES, STORAGE
 from embed_assets.graph import GRAPH
 from embed_assets.resources.pages import DAGSTER_VARIABLE, MLFLOW_VARIABLE
 from embed_assets.settings import PREFIX, Settings
+from embed_assets_tests.postgres import database, postgres
+
+__all__ = ["database", "postgres"]
 
 REPOSITORY = Path(__file__).parents[1]
 DEPLOY = REPOSITORY / "deploy"
@@ -113,7 +117,7 @@ def test_the_command_takes_every_line_that_calls_it(file):
     """In commands of containers, and in blocks of code on pages."""
     text = read(file).replace('", "', " ")
     group: Any = get_command(app)
-    calls = r"(?:^|exec |daemon |command: \[\")embed-assets ([a-z][^\"`\n\]]+)"
+    calls = r"(?:^|exec |daemon |-- |command: \[\")embed-assets ([a-z][^\"`\n\]]+)"
     for line in re.findall(calls, text, re.MULTILINE):
         name, *rest = shlex.split(line)
         group.commands[name].make_context(name, rest)
@@ -164,11 +168,13 @@ with dg.DagsterInstance.from_config(sys.argv[1]) as instance:
 """
 
 
-def test_two_runs_at_an_asset_of_a_pool_with_one_place_take_turns(tmp_path):
-    """With the instance's file of `deploy/`, but its history in files: Postgres needs a server."""
-    instance = yaml.safe_load(read(DEPLOY / "dagster.yaml"))
-    assert instance.pop("storage") == _IN_POSTGRES
-    (tmp_path / "dagster.yaml").write_text(yaml.safe_dump(instance), encoding="utf-8")
+def test_two_runs_at_an_asset_of_a_pool_with_one_place_take_turns(tmp_path, database, monkeypatch):
+    """With the instance's file of `deploy/`. In SQLite, which locks no rows, both might begin."""
+    parts = dict(part.split("=", 1) for part in database.split())
+    address = f"postgresql+psycopg2://{parts['user']}@/{parts['dbname']}?host={parts['host']}"
+    monkeypatch.setenv(STORAGE, address)
+    assert yaml.safe_load(read(DEPLOY / "dagster.yaml"))["storage"] == _IN_POSTGRES
+    shutil.copy(DEPLOY / "dagster.yaml", tmp_path)
     program = tmp_path / "made_twice.py"
     program.write_text(MADE_TWICE, encoding="utf-8")
     call = [sys.executable, str(program), str(tmp_path)]
