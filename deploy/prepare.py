@@ -1,7 +1,8 @@
 """Make what the processes of a deployment expect. Run again, it changes only what differs.
 
-The buckets, Dagster's instance in the home with its tables, and the limits of the pools. Run by one
-process before the others start: two that make Dagster's tables at once would break each other's.
+The buckets; Dagster's instance in the home, with its tables, brought to the installed release; and
+the limits of the pools. Run by one process before the others start: two that make Dagster's tables
+at once would break each other's.
 
 POOLS: limits by pool, `parsing=1,llm=2,training=1`. BUCKETS: their names, separated by commas.
 """
@@ -42,6 +43,7 @@ def main() -> None:
     home.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(HERE / "dagster.yaml", home / "dagster.yaml")
     with dg.DagsterInstance.get() as instance:
+        instance.upgrade()
         set_limits(instance, os.environ.get("POOLS", ""))
 
 

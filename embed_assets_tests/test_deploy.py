@@ -1,6 +1,8 @@
 """What `deploy/` says holds together: no Docker engine is needed to see it."""
 
+import os
 import re
+import runpy
 import shlex
 import shutil
 import subprocess
@@ -9,7 +11,9 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import pytest
+import s3fs
 import yaml
 from typer.main import get_command
 
@@ -18,9 +22,10 @@ from embed_assets.command.instance import _IN_POSTGRES, STORAGE
 from embed_assets.graph import GRAPH
 from embed_assets.resources.pages import DAGSTER_VARIABLE, MLFLOW_VARIABLE
 from embed_assets.settings import PREFIX, Settings
+from embed_assets_tests.bucket import bucket
 from embed_assets_tests.postgres import database, postgres
 
-__all__ = ["database", "postgres"]
+__all__ = ["bucket", "database", "postgres"]
 
 REPOSITORY = Path(__file__).parents[1]
 DEPLOY = REPOSITORY / "deploy"
@@ -145,6 +150,27 @@ def test_the_pools_of_the_graph_have_limits():
         assert {part.split("=")[0] for part in limits[1].split(",")} == POOLS
 
 
+def test_what_is_prepared_again_follows_the_settings(tmp_path, database, bucket, monkeypatch):
+    home = tmp_path / "dagster"
+    monkeypatch.setenv("DAGSTER_HOME", str(home))
+    monkeypatch.setenv(STORAGE, address_of(database))
+    other = f"{bucket.removeprefix('s3://')}-other"
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")  # as in compose.yaml
+    monkeypatch.setenv("BUCKETS", f"{bucket.removeprefix('s3://')},{other}")
+    for place in ("1", "2"):
+        monkeypatch.setenv("POOLS", f"parsing={place},llm=4")
+        runpy.run_path(str(DEPLOY / "prepare.py"), run_name="__main__")
+    with dg.DagsterInstance.get() as instance:
+        limits = {pool.name: pool.limit for pool in instance.event_log_storage.get_pool_limits()}
+    assert limits == {"parsing": 2, "llm": 4}
+    assert not s3fs.S3FileSystem(endpoint_url=os.environ["AWS_ENDPOINT_URL"]).ls(other)
+
+
+def address_of(database: str) -> str:
+    parts = dict(part.split("=", 1) for part in database.split())
+    return f"postgresql+psycopg2://{parts['user']}@/{parts['dbname']}?host={parts['host']}"
+
+
 MADE_TWICE = """
 import subprocess, sys, time
 
@@ -164,21 +190,19 @@ with dg.DagsterInstance.from_config(sys.argv[1]) as instance:
         instance.event_log_storage.set_concurrency_slots("parsing", 1)
         call = [sys.executable, __file__, sys.argv[1], "run"]
         for run in [subprocess.Popen(call), subprocess.Popen(call)]:
-            run.wait(20)
+            run.wait(100)
 """
 
 
 def test_two_runs_at_an_asset_of_a_pool_with_one_place_take_turns(tmp_path, database, monkeypatch):
     """With the instance's file of `deploy/`. In SQLite, which locks no rows, both might begin."""
-    parts = dict(part.split("=", 1) for part in database.split())
-    address = f"postgresql+psycopg2://{parts['user']}@/{parts['dbname']}?host={parts['host']}"
-    monkeypatch.setenv(STORAGE, address)
+    monkeypatch.setenv(STORAGE, address_of(database))
     assert yaml.safe_load(read(DEPLOY / "dagster.yaml"))["storage"] == _IN_POSTGRES
     shutil.copy(DEPLOY / "dagster.yaml", tmp_path)
     program = tmp_path / "made_twice.py"
     program.write_text(MADE_TWICE, encoding="utf-8")
     call = [sys.executable, str(program), str(tmp_path)]
-    done = subprocess.run(call, capture_output=True, encoding="utf-8", timeout=50, check=True)
+    done = subprocess.run(call, capture_output=True, encoding="utf-8", timeout=200, check=True)
     said = done.stdout
     assert set(re.findall(r"^\d+$", said, re.MULTILINE)) == {"1"}
     first, second = sorted(re.findall(r"^([\d.]+) ([\d.]+)$", said, re.MULTILINE))

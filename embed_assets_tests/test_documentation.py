@@ -14,7 +14,9 @@ REPOSITORY = Path(__file__).parents[1]
 README = REPOSITORY / "README.md"
 ENV_EXAMPLE = REPOSITORY / ".env.example"
 PAGES = sorted(
-    [*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/*.md"), *REPOSITORY.glob("examples/*.md")]
+    page
+    for where in ("*.md", "docs/*.md", "examples/*.md", "deploy/**/*.md")
+    for page in REPOSITORY.glob(where)
 )
 NOT_SETTINGS = {f"{PREFIX}MLFLOW_UI"}
 """Variables that processes of the program hand to each other."""
