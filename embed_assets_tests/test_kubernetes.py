@@ -117,8 +117,22 @@ def test_a_secret_that_is_named_is_made_by_the_page_or_by_the_chart_of_postgres(
 def test_a_volume_that_is_mounted_is_there():
     volumes = {volume["name"] for volume in pod()["volumes"]}
     assert {m["name"] for c in containers().values() for m in c["volumeMounts"]} == volumes
-    claim = manifests()["PersistentVolumeClaim"]["metadata"]["name"]
-    assert named(pod()["volumes"], "claimName") == [claim]
+    claim = manifests()["PersistentVolumeClaim"]
+    for of in (pod(), values("ray")["worker"]):
+        assert named(of["volumes"], "claimName") == [claim["metadata"]["name"]]
+    assert claim["spec"]["accessModes"] == ["ReadWriteMany"], "Ray's nodes read models in it"
+
+
+def test_rays_nodes_find_models_where_the_daemon_does():
+    said = variables("settings.env")
+    home, hub = said[f"{PREFIX}HOME"], said["HF_HOME"]
+    for container in (containers()["daemon"], values("ray")["worker"]):
+        assert {"name": "home", "mountPath": home} in container["volumeMounts"]
+    assert {"name": "HF_HOME", "value": hub} in values("ray")["common"]["containerEnv"]
+    services = compose()["services"]
+    assert f"home:{home}" in services["ray-worker"]["volumes"]
+    daemon, worker = (services[name]["environment"] for name in ("dagster-daemon", "ray-worker"))
+    assert (worker["HF_HOME"], daemon[f"{PREFIX}HOME"]) == (daemon["HF_HOME"], home)
 
 
 def test_each_is_found_under_the_name_that_its_chart_gives_it():
