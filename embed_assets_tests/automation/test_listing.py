@@ -23,11 +23,7 @@ from embed_assets.resources.run_tags import BUDGET_TAG
 from embed_assets_tests.automation.watched import Project
 from embed_assets_tests.readers import read
 
-# Dagster's own code calls its deprecated property when a resource is nested in another.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:InitResourceContext.dagster_run is deprecated"),
-    pytest.mark.usefixtures("in_process"),
-]
+pytestmark = pytest.mark.usefixtures("in_process")
 
 WORDS = "The valve opens when the pressure of the brine reaches four bar at the sensor. "
 

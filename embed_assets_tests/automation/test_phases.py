@@ -22,10 +22,7 @@ from embed_assets_tests.automation.watched import Project
 from embed_assets_tests.readers import ENOUGH, READ, read, write_documents
 from embed_assets_tests.tiny_model import make_tiny_model
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:InitResourceContext.dagster_run is deprecated"),
-    pytest.mark.usefixtures("in_process"),
-]
+pytestmark = pytest.mark.usefixtures("in_process")
 AT: dict[str, Callable[[], None]] = {}
 """What happens, once, when an asset begins to be made."""
 

@@ -27,11 +27,7 @@ from embed_assets.tables import TABLES
 from embed_assets_tests.command.conftest import Project
 from embed_assets_tests.marks import find_marks
 
-# Dagster's own code calls its deprecated property when a resource is nested in another.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:InitResourceContext.dagster_run is deprecated"),
-    pytest.mark.usefixtures("in_process"),
-]
+pytestmark = pytest.mark.usefixtures("in_process")
 
 MARKS = ("zorblatt", "vantrupe")
 """In the text of a document, and in its name."""

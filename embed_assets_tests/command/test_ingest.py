@@ -19,9 +19,6 @@ from embed_assets.places import to_place
 from embed_assets_tests.documents.folders import Store, folder_in_memory, folder_in_store
 from embed_assets_tests.readers import ENOUGH, read, read_or_die, write_documents
 
-# Dagster's own code calls its deprecated property when a resource is nested in another.
-pytestmark = pytest.mark.filterwarnings("ignore:InitResourceContext.dagster_run is deprecated")
-
 
 def test_new_documents_are_ingested_once(project):
     project.read_with(read, in_processes=True)

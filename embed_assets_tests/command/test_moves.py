@@ -4,7 +4,6 @@ from pathlib import PurePosixPath
 from typing import Any
 
 import dagster as dg
-import pytest
 
 from embed_assets.automation.state import list_documents
 from embed_assets.graph import DOCUMENT_ASSETS
@@ -12,9 +11,6 @@ from embed_assets.partitions import document_id
 from embed_assets_tests.command.conftest import Project
 from embed_assets_tests.readers import read_or_die
 from embed_assets_tests.rows import filled, model
-
-# Dagster's own code calls its deprecated property when a resource is nested in another.
-pytestmark = pytest.mark.filterwarnings("ignore:InitResourceContext.dagster_run is deprecated")
 
 Shown = dict[str, dict[str, Any]]
 

@@ -26,11 +26,7 @@ from embed_assets.training.kept import redact_training
 from embed_assets_tests.tiny_model import make_tiny_model
 from embed_assets_tests.training.trainings import fill
 
-# Dagster's own code calls its deprecated property when a resource is nested in another.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:InitResourceContext.dagster_run is deprecated"),
-    pytest.mark.usefixtures("in_process"),
-]
+pytestmark = pytest.mark.usefixtures("in_process")
 
 
 @pytest.fixture(scope="module")

@@ -16,9 +16,6 @@ from embed_assets.settings import Settings
 from embed_assets_tests.search.homes import TEXTS, SearchedHome, searched_home
 from embed_assets_tests.tiny_model import make_tiny_model
 
-# Dagster's own code calls its deprecated property when a resource is nested in another.
-pytestmark = pytest.mark.filterwarnings("ignore:InitResourceContext.dagster_run is deprecated")
-
 
 @pytest.fixture(scope="module")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:

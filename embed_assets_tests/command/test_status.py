@@ -19,9 +19,6 @@ from embed_assets_tests.readers import ENOUGH, read_or_die, write_documents
 from embed_assets_tests.rows import model
 from embed_assets_tests.training.test_preparation import SPLIT_PAIRS, pdfs
 
-# Dagster's own code calls its deprecated property when a resource is nested in another.
-pytestmark = pytest.mark.filterwarnings("ignore:InitResourceContext.dagster_run is deprecated")
-
 KEYS = {
     "": {"folder", "due", "waiting", "failed", "models", "retraining"},
     "folder": {"documents", "new", "changed", "gone", "settling"},

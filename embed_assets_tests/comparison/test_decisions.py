@@ -31,8 +31,6 @@ from embed_assets_tests.decisions import BY_TEST
 from embed_assets_tests.rows import filled
 from embed_assets_tests.tiny_model import make_tiny_model
 
-pytestmark = pytest.mark.filterwarnings("ignore:InitResourceContext.dagster_run is deprecated")
-
 
 class Home:
     """A home with three versions in its tables and in MLflow."""

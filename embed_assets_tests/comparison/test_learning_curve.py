@@ -63,9 +63,6 @@ IN_ALL = 48
 BATCH = 4
 SCHEMA = {k: v for k, v in TABLES["learning_curves"].schema.items() if k != "run_id"}
 
-# Dagster's own code calls its deprecated property when a resource is nested in another.
-pytestmark = pytest.mark.filterwarnings("ignore:InitResourceContext.dagster_run is deprecated")
-
 
 def pairs_of(**documents: int) -> pl.DataFrame:
     """So many pairs of each document, in an order that has nothing to do with it."""

@@ -11,8 +11,6 @@ from embed_assets.command.check import MEND, PERSON, check_home, check_text
 from embed_assets.errors import SettingsError
 from embed_assets_tests.command.conftest import Project
 
-pytestmark = pytest.mark.filterwarnings("ignore:InitResourceContext.dagster_run is deprecated")
-
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory, small_model: Path) -> Path:

@@ -13,9 +13,6 @@ from embed_assets.resources.warehouse import Warehouse
 from embed_assets.tables import TABLES, TableMismatchError
 from embed_assets_tests.rows import chunk, pages, raw_pdf
 
-# Dagster's own code calls its deprecated property when a resource is nested in another.
-pytestmark = pytest.mark.filterwarnings("ignore:InitResourceContext.dagster_run is deprecated")
-
 KILLED = Failure(Cause.PROCESS_ENDED, "its process ended with exit code -9")
 
 

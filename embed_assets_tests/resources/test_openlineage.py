@@ -25,9 +25,6 @@ from embed_assets.resources.warehouse import Warehouse
 from embed_assets.tables import COLUMN_SOURCES, TABLES
 from embed_assets_tests.rows import chunk, model, pages, raw_pdf
 
-# Dagster's own code calls its deprecated property when a resource is nested in another.
-pytestmark = pytest.mark.filterwarnings("ignore:InitResourceContext.dagster_run is deprecated")
-
 PATIENCE = 20
 KEYS = ("a", "b")
 
