@@ -2,12 +2,16 @@
 
 import os
 import socket
+import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, closing, suppress
 
 import pytest
 from alembic.config import Config
 from alembic.script import ScriptDirectory
+from sqlalchemy import Engine, create_engine
+
+from embed_assets.resources.tracking import Tracking
 
 # Before torch is loaded: the models here are so small that threads only get in each other's way.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -55,6 +59,33 @@ def migrations_read_once() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ScriptDirectory, "from_config", read_once)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def mlflow_databases_made_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """MLflow takes seconds to make a database by its migrations: all here are copies of one."""
+    make, first = Tracking._make_database, tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+
+    def make_by_copy(tracking: Tracking) -> None:
+        from mlflow.store.db import utils
+
+        migrate = utils._initialize_tables
+
+        def initialise(engine: Engine) -> None:
+            if not first.exists():
+                migrate(create_engine(f"sqlite:///{first}"))
+            databases = (first, str(engine.url.database))
+            with ExitStack() as stack:
+                made, copy = (stack.enter_context(closing(sqlite3.connect(d))) for d in databases)
+                made.backup(copy)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(utils, "_initialize_tables", initialise)
+            make(tracking)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Tracking, "_make_database", make_by_copy)
         yield
 
 

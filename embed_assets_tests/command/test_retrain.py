@@ -82,7 +82,9 @@ def test_a_version_trained_again_has_the_same_weights_and_is_left_as_it_is(
     assert runs.read_bytes() == tracked, "the MLflow run of the first training is told nothing"
 
 
-@pytest.mark.parametrize(("by", "same"), [(1e-8, "figures"), (1, None)])
+@pytest.mark.parametrize(
+    ("by", "same"), [(1e-8, "figures"), pytest.param(1, None, marks=pytest.mark.long)]
+)
 def test_where_the_weights_differ_the_figures_decide(
     settings: Settings, by: float, same: str | None
 ) -> None:

@@ -86,9 +86,14 @@ def test_an_empty_folder_is_no_error(project):
     assert project.status()["folder"]["documents"] == 0
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
+def test_a_setting_that_a_run_would_refuse_is_what_everything_waits_for(
+    project, tmp_path, monkeypatch, subtests
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "people.jsonl").write_text("{")
+    project.put("a.pdf")
+    project.ingest()
+    for name, value in (
         ("labelled", "people.jsonl"),
         ("model", "./nowhere"),
         ("questions", "oracle:delphi"),
@@ -96,23 +101,15 @@ def test_an_empty_folder_is_no_error(project):
         ("dimensions", "9999"),
         ("baselines", "base"),
         ("pairs_together", 32),
-    ],
-)
-def test_a_setting_that_a_run_would_refuse_is_what_everything_waits_for(
-    project, tmp_path, monkeypatch, name, value
-):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "people.jsonl").write_text("{")
-    project.put("a.pdf")
-    project.ingest()
-    wrong = {name: value}
-    with pytest.raises(SettingsError) as refused:
-        project.ingest(**wrong)
-    summary = project.status(**wrong)
-    assert summary["folder"]["documents"] == 1
-    assert summary["due"] == []
-    assert summary["waiting"] == [{"what": "ingest", "reason": str(refused.value)}]
-    assert summary["retraining"]["reason"] == str(refused.value)
+    ):
+        with subtests.test(name=name):
+            with pytest.raises(SettingsError) as refused:
+                project.ingest(**{name: value})
+            summary = project.status(**{name: value})
+            assert summary["folder"]["documents"] == 1
+            assert summary["due"] == []
+            assert summary["waiting"] == [{"what": "ingest", "reason": str(refused.value)}]
+            assert summary["retraining"]["reason"] == str(refused.value)
 
 
 def test_its_keys_are_these(project):

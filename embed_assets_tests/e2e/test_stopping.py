@@ -106,10 +106,10 @@ def project(
     ("name", "when", "stop", "status"),
     [
         ("ingest", "5 documents: ", by_ctrl_c, 130),  # before the first step
-        ("ingest", "Parsing PDFs", by_ctrl_c, 130),
+        pytest.param("ingest", "Parsing PDFs", by_ctrl_c, 130, marks=pytest.mark.long),
         ("ingest", "Parsing PDFs", by_ctrl_c_twice, 130),
         ("run", "Encoding", by_sigterm, 143),
-        ("run", "Training:", by_ctrl_c_later, 130),
+        pytest.param("run", "Training:", by_ctrl_c_later, 130, marks=pytest.mark.long),
     ],
 )
 def test_a_command_that_is_stopped_says_so_in_a_line_and_leaves_nothing_at_work(

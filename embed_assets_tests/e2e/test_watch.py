@@ -49,6 +49,8 @@ def watching(project: Project) -> Iterator[subprocess.Popen[str]]:
                 raise
 
 
+@pytest.mark.long  # the sensors by themselves: automation/test_phases.py
+@pytest.mark.timeout(1800)
 def test_pdfs_become_a_model_without_a_page(project: Project) -> None:
     with watching(project) as process:
         assert process.stdout is not None

@@ -122,7 +122,9 @@ def test_a_killed_training_that_went_on_from_a_version_ends_as_an_unbroken_one(
     assert largest_difference(weights_of(config), weights_of(unbroken)) < 1e-6
 
 
-@pytest.mark.parametrize(("extractive", "steps"), [(0, 10), pytest.param(14, 6, id="turns")])
+@pytest.mark.parametrize(
+    ("extractive", "steps"), [(0, 10), pytest.param(14, 6, id="turns", marks=pytest.mark.long)]
+)
 def test_two_processes_train_as_one_on_the_batch_that_they_share(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, extractive: int, steps: int
 ) -> None:
