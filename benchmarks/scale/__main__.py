@@ -42,7 +42,7 @@ from embed_assets.resources.warehouse import Warehouse
 COMMAND = [sys.executable, "-m", "embed_assets.command.cli"]
 SECONDS_UNTIL_LOST = 20
 SECONDS_BETWEEN_CUTS = 3
-TEXTS = "3072"
+TEXTS = "1536"
 Meanwhile = Callable[[threading.Event], None]
 
 
