@@ -20,40 +20,19 @@ from embed_assets.errors import ProjectError
 from embed_assets.models.card import model_card
 from embed_assets.resources.ledger import Cause, Failure
 from embed_assets.resources.ray_actor import ActorLostError, NodeLostError, Share
-from embed_assets.resources.ray_cluster import ON_THIS_MACHINE, places_of_models
+from embed_assets.resources.ray_cluster import places_of_models
 from embed_assets.resources.ray_workers import RayWorkers, ray_models
 from embed_assets.resources.workers import WorkerPool
 from embed_assets.settings import Settings
 from embed_assets_tests.documents.test_parsing import pdf, raw_pdfs
+from embed_assets_tests.ray_cluster import two_nodes
 from embed_assets_tests.resources.test_workers import do
-
-SOON = {
-    "health_check_initial_delay_ms": 0,
-    "health_check_period_ms": 500,
-    "health_check_timeout_ms": 500,
-    "health_check_failure_threshold": 2,
-}
-"""A lost node is noticed in a second, not in half a minute."""
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
-    """A head without CPUs, and two nodes with one each, as processes of this machine."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
-        for name, value in ON_THIS_MACHINE.items():
-            patch.setenv(name, value)
-        ray = pytest.importorskip("ray", reason="ray isn't installed")
-        from ray.cluster_utils import Cluster
-
-        head = {"num_cpus": 0, "include_dashboard": False, "_system_config": SOON}
-        cluster = Cluster(initialize_head=True, head_node_args=head)
-        patch.setenv("RAY_ADDRESS", str(cluster.address))
-        nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
-        cluster.wait_for_nodes()
-        yield cluster, nodes
-        ray.shutdown()
-        cluster.shutdown()
+    with two_nodes() as cluster:
+        yield cluster
 
 
 def pool(timeout: float = 60.0) -> WorkerPool:

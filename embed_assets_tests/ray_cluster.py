@@ -1,0 +1,39 @@
+"""A real Ray cluster of several nodes for tests, as processes of this machine."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from embed_assets.resources.ray_cluster import ON_THIS_MACHINE
+
+SOON = {
+    "health_check_initial_delay_ms": 0,
+    "health_check_period_ms": 500,
+    "health_check_timeout_ms": 500,
+    "health_check_failure_threshold": 2,
+}
+"""A lost node is noticed in a second, not in half a minute."""
+
+
+@contextmanager
+def two_nodes() -> Iterator[tuple[Any, list[Any]]]:
+    """A head without CPUs, and two nodes with one each, for as long as the block lasts."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+        for name, value in ON_THIS_MACHINE.items():
+            patch.setenv(name, value)
+        ray = pytest.importorskip("ray", reason="ray isn't installed")
+        from ray.cluster_utils import Cluster
+
+        head = {"num_cpus": 0, "include_dashboard": False, "_system_config": SOON}
+        cluster = Cluster(initialize_head=True, head_node_args=head)
+        patch.setenv("RAY_ADDRESS", str(cluster.address))
+        nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
+        cluster.wait_for_nodes()
+        yield cluster, nodes
+        ray.shutdown()
+        cluster.shutdown()
