@@ -24,7 +24,7 @@ from embed_assets.pairs.checks import documents_arrive, no_leakage, peoples_ques
 from embed_assets.questions import assets as questions_stage
 from embed_assets.resources.answers import AnswerStore
 from embed_assets.resources.io_manager import DocumentsIOManager
-from embed_assets.resources.processes import ProcessClient
+from embed_assets.resources.processes import process_client
 from embed_assets.resources.shown_settings import settings_resource
 from embed_assets.resources.tracking import Tracking
 from embed_assets.resources.warehouse import Warehouse
@@ -104,7 +104,7 @@ def build_resources(settings: Settings) -> dict[str, Any]:
         "io_manager": DocumentsIOManager(database=warehouse.path, warehouse=warehouse),
         "pool": worker_pool(settings, this_machine()),
         "tracking": Tracking(home=str(settings.home), project=settings.project),
-        "pipes": ProcessClient(),
+        "pipes": process_client(settings.engine),
         "ask_ways": ask_ways,
     }
 

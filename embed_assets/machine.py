@@ -72,7 +72,8 @@ class Machine:
     platform: as `sys.platform` has it. cores: those that this process may use. host_cores: all of
     them, which libraries count that know nothing of limits. memory_bytes: of the machine, or of the
     container around this process. find_gpus: looks for them, which loads torch.
-    find_energy_counters: those of the processor and of these GPUs that can be read.
+    find_energy_counters: those of the processor and of these GPUs that can be read. called: how
+    errors name it.
     """
 
     platform: str
@@ -83,6 +84,7 @@ class Machine:
     memory_bytes: int
     find_gpus: Callable[[], tuple[Gpu, ...]] = tuple
     find_energy_counters: Callable[[Sequence[Gpu]], tuple[EnergyCounter, ...]] = lambda _: ()
+    called: str = "this machine"
 
     @functools.cached_property
     def gpus(self) -> tuple[Gpu, ...]:

@@ -6,12 +6,14 @@ Dagster's own client sends them SIGINT, and leaves one at work that takes long t
 import os
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
 
-SECONDS_TO_END = 10.0
+from embed_assets.machine import Machine, this_machine
+from embed_assets.resources.child import end_process
+from embed_assets.settings import Engine
 
 
 class ProcessError(Exception):
@@ -27,38 +29,45 @@ class ProcessError(Exception):
         return self.code in (-signal.SIGKILL, 128 + signal.SIGKILL)
 
 
+def process_client(engine: Engine) -> "ProcessClient":
+    """Starts processes on this machine, or on the nodes of a Ray cluster."""
+    if engine == "ray":
+        from embed_assets.resources.ray_processes import RayProcessClient
+
+        return RayProcessClient()
+    return ProcessClient()
+
+
 class ProcessClient(dg.PipesSubprocessClient):
-    """Starts a process, and stays until it ends."""
+    """Starts a process on this machine, and stays until it ends."""
+
+    def machine(self) -> Machine:
+        """What is known of the machine that a process will run on. ProjectError where none is."""
+        return this_machine()
 
     def run(  # pyright: ignore[reportIncompatibleMethodOverride]
         self,
         *,
         context: dg.OpExecutionContext | dg.AssetExecutionContext,
         command: Sequence[str],
-        env: Mapping[str, str],
+        env: Callable[[Machine], Mapping[str, str]],
         **_: Any,
     ) -> None:
-        """ProcessError where the process fails. It doesn't outlive a call that is stopped."""
+        """ProcessError where the process fails. It doesn't outlive a call that is stopped.
+
+        env: what it finds in its environment beside what this process has, by its machine.
+        """
         with dg.open_pipes_session(
             context=context,
             context_injector=self.context_injector,
             message_reader=self.message_reader,
         ) as session:
-            told = {**os.environ, **env, **session.get_bootstrap_env_vars()}
+            told = {**os.environ, **env(self.machine()), **session.get_bootstrap_env_vars()}
             process = subprocess.Popen(command, env=told)
             try:
                 code = process.wait()
             except BaseException:
-                _end(process)
+                end_process(process)
                 raise
         if code != 0:
             raise ProcessError(code)
-
-
-def _end(process: "subprocess.Popen[bytes]") -> None:
-    process.terminate()
-    try:
-        process.wait(SECONDS_TO_END)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()

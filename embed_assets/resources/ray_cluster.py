@@ -93,6 +93,13 @@ def places_of_models() -> tuple[int, int, int]:
     return max(1, sum(count // each for count in cpus)), each, 0
 
 
+def most(resource: str) -> int:
+    """The most of it, `CPU` or `GPU`, that one node has of those that are alive."""
+    import ray
+
+    return max(int(n["Resources"].get(resource, 0)) for n in ray.nodes() if n["Alive"])
+
+
 def is_alive(node_id: str) -> bool:
     """Whether the cluster counts this node among those that are there."""
     import ray

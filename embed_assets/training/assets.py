@@ -3,6 +3,7 @@
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from pydantic import Field, create_model
 from pydantic.fields import FieldInfo
 
 from embed_assets.errors import BusyError, ProjectError, one_line
-from embed_assets.machine import this_machine
+from embed_assets.machine import Machine
 from embed_assets.models.card import model_card, model_revision, version_card
 from embed_assets.models.embeddings import CachedEncoder
 from embed_assets.models.identity import model_identity, model_shape
@@ -25,7 +26,7 @@ from embed_assets.resources.tracking import Tracking
 from embed_assets.resources.warehouse import Warehouse, digest
 from embed_assets.secrets import hide_secrets
 from embed_assets.settings import Settings, Training
-from embed_assets.training.claims import claimed, clear_trainings, folder_made_from
+from embed_assets.training.claims import claimed, clear_trainings, folder_made_from, wait_until_left
 from embed_assets.training.config import TrainingConfig, as_meant, training_config
 from embed_assets.training.described import describe_version
 from embed_assets.training.hub_card import keep_card
@@ -99,7 +100,7 @@ def finetuned_model(
         pairs = pairs_from(start, given.pairs, settings)
         folder = training_folder(settings, making.input_version, pairs, start.number)
         with claimed(folder):
-            training = _prepare(making, settings, folder, given, pairs, start)
+            training = _prepare(making, settings, folder, given, pairs, start, pipes.machine())
             training = _train(context, pipes, training, tracking.uri)
             making.made_in = training.mlflow_run_id
             with _kept(folder, tracking):
@@ -141,11 +142,12 @@ def _prepare(
     given: TrainingInput,
     pairs: pl.DataFrame,
     start: Start,
+    machine: Machine,
 ) -> TrainingConfig:
-    """Write what the training reads, and say what is trained on and how."""
+    """Write what the training reads, and say what is trained on and how. machine: that trains."""
     card = model_card(settings)
     encoder = CachedEncoder(making.warehouse, card, settings)
-    config = training_config(folder, settings, card, making.run_id)
+    config = training_config(folder, settings, card, making.run_id, machine)
     config = config.model_copy(update={"trained_from": start.number, "start": start.folder})
     config = prepare(config, settings, encoder, given, pairs)
     making.context.log.info(_said(start, pairs.height, given.pairs.height))
@@ -178,12 +180,21 @@ def _train(
     try:
         pipes.run(
             command=training_command(config),
-            env=training_environment(config.processes, this_machine(), tracking_uri),
+            env=partial(training_environment, config.processes, tracking_uri=tracking_uri),
+            processes=config.processes,
+            folder=config.folder,
+            before_again=partial(_clear_for_another, config),
             context=context.op_execution_context,
         )
     except ProcessError as error:
         raise TrainingError(_why(config, error)) from error
     return config
+
+
+def _clear_for_another(config: TrainingConfig) -> None:
+    """Before another process goes on with a training that was lost with its node."""
+    wait_until_left(config.folder)
+    config.failure.unlink(missing_ok=True)
 
 
 @contextmanager

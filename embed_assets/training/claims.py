@@ -15,6 +15,10 @@ from embed_assets.errors import BusyError
 
 PREFIX = "training-"
 """How the folders begin in which trainings are under way, or were when they were cut off."""
+SECONDS_OF_A_LOOK = 1.0
+"""For which who only looks holds a lock, at most."""
+SECONDS_TO_LOSE_LOCKS = 180.0
+"""Twice as long as NFS 4 leaves locks to a machine that says nothing."""
 
 
 class FolderClaimedError(BusyError):
@@ -41,6 +45,15 @@ def claimed(folder: Path) -> Iterator[None]:
         with training_in(folder):  # a process that was left behind would read what is written next
             pass
         yield
+
+
+def wait_until_left(folder: Path) -> None:
+    """Wait until a process on a lost node trains there no more. FolderClaimedError if one does.
+
+    A file server takes a node's locks from it a while after it has last heard of the node.
+    """
+    with _held(_process(folder), folder, SECONDS_TO_LOSE_LOCKS):
+        pass
 
 
 @contextmanager
@@ -87,8 +100,8 @@ def _process(folder: Path) -> Path:
 
 
 @contextmanager
-def _held(path: Path, folder: Path) -> Iterator[None]:
-    lock = FileLock(path, timeout=1)  # who only looks holds it for a moment
+def _held(path: Path, folder: Path, seconds: float = SECONDS_OF_A_LOOK) -> Iterator[None]:
+    lock = FileLock(path, timeout=seconds)
     try:
         lock.acquire()
     except Timeout:

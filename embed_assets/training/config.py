@@ -224,6 +224,6 @@ def process_count(settings: Settings, machine: Machine) -> int:
     if machine.gpus and wanted > len(machine.gpus):
         raise SettingsError(
             f"EMBED_ASSETS_PROCESSES: {wanted} processes need a GPU each, "
-            f"and this machine has {len(machine.gpus)}."
+            f"and {machine.called} has {len(machine.gpus)}."
         )
     return wanted

@@ -2,18 +2,21 @@
 
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from embed_assets.training import claims
 from embed_assets.training.claims import (
     FolderClaimedError,
     claimed,
     clear_trainings,
     held_lock,
     training_in,
+    wait_until_left,
 )
 
 HOLD = """
@@ -64,6 +67,20 @@ def test_who_asks_knows_that_another_process_is_busy(tmp_path: Path, process: st
         assert held_lock(tmp_path)
     assert not held_lock(tmp_path), "whoever was killed is not"
     assert not held_lock(tmp_path / "nowhere")
+
+
+def test_a_process_on_a_lost_node_is_waited_for_but_not_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "training-a"
+    waiting = threading.Thread(target=wait_until_left, args=(folder,))
+    with another("training_in", folder):
+        waiting.start()
+        monkeypatch.setattr(claims, "SECONDS_TO_LOSE_LOCKS", 0.0)
+        with pytest.raises(FolderClaimedError):
+            wait_until_left(folder)
+    waiting.join(60)
+    assert not waiting.is_alive()
 
 
 def test_a_lock_that_can_t_be_tried_is_no_training(tmp_path: Path) -> None:

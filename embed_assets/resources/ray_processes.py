@@ -1,0 +1,305 @@
+"""Processes on the nodes of a Ray cluster, as `processes.py` has them on this machine.
+
+An actor starts the process on its node and keeps what the process says, for whoever asks. The actor
+ends with the process that asked for it, and its own process with the actor. Secrets reach the node
+as an argument of a method: Ray shows environments of actors on its pages, and arguments nowhere.
+"""
+
+import functools
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import dagster as dg
+from dagster_pipes import PipesDefaultMessageWriter
+
+from embed_assets.errors import ProjectError, one_line
+from embed_assets.machine import Gpu, Machine, this_machine
+from embed_assets.resources.child import SECONDS_TO_END
+from embed_assets.resources.processes import ProcessClient, ProcessError
+from embed_assets.resources.ray_actor import (
+    SECONDS_BEHIND,
+    SECONDS_OUT_OF_REACH,
+    ActorLostError,
+    NodeLostError,
+)
+from embed_assets.resources.ray_cluster import connect, is_alive, most
+from embed_assets.resources.ray_process import SAID, SECONDS_BETWEEN_NEWS, Job, RayProcess
+from embed_assets.resources.ray_workers import MOST_LOST_NODES, SECONDS_UNTIL_SAID
+from embed_assets.secrets import DOTENV
+from embed_assets.terminal import TERMINAL
+from embed_assets.wording import counted
+
+TRAVELS = ("EMBED_ASSETS_", "MLFLOW_", "DATABRICKS_", "HF_", "AWS_")
+"""How the names of variables begin that go with a process to its node: settings and credentials.
+All else there is the node's own."""
+SECONDS_FOR_ALL_CPUS = 60.0
+"""Within which a node may have all its CPUs free; then half of them are enough, and so on."""
+A_GPU = Gpu("a GPU of the Ray cluster", 0, computes_bf16=False)
+
+
+class RayProcessClient(ProcessClient):
+    """Starts a process on a node of the Ray cluster, and stays until it ends."""
+
+    def machine(self) -> Machine:
+        """As many GPUs as the node has that has most; all else is taken to be as it is here.
+
+        ProjectError where there is no cluster.
+        """
+        connect(1)
+        gpus, called = (A_GPU,) * most("GPU"), "the largest node of the Ray cluster"
+        return replace(this_machine(), find_gpus=lambda: gpus, called=called)
+
+    def run(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self,
+        *,
+        context: dg.OpExecutionContext | dg.AssetExecutionContext,
+        command: Sequence[str],
+        env: Callable[[Machine], Mapping[str, str]],
+        processes: int,
+        folder: Path,
+        before_again: Callable[[], object],
+        **_: Any,
+    ) -> None:
+        """As ProcessClient has it. Begun again on another node where its own is lost.
+
+        processes: GPUs that it needs, of one node, if the cluster has any. folder: that must be on
+        the node. before_again: called before it is begun again. ProjectError where no node can
+        start it, or where MOST_LOST_NODES were lost under it.
+        """
+        connect(processes)
+        with (
+            dg.open_pipes_session(
+                context=context,
+                context_injector=dg.PipesEnvContextInjector(),
+                message_reader=self.message_reader,
+            ) as session,
+            ExitStack() as opened,
+        ):
+            told = travelling() | dict(session.get_bootstrap_env_vars())
+            job = Job(command, sys.executable, told, env, folder, Path.cwd())
+            messages = session.message_reader_params[PipesDefaultMessageWriter.FILE_PATH_KEY]
+            sinks: list[BinaryIO] = [
+                opened.enter_context(open(1, "wb", closefd=False)),
+                opened.enter_context(open(2, "wb", closefd=False)),
+                opened.enter_context(open(messages, "ab")),
+            ]
+            gpus = processes if most("GPU") else 0
+            code = run_on_cluster(job, gpus, sinks, context.log, before_again)
+        if code != 0:
+            raise ProcessError(code)
+
+
+def travelling() -> dict[str, str]:
+    """Variables of this process, and of its `.env`, that go with a process to its node."""
+    from dotenv import dotenv_values
+
+    here = {**dotenv_values(DOTENV, encoding="utf-8"), **os.environ}
+    return {
+        name: value
+        for name, value in here.items()
+        if value is not None and name.startswith(TRAVELS) and name != TERMINAL
+    }
+
+
+def run_on_cluster(
+    job: Job, gpus: int, sinks: Sequence[BinaryIO], log: Any, before_again: Callable[[], object]
+) -> int:
+    """The exit status of a job, once it has ended; -9 where the system took its actor with it.
+
+    gpus: of one node; 0: as many CPUs as one has. sinks: take what it says, as SAID has it. log:
+    who is told. before_again: called before it is begun again on another node. ProjectError as
+    RayProcessClient has it.
+    """
+    stopped = threading.Event()
+    # Of its own: an interruption is lost that comes in the midst of Ray's code.
+    with ThreadPoolExecutor(1, "talks to Ray") as thread:
+        try:
+            task = _Task(job, gpus, sinks, log, before_again, stopped)
+            return thread.submit(task.carry_out).result()
+        finally:
+            stopped.set()
+
+
+class _NoLongerWantedError(Exception):
+    """The call of `run_on_cluster` was stopped."""
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What `run_on_cluster` was asked for. stopped: whether it is no longer wanted."""
+
+    job: Job
+    gpus: int
+    sinks: Sequence[BinaryIO]
+    log: Any
+    before_again: Callable[[], object]
+    stopped: threading.Event
+
+    def carry_out(self) -> int:
+        for lost_nodes in range(MOST_LOST_NODES):
+            if lost_nodes:
+                said = "A node of the Ray cluster is lost: what it had at work is begun again."
+                self.log.warning(said)
+                self.before_again()
+            try:
+                with self._begun() as actor:
+                    return actor.follow(self.job, self.sinks)
+            except ActorLostError:
+                return -signal.SIGKILL
+            except NodeLostError:
+                continue
+        raise ProjectError(f"{MOST_LOST_NODES} nodes of the Ray cluster were lost under it.")
+
+    @contextmanager
+    def _begun(self) -> "Iterator[_Actor]":
+        """An actor that has begun. NodeLostError where it is lost before."""
+        cpus = 0 if self.gpus else max(1, most("CPU"))
+        since, told = time.monotonic(), False
+        actor = _Actor(cpus, self.gpus, self.stopped)
+        try:
+            while not actor.has_begun():
+                waited = time.monotonic() - since
+                if waited > SECONDS_UNTIL_SAID and not told:
+                    told = True
+                    said = f"No node of the Ray cluster has {self._having(cpus)} free so far"
+                    self.log.warning(f"{said}: the process waits for one.")
+                if cpus > 1 and waited > SECONDS_FOR_ALL_CPUS:
+                    actor.end()
+                    cpus, since = cpus // 2, time.monotonic()
+                    actor = _Actor(cpus, 0, self.stopped)
+            where = f"the node {actor.address} of the Ray cluster"
+            self.log.info(f"A process begins on {where}, with {self._having(cpus)}.")
+            yield actor
+        finally:
+            actor.end()
+
+    def _having(self, cpus: int) -> str:
+        return counted(self.gpus, "GPU") if self.gpus else counted(cpus, "CPU")
+
+
+class _Actor:
+    """One actor, from before it begins until it is ended."""
+
+    def __init__(self, cpus: int, gpus: int, stopped: threading.Event) -> None:
+        """Asks for it. stopped: ends every wait, by _NoLongerWantedError."""
+        self._actor = _kind().options(num_cpus=cpus, num_gpus=gpus).remote()
+        self._stopped = stopped
+        self._node_id = self.address = ""
+        self._asked = self._actor.node.remote()
+
+    def has_begun(self) -> bool:
+        """Whether it is there, asked for a moment: no node may have room.
+
+        NodeLostError if it was lost before. ProjectError where no actor can begin.
+        """
+        import ray
+        from ray.exceptions import RayActorError, RayError
+
+        if not self._is_there(self._asked):
+            return False
+        try:
+            self._node_id, self.address = ray.get(self._asked)
+        except RayActorError as error:
+            if error.actor_init_failed:
+                raise _cant_begin(error) from error
+            raise NodeLostError from error
+        except RayError as error:
+            raise _cant_begin(error) from error
+        return True
+
+    def follow(self, job: Job, sinks: Sequence[BinaryIO]) -> int:
+        """The exit status of a job, once it has ended. sinks: take what it says meanwhile.
+
+        ActorLostError or NodeLostError where it can't be known.
+        """
+        self._ask(self._actor.start, job)
+        seen = [0] * len(SAID)
+        while True:
+            new, status = self._ask(self._actor.news, seen)
+            for sink, text in zip(sinks, new, strict=True):
+                sink.write(text)
+                sink.flush()
+            seen = [start + len(text) for start, text in zip(seen, new, strict=True)]
+            if status is not None:
+                return status
+
+    def end(self) -> None:
+        """End it and its process, if they are there."""
+        import ray
+
+        if self._node_id:
+            ray.wait([self._actor.end.remote()], timeout=SECONDS_TO_END + SECONDS_BEHIND)
+        ray.kill(self._actor)
+
+    def _ask(self, method: Any, *given: Any) -> Any:
+        """What a method gives, asked again while the node is out of reach."""
+        import ray
+        from ray.exceptions import (
+            ActorUnavailableError,
+            OutOfMemoryError,
+            RayActorError,
+            RayTaskError,
+        )
+
+        until = time.monotonic() + SECONDS_OUT_OF_REACH
+        while time.monotonic() < until:
+            asked = method.remote(*given)
+            while not self._is_there(asked) and time.monotonic() < until:
+                pass
+            try:
+                return ray.get(asked, timeout=0)
+            except RayTaskError as error:
+                if isinstance(error.cause, ProjectError):
+                    raise error.cause from error
+                said = f"A node of the Ray cluster can't start it: {error.cause}"
+                raise ProjectError(one_line(said)) from error
+            except (ActorUnavailableError, TimeoutError):
+                if not is_alive(self._node_id):
+                    break
+                self._pause()
+            except (RayActorError, OutOfMemoryError) as error:
+                raise self._what_is_lost() from error
+        raise NodeLostError
+
+    def _what_is_lost(self) -> ActorLostError | NodeLostError:
+        """Waits until it is known: the news of a node may come after those of an actor on it."""
+        until = time.monotonic() + SECONDS_BEHIND
+        while time.monotonic() < until:
+            if not is_alive(self._node_id):
+                return NodeLostError()
+            self._pause()
+        return ActorLostError()
+
+    def _is_there(self, asked: Any) -> bool:
+        import ray
+
+        there, _ = ray.wait([asked], timeout=SECONDS_BETWEEN_NEWS)
+        if self._stopped.is_set():
+            raise _NoLongerWantedError
+        return bool(there)
+
+    def _pause(self) -> None:
+        if self._stopped.wait(SECONDS_BETWEEN_NEWS):
+            raise _NoLongerWantedError
+
+
+@functools.cache
+def _kind() -> Any:
+    """RayProcess as actors. Ray's own restarts and retries are off."""
+    import ray
+
+    return ray.remote(max_restarts=0, max_task_retries=0)(RayProcess)  # pyright: ignore
+
+
+def _cant_begin(error: Exception) -> ProjectError:
+    todo = "Install embed_assets[ray], in the same version, on every node."
+    return ProjectError(one_line(f"A process can't begin on the Ray cluster. {todo} {error}"))
