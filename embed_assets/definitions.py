@@ -53,15 +53,11 @@ def build_definitions(
     settings = settings or Settings()
     definitions = dg.Definitions(
         assets=[
-            documents_stage.raw_pdfs,
-            documents_stage.parsed_markdown,
-            documents_stage.chunks,
-            questions_stage.synthetic_questions,
+            *_of_documents(settings),
             pairs_stage.training_pairs,
             evaluation_stage.base_eval,
             training_stage.finetuned_model,
             comparison_stage.comparison,
-            search_stage.chunk_embeddings,
             search_stage.search_index,
         ],
         asset_checks=[
@@ -94,6 +90,23 @@ def build_definitions(
     return definitions.map_asset_specs(func=lambda spec: _complete(spec, versions))
 
 
+def _of_documents(settings: Settings) -> list[dg.AssetsDefinition]:
+    """The assets of single documents. A backfill of the UI has a run for each shared partition:
+    it has as many documents as a run can hold.
+    """
+    assets = [
+        documents_stage.raw_pdfs,
+        documents_stage.parsed_markdown,
+        documents_stage.chunks,
+        questions_stage.synthetic_questions,
+        search_stage.chunk_embeddings,
+    ]
+    if not settings.partitions:
+        return assets
+    policy = dg.BackfillPolicy.multi_run(max_partitions_per_run=1)
+    return [asset.with_attributes(backfill_policy=policy) for asset in assets]
+
+
 def build_resources(settings: Settings) -> dict[str, Any]:
     """Resources by name."""
     warehouse = Warehouse.of(settings)
@@ -101,7 +114,9 @@ def build_resources(settings: Settings) -> dict[str, Any]:
         "settings": settings_resource(settings),
         "warehouse": warehouse,
         "answers": AnswerStore.of(settings),
-        "io_manager": DocumentsIOManager(database=warehouse.path, warehouse=warehouse),
+        "io_manager": DocumentsIOManager(
+            database=warehouse.path, warehouse=warehouse, partitions=settings.partitions
+        ),
         "pool": worker_pool(settings, this_machine()),
         "tracking": Tracking(home=str(settings.home), project=settings.project),
         "pipes": process_client(settings.engine),

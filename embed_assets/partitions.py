@@ -12,6 +12,7 @@ from slugify import slugify
 from embed_assets.graph import GRAPH
 from embed_assets.resources.explaining import said_in_the_ui
 from embed_assets.resources.openlineage import Making, is_configured
+from embed_assets.settings import Settings
 
 DOCUMENTS = "documents"
 documents = dg.DynamicPartitionsDefinition(name=DOCUMENTS)
@@ -43,7 +44,8 @@ def asset(name: str, kinds: set[str]) -> Callable[[Callable[..., Any]], dg.Asset
 def _told(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     """The function of a partitioned asset, of which OpenLineage is told.
 
-    That the asset is complete the IO manager tells, once its rows are stored.
+    That the asset is complete the IO manager tells, once its rows are stored, and of which
+    documents where they share partitions.
     """
 
     @functools.wraps(function)
@@ -51,8 +53,10 @@ def _told(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         if not is_configured():
             return function(*arguments, **named)
         context = dg.AssetExecutionContext.get()
-        run = context.run
-        making = Making(name, run.run_id, run.job_name, context.log, context.partition_keys)
+        run, settings = context.run, named.get("settings")
+        shared = isinstance(settings, Settings) and settings.partitions
+        documents = () if shared else context.partition_keys
+        making = Making(name, run.run_id, run.job_name, context.log, documents)
         making.start()
         with making.failing():
             return function(*arguments, **named)

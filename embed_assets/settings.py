@@ -18,6 +18,7 @@ from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validat
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from embed_assets.errors import SettingsError
+from embed_assets.grouping import Grouping
 from embed_assets.lake_address import EXAMPLE, lake_address, refuse_password
 from embed_assets.places import Place, to_place
 
@@ -93,6 +94,13 @@ class Places(Group):
         description="Where Dagster keeps its history. Unset: SQLite files in the home. "
         "`postgresql+psycopg2://USER@HOST/NAME`: Postgres, for daemon, pages and runs on several "
         "machines",
+    )
+    partitions: Annotated[int, NOTHING] = Field(
+        default=0,
+        ge=0,
+        le=100_000,
+        description="Partitions in Dagster that documents share. 0: each document is one. Beyond "
+        "50,000 documents, one for each 200 or so",
     )
     project: Annotated[str, NOTHING] = Field(
         default=DEFAULT_PROJECT,
@@ -604,6 +612,11 @@ class Settings(  # pyright: ignore[reportIncompatibleVariableOverride] # two kin
         if self.general == type(self).model_fields["general"].default:
             return Path(__file__).parent.parent / self.general
         return None if self.general == "none" else Path(os.path.abspath(self.general))
+
+    @property
+    def grouping(self) -> Grouping:
+        """How documents are grouped into Dagster's partitions."""
+        return Grouping(self.partitions)
 
     @property
     def warehouse_file(self) -> Path:

@@ -467,7 +467,7 @@ _TABLES = (
         ("asset", "document_id"),
         {
             "asset": _text("Asset that was materialized"),
-            "document_id": _text("Its partition; empty for an unpartitioned asset"),
+            "document_id": _text("Of which document; empty for an unpartitioned asset"),
             "code_version": _text("Version of the code and settings that made it"),
             "input_version": _text("Data versions of what it was made from"),
             "data_version": _text("Version of what it holds"),
@@ -484,7 +484,7 @@ _TABLES = (
         ("asset", "document_id"),
         {
             "asset": _text("Asset that could not be made, or not wholly"),
-            "document_id": _text("Its partition; empty for an unpartitioned asset"),
+            "document_id": _text("Of which document; empty for an unpartitioned asset"),
             "cause": _text("What kind of thing went wrong"),
             "error": _text("What went wrong, in one line"),
             "code_version": _text("Version of the code and settings that tried"),

@@ -162,6 +162,7 @@ WITNESSES: dict[str, Any] = {
     "dagster_storage": "postgresql+psycopg2://me@db/dagster",
     "warehouse": "ducklake:postgres:dbname=x?data=/y",
     "home": "elsewhere",
+    "partitions": 500,
     "model": "MODEL",
     "query_prompt": "q: ",
     "document_prompt": "d: ",

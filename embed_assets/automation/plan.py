@@ -15,6 +15,7 @@ from typing import NamedTuple
 from embed_assets.automation.retraining import RetrainingPolicy, Untrained, at
 from embed_assets.documents.folder import FoundDocument, Loaded, first_moves
 from embed_assets.graph import CORPUS_ASSETS, DOCUMENT_ASSETS, GRAPH, SEARCH_INDEX, made_from
+from embed_assets.grouping import ONE_EACH, Grouping, is_shared
 from embed_assets.partitions import DOCUMENTS_PER_RUN
 from embed_assets.resources.ledger import (
     NEVER_BY_ITSELF,
@@ -143,9 +144,11 @@ class Wait:
 class Plan:
     """What is to be done. refused: why nothing is, until a person agrees.
 
-    add, remove: partitions. strays: those to remove that no document on record has. moved: as in
-    Folder. lost: documents on record that are no longer in the folder, and stay on record until a
-    person agrees. documents_first: whether documents come before what is made of all of them.
+    add: partitions. remove: documents, by id. strays: partitions to remove that no document on
+    record, or in the folder, is in; those that a document had for itself are in `remove` too.
+    moved: as in Folder. lost: documents on record that are no longer in the folder, and stay on
+    record until a person agrees. documents_first: whether documents come before what is made of
+    all of them.
     """
 
     steps: tuple[Step, ...] = ()
@@ -177,7 +180,7 @@ class Plan:
     @property
     def changes_documents(self) -> bool:
         """Whether documents come, go, move or are made."""
-        return bool(self.document_steps or self.add or self.remove or self.moved)
+        return bool(self.document_steps or self.add or self.remove or self.strays or self.moved)
 
 
 @dataclass(frozen=True)
@@ -191,7 +194,7 @@ class Policy:
     at once without it. put_off_since: since when documents have come before a training.
     ingests: whether somebody asks for the documents that are due. code_version_parts: by asset, of
     those whose code version consists of several, by name. tried_with: by cause, version of what
-    would be tried now.
+    would be tried now. grouping: of documents into partitions.
     """
 
     code_versions: Mapping[str, str]
@@ -206,6 +209,7 @@ class Policy:
     ingests: bool = True
     code_version_parts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     tried_with: Mapping[Cause, str] = field(default_factory=dict)
+    grouping: Grouping = ONE_EACH
 
     def tries_again(self, attempt: Attempt) -> bool:
         """Whether it is time for another try of what nothing has changed about."""
@@ -236,7 +240,7 @@ def make_plan(
     untrained: Untrained | None = None,
 ) -> Plan:
     """What is due and what waits. partitions: keys that Dagster knows, oldest first."""
-    untrained = untrained or Untrained()
+    untrained, partition_of = untrained or Untrained(), policy.grouping.partition_of
     kept = {*folder.found, *folder.moved.values(), *folder.unseen}
     lost = [] if policy.agreed else folder.gone
     if lost and len(lost) == len(folder.loaded):
@@ -250,13 +254,17 @@ def make_plan(
     else:
         lost = []
     stays = kept.union(lost)
-    gone = [key for key in dict.fromkeys([*partitions, *folder.loaded]) if key not in stays]
+    strays = policy.grouping.without(partitions, stays.union(folder.loaded))
+    # All that is known of a document may be a partition of its own, or that it was tried in vain.
+    left = [key for key in strays if not is_shared(key)]
+    left += [*folder.loaded, *(key for _, key in records.tried if key != UNPARTITIONED)]
+    gone = [key for key in dict.fromkeys(left) if key not in stays]
     moved = folder.moved
     if work.busy or work.ingesting:
         for keys, what in ((gone, "gone"), (moved, "moved")):
             reason = f"{what}, and a run may still use it"
             waiting += [Wait(_path(folder, key), reason, Until.RUN_ENDS) for key in keys]
-        gone, moved = [], {}
+        gone, strays, moved = [], [], {}
     found = [key for key in folder.found if key not in folder.moved]
     groups: dict[_Due, list[str]] = defaultdict(list)
     if work.ingesting:
@@ -280,8 +288,8 @@ def make_plan(
         steps += [Step((EMBEDDINGS,), tuple(left), OTHER_CODE)] if left else []
     # Those on record too: a run that was killed between the two may have left one out.
     due = {key for step in steps for key in step.documents}
-    without_partition = (folder.loaded.keys() | due) - set(partitions)
-    add = [key for key in found if key in without_partition]
+    lacking = set(map(partition_of, folder.loaded.keys() | due)).difference(partitions)
+    add = [key for key in policy.grouping.partitions_of(found) if key in lacking]
     pause = work.paused_until if policy.asked_at is None else None
     if due and pause and pause > policy.now:
         said = f"the last ingest failed or was stopped; {counted(len(due), 'document')} due"
@@ -307,7 +315,7 @@ def make_plan(
         waiting=tuple(waiting),
         add=tuple(add),
         remove=tuple(gone),
-        strays=tuple(key for key in gone if key not in folder.loaded),
+        strays=tuple(strays),
         moved=moved,
         lost=tuple(lost),
         documents_first=documents_first,
@@ -320,6 +328,7 @@ def first_part(plan: Plan) -> Plan:
         plan,
         add=plan.add[:ADDITIONS_AT_ONCE],
         remove=plan.remove[:REMOVALS_AT_ONCE],
+        strays=plan.strays[:REMOVALS_AT_ONCE],
         moved=first_moves(plan.moved, MOVES_AT_ONCE),
     )
 
@@ -571,27 +580,30 @@ def batches(
     order: Sequence[str],
     wanted: Iterable[str],
     documents: Mapping[str, FoundDocument] | None = None,
+    grouping: Grouping = ONE_EACH,
 ) -> list[list[str]]:
-    """Wanted keys in runs of neighbours, each at most DOCUMENTS_PER_RUN long.
+    """Wanted documents in runs of neighbours, each at most DOCUMENTS_PER_RUN long.
 
     order: all partition keys, oldest first. A Dagster run covers a range of partitions in that
     order, so that only neighbours can share one. documents: by key; those of one run together are
     no larger than BYTES_PER_RUN. Large ones have runs of their own, after the others.
     """
-    chosen, found = set(wanted), documents or {}
-    size = 0
+    found, places = documents or {}, {key: place for place, key in enumerate(order)}
+    sizes = {key: found[key].size_bytes if key in found else 0 for key in wanted}
+    partitions = {key: grouping.partition_of(key) for key in sizes}
+    placed = sorted(
+        (sizes[key] > BYTES_OF_A_LARGE_DOCUMENT, places[partition], key)
+        for key, partition in partitions.items()
+        if partition in places
+    )
+    size, before = 0, (False, -2)
     result: list[list[str]] = []
-    large = {k for k, file in found.items() if file.size_bytes > BYTES_OF_A_LARGE_DOCUMENT}
-    for place, key in enumerate(order):
-        if key not in chosen:
-            continue
-        own = found[key].size_bytes if key in found else 0
-        neighbours = place > 0 and result and result[-1][-1] == order[place - 1]
-        neighbours = neighbours and (key in large) == (order[place - 1] in large)
-        if neighbours and len(result[-1]) < DOCUMENTS_PER_RUN and size + own <= BYTES_PER_RUN:
+    for large, place, key in placed:
+        neighbours = before in ((large, place - 1), (large, place))
+        size, before = size + sizes[key], (large, place)
+        if neighbours and len(result[-1]) < DOCUMENTS_PER_RUN and size <= BYTES_PER_RUN:
             result[-1].append(key)
-            size += own
         else:
             result.append([key])
-            size = own
-    return sorted(result, key=lambda run: run[0] in large)
+            size = sizes[key]
+    return result

@@ -1,7 +1,7 @@
 """Dagster runs of the project: which are under way, which are dead, when to ask again."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import islice, takewhile
 from pathlib import Path
@@ -12,6 +12,7 @@ from filelock import FileLock, Timeout
 from embed_assets.automation.living import AT_WORK, clear_locks, lives
 from embed_assets.automation.plan import INGEST, Work
 from embed_assets.graph import CORPUS_ASSETS, DOCUMENT_ASSETS, SEARCH_INDEX
+from embed_assets.grouping import Grouping
 from embed_assets.machine import processes_with
 from embed_assets.resources.ledger import PAUSES
 from embed_assets.resources.run_tags import BUDGET_TAG
@@ -38,6 +39,12 @@ PAGE = 32
 """Runs that are read at a time."""
 IN_VAIN = [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
 UNFINISHED = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED, *AT_WORK]
+
+
+def tags_over(document_ids: Sequence[str], grouping: Grouping) -> dict[str, str]:
+    """Tags of a run that makes these documents, whose partitions are neighbours."""
+    first, last = map(grouping.partition_of, (document_ids[0], document_ids[-1]))
+    return {RANGE_START: first, RANGE_END: last, **grouping.tags(document_ids)}
 
 
 def work_under_way(instance: dg.DagsterInstance, settings: Settings) -> Work:

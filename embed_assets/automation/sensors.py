@@ -18,12 +18,11 @@ from embed_assets.automation.plan import EMBEDDINGS, FOLDER, INGEST, Plan, batch
 from embed_assets.automation.retraining import Untrained
 from embed_assets.automation.runs import (
     IN_VAIN,
-    RANGE_END,
-    RANGE_START,
     TRAIN,
     command_lock,
     end_dead_mlflow_runs,
     end_dead_runs,
+    tags_over,
 )
 from embed_assets.automation.state import (
     State,
@@ -36,6 +35,7 @@ from embed_assets.automation.take_up import take_up
 from embed_assets.documents.entries import FoundDocument
 from embed_assets.errors import ProjectError
 from embed_assets.graph import CORPUS_ASSETS, GRAPH
+from embed_assets.grouping import Grouping
 from embed_assets.models.registry import follow_champion
 from embed_assets.partitions import DOCUMENTS
 from embed_assets.resources.patience import answering_at_once
@@ -205,14 +205,19 @@ def _ingest(
             order = instance.get_dynamic_partitions(DOCUMENTS)
     except Timeout:
         return BUSY
-    requests = _ingests(plan, order, wave.wave, state.folder.found) + _index(plan)
+    found, grouping = state.folder.found, settings.grouping
+    requests = _ingests(plan, order, wave.wave, found, grouping) + _index(plan)
     if requests:
         return dg.SensorResult(run_requests=requests, cursor=wave.write())
     return dg.SensorResult(skip_reason=_nothing_due(plan, state), cursor=wave.write())
 
 
 def _ingests(
-    plan: Plan, order: Sequence[str], wave: str, found: Mapping[str, FoundDocument]
+    plan: Plan,
+    order: Sequence[str],
+    wave: str,
+    found: Mapping[str, FoundDocument],
+    grouping: Grouping,
 ) -> list[dg.RunRequest]:
     """Runs of the document steps: new documents before questions that are asked once more."""
     if any(wait.what == INGEST for wait in plan.waiting):
@@ -220,15 +225,10 @@ def _ingests(
     requests = [
         dg.RunRequest(
             asset_selection=[dg.AssetKey(asset) for asset in step.assets],
-            tags={
-                RANGE_START: batch[0],
-                RANGE_END: batch[-1],
-                BUDGET_TAG: wave,
-                REASON: step.reason,
-            },
+            tags={**tags_over(batch, grouping), BUDGET_TAG: wave, REASON: step.reason},
         )
         for step in sorted(plan.document_steps, key=lambda step: -len(step.assets))
-        for batch in batches(order, step.documents, found)
+        for batch in batches(order, step.documents, found, grouping)
     ]
     return requests[:REQUESTS_PER_TICK]
 

@@ -2,7 +2,7 @@
 from a plan for the partitions.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
@@ -32,6 +32,7 @@ from embed_assets.documents.forgotten import read_forgotten
 from embed_assets.evaluation import assets as evaluation_stage
 from embed_assets.evaluation.baselines import check_baselines
 from embed_assets.graph import DOCUMENT_ASSETS
+from embed_assets.grouping import Grouping
 from embed_assets.models.card import model_card
 from embed_assets.pairs import assets as pairs_stage
 from embed_assets.partitions import DOCUMENTS, document_id
@@ -41,7 +42,7 @@ from embed_assets.questions.labelled.files import read_labelled
 from embed_assets.resources.current_index import hide_documents
 from embed_assets.resources.io_manager import column_lineage
 from embed_assets.resources.ledger import Records, read_records
-from embed_assets.resources.previews import shown_of_slices
+from embed_assets.resources.previews import shown_of_partitions, shown_of_slices
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.search import assets as search_stage
 from embed_assets.search.building import (
@@ -133,6 +134,7 @@ class State:
             asked_at=asked_at,
             lost_share=settings.lost_share,
             retraining=RetrainingPolicy.of(settings),
+            grouping=settings.grouping,
             **policy,
         )
         work = self.work
@@ -215,8 +217,8 @@ def list_documents(instance: dg.DagsterInstance, warehouse: Warehouse, settings:
     plan = state.plan(settings, code_versions(settings))
     if plan.refused:
         return plan
-    there = tuple(key for key in state.folder.found if key not in state.folder.moved)
-    plan = replace(first_part(plan), add=there)
+    there = (key for key in state.folder.found if key not in state.folder.moved)
+    plan = replace(first_part(plan), add=tuple(settings.grouping.partitions_of(there)))
     sync_partitions(instance, warehouse, settings, plan, state)
     return plan
 
@@ -240,16 +242,20 @@ def sync_partitions(
             drop_kept_indexes(settings)
         else:
             forget_indexes(settings)
-    add_partitions(instance, [*plan.moved, *plan.add], state.partitions)
-    left = (key for key in plan.moved.values() if key not in state.folder.found)
-    for key in (*plan.remove, *left):
+    grouping, found = settings.grouping, state.folder.found
+    add_partitions(instance, [*grouping.partitions_of(plan.moved), *plan.add], state.partitions)
+    left = [*plan.remove, *(key for key in plan.moved.values() if key not in found)]
+    stay = {*found, *state.folder.loaded}.difference(left) if left else ()
+    emptied = grouping.without(grouping.partitions_of(left), stay)
+    for key in dict.fromkeys([*emptied, *plan.strays]):
         instance.delete_dynamic_partition(DOCUMENTS, key)
     if plan.moved:
         paths = {key: state.folder.loaded[before].path for key, before in plan.moved.items()}
         _report_moved(instance, warehouse, settings, paths)
     if plan.moved or plan.remove:  # those that moved have new names, and fewer may be unreadable
-        for evaluation in evaluations(instance, warehouse, list(plan.moved)):
-            _report(instance, warehouse, evaluation)
+        changed = grouping.partitions_of(plan.moved)
+        for evaluation in evaluations(instance, warehouse, changed, grouping):
+            _report(instance, warehouse, evaluation, plan.moved, grouping)
 
 
 def add_partitions(
@@ -257,7 +263,7 @@ def add_partitions(
 ) -> None:
     """Add those that are not there yet, in their order. there: the partitions that there are."""
     known = set(there)
-    new = [key for key in keys if key not in known]
+    new = [key for key in dict.fromkeys(keys) if key not in known]
     for start in range(0, len(new), ADDED_BY_A_STATEMENT):
         instance.add_dynamic_partitions(DOCUMENTS, new[start : start + ADDED_BY_A_STATEMENT])
 
@@ -289,28 +295,36 @@ def _report_moved(
             if (asset, key) not in known:
                 continue
             own = questions[key] if asset == "synthetic_questions" else {}
+            told = shown_of_partitions({key: {**own, **shown[key]}}, settings.grouping)
+            [(partition, metadata)] = told.items()
             instance.report_runless_asset_event(
                 dg.AssetMaterialization(
                     asset,
-                    partition=key,
+                    partition=partition,
                     description=f"The file moved; it was {in_markdown(path)} before.",
-                    metadata={**own, **shown[key], **column_lineage(asset)},
+                    metadata={**metadata, **column_lineage(asset)},
                 )
             )
-    if learned := training_stage.learned_from_today(warehouse, keys):
+    if learned := training_stage.learned_from_today(warehouse, keys, settings.grouping):
         instance.report_runless_asset_event(learned)
 
 
-def _report(instance: dg.DagsterInstance, warehouse: Warehouse, evaluation: Any) -> None:
-    """Report the result of a check: of a document, as of the run that read it.
+def _report(
+    instance: dg.DagsterInstance,
+    warehouse: Warehouse,
+    evaluation: Any,
+    moved: Iterable[str],
+    grouping: Grouping,
+) -> None:
+    """Report the result of a check: of a partition, as of the run that read a document in it.
 
     Dagster takes one of a partition that belongs to no run, and a second one breaks it: a document
     may move twice. One of a run it replaces.
     """
     runs = warehouse.read(
-        "SELECT dagster_run_id FROM materializations WHERE document_id = ? "
-        "UNION ALL SELECT dagster_run_id FROM attempts WHERE document_id = ?",
-        [evaluation.partition] * 2,
+        "SELECT dagster_run_id FROM materializations WHERE document_id = $1 "
+        "UNION ALL SELECT dagster_run_id FROM attempts WHERE document_id = $1",
+        [next((k for k in moved if grouping.partition_of(k) == evaluation.partition), None)],
     )["dagster_run_id"]
     if runs.is_empty():  # of all documents together: then no partition
         instance.report_runless_asset_event(evaluation)

@@ -25,13 +25,12 @@ from embed_assets.automation.plan import EMBEDDINGS, Plan, Until, Wait, batches,
 from embed_assets.automation.runs import (
     BY_COMMAND,
     INGEST,
-    RANGE_END,
-    RANGE_START,
     TRAIN,
     at_work,
     command_lock,
     end_dead_mlflow_runs,
     end_dead_runs,
+    tags_over,
 )
 from embed_assets.automation.state import (
     add_partitions,
@@ -139,7 +138,8 @@ def bring_up_to_date(settings: Settings, *, train: bool, agreed: bool = False) -
             if plan.changes_documents:
                 order = instance.get_dynamic_partitions(DOCUMENTS)
                 for step in plan.document_steps:
-                    for batch in batches(order, step.documents, state.folder.found):
+                    found, grouping = state.folder.found, settings.grouping
+                    for batch in batches(order, step.documents, found, grouping):
                         runs.execute(instance, INGEST, step.assets, batch, seconds)
                         read.update(batch)
                 continue
@@ -169,6 +169,7 @@ def prepare_search(settings: Settings) -> None:
     prepare_home(settings)
     warehouse = Warehouse.of(settings)
     runs, asked_at = _Runs(settings, uuid.uuid4().hex), datetime.now(UTC)
+    grouping = settings.grouping
     seconds: dict[str, float] = {}
     with _in_turn(settings), dg.DagsterInstance.get() as instance, kept_open(instance):
         take_up(warehouse, settings)
@@ -176,10 +177,12 @@ def prepare_search(settings: Settings) -> None:
         _follow_if_unknown(warehouse, settings)
         while True:
             state, versions = recorded_state(settings, warehouse, instance), code_versions(settings)
-            if state.folder.loaded.keys() - set(state.partitions):
-                add_partitions(instance, list(state.folder.loaded), state.partitions)
+            partitions = grouping.partitions_of(state.folder.loaded)
+            if not set(partitions).issubset(state.partitions):
+                add_partitions(instance, partitions, state.partitions)
                 continue
-            for batch in batches(state.partitions, to_embed(state.records, versions)):
+            due = to_embed(state.records, versions)
+            for batch in batches(state.partitions, due, grouping=grouping):
                 runs.execute(instance, INGEST, [EMBEDDINGS], batch, seconds)
             plan = recorded_state(settings, warehouse, instance).plan(
                 settings, versions, asked_at=asked_at
@@ -230,14 +233,14 @@ def _end_dead_in_mlflow(instance: dg.DagsterInstance, settings: Settings) -> Non
 
 def say_moves(plan: Plan) -> None:
     """Say how many documents left the folder, or moved in it, and which partitions were none."""
-    left = len(plan.remove) - len(plan.strays)
+    left = len({*plan.remove}.difference(plan.strays))
     for count, what in ((left, "left"), (len(plan.moved), "moved in")):
         if count:
             typer.echo(f"{counted(count, 'document')} {what} the folder.", err=True)
     if plan.strays:
         strays = ", ".join(plan.strays[:MOST_NAMED])
         more = f", … ({len(plan.strays)} in all)" if len(plan.strays) > MOST_NAMED else ""
-        typer.echo(f"Partitions without a PDF were removed: {strays}{more}.", err=True)
+        typer.echo(f"Partitions in which no document is were removed: {strays}{more}.", err=True)
 
 
 def _let_settle(settings: Settings) -> None:
@@ -331,7 +334,7 @@ class _Runs:
         seconds: dict[str, float],
     ) -> None:
         """Make assets, of these documents if any; adds what each took to `seconds`."""
-        batch = {RANGE_START: keys[0], RANGE_END: keys[-1]} if keys else {}
+        batch = tags_over(keys, self.settings.grouping) if keys else {}
         what = f"{counted(len(keys), 'document')}: " if keys else ""
         typer.echo(f"{what}{', '.join(assets)}", err=True)
         run_id = str(uuid.uuid4())

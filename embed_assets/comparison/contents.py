@@ -92,7 +92,9 @@ def write_report(
         },
         sources=sources,
         document_pages={
-            source.document_id: asset_page("synthetic_questions", source.document_id)
+            source.document_id: asset_page(
+                "synthetic_questions", settings.grouping.partition_of(source.document_id)
+            )
             for source in sources.documents
         },
     )

@@ -8,7 +8,7 @@ import polars as pl
 from embed_assets.documents.chunking import CHUNKER
 from embed_assets.documents.cutting import cut_documents
 from embed_assets.documents.entries import Rules
-from embed_assets.documents.folder import load_documents
+from embed_assets.documents.folder import load_documents, survey
 from embed_assets.documents.forgotten import read_forgotten
 from embed_assets.documents.ocr import ocr_languages
 from embed_assets.documents.parsing import known_by_other_files, parse_documents
@@ -17,7 +17,7 @@ from embed_assets.documents.reading import PARSER, Reading
 from embed_assets.models.card import model_card
 from embed_assets.models.identity import tokenizer_name
 from embed_assets.partitions import asset
-from embed_assets.resources.io_manager import warn_of_failures
+from embed_assets.resources.io_manager import documents_of_run, documents_read, warn_of_failures
 from embed_assets.resources.ledger import Slices
 from embed_assets.resources.run_tags import BUDGET_TAG
 from embed_assets.resources.warehouse import Warehouse, digest
@@ -35,12 +35,15 @@ def raw_pdfs(
 
     A partition is one document; all that follows is made from these bytes.
     """
+    rules = Rules.of(settings)
+    entries, grouping = survey(settings.pdfs, rules), settings.grouping
     slices = load_documents(
         settings.pdfs,
-        context.partition_keys,
+        documents_of_run(context.run, context.partition_keys, grouping, lambda: entries.documents),
         context.run.run_id,
         read_forgotten(warehouse),
-        Rules.of(settings),
+        rules,
+        entries=entries,
         chosen=BUDGET_TAG not in context.run.tags,
     )
     warn_of_failures(context, slices)
@@ -63,7 +66,8 @@ def parsed_markdown(
 
     A document's partition shows how its pages begin, or why it can't be read.
     """
-    keys, version = context.partition_keys, code_versions(settings)["parsed_markdown"]
+    keys = documents_read(context, warehouse, settings)
+    version = code_versions(settings)["parsed_markdown"]
     known = known_by_other_files(warehouse, keys)
     slices = parse_documents(raw_pdfs, keys, pool, warehouse, version, how_to_read(settings), known)
     warn_of_failures(context, slices)
@@ -83,7 +87,7 @@ def chunks(
     A document's partition shows the first of them.
     """
     card = model_card(settings)
-    paths = warehouse.paths(context.partition_keys)
+    paths = warehouse.paths(parsed_markdown["document_id"].unique().to_list())
     names = {key: PurePosixPath(path).name for key, path in paths.items()}
     slices = cut_documents(parsed_markdown, names, card, pool, settings.headings)
     warn_of_failures(context, slices)

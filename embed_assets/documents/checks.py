@@ -1,10 +1,11 @@
 """Whether each document could be read. A failed one shows here and stops nothing else.
 
-Each document has evaluations of its own, which those of others don't change. One over all documents
-on record comes last: it is what the graph shows.
+Each partition has evaluations of its own, which those of others don't change. One over all
+documents on record comes last: it is what the graph shows.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import dagster as dg
@@ -14,10 +15,12 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import (
 
 from embed_assets.documents.failed import failed_documents
 from embed_assets.documents.parsing import document_statuses, partly_read
+from embed_assets.grouping import ONE_EACH, Grouping
 from embed_assets.partitions import documents
 from embed_assets.resources.checking import LISTED
 from embed_assets.resources.previews import STATUSES
 from embed_assets.resources.warehouse import Warehouse
+from embed_assets.settings import Settings
 from embed_assets.wording import counted, in_markdown
 
 ASSET = dg.AssetKey("parsed_markdown")
@@ -36,11 +39,13 @@ NOT_ON_RECORD = ("", "nothing is on record of it: the document has left", 0)
     "or leaves the folder.",
 )
 def document_is_readable(
-    context: dg.AssetCheckExecutionContext, warehouse: Warehouse
+    context: dg.AssetCheckExecutionContext,
+    warehouse: Warehouse,
+    settings: dg.ResourceParam[Settings],
 ) -> dg.AssetCheckResult:
-    """One evaluation per document of the run, and one for all that are on record."""
-    run = context.op_execution_context
-    *each, overall = evaluations(context.instance, warehouse, list(run.partition_keys))
+    """One evaluation per partition of the run, and one for all documents on record."""
+    run, grouping = context.op_execution_context, settings.grouping
+    *each, overall = evaluations(context.instance, warehouse, list(run.partition_keys), grouping)
     # Dagster takes the result for that of the run's document where the run has one partition and
     # no range; else for the overall one.
     result = each.pop() if run.has_partition_key else overall
@@ -55,12 +60,24 @@ def document_is_readable(
 
 
 def evaluations(
-    instance: dg.DagsterInstance, warehouse: Warehouse, keys: Sequence[str]
+    instance: dg.DagsterInstance,
+    warehouse: Warehouse,
+    keys: Sequence[str],
+    grouping: Grouping = ONE_EACH,
 ) -> list[Any]:
-    """What is to be said of these documents, one by one, and then of all on record."""
+    """What is to be said of these partitions, one by one, and then of all documents on record."""
     made = _made(instance, keys)
     with warehouse.at_once() as at_once:
         found, lacking, paths = _statuses(at_once), partly_read(at_once), at_once.paths()
+    unreadable = {key: error for key, (status, error, _) in found.items() if status != "SUCCESS"}
+    in_part = {key: lack.in_words for key, lack in lacking.items() if key not in unreadable}
+    together = partial(_together, paths, unreadable, in_part)
+    if grouping.partitions:
+        members: dict[str, set[str]] = {key: set() for key in keys}
+        for key in found:
+            members.get(grouping.partition_of(key), set()).add(key)
+        each = [together(those, made.get(key), key) for key, those in members.items()]
+        return [*each, together(found)]
     each = []
     for key in keys:
         status, error, pages = found.get(key, NOT_ON_RECORD)
@@ -72,17 +89,20 @@ def evaluations(
             error = metadata["partly"] = lacking[key].in_words
         said = error and in_markdown(error)
         each.append(_evaluation(readable, said, metadata, made.get(key), key, severity))
-    unreadable = {key: error for key, (status, error, _) in found.items() if status != "SUCCESS"}
-    in_part = {key: lack.in_words for key, lack in lacking.items() if key not in unreadable}
-    return [*each, _overall(paths, len(found), unreadable, in_part)]
+    return [*each, together(found)]
 
 
-def _overall(
+def _together(
     paths: Mapping[str, str],
-    count: int,
     unreadable: Mapping[str, str | None],
     in_part: Mapping[str, str],
+    documents: Collection[str],
+    made: Any = None,
+    partition: str | None = None,
 ) -> Any:
+    """What is to be said of several documents: of those of a partition, or of all."""
+    unreadable = {key: error for key, error in unreadable.items() if key in documents}
+    in_part = {key: said for key, said in in_part.items() if key in documents}
     said = []
     for what, reasons in (("can't be read", unreadable), ("read in part", in_part)):
         lines = [
@@ -92,11 +112,13 @@ def _overall(
         more = [f"and {len(lines) - LISTED} more"] if len(lines) > LISTED else []
         if lines:
             listed = "; ".join([*lines[:LISTED], *more])
-            said.append(f"{len(lines)} of {counted(count, 'document')} {what}. {listed}")
+            said.append(f"{len(lines)} of {counted(len(documents), 'document')} {what}. {listed}")
     return _evaluation(
         not said,
         " ".join(said) or None,
-        {"documents": count, "unreadable": len(unreadable), "partly": len(in_part)},
+        {"documents": len(documents), "unreadable": len(unreadable), "partly": len(in_part)},
+        made,
+        partition,
         severity=ERROR if unreadable else WARN,
     )
 

@@ -248,16 +248,17 @@ def load_documents(
     forgotten: Forgotten | None = None,
     rules: Rules | None = None,
     *,
+    entries: Entries | None = None,
     chosen: bool = False,
 ) -> Slices:
     """Rows of raw_pdfs for these documents.
 
-    There are none of files that can't be read just now, nor of what was forgotten. chosen: whether
-    a person chose the documents: ProjectError where one of them has no file, since nothing would
-    show that.
+    There are none of files that can't be read just now, nor of what was forgotten. entries: of the
+    folder, where they are known. chosen: whether a person chose the documents: ProjectError where
+    one of them has no file, since nothing would show that.
     """
     forgotten, rules = forgotten or Forgotten(), rules or Rules()
-    entries = survey(folder, rules)
+    entries = entries or survey(folder, rules)
     found = entries.documents
     odd = {document_id(PurePosixPath(path)): why for path, why in entries.odd.items()}
     if chosen and (stray := [key for key in document_ids if key not in {*found, *odd}]):

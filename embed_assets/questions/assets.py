@@ -17,7 +17,7 @@ from embed_assets.questions.statuses import CORPUS_WIDE, FAILED, KEPT, NOT_ASKED
 from embed_assets.questions.written.openai import cost
 from embed_assets.questions.written.writing import Writing
 from embed_assets.resources.answers import AnswerStore
-from embed_assets.resources.io_manager import add_partition_metadata
+from embed_assets.resources.io_manager import add_partition_metadata, documents_read
 from embed_assets.resources.ledger import PEOPLES_ROWS, Cause, Failure, Slices
 from embed_assets.resources.previews import preview, shown_as_table
 from embed_assets.resources.run_tags import BUDGET_TAG
@@ -43,21 +43,22 @@ def synthetic_questions(
     A document's partition shows some with their chunks, and why others are not kept.
     """
     labelled = read_moved(settings, warehouse)
-    paths = warehouse.paths(context.partition_keys)
+    keys = documents_read(context, warehouse, settings)
+    paths = warehouse.paths(keys)
     tags = context.run.tags
     session = tags.get(BUDGET_TAG) or tags.get("dagster/backfill") or context.run.run_id
     writing = Writing(settings, answers, session, context.log.info)
     questions = generate_questions(chunks, labelled, paths, writing)
     patient = warehouse.patient(context.log.warning)  # the questions are written
-    questions = keep_verdicts(questions, patient, context.partition_keys)
+    questions = keep_verdicts(questions, patient, keys)
     for line in _dropped(questions):
         context.log.warning(line)
     shown = {
         key: _shown(questions.filter(document_id=key), chunks.filter(document_id=key), settings)
-        for key in context.partition_keys
+        for key in keys
     }
     step = context.op_execution_context.get_step_execution_context()
-    add_partition_metadata(step, context.asset_key, shown)
+    add_partition_metadata(step, context.asset_key, shown, settings.grouping)
     return Slices(questions, incomplete=unanswered(questions), parts=code_version_parts(settings))
 
 

@@ -6,8 +6,9 @@ replaced in one transaction, by column name, in a table made from `tables.py`, t
 row in the ledger.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import dagster as dg
@@ -18,6 +19,8 @@ from dagster_duckdb.io_manager import DuckDbClient
 from dagster_duckdb_polars import DuckDBPolarsTypeHandler
 
 from embed_assets.errors import ProjectError
+from embed_assets.graph import GRAPH
+from embed_assets.grouping import Grouping
 from embed_assets.resources.explaining import explained
 from embed_assets.resources.kept_pages import drop_kept_pages
 from embed_assets.resources.ledger import (
@@ -25,6 +28,7 @@ from embed_assets.resources.ledger import (
     Materialization,
     Records,
     Slices,
+    documents_on_record,
     input_version,
     next_attempt,
     read_records,
@@ -33,17 +37,22 @@ from embed_assets.resources.ledger import (
     write_tried,
 )
 from embed_assets.resources.openlineage import Made, Making, versions_together
-from embed_assets.resources.previews import shown_of_slices
+from embed_assets.resources.previews import shown_of_partitions, shown_of_slices
 from embed_assets.resources.run_tags import BUDGET_TAG
 from embed_assets.resources.warehouse import Warehouse
+from embed_assets.settings import Settings
 from embed_assets.tables import COLUMN_SOURCES, TABLES
 from embed_assets.wording import printable
 
 
 class DocumentsIOManager(DuckDBIOManager):
-    """Stores the document-partitioned assets: one slice per document in the asset's table."""
+    """Stores the document-partitioned assets: one slice per document in the asset's table.
+
+    partitions: as in Grouping.
+    """
 
     warehouse: dg.ResourceDependency[Warehouse]
+    partitions: int = 0
 
     @staticmethod
     def type_handlers() -> Sequence[DuckDBPolarsTypeHandler]:
@@ -54,6 +63,7 @@ class DocumentsIOManager(DuckDBIOManager):
         """The IO manager of one run."""
         return _DocumentsIOManager(
             self.warehouse,
+            Grouping(self.partitions),
             db_client=DuckDbClient(),
             database=self.database,
             schema="main",
@@ -64,9 +74,10 @@ class DocumentsIOManager(DuckDBIOManager):
 class _DocumentsIOManager(DbIOManager):
     """Replaces the stock reading and writing of slices; what a slice is stays Dagster's."""
 
-    def __init__(self, warehouse: Warehouse, **kwargs: Any) -> None:
+    def __init__(self, warehouse: Warehouse, grouping: Grouping, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._warehouse = warehouse
+        self._grouping = grouping
         self._versions_read: dict[tuple[str, str], dict[str, str]] = {}
 
     def load_input(self, context: dg.InputContext) -> pl.DataFrame:
@@ -75,8 +86,10 @@ class _DocumentsIOManager(DbIOManager):
 
     def _load(self, context: dg.InputContext) -> pl.DataFrame:
         upstream = context.asset_key.path[-1]
-        keys = list(context.asset_partition_keys)
+        run = context.step_context.dagster_run
         with self._warehouse.at_once() as warehouse:
+            known = partial(documents_on_record, warehouse, upstream)
+            keys = documents_of_run(run, context.asset_partition_keys, self._grouping, known)
             return self._load_at_once(context, warehouse, upstream, keys)
 
     def _load_at_once(
@@ -107,11 +120,18 @@ class _DocumentsIOManager(DbIOManager):
 
     def _tell_and_store(self, context: dg.OutputContext, obj: object) -> None:
         asset, run = context.asset_key.path[-1], context.step_context.dagster_run
-        keys = list(context.asset_partition_keys)
+        keys = self._documents(context, asset, obj)
         making = Making(asset, run.run_id, run.job_name, context.step_context.log, keys)
         with making.failing():
             rows, records = self._store(context, asset, keys, obj)
         making.complete(lambda: self._made(asset, rows, records))
+
+    def _documents(self, context: dg.OutputContext, asset: str, obj: object) -> list[str]:
+        """Documents of which a step made slices: those that it read, if it reads any."""
+        read = [list(v) for (down, _), v in self._versions_read.items() if down == asset]
+        made = [*obj.rows["document_id"], *obj.not_made] if isinstance(obj, Slices) else []
+        known, run = read[0] if read else made, context.step_context.dagster_run
+        return self._grouping.documents_of(context.asset_partition_keys, run.tags, lambda: known)
 
     def _store(
         self, context: dg.OutputContext, asset: str, keys: Sequence[str], obj: object
@@ -183,7 +203,7 @@ class _DocumentsIOManager(DbIOManager):
     def _add_metadata(
         self, context: dg.OutputContext, asset: str, shown_of: Mapping[str, Mapping[str, Any]]
     ) -> None:
-        add_partition_metadata(context.step_context, context.asset_key, shown_of)
+        add_partition_metadata(context.step_context, context.asset_key, shown_of, self._grouping)
         context.add_output_metadata(column_lineage(asset))
 
 
@@ -195,15 +215,43 @@ def _check_made(records: Records, upstream: str, keys: Sequence[str]) -> None:
         raise ProjectError(f"{upstream} of {named} is not made yet. Materialize that first.")
 
 
+def documents_of_run(
+    run: dg.DagsterRun,
+    partitions: Sequence[str],
+    grouping: Grouping,
+    known: Callable[[], Collection[str]],
+) -> list[str]:
+    """Documents that a run makes of those that are known.
+
+    ProjectError where a person chose partitions in which there are none: nothing would show that.
+    """
+    found = grouping.documents_of(partitions, run.tags, known)
+    if not found and BUDGET_TAG not in run.tags:
+        raise ProjectError(
+            f"There is nothing to make {', '.join(partitions[:3])} of: no PDF in the folder is in "
+            "it, or what comes first is not made yet. Materialize that, or press `everything`."
+        )
+    return found
+
+
+def documents_read(
+    context: dg.AssetExecutionContext, warehouse: Warehouse, settings: Settings
+) -> list[str]:
+    """Documents of which an asset reads the slices upstream, to make its own of them."""
+    [upstream] = GRAPH[context.asset_key.path[-1]].upstream
+    known = partial(documents_on_record, warehouse, upstream)
+    return documents_of_run(context.run, context.partition_keys, settings.grouping, known)
+
+
 def add_partition_metadata(
-    step: Any, asset: dg.AssetKey, shown_of: Mapping[str, Mapping[str, Any]]
+    step: Any, asset: dg.AssetKey, shown_of: Mapping[str, Mapping[str, Any]], grouping: Grouping
 ) -> None:
-    """Add metadata to documents of a step by their keys, as `add_asset_metadata` does for one.
+    """Add metadata of documents to partitions of a step, as `add_asset_metadata` does for one.
 
     Dagster reads all keys of the project for each of them, to see whether the run has it.
     """
     metadata = step._metadata_accumulator
-    for key, shown in shown_of.items():
+    for key, shown in shown_of_partitions(shown_of, grouping).items():
         metadata = metadata.with_additional_asset_metadata(
             asset_key=asset, metadata=shown, partition_key=key
         )

@@ -179,6 +179,16 @@ def read_records(
     )
 
 
+def documents_on_record(warehouse: Warehouse, asset: str) -> list[str]:
+    """Documents of which an asset was made, or tried in vain."""
+    rows = warehouse.read(
+        "SELECT document_id FROM materializations WHERE asset = $1 "
+        "UNION SELECT document_id FROM attempts WHERE asset = $1 ORDER BY ALL",
+        [asset],
+    )
+    return rows["document_id"].to_list()
+
+
 def write_made(
     transaction: Transaction, asset: str, made: Mapping[str, Materialization], run_id: str
 ) -> None:

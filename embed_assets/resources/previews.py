@@ -12,6 +12,7 @@ import dagster as dg
 import polars as pl
 
 from embed_assets.graph import DOCUMENT_ASSETS
+from embed_assets.grouping import Grouping
 from embed_assets.resources.pages import asset_path, run_path
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.tables import TABLES
@@ -29,6 +30,14 @@ STATUSES = {
     "ERROR": "could not be read",
 }
 """parser_status in words."""
+LISTED = 100
+"""Documents of a partition that are listed, at most."""
+ADDED_UP = (
+    *("pages", "pages_with_text", "chunks", "tokens"),
+    *("questions_kept", "questions_by_people", "questions_not_kept"),
+    *("input_tokens", "output_tokens"),
+)
+"""Figures of documents that are figures of several together too."""
 
 
 def shown_of_slices(
@@ -63,6 +72,36 @@ def _shown_of_slices(
         }
         for key in keys
     }
+
+
+def shown_of_partitions(
+    shown_of: Mapping[str, Mapping[str, Any]], grouping: Grouping
+) -> Mapping[str, Mapping[str, Any]]:
+    """What partitions show of what documents do. Documents that share one have no previews there.
+
+    Of a preview on such a partition `forget` couldn't tell whose it is.
+    """
+    if not grouping.partitions:
+        return shown_of
+    return {
+        partition: _together(
+            {key: shown_of[key] for key in shown_of if grouping.partition_of(key) == partition}
+        )
+        for partition in grouping.partitions_of(shown_of)
+    }
+
+
+def _together(shown_of: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """What documents show together: sums, and which they are."""
+    known = {label for shown in shown_of.values() for label in shown}
+    sums = {
+        label: sum(shown.get(label, 0) for shown in shown_of.values())
+        for label in ADDED_UP
+        if label in known
+    }
+    rows = [(key, shown.get("failed", "")) for key, shown in shown_of.items()]
+    made = pl.DataFrame(rows[:LISTED], schema=["document", "failed"], orient="row")
+    return {"documents": len(shown_of), **sums, "made": shown_as_table(made)}
 
 
 def shown_of_slice(asset: str, document_id: str, rows: pl.DataFrame) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from pydantic import Field, create_model
 from pydantic.fields import FieldInfo
 
 from embed_assets.errors import BusyError, ProjectError, one_line
+from embed_assets.grouping import ONE_EACH, Grouping
 from embed_assets.machine import Machine
 from embed_assets.models.card import model_card, model_revision, version_card
 from embed_assets.models.embeddings import CachedEncoder
@@ -50,7 +51,7 @@ from embed_assets.training.start import (
 )
 from embed_assets.training.tables import documents_table, first_documents
 from embed_assets.training.tracked import log_result, log_settings, model_name, said_splits
-from embed_assets.wording import counted
+from embed_assets.wording import counted, in_markdown
 
 TRAINING_VERSION = "5"
 
@@ -113,9 +114,9 @@ def finetuned_model(
             _describe(making, settings, tracking, version)
     clear_trainings(settings.models)
     record = version_lineage(warehouse, settings, version)
-    _tell_documents(context, record)
+    _tell_documents(context, record, settings.grouping)
     return making.result(
-        **_metadata(record),
+        **_metadata(record, settings.grouping),
         path=dg.MetadataValue.path(path),
         **{"dagster/row_count": warehouse.count("models")},
         **result,
@@ -269,7 +270,7 @@ def _record(
     return path
 
 
-def _metadata(record: Mapping[str, Any]) -> dict[str, Any]:
+def _metadata(record: Mapping[str, Any], grouping: Grouping) -> dict[str, Any]:
     """What the UI shows of a version: its record, counts as numbers, which the UI plots."""
     chosen = ", ".join(f"{name}={value}" for name, value in record["settings_set"].items())
     documents = record["documents"]
@@ -281,7 +282,7 @@ def _metadata(record: Mapping[str, Any]) -> dict[str, Any]:
         **({"trained_from": record["trained_from"]} if record["trained_from"] else {}),
         "documents": len(documents),
         "chunks": len(record["chunks"]),
-        **_learned_from(documents),
+        **_learned_from(documents, grouping),
         "splits": said_splits(record["splits"]),
         "settings": chosen or "as by default",
         "code": record["code"],
@@ -289,16 +290,19 @@ def _metadata(record: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _learned_from(documents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The documents that made a version, each with a link to its page."""
-    first, every = first_documents(documents), documents_table(documents)
+def _learned_from(documents: Sequence[Mapping[str, Any]], grouping: Grouping) -> dict[str, Any]:
+    """The documents that made a version, each with a link to its partition's page."""
+    first = first_documents(documents, grouping)
+    every = documents_table(documents, grouping=grouping)
     return {
         "learned_from": dg.MetadataValue.md(first),
         **({"learned_from_all": dg.MetadataValue.md(every)} if every != first else {}),
     }
 
 
-def learned_from_today(warehouse: Warehouse, moved: Collection[str]) -> dg.AssetObservation | None:
+def learned_from_today(
+    warehouse: Warehouse, moved: Collection[str], grouping: Grouping
+) -> dg.AssetObservation | None:
     """What made the newest version, by the names of today; None where none of these made it.
 
     moved: ids of documents as they are now.
@@ -318,15 +322,17 @@ def learned_from_today(warehouse: Warehouse, moved: Collection[str]) -> dg.Asset
     return dg.AssetObservation(
         "finetuned_model",
         description="PDFs that it learned from have moved.",
-        metadata=_learned_from(today.to_dicts()),
+        metadata=_learned_from(today.to_dicts(), grouping),
     )
 
 
-def _tell_documents(context: dg.AssetExecutionContext, record: Mapping[str, Any]) -> None:
-    """Say on the page of each document which version has learned from it."""
-    version = record["version"]
+def _tell_documents(
+    context: dg.AssetExecutionContext, record: Mapping[str, Any], grouping: Grouping = ONE_EACH
+) -> None:
+    """Say on the page of each document's partition which version has learned from it."""
+    version, partition_of = record["version"], grouping.partition_of
     known = set(context.instance.get_dynamic_partitions(DOCUMENTS))
-    documents = [row for row in record["documents"] if row["document_id"] in known]
+    documents = [row for row in record["documents"] if partition_of(row["document_id"]) in known]
     documents.sort(key=lambda row: -row["questions"])
     if len(documents) > TOLD:
         context.log.info(
@@ -334,12 +340,13 @@ def _tell_documents(context: dg.AssetExecutionContext, record: Mapping[str, Any]
             f"{version} learned from it: `embed-assets lineage --document` knows it of each."
         )
     for row in documents[:TOLD]:
-        questions = row["questions"]
+        questions, partition = row["questions"], partition_of(row["document_id"])
+        it = in_markdown(row["path"]) if grouping.partitions else "it"
         context.log_event(
             dg.AssetObservation(
                 "raw_pdfs",
-                partition=row["document_id"],
-                description=f"Version {version} learned from it: {counted(questions, 'pair')}",
+                partition=partition,
+                description=f"Version {version} learned from {it}: {counted(questions, 'pair')}",
                 metadata=shown_learned(version, questions, record["dagster_run_id"]),
             )
         )

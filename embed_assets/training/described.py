@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from embed_assets.grouping import Grouping
 from embed_assets.models.names import told_name
 from embed_assets.models.registry import write_description, write_model_description
 from embed_assets.resources.pages import asset_page
@@ -41,7 +42,7 @@ def describe_version(
         parts = [*(judged or [NOT_JUDGED]), *_made_from(record, tracking)]
         room = LONGEST - sum(len(part) + 2 for part in parts)
         tags = version_tags(record)
-        text = "\n\n".join([*parts, *_documents(record, room)])
+        text = "\n\n".join([*parts, *_documents(record, room, settings.grouping)])
         write_description(tracking, record["version"], text, tags)
         write_model_description(tracking, _about(tracking))
         _describe_training(tracking, record, "\n\n".join(parts), tags)
@@ -108,10 +109,12 @@ def _took(record: Mapping[str, Any]) -> str:
     return ", ".join(said)
 
 
-def _documents(record: Mapping[str, Any], room: int) -> list[str]:
+def _documents(record: Mapping[str, Any], room: int, grouping: Grouping) -> list[str]:
     """The documents of a version, as many as there is room for."""
     title, documents = "**Documents**", record["documents"]
-    return [title, documents_list(documents, room - len(title) - 2)] if documents else []
+    if not documents:
+        return []
+    return [title, documents_list(documents, room - len(title) - 2, grouping)]
 
 
 def _about(tracking: Tracking) -> str:

@@ -1,8 +1,10 @@
 """What a version was made from as tables, for the UI and for MLflow."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
+from embed_assets.grouping import ONE_EACH, Grouping
 from embed_assets.resources.pages import asset_page, asset_path
 from embed_assets.wording import counted, printable
 
@@ -14,16 +16,18 @@ SHOWN_AT_ONCE = 1000
 """Characters of markdown from which on Dagster shows it on a click alone."""
 
 
-def documents_table(documents: Sequence[Mapping[str, Any]], most: int = LISTED) -> str:
+def documents_table(
+    documents: Sequence[Mapping[str, Any]], most: int = LISTED, grouping: Grouping = ONE_EACH
+) -> str:
     """The documents that made a version as a markdown table, those with most questions first.
 
     documents: of `version_lineage`. most: rows; how many more there are stands below. Each path
-    leads to the document's page in Dagster.
+    leads to the page of the document's partition in Dagster.
     """
     in_order = sorted(documents, key=lambda row: (-row["questions"], row["path"]))
     lines = ["| document | questions | sha256 |", "| --- | ---: | --- |"]
     lines += [
-        f"| [{_name(row)}]({asset_path('raw_pdfs', row['document_id'])}) "
+        f"| [{_name(row)}]({asset_path('raw_pdfs', grouping.partition_of(row['document_id']))}) "
         f"| {row['questions']} | {row['sha256'][:12]} |"
         for row in in_order[:most]
     ]
@@ -32,24 +36,27 @@ def documents_table(documents: Sequence[Mapping[str, Any]], most: int = LISTED) 
     return "\n".join(lines)
 
 
-def first_documents(documents: Sequence[Mapping[str, Any]]) -> str:
+def first_documents(documents: Sequence[Mapping[str, Any]], grouping: Grouping = ONE_EACH) -> str:
     """The same table with as many rows as Dagster shows at once."""
-    most = 0
-    while most < len(documents) and len(documents_table(documents, most + 1)) < SHOWN_AT_ONCE:
+    most, table = 0, partial(documents_table, documents, grouping=grouping)
+    while most < len(documents) and len(table(most + 1)) < SHOWN_AT_ONCE:
         most += 1
-    return documents_table(documents, most)
+    return table(most)
 
 
-def documents_list(documents: Sequence[Mapping[str, Any]], room: int) -> str:
+def documents_list(
+    documents: Sequence[Mapping[str, Any]], room: int, grouping: Grouping = ONE_EACH
+) -> str:
     """The documents that made a version as a markdown list, as many as fit into `room` characters.
 
-    For pages that Dagster doesn't serve, each with a link to the document's page there.
+    For pages that Dagster doesn't serve, each with a link to its partition's page there.
     """
     rest = f"- … {len(documents)} in all"
     lines: list[str] = []
     for row in documents:
+        page = asset_page("raw_pdfs", grouping.partition_of(row["document_id"]))
         line = (
-            f"- [{_name(row)}]({asset_page('raw_pdfs', row['document_id'])}) "
+            f"- [{_name(row)}]({page}) "
             f"(sha256 {row['sha256'][:8]}, {counted(row['questions'], 'pair')})"
         )
         room -= len(line) + 1
