@@ -37,7 +37,8 @@ from embed_assets.definitions import build_definitions
 from embed_assets.documents.checks import ASSET, NAME
 from embed_assets.documents.folder import scan
 from embed_assets.graph import DOCUMENT_ASSETS
-from embed_assets.partitions import DOCUMENTS, DOCUMENTS_PER_RUN
+from embed_assets.grouping import DOCUMENTS_PER_RUN
+from embed_assets.partitions import DOCUMENTS
 from embed_assets.resources.ledger import Materialization, Records, write_made
 from embed_assets.resources.pages import graph_path
 from embed_assets.resources.run_tags import BUDGET_TAG

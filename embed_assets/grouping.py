@@ -1,4 +1,4 @@
-"""How documents are grouped into Dagster's partitions. Only this module knows, both ways.
+"""How documents are grouped into Dagster's partitions and runs. Only this module knows, both ways.
 
 The tables and the ledger are by document, however documents are grouped: another grouping makes
 nothing stale.
@@ -8,6 +8,9 @@ import hashlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+DOCUMENTS_PER_RUN = 32
+"""So few that a killed run costs minutes, and so many that the seconds which a run costs to start
+don't matter."""
 NAMED = "embed_assets/documents"
 """Tag of a run that makes some documents of its partitions alone: how their ids end."""
 END = 8
@@ -17,9 +20,13 @@ refuses a tag of 2.7 KB."""
 
 @dataclass(frozen=True)
 class Grouping:
-    """partitions: how many the documents share, by a hash of their ids. 0: each has its own."""
+    """partitions: how many the documents share, by a hash of their ids. 0: each has its own.
+
+    per_run: documents that a run makes, at most.
+    """
 
     partitions: int = 0
+    per_run: int = DOCUMENTS_PER_RUN
 
     def partition_of(self, document_id: str) -> str:
         """Key of the partition that a document is in.

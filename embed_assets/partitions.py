@@ -10,15 +10,13 @@ import dagster as dg
 from slugify import slugify
 
 from embed_assets.graph import GRAPH
+from embed_assets.grouping import DOCUMENTS_PER_RUN
 from embed_assets.resources.explaining import said_in_the_ui
 from embed_assets.resources.openlineage import Making, is_configured
 from embed_assets.settings import Settings
 
 DOCUMENTS = "documents"
 documents = dg.DynamicPartitionsDefinition(name=DOCUMENTS)
-# One Dagster run ingests this many documents: few enough that a killed run costs minutes, many
-# enough that the seconds a run costs to start don't matter.
-DOCUMENTS_PER_RUN = 32
 BATCHES = dg.BackfillPolicy.multi_run(max_partitions_per_run=DOCUMENTS_PER_RUN)
 
 

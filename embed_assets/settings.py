@@ -18,7 +18,7 @@ from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validat
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from embed_assets.errors import SettingsError
-from embed_assets.grouping import Grouping
+from embed_assets.grouping import DOCUMENTS_PER_RUN, Grouping
 from embed_assets.lake_address import EXAMPLE, lake_address, refuse_password
 from embed_assets.places import Place, to_place
 
@@ -101,6 +101,13 @@ class Places(Group):
         le=100_000,
         description="Partitions in Dagster that documents share. 0: each document is one. Beyond "
         "50,000 documents, one for each 200 or so",
+    )
+    documents_per_run: Annotated[int, NOTHING] = Field(
+        default=DOCUMENTS_PER_RUN,
+        ge=1,
+        le=256,
+        description="Documents that a run of Dagster makes, at most, of 256 MB together. A cluster "
+        "of more than 64 CPUs has work for all of them with more",
     )
     project: Annotated[str, NOTHING] = Field(
         default=DEFAULT_PROJECT,
@@ -615,8 +622,8 @@ class Settings(  # pyright: ignore[reportIncompatibleVariableOverride] # two kin
 
     @property
     def grouping(self) -> Grouping:
-        """How documents are grouped into Dagster's partitions."""
-        return Grouping(self.partitions)
+        """How documents are grouped into Dagster's partitions and runs."""
+        return Grouping(self.partitions, self.documents_per_run)
 
     @property
     def warehouse_file(self) -> Path:

@@ -163,6 +163,7 @@ WITNESSES: dict[str, Any] = {
     "warehouse": "ducklake:postgres:dbname=x?data=/y",
     "home": "elsewhere",
     "partitions": 500,
+    "documents_per_run": 256,
     "model": "MODEL",
     "query_prompt": "q: ",
     "document_prompt": "d: ",

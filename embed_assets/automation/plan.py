@@ -16,7 +16,6 @@ from embed_assets.automation.retraining import RetrainingPolicy, Untrained, at
 from embed_assets.documents.folder import FoundDocument, Loaded, first_moves
 from embed_assets.graph import CORPUS_ASSETS, DOCUMENT_ASSETS, GRAPH, SEARCH_INDEX, made_from
 from embed_assets.grouping import ONE_EACH, Grouping, is_shared
-from embed_assets.partitions import DOCUMENTS_PER_RUN
 from embed_assets.resources.ledger import (
     NEVER_BY_ITSELF,
     PEOPLES_ROWS,
@@ -582,7 +581,7 @@ def batches(
     documents: Mapping[str, FoundDocument] | None = None,
     grouping: Grouping = ONE_EACH,
 ) -> list[list[str]]:
-    """Wanted documents in runs of neighbours, each at most DOCUMENTS_PER_RUN long.
+    """Wanted documents in runs of neighbours, each as long as the grouping lets it be at most.
 
     order: all partition keys, oldest first. A Dagster run covers a range of partitions in that
     order, so that only neighbours can share one. documents: by key; those of one run together are
@@ -601,7 +600,7 @@ def batches(
     for large, place, key in placed:
         neighbours = before in ((large, place - 1), (large, place))
         size, before = size + sizes[key], (large, place)
-        if neighbours and len(result[-1]) < DOCUMENTS_PER_RUN and size <= BYTES_PER_RUN:
+        if neighbours and len(result[-1]) < grouping.per_run and size <= BYTES_PER_RUN:
             result[-1].append(key)
         else:
             result.append([key])

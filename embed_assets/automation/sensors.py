@@ -48,9 +48,10 @@ SENSORS = ("pdf_folder", "retraining")
 SECONDS = 30
 """From one tick to the next."""
 DOCUMENTS_PER_TICK = 512
-"""Files that a tick waits for: what bounds its cursor."""
+"""Files that a tick waits for: what bounds its cursor. Documents that it asks runs for."""
 REQUESTS_PER_TICK = 16
-"""Runs that a tick asks for. What is left over is still due at a later tick."""
+"""Runs that a tick asks for, or fewer of more documents. What is left over is still due at a later
+tick."""
 PATIENCE = 20.0
 """Seconds that a tick waits for the warehouse, of the sixty that it has."""
 LONGEST_WAVE = timedelta(days=1)
@@ -230,7 +231,7 @@ def _ingests(
         for step in sorted(plan.document_steps, key=lambda step: -len(step.assets))
         for batch in batches(order, step.documents, found, grouping)
     ]
-    return requests[:REQUESTS_PER_TICK]
+    return requests[: min(REQUESTS_PER_TICK, max(1, DOCUMENTS_PER_TICK // grouping.per_run))]
 
 
 def _index(plan: Plan) -> list[dg.RunRequest]:

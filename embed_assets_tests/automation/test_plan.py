@@ -24,7 +24,7 @@ from embed_assets.automation.plan import (
 )
 from embed_assets.documents.folder import FoundDocument
 from embed_assets.graph import CORPUS_ASSETS, DOCUMENT_ASSETS, GRAPH
-from embed_assets.partitions import DOCUMENTS_PER_RUN
+from embed_assets.grouping import DOCUMENTS_PER_RUN, Grouping
 from embed_assets.resources.ledger import (
     PAUSES,
     UNPARTITIONED,
@@ -607,6 +607,8 @@ def test_a_run_covers_no_more_than_its_size():
     made = batches(order, set(order))
     assert [len(run) for run in made] == [DOCUMENTS_PER_RUN, DOCUMENTS_PER_RUN, 1]
     assert [key for run in made for key in run] == order
+    longer = batches(order, set(order), grouping=Grouping(per_run=DOCUMENTS_PER_RUN + 1))
+    assert [len(run) for run in longer] == [DOCUMENTS_PER_RUN + 1, DOCUMENTS_PER_RUN]
 
 
 def test_large_documents_share_a_run_only_as_far_as_memory_holds_them():

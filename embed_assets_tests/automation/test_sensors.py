@@ -29,7 +29,8 @@ from embed_assets.automation.state import State, read_state
 from embed_assets.definitions import build_resources
 from embed_assets.documents.folder import load_documents, scan
 from embed_assets.graph import DOCUMENT_ASSETS
-from embed_assets.partitions import DOCUMENTS, DOCUMENTS_PER_RUN
+from embed_assets.grouping import DOCUMENTS_PER_RUN
+from embed_assets.partitions import DOCUMENTS
 from embed_assets.resources.ledger import Cause, Failure, read_records
 from embed_assets.resources.run_tags import BUDGET_TAG
 from embed_assets.resources.tracking import DAGSTER_RUN
@@ -102,6 +103,16 @@ def test_many_new_pdfs_are_asked_for_in_runs_of_neighbours(project):
     ranges = [(r.tags[RANGE_START], r.tags[RANGE_END]) for r in requests]
     size = DOCUMENTS_PER_RUN
     assert ranges == [(keys[i], keys[min(i + size, 70) - 1]) for i in range(0, 70, size)]
+
+
+def test_a_tick_asks_for_no_more_documents_in_longer_runs(project, monkeypatch):
+    project.settings = project.settings.changed({"documents_per_run": 6})
+    monkeypatch.setattr("embed_assets.automation.sensors.DOCUMENTS_PER_TICK", 20)
+    project.put(*(f"{n:03}.pdf" for n in range(30)))
+    project.tick()
+    keys = project.partitions or list(scan(project.pdfs))
+    found = [(r.tags[RANGE_START], r.tags[RANGE_END]) for r in project.tick()]
+    assert found == [(keys[i], keys[i + 5]) for i in (0, 6, 12)]
 
 
 def test_a_removed_pdf_loses_its_rows_and_its_partition(project):
