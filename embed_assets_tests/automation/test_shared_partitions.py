@@ -25,7 +25,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project
     monkeypatch.setattr("embed_assets.documents.parsing.parse_pages", read)
     with dg.instance_for_test() as instance:
         project = Project(tmp_path, instance)
-        share(project, 3)
+        share(project, 2)
         yield project
 
 
@@ -49,10 +49,10 @@ def read_in(project: Project) -> set[str]:
 
 
 def test_what_the_sensor_asks_for_is_made_and_no_more(project):
-    project.put(*(f"{n}.pdf" for n in range(12)))
+    project.put(*(f"{n}.pdf" for n in range(5)))
     assert project.tick() == []
     requests = project.tick()
-    keys = [project.key(f"{n}.pdf") for n in range(12)]
+    keys = [project.key(f"{n}.pdf") for n in range(5)]
     assert set(project.partitions) == set(project.settings.grouping.partitions_of(keys))
     assert all(NAMED in request.tags for request in requests)
     assert materialize(project, *ASSETS, **requests[0].tags).success
@@ -67,12 +67,12 @@ def test_what_the_sensor_asks_for_is_made_and_no_more(project):
 
 
 def test_a_partition_that_a_person_chose_is_made_whole(project):
-    project.put(*(f"{n}.pdf" for n in range(12)))
+    project.put(*(f"{n}.pdf" for n in range(5)))
     project.tick()
     project.tick()
     grouping, chosen = project.settings.grouping, project.partitions[0]
     assert materialize(project, *ASSETS, **{PARTITION_NAME_TAG: chosen}).success
-    keys = [project.key(f"{n}.pdf") for n in range(12)]
+    keys = [project.key(f"{n}.pdf") for n in range(5)]
     assert read_in(project) == {key for key in keys if grouping.partition_of(key) == chosen}
     [made] = project.instance.fetch_materializations(
         dg.AssetKey("parsed_markdown"), limit=9
