@@ -91,8 +91,8 @@ def build_definitions(
 
 
 def _of_documents(settings: Settings) -> list[dg.AssetsDefinition]:
-    """The assets of single documents. A backfill of the UI has a run for each shared partition:
-    it has as many documents as a run can hold.
+    """The assets of single documents. A backfill of the UI has a run for as many as are set, or for
+    each shared partition: that has as many as a run can hold.
     """
     assets = [
         documents_stage.raw_pdfs,
@@ -101,9 +101,8 @@ def _of_documents(settings: Settings) -> list[dg.AssetsDefinition]:
         questions_stage.synthetic_questions,
         search_stage.chunk_embeddings,
     ]
-    if not settings.partitions:
-        return assets
-    policy = dg.BackfillPolicy.multi_run(max_partitions_per_run=1)
+    most = 1 if settings.partitions else settings.documents_per_run
+    policy = dg.BackfillPolicy.multi_run(max_partitions_per_run=most)
     return [asset.with_attributes(backfill_policy=policy) for asset in assets]
 
 

@@ -74,7 +74,9 @@ def mlflow_databases_made_once(tmp_path_factory: pytest.TempPathFactory) -> Iter
 
         def initialise(engine: Engine) -> None:
             if not first.exists():
-                migrate(create_engine(f"sqlite:///{first}"))
+                unfinished = first.with_suffix(".unfinished")
+                migrate(create_engine(f"sqlite:///{unfinished}"))
+                unfinished.replace(first)
             databases = (first, str(engine.url.database))
             with ExitStack() as stack:
                 made, copy = (stack.enter_context(closing(sqlite3.connect(d))) for d in databases)

@@ -164,6 +164,11 @@ def test_pages_are_where_a_forwarded_port_leads():
     assert {f"http://{host}" for host in mlflow["serverAllowedHosts"]} == served
     policy = manifests()["NetworkPolicy"]["spec"]
     assert named(policy["ingress"], "port") == [mlflow["service"]["port"]]
+    [rule] = policy["ingress"]
+    admitted = [peer["podSelector"]["matchLabels"] for peer in rule["from"]]
+    pods = manifests()["Deployment"]["spec"]["template"]["metadata"]["labels"]
+    assert admitted[0].items() <= pods.items()
+    assert admitted[1:] == [{"ray.io/is-ray-node": "yes"}], "KubeRay's label: trainings are there"
 
 
 def test_ray_is_of_the_version_that_is_installed():

@@ -32,7 +32,7 @@ from embed_assets.documents.forgotten import read_forgotten
 from embed_assets.evaluation import assets as evaluation_stage
 from embed_assets.evaluation.baselines import check_baselines
 from embed_assets.graph import DOCUMENT_ASSETS
-from embed_assets.grouping import Grouping
+from embed_assets.grouping import Grouping, is_shared
 from embed_assets.models.card import model_card
 from embed_assets.pairs import assets as pairs_stage
 from embed_assets.partitions import DOCUMENTS, document_id
@@ -42,7 +42,7 @@ from embed_assets.questions.labelled.files import read_labelled
 from embed_assets.resources.current_index import hide_documents
 from embed_assets.resources.io_manager import column_lineage
 from embed_assets.resources.ledger import Records, read_records
-from embed_assets.resources.previews import shown_of_partitions, shown_of_slices
+from embed_assets.resources.previews import shown_of_slices
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.search import assets as search_stage
 from embed_assets.search.building import (
@@ -295,14 +295,16 @@ def _report_moved(
             if (asset, key) not in known:
                 continue
             own = questions[key] if asset == "synthetic_questions" else {}
-            told = shown_of_partitions({key: {**own, **shown[key]}}, settings.grouping)
-            [(partition, metadata)] = told.items()
+            partition = settings.grouping.partition_of(key)
+            # Of several documents it shows what a run made: that stays.
+            shared = is_shared(partition)
+            event = dg.AssetObservation if shared else dg.AssetMaterialization
             instance.report_runless_asset_event(
-                dg.AssetMaterialization(
+                event(
                     asset,
                     partition=partition,
                     description=f"The file moved; it was {in_markdown(path)} before.",
-                    metadata={**metadata, **column_lineage(asset)},
+                    metadata={} if shared else {**own, **shown[key], **column_lineage(asset)},
                 )
             )
     if learned := training_stage.learned_from_today(warehouse, keys, settings.grouping):

@@ -7,7 +7,6 @@ embeds in another way (a hosted model) keeps its own by `cached_embeddings`.
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cached_property
-from itertools import islice
 from typing import TYPE_CHECKING, Literal
 
 import polars as pl
@@ -27,8 +26,9 @@ if TYPE_CHECKING:
 
 BLOCK = 2048
 """Texts that are encoded before they are kept: what is lost if a run is killed."""
-Encode = Callable[[Sequence[str], str | None], Iterator["np.ndarray"]]
-"""Embeds texts, under a label of its progress: block after block, each float32 (texts, size)."""
+Encode = Callable[[Sequence[str], str | None], Iterator[tuple[Sequence[int], "np.ndarray"]]]
+"""Embeds texts, under a label of its progress: gives places of texts, and their embeddings, float32
+(texts, size), block after block."""
 
 
 class CachedEncoder:
@@ -70,7 +70,9 @@ class CachedEncoder:
         return [self.fingerprint("query"), self.fingerprint("document")]
 
     def _embeddings(self, texts: Sequence[str], task: Task, progress: str | None) -> "np.ndarray":
-        def encode(texts: Sequence[str], label: str | None) -> "Iterator[np.ndarray]":
+        def encode(
+            texts: Sequence[str], label: str | None
+        ) -> "Iterator[tuple[Sequence[int], np.ndarray]]":
             if self._settings.engine == "ray" and len(texts) > PART:
                 return encode_on_ray(self._card, self._precision, texts, task, label)
             return in_blocks(
@@ -84,12 +86,12 @@ def in_blocks(
     encode: Callable[[Sequence[str], str | None], "np.ndarray"],
     texts: Sequence[str],
     progress: str | None,
-) -> "Iterator[np.ndarray]":
-    """Embeddings of texts, BLOCK after BLOCK. encode: embeds one, under a label of its progress."""
+) -> "Iterator[tuple[Sequence[int], np.ndarray]]":
+    """As Encode has it, BLOCK after BLOCK. encode: embeds one, under a label of its progress."""
     for start in range(0, len(texts), BLOCK):
         block = texts[start : start + BLOCK]
         part = "" if len(texts) <= BLOCK else f" {start + len(block)} of {len(texts)}"
-        yield encode(block, progress and progress + part)
+        yield range(start, start + len(block)), encode(block, progress and progress + part)
 
 
 def cached_embeddings(
@@ -112,9 +114,8 @@ def cached_embeddings(
     missing = [key for key in text_of if key not in known]
     # The longest first, as they are encoded, so that each block holds texts of like lengths.
     missing.sort(key=lambda key: -len(text_of[key]))
-    left = iter(missing)
-    for matrix in encode([text_of[key] for key in missing], progress):
-        block = list(islice(left, len(matrix)))
+    for places, matrix in encode([text_of[key] for key in missing], progress):
+        block = [missing[place] for place in places]
         _check_size(matrix, known)
         if warehouse.is_writable:
             _keep(warehouse, model, block, matrix)

@@ -62,7 +62,9 @@ class HostedEncoder:
         def encode_block(block: Sequence[str], label: str | None) -> np.ndarray:
             return asyncio.run(self._ask([prompt + text for text in block], label))
 
-        def encode(texts: Sequence[str], label: str | None) -> Iterator[np.ndarray]:
+        def encode(
+            texts: Sequence[str], label: str | None
+        ) -> Iterator[tuple[Sequence[int], np.ndarray]]:
             return in_blocks(encode_block, texts, label)
 
         return cached_embeddings(self._warehouse, self._key(prompt), texts, encode, progress)

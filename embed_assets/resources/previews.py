@@ -35,7 +35,7 @@ LISTED = 100
 ADDED_UP = (
     *("pages", "pages_with_text", "chunks", "tokens"),
     *("questions_kept", "questions_by_people", "questions_not_kept"),
-    *("input_tokens", "output_tokens"),
+    *("input_tokens", "output_tokens", "dagster/partition_row_count"),
 )
 """Figures of documents that are figures of several together too."""
 

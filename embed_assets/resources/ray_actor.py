@@ -2,9 +2,9 @@
 
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 from embed_assets.errors import ProjectError, one_line
@@ -32,11 +32,16 @@ class ItemError(Exception):
 
 @dataclass(frozen=True)
 class Share:
-    """What an actor gets of its node. memory_limit_bytes: as RayWorker has it."""
+    """What an actor gets: of its node, and to know.
+
+    memory_limit_bytes: as RayWorker has it. told: variables of its environment. They may hold
+    secrets: Ray shows those of a runtime environment on its pages, and arguments nowhere.
+    """
 
     memory_limit_bytes: int | None = None
     cpus: int = 1
     gpus: int = 0
+    told: Mapping[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
         """For a person."""
@@ -49,7 +54,7 @@ class WorkerActor:
     def __init__(self, share: Share) -> None:
         """Asks for it."""
         kind = _kind().options(num_cpus=share.cpus, num_gpus=share.gpus)
-        self._actor = kind.remote(share.memory_limit_bytes)
+        self._actor = kind.remote(share.memory_limit_bytes, share.told)
         self._node_id = ""
         self._asked = self._actor.node_id.remote()
 

@@ -11,6 +11,8 @@ from urllib.parse import urlsplit
 
 from embed_assets.errors import ProjectError, hide_password, one_line
 from embed_assets.machine import this_machine
+from embed_assets.secrets import DOTENV
+from embed_assets.terminal import TERMINAL
 
 ADDRESS = "RAY_ADDRESS"
 """Ray's own variable: `HOST:PORT` of a cluster's head, or `auto` for the one on this machine."""
@@ -80,7 +82,7 @@ def places_of_models() -> tuple[int, int, int]:
     """Models that have room side by side, and the CPUs and GPUs of each.
 
     One on each GPU, which waits for no CPU that parses; where there is none, one on every
-    CPUS_OF_MODEL of a node, or on all that the smallest has.
+    CPUS_OF_MODEL of a node, or on as many as the largest has.
     """
     import ray
 
@@ -89,7 +91,7 @@ def places_of_models() -> tuple[int, int, int]:
     if gpus:
         return gpus, 0, 1
     cpus = [count for node in nodes if (count := int(node.get("CPU", 0)))]
-    each = min([CPUS_OF_MODEL, *cpus])
+    each = min(CPUS_OF_MODEL, max(cpus, default=1))
     return max(1, sum(count // each for count in cpus)), each, 0
 
 
@@ -98,6 +100,25 @@ def most(resource: str) -> int:
     import ray
 
     return max(int(n["Resources"].get(resource, 0)) for n in ray.nodes() if n["Alive"])
+
+
+def this_node() -> str:
+    """The id of the node that this process is on."""
+    import ray
+
+    return ray.get_runtime_context().get_node_id()
+
+
+def travelling(beginnings: tuple[str, ...]) -> dict[str, str]:
+    """Variables of this process, and of its `.env`, whose names begin so: for another node."""
+    from dotenv import dotenv_values
+
+    here = {**dotenv_values(DOTENV, encoding="utf-8"), **os.environ}
+    return {
+        name: value
+        for name, value in here.items()
+        if value is not None and name.startswith(beginnings) and name != TERMINAL
+    }
 
 
 def is_alive(node_id: str) -> bool:

@@ -24,6 +24,7 @@ from filelock import FileLock
 from embed_assets.errors import ProjectError
 from embed_assets.machine import Machine, this_machine
 from embed_assets.resources.child import end_process
+from embed_assets.settings import TRACKING_URI
 
 SECONDS_BETWEEN_NEWS = 0.5
 ENDS_WITH = "EMBED_ASSETS_ENDS_WITH"
@@ -39,7 +40,8 @@ class Job:
     python: how `command` names the interpreter, for which the node has its own. told: variables
     that it finds in its environment beside the node's own, and environment: those that depend on
     the machine. It knows its GPUs by Ray's variables: the machine is shown without. folder: that
-    must be on the node. working_folder: of the process, if the node has it.
+    must be on the node. working_folder: of the process, if the node has it. asked_on: id of the
+    node that asks for it.
     """
 
     command: Sequence[str]
@@ -48,6 +50,7 @@ class Job:
     environment: Callable[[Machine], Mapping[str, str]]
     folder: Path
     working_folder: Path
+    asked_on: str
 
 
 class RayProcess:
@@ -66,13 +69,23 @@ class RayProcess:
         return ray.get_runtime_context().get_node_id(), ray.util.get_node_ip_address()
 
     def start(self, job: Job) -> None:
-        """Start it, unless it was started. ProjectError where the node lacks the job's folder."""
+        """Start it, unless it was started.
+
+        ProjectError where the node lacks the job's folder, or MLflow is a file that another uses.
+        """
         if self._process:
             return
         if not job.folder.is_dir():
             said = f"The node {self.node()[1]} of the Ray cluster doesn't have {job.folder}."
             raise ProjectError(f"{said} Mount the home there, at the same path.")
         machine = replace(this_machine(), cores=_cores(), find_gpus=tuple)
+        environment = job.environment(machine)
+        is_file = environment.get(TRACKING_URI, "").startswith("sqlite:")
+        if is_file and self.node()[0] != job.asked_on:
+            raise ProjectError(
+                f"{TRACKING_URI}: MLflow is a file of the machine that runs the command, and two "
+                "machines would break it. Start an MLflow server, and name it there."
+            )
         messages = {PipesDefaultMessageWriter.FILE_PATH_KEY: str(self._file("messages"))}
         for name in SAID:
             self._file(name).touch()
@@ -83,7 +96,7 @@ class RayProcess:
                     **os.environ,
                     **job.told,
                     "OMP_NUM_THREADS": str(machine.cores),  # Ray says 1 to who has a GPU
-                    **job.environment(machine),
+                    **environment,
                     DAGSTER_PIPES_MESSAGES_ENV_VAR: encode_param(messages),
                     ENDS_WITH: self._alive.lock_file,
                 },

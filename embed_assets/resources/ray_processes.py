@@ -6,7 +6,6 @@ as an argument of a method: Ray shows environments of actors on its pages, and a
 """
 
 import functools
-import os
 import signal
 import sys
 import threading
@@ -31,11 +30,15 @@ from embed_assets.resources.ray_actor import (
     ActorLostError,
     NodeLostError,
 )
-from embed_assets.resources.ray_cluster import connect, is_alive, most
+from embed_assets.resources.ray_cluster import (
+    connect,
+    is_alive,
+    most,
+    this_node,
+    travelling,
+)
 from embed_assets.resources.ray_process import SAID, SECONDS_BETWEEN_NEWS, Job, RayProcess
 from embed_assets.resources.ray_workers import MOST_LOST_NODES, SECONDS_UNTIL_SAID
-from embed_assets.secrets import DOTENV
-from embed_assets.terminal import TERMINAL
 from embed_assets.wording import counted
 
 TRAVELS = ("EMBED_ASSETS_", "MLFLOW_", "DATABRICKS_", "HF_", "AWS_")
@@ -84,8 +87,8 @@ class RayProcessClient(ProcessClient):
             ) as session,
             ExitStack() as opened,
         ):
-            told = travelling() | dict(session.get_bootstrap_env_vars())
-            job = Job(command, sys.executable, told, env, folder, Path.cwd())
+            told = travelling(TRAVELS) | dict(session.get_bootstrap_env_vars())
+            job = Job(command, sys.executable, told, env, folder, Path.cwd(), this_node())
             messages = session.message_reader_params[PipesDefaultMessageWriter.FILE_PATH_KEY]
             sinks: list[BinaryIO] = [
                 opened.enter_context(open(1, "wb", closefd=False)),
@@ -96,18 +99,6 @@ class RayProcessClient(ProcessClient):
             code = run_on_cluster(job, gpus, sinks, context.log, before_again)
         if code != 0:
             raise ProcessError(code)
-
-
-def travelling() -> dict[str, str]:
-    """Variables of this process, and of its `.env`, that go with a process to its node."""
-    from dotenv import dotenv_values
-
-    here = {**dotenv_values(DOTENV, encoding="utf-8"), **os.environ}
-    return {
-        name: value
-        for name, value in here.items()
-        if value is not None and name.startswith(TRAVELS) and name != TERMINAL
-    }
 
 
 def run_on_cluster(
@@ -161,7 +152,7 @@ class _Task:
 
     @contextmanager
     def _begun(self) -> "Iterator[_Actor]":
-        """An actor that has begun. NodeLostError where it is lost before."""
+        """An actor that has begun. ActorLostError or NodeLostError where it is lost before."""
         cpus = 0 if self.gpus else max(1, most("CPU"))
         since, told = time.monotonic(), False
         actor = _Actor(cpus, self.gpus, self.stopped)
@@ -199,7 +190,8 @@ class _Actor:
     def has_begun(self) -> bool:
         """Whether it is there, asked for a moment: no node may have room.
 
-        NodeLostError if it was lost before. ProjectError where no actor can begin.
+        ActorLostError or NodeLostError if it was lost before. ProjectError where no actor can
+        begin.
         """
         import ray
         from ray.exceptions import RayActorError, RayError
@@ -211,7 +203,7 @@ class _Actor:
         except RayActorError as error:
             if error.actor_init_failed:
                 raise _cant_begin(error) from error
-            raise NodeLostError from error
+            raise self._what_is_lost() from error
         except RayError as error:
             raise _cant_begin(error) from error
         return True

@@ -3,7 +3,8 @@
 What starts and ends them is in `ray_workers.py`.
 """
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,10 +23,12 @@ LOOKS = "looks"
 class RayWorker:
     """An actor that carries out one item after the other."""
 
-    def __init__(self, memory_limit_bytes: int | None) -> None:
+    def __init__(self, memory_limit_bytes: int | None, told: Mapping[str, str]) -> None:
         """memory_limit_bytes: beside what Ray itself takes; None: the share of this node's memory
-        that falls to one of its CPUs; NO_LIMIT: as much as there is.
+        that falls to one of its CPUs; NO_LIMIT: as much as there is. told: variables for its
+        environment.
         """
+        os.environ.update(told)
         self._done = [0]
         limit = memory_limit_bytes
         if limit is None:

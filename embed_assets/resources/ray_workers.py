@@ -25,7 +25,7 @@ from embed_assets.resources.ray_actor import (
     Share,
     WorkerActor,
 )
-from embed_assets.resources.ray_cluster import connect, cpus, places_of_models
+from embed_assets.resources.ray_cluster import connect, cpus, places_of_models, travelling
 from embed_assets.resources.ray_worker import NO_LIMIT, BytesInStore
 from embed_assets.resources.workers import Item, Result, Workers
 
@@ -36,6 +36,8 @@ MOST_FAILED_STARTS = 3
 SECONDS_UNTIL_SAID = 30.0
 """Of waiting for room, until a person is told."""
 SECONDS_TO_END = 10.0
+TRAVELS_TO_MODELS = ("HF_", "EMBED_ASSETS_TRUSTED_MODELS")
+"""Variables that decide whether a node can load a model."""
 
 _log = logging.getLogger(__name__)
 
@@ -62,7 +64,8 @@ def ray_models(most_items: int, timeout: float) -> "Iterator[RayWorkers]":
     """
     connect(0)
     places, each_cpus, each_gpus = places_of_models()
-    with _at_work(places, most_items, timeout, Share(NO_LIMIT, each_cpus, each_gpus)) as workers:
+    share = Share(NO_LIMIT, each_cpus, each_gpus, travelling(TRAVELS_TO_MODELS))
+    with _at_work(places, most_items, timeout, share) as workers:
         yield workers
 
 

@@ -1,6 +1,7 @@
 """finetuned_model: the base model or the champion, fine-tuned on the pairs in a child process."""
 
 import json
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -51,7 +52,7 @@ from embed_assets.training.start import (
 )
 from embed_assets.training.tables import documents_table, first_documents
 from embed_assets.training.tracked import log_result, log_settings, model_name, said_splits
-from embed_assets.wording import counted, in_markdown
+from embed_assets.wording import counted
 
 TRAINING_VERSION = "5"
 
@@ -150,6 +151,7 @@ def _prepare(
     encoder = CachedEncoder(making.warehouse, card, settings)
     config = training_config(folder, settings, card, making.run_id, machine)
     config = config.model_copy(update={"trained_from": start.number, "start": start.folder})
+    config = config.model_copy(update={"identity": model_identity(config.card)})
     config = prepare(config, settings, encoder, given, pairs)
     making.context.log.info(_said(start, pairs.height, given.pairs.height))
     log_settings(config, card)
@@ -339,15 +341,16 @@ def _tell_documents(
             f"Of {counted(len(documents) - TOLD, 'document')} the page doesn't say that version "
             f"{version} learned from it: `embed-assets lineage --document` knows it of each."
         )
+    questions = Counter[str]()
     for row in documents[:TOLD]:
-        questions, partition = row["questions"], partition_of(row["document_id"])
-        it = in_markdown(row["path"]) if grouping.partitions else "it"
+        questions[partition_of(row["document_id"])] += row["questions"]
+    for partition, count in questions.items():
         context.log_event(
             dg.AssetObservation(
                 "raw_pdfs",
                 partition=partition,
-                description=f"Version {version} learned from {it}: {counted(questions, 'pair')}",
-                metadata=shown_learned(version, questions, record["dagster_run_id"]),
+                description=f"Version {version} learned from it: {counted(count, 'pair')}",
+                metadata=shown_learned(version, count, record["dagster_run_id"]),
             )
         )
 

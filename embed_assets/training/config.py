@@ -35,7 +35,8 @@ class TrainingConfig(Training):
     mlflow_run_id: where it says how it goes; empty: nowhere.
     trained_from: version that is trained on from, and start: its folder; None: the base.
     base_ndcg_at_10: the base model's on the validation questions. seconds_between_checkpoints: what
-    a killed run loses, at most. label: of its progress bar.
+    a killed run loses, at most. label: of its progress bar. identity: of the model that is started
+    from, where another machine may train.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -59,6 +60,7 @@ class TrainingConfig(Training):
     base_ndcg_at_10: float | None = None
     seconds_between_checkpoints: float = 300.0
     label: str = "Training"
+    identity: str = ""
 
     @property
     def source(self) -> str:
@@ -66,10 +68,16 @@ class TrainingConfig(Training):
         return str(self.start or self.base)
 
     @property
+    def card(self) -> ModelCard:
+        """The model that the training starts from, as it is trained."""
+        limit, prompts = self.token_limit, (self.query_prompt, self.document_prompt)
+        return ModelCard(self.source, self.source, limit, *prompts)
+
+    @property
     def told(self) -> dict[str, Any]:
         """What shapes the model, for those who ask later: no folder, no run."""
         others = {"folder", "mlflow_run_id", "start", "seconds_between_checkpoints", "label"}
-        return self.model_dump(mode="json", exclude=others)
+        return self.model_dump(mode="json", exclude={*others, "identity"})
 
     @property
     def path(self) -> Path:

@@ -20,6 +20,7 @@ import polars as pl
 from embed_assets.errors import ProjectError, one_line
 from embed_assets.machine import Machine, this_machine
 from embed_assets.models.encoder import load_model, resolved_precision
+from embed_assets.models.spread import check_same_model
 from embed_assets.resources.ray_process import end_with_actor
 from embed_assets.secrets import hide_in_logs, hide_secrets
 from embed_assets.terminal import show_as_text
@@ -216,6 +217,8 @@ def main() -> None:
     config = TrainingConfig.model_validate_json(Path(sys.argv[1]).read_text(encoding="utf-8"))
     first = os.environ.get("RANK", "0") == "0"  # torchrun's: the first process speaks for all
     try:
+        if config.identity:
+            check_same_model(config.card, config.identity)
         if first:
             _train_and_report(config)
         else:

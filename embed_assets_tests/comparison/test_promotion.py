@@ -210,8 +210,8 @@ def write(warehouse: Warehouse, table: str, values: list[dict[str, Any]]) -> Non
     warehouse.replace(table, filled(table, values))
 
 
-def ones(texts: Sequence[str], _: str | None) -> Iterator[np.ndarray]:
-    yield np.ones((len(texts), 2))
+def ones(texts: Sequence[str], _: str | None) -> Iterator[tuple[Sequence[int], np.ndarray]]:
+    yield range(len(texts)), np.ones((len(texts), 2))
 
 
 def champion(project: Project) -> str | None:

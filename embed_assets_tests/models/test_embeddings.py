@@ -20,7 +20,7 @@ def warehouse(tmp_path: Path) -> Warehouse:
 
 def embed(warehouse: Warehouse, *fingerprints: str) -> None:
     for name in fingerprints:
-        cached_embeddings(warehouse, name, ["a text"], lambda texts, _: iter([np.ones((1, 2))]))
+        cached_embeddings(warehouse, name, ["a text"], lambda *_: iter([([0], np.ones((1, 2)))]))
 
 
 def add_versions(warehouse: Warehouse, fingerprints: Mapping[str, list[str] | None]) -> None:

@@ -1,5 +1,6 @@
 """Models on a Ray cluster: the same embeddings, in the order of the texts."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from embed_assets.errors import ProjectError
 from embed_assets.models.card import ModelCard
 from embed_assets.models.embeddings import CachedEncoder
+from embed_assets.models.identity import model_identity
 from embed_assets.models.spread import Part, encode_part
 from embed_assets.resources.causes import Cause
 from embed_assets.resources.warehouse import Warehouse
@@ -31,10 +33,6 @@ def encoder(folder: Path, card: ModelCard, engine: str) -> CachedEncoder:
 
 def sizes(workers: InTurn) -> list[int]:
     return [len(part.texts) for part in workers.items]
-
-
-def lose_first(times: int, cause: Cause = Cause.PROCESS_ENDED) -> InTurn:
-    return InTurn(lambda number: cause if number < times else None)
 
 
 @pytest.fixture
@@ -66,12 +64,24 @@ def test_a_few_texts_are_encoded_here(tmp_path, card, monkeypatch):
 
 def test_a_part_whose_process_ended_is_begun_once_more(tmp_path, card, few, monkeypatch):
     there = encoder(tmp_path, card, "ray")
-    monkeypatch.setattr(RAY_MODELS, lose_first(6))
-    assert there.encode_queries(TEXTS).shape == (11, 32)
-    for workers in (lose_first(12), lose_first(1, Cause.FAILED)):
+    loses = InTurn(lambda number: Cause.PROCESS_ENDED if number in (0, 3) else None)
+    monkeypatch.setattr(RAY_MODELS, loses)
+    found, wanted = there.encode_queries(TEXTS), encoder(tmp_path, card, "local")
+    assert np.allclose(found, wanted.encode_queries(TEXTS), atol=1e-5)
+    assert len(loses.items) == 8
+    for workers in (InTurn(lambda _: Cause.PROCESS_ENDED), InTurn(lambda _: Cause.FAILED)):
         monkeypatch.setattr(RAY_MODELS, workers)
-        with pytest.raises(ProjectError, match="couldn't encode: it says so"):
+        with pytest.raises(ProjectError, match=r"failed: it says so\. Each node needs the model"):
             there.encode_documents(TEXTS)
+
+
+def test_a_node_with_another_model_of_that_name_is_an_error(card, tmp_path):
+    identity = model_identity(card)
+    part = Part(card, identity, "fp32", "query", TEXTS, 0)
+    assert encode_part(part).shape == (11, 32)
+    other = replace(card, source=str(make_tiny_model(tmp_path / "other", size=64)))
+    with pytest.raises(ProjectError, match="is another model on this node"):
+        encode_part(replace(part, card=other))
 
 
 def test_what_was_encoded_before_an_error_is_kept(tmp_path, card, few, monkeypatch):
@@ -97,5 +107,5 @@ def test_a_worker_loads_a_model_once_and_keeps_one(card, monkeypatch):
 
     monkeypatch.setattr("embed_assets.models.spread.LocalEncoder", Model)
     for precision in ("fp32", "fp32", "bf16", "bf16", "fp32"):
-        encode_part(Part(card, precision, "query", ["a"]))
+        encode_part(Part(card, model_identity(card), precision, "query", ["a"], 0))
     assert loaded == [("tiny", "fp32"), ("tiny", "bf16"), ("tiny", "fp32")]

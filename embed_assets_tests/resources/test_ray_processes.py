@@ -7,6 +7,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -22,8 +23,9 @@ from embed_assets.machine import Machine, this_machine
 from embed_assets.resources import ray_processes
 from embed_assets.resources.processes import ProcessError, process_client
 from embed_assets.resources.ray_actor import NodeLostError
-from embed_assets.resources.ray_process import SAID, Job
-from embed_assets.resources.ray_processes import RayProcessClient, run_on_cluster, travelling
+from embed_assets.resources.ray_cluster import travelling
+from embed_assets.resources.ray_process import SAID, Job, RayProcess
+from embed_assets.resources.ray_processes import TRAVELS, RayProcessClient, run_on_cluster
 from embed_assets.settings import Engine, Settings
 from embed_assets.terminal import TERMINAL
 from embed_assets.training.config import process_count
@@ -91,7 +93,7 @@ def nothing(machine: Machine) -> Mapping[str, str]:
 
 def job(code: str, folder: Path, environment: Callable[..., Mapping[str, str]] = nothing) -> Job:
     command = [sys.executable, "-c", textwrap.dedent(code), str(folder)]
-    return Job(command, sys.executable, {}, environment, folder, folder)
+    return Job(command, sys.executable, {}, environment, folder, folder, asked_on="elsewhere")
 
 
 def run(
@@ -283,6 +285,22 @@ def test_the_setting_of_the_engine_decides_where_a_training_runs():
     assert not isinstance(here, RayProcessClient)
 
 
+def test_a_database_of_mlflow_that_is_a_file_is_no_place_for_two_machines(tmp_path, monkeypatch):
+    monkeypatch.setattr(RayProcess, "node", lambda _: ("here", "127.0.0.1"))
+    monkeypatch.setattr("embed_assets.resources.ray_process._cores", lambda: 1)
+    address = f"sqlite:///{tmp_path}/mlflow.db"
+    own = job("", tmp_path, lambda _: {"MLFLOW_TRACKING_URI": address})
+    process = RayProcess()
+    with pytest.raises(ProjectError, match=r"^MLFLOW_TRACKING_URI: .*Start an MLflow server"):
+        process.start(own)
+    process.start(replace(own, asked_on="here"))
+    process.end()
+    on_server = job("", tmp_path, lambda _: {"MLFLOW_TRACKING_URI": "http://mlflow:5000"})
+    process = RayProcess()
+    process.start(on_server)
+    process.end()
+
+
 def test_a_node_without_the_home_is_named(tmp_path):
     with pytest.raises(ProjectError, match=f"doesn't have {tmp_path}/none. Mount the home there"):
         run(job("", tmp_path / "none"))
@@ -295,7 +313,7 @@ def test_settings_and_credentials_travel_and_nothing_else(tmp_path, monkeypatch)
         "EMBED_ASSETS_SEED=1\nEMBED_ASSETS_TRUSTED_MODELS=mine\n", "utf-8"
     )
     monkeypatch.chdir(tmp_path)
-    told = travelling()
+    told = travelling(TRAVELS)
     assert told["EMBED_ASSETS_SEED"] == told["HF_TOKEN"] == "of this machine"
     assert told["EMBED_ASSETS_TRUSTED_MODELS"] == "mine"
     assert not {"PGPASSWORD", "PATH", TERMINAL} & set(told)

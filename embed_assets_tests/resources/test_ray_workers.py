@@ -11,13 +11,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 
 from embed_assets.documents.cutting import cut_documents
 from embed_assets.documents.parsing import parse_documents
 from embed_assets.errors import ProjectError
-from embed_assets.models.card import model_card
+from embed_assets.models.card import ModelCard, model_card
+from embed_assets.models.encoder import LocalEncoder
+from embed_assets.models.spread import encode_on_ray
 from embed_assets.resources.ledger import Cause, Failure
 from embed_assets.resources.ray_actor import ActorLostError, NodeLostError, Share
 from embed_assets.resources.ray_cluster import places_of_models
@@ -27,6 +30,7 @@ from embed_assets.settings import Settings
 from embed_assets_tests.documents.test_parsing import pdf, raw_pdfs
 from embed_assets_tests.ray_cluster import two_nodes
 from embed_assets_tests.resources.test_workers import do
+from embed_assets_tests.tiny_model import make_tiny_model
 
 
 @pytest.fixture(scope="module")
@@ -73,12 +77,26 @@ def gpus_of(_: int) -> tuple[list[str], str | None]:
 def test_a_model_has_a_gpu_of_its_own_where_there_are_some(cluster):
     all_nodes, _ = cluster
     node = all_nodes.add_node(num_cpus=2, num_gpus=2)
-    all_nodes.wait_for_nodes()
-    with ray_models(9, 60.0) as models:
-        seen = [o.result for o in models.map(gpus_of, range(8))]
+    try:
+        all_nodes.wait_for_nodes()
+        with ray_models(9, 60.0) as models:
+            seen = [o.result for o in models.map(gpus_of, range(8))]
+    finally:
+        all_nodes.remove_node(node)
     assert {result and len(result[0]) for result in seen} == {1}
     assert all(result and [result[1]] == result[0] for result in seen)
-    all_nodes.remove_node(node)
+
+
+def test_embeddings_of_a_cluster_are_those_of_this_machine(cluster, tmp_path, monkeypatch):
+    model = make_tiny_model(tmp_path / "model")
+    card = ModelCard("tiny", str(model), 64, "q: ", "d: ")
+    texts = [f"page {number} of the valve" + " and pump" * number for number in range(9)]
+    here = LocalEncoder(card, "fp32").encode(texts, "query")
+    monkeypatch.setattr("embed_assets.models.spread.PART", 2)
+    there = list(encode_on_ray(card, "fp32", texts, "query"))
+    places = [place for some, _ in there for place in some]
+    assert sorted(places) == list(range(9))
+    assert np.allclose(here[places], np.concatenate([matrix for _, matrix in there]), atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -86,7 +104,8 @@ def test_a_model_has_a_gpu_of_its_own_where_there_are_some(cluster):
     [
         ([{"CPU": 16.0, "GPU": 4.0}, {"CPU": 64.0}, {"CPU": 8.0, "GPU": 1.0}], (5, 0, 1)),
         ([{}, {"CPU": 16.0}, {"CPU": 6.0}], (5, 4, 0)),
-        ([{"CPU": 8.0}, {"CPU": 3.0}], (3, 3, 0)),
+        ([{"CPU": 64.0}, {"CPU": 1.0}], (16, 4, 0)),
+        ([{"CPU": 3.0}, {"CPU": 2.0}], (1, 3, 0)),
         ([{"CPU": 1.0}], (1, 1, 0)),
     ],
 )

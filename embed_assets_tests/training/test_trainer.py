@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,14 @@ from typing import Any
 import polars as pl
 import pytest
 
+from embed_assets.errors import ProjectError
 from embed_assets.machine import Machine
 from embed_assets.models.encoder import load_model
 from embed_assets.training.config import TrainingConfig
 from embed_assets.training.launch import training_command
 from embed_assets.training.pair_trainer import training_dataset
 from embed_assets.training.progress import Silent
-from embed_assets.training.trainer import last_checkpoint, train
+from embed_assets.training.trainer import last_checkpoint, main, train
 from embed_assets.training.validation import BEST_METRIC, Validation
 from embed_assets.training.weights import add_lora
 from embed_assets_tests.machines import NARROW, PLAIN, SMALL
@@ -370,3 +372,14 @@ def test_the_anchor_comes_first_since_the_loss_goes_by_order(
     config = TrainingConfig.model_validate_json(path.read_text())
     pairs = pl.read_parquet(config.pairs).select("negatives", "positive", "anchor")
     assert training_dataset(pairs).column_names == ["anchor", "positive"]
+
+
+def test_a_machine_with_another_model_of_that_name_trains_nothing(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make_config(tmp_path, tiny_model, epochs=1, identity="another's")
+    monkeypatch.setattr(sys, "argv", ["trainer", str(path)])
+    with pytest.raises(ProjectError, match="is another model on this node"):
+        main()
+    config = TrainingConfig.model_validate_json(path.read_text(encoding="utf-8"))
+    assert "is another model on this node" in config.failure.read_text(encoding="utf-8")

@@ -13,8 +13,9 @@ from functools import cached_property
 from itertools import islice
 from typing import Any
 
-from embed_assets.errors import ProjectError, SettingsError, one_line
+from embed_assets.errors import SettingsError, one_line
 from embed_assets.machine import this_machine
+from embed_assets.models.spread import begun_again
 from embed_assets.questions.written.openai import READINGS, Keep, Spend, Spent
 from embed_assets.questions.written.prompts import Prompt
 from embed_assets.resources.answers import Reply, reply_now
@@ -26,7 +27,7 @@ LONGEST_QUESTION = 64  # tokens
 LONGEST_PASSAGE = 1024  # tokens, for models that name no limit
 MOST_MODELS = 1024
 """That work side by side on a Ray cluster; as many as it has room for."""
-SECONDS = 3600.0
+SECONDS = 4 * 3600.0
 """For a batch on a Ray cluster: to load the model, and to write on a few cores."""
 
 
@@ -75,12 +76,9 @@ class LocalWriter:
         with ray_models(most, SECONDS) as models:
             more = islice(batches, max(0, models.most_in_hand - len(first)))
             queue = deque((self, batch) for batch in (*first, *more))
-            for outcome in models.work_off(answer, queue):
-                if outcome.result is None:
-                    reason = outcome.failure and outcome.failure.error
-                    raise ProjectError(f"A model on the Ray cluster couldn't answer: {reason}")
-                queue.extend((self, batch) for batch in islice(batches, 1))
-                yield outcome.item[1], outcome.result
+            for (_, batch), replies in begun_again(models, answer, queue):
+                queue.extend((self, more) for more in islice(batches, 1))
+                yield batch, replies
 
     def replies(self, batch: Sequence[Prompt]) -> Iterator[tuple[int, Reply]]:
         """Places in a batch, and replies; those that can't be read are asked for again."""

@@ -110,9 +110,9 @@ def test_all_batches_are_answered_where_there_are_more_than_models(ask, chat_mod
 
 
 def test_a_model_that_fails_on_a_ray_cluster_ends_the_writing(ask, chat_model, monkeypatch):
-    fails = InTurn(lambda number: Cause.PROCESS_ENDED if number == 1 else None)
+    fails = InTurn(lambda number: Cause.PROCESS_ENDED if number else None)
     monkeypatch.setattr("embed_assets.resources.ray_workers.ray_models", fails)
-    with pytest.raises(ProjectError, match="couldn't answer: it says so"):
+    with pytest.raises(ProjectError, match="failed: it says so"):
         ask(chat_model, engine="ray")
     goes_on = InTurn()
     monkeypatch.setattr("embed_assets.resources.ray_workers.ray_models", goes_on)
