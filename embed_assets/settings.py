@@ -171,9 +171,9 @@ class Documents(Group):
 
     engine: Annotated[Engine, NOTHING] = Field(
         default="local",
-        description="Where PDFs are parsed and cut, texts embedded and models trained: `local`, on "
-        "this machine; `ray`, on the Ray cluster at `RAY_ADDRESS`, or on one that is started here "
-        "while that is unset",
+        description="Where PDFs are parsed and cut, texts embedded, and models trained and asked: "
+        "`local`, on this machine; `ray`, on the Ray cluster at `RAY_ADDRESS`, or on one that is "
+        "started here while that is unset",
     )
     workers: Annotated[int, NOTHING] = Field(
         default=0,

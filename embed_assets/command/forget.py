@@ -61,7 +61,7 @@ class Document:
 
     @property
     def document_id(self) -> str:
-        """Its partition."""
+        """Id of the document."""
         return document_id(PurePosixPath(self.path))
 
 

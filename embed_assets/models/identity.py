@@ -8,6 +8,7 @@ import hashlib
 import json
 from pathlib import Path
 
+from embed_assets.errors import ProjectError
 from embed_assets.models.card import ModelCard, model_card
 from embed_assets.models.files import (
     MODULES,
@@ -56,6 +57,15 @@ def model_identity(card: ModelCard) -> str:
     say now what a hub model is.
     """
     return _digest(task_identity(card, "query"), task_identity(card, "document"))
+
+
+def check_same_model(card: ModelCard, identity: str) -> None:
+    """ProjectError where the model is another here than where its identity was asked for."""
+    if model_identity(card) != identity:
+        raise ProjectError(
+            f"{card.source} is another model on this node than where the command runs. Have the "
+            "same folder, or the same commit of the hub's model, on both."
+        )
 
 
 def task_identity(card: ModelCard, task: Task) -> str:

@@ -9,7 +9,7 @@ from embed_assets.errors import ProjectError
 from embed_assets.models.card import ModelCard
 from embed_assets.models.encoder import LocalEncoder
 from embed_assets.models.files import Task
-from embed_assets.models.identity import model_identity
+from embed_assets.models.identity import check_same_model, model_identity
 from embed_assets.resources.ledger import Cause
 from embed_assets.resources.workers import Item, Outcome, Result, Workers
 from embed_assets.terminal import progress_bar
@@ -56,15 +56,6 @@ def encode_part(part: Part) -> "np.ndarray":
         check_same_model(part.card, part.identity)
         _loaded[key] = LocalEncoder(part.card, part.precision)
     return _loaded[key].encode(part.texts, part.task)
-
-
-def check_same_model(card: ModelCard, identity: str) -> None:
-    """ProjectError where the model is another here than where its identity was asked for."""
-    if model_identity(card) != identity:
-        raise ProjectError(
-            f"{card.source} is another model on this node than where the command runs. Have the "
-            "same folder, or the same commit of the hub's model, on both."
-        )
 
 
 def encode_on_ray(

@@ -64,7 +64,10 @@ class Made:
 
 @dataclass(frozen=True)
 class Making:
-    """The making of an asset by a Dagster run, as it is told. documents: ids of its partitions."""
+    """The making of an asset by a Dagster run, as it is told.
+
+    documents: ids of those that are made, where they are known.
+    """
 
     asset: str
     run_id: str

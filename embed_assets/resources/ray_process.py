@@ -4,11 +4,9 @@ What starts and ends actors is in `ray_processes.py`.
 """
 
 import os
-import signal
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -23,12 +21,10 @@ from filelock import FileLock
 
 from embed_assets.errors import ProjectError
 from embed_assets.machine import Machine, this_machine
-from embed_assets.resources.child import end_process
+from embed_assets.resources.child import ENDS_WITH, end_process
 from embed_assets.settings import TRACKING_URI
 
 SECONDS_BETWEEN_NEWS = 0.5
-ENDS_WITH = "EMBED_ASSETS_ENDS_WITH"
-"""Names to a process the file that its actor keeps locked for as long as it lives."""
 SAID = ("stdout", "stderr", "messages")
 """What is kept of a process: the last is for Dagster Pipes."""
 
@@ -127,22 +123,6 @@ class RayProcess:
 
     def _file(self, name: str) -> Path:
         return Path(self._kept.name) / name
-
-
-def end_with_actor() -> None:
-    """Have this process end when the actor does that started it, if one did.
-
-    Whoever is started by it calls this for itself: torchrun's processes outlive it.
-    """
-    if ENDS_WITH in os.environ:
-        lock = FileLock(os.environ[ENDS_WITH])
-        threading.Thread(target=_end_after, args=(lock,), name="watches actor", daemon=True).start()
-
-
-def _end_after(lock: FileLock) -> None:
-    with suppress(OSError):  # it is gone, with the folder that it was in
-        lock.acquire(poll_interval=SECONDS_BETWEEN_NEWS)
-    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _cores() -> int:

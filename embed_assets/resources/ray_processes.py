@@ -46,6 +46,8 @@ TRAVELS = ("EMBED_ASSETS_", "MLFLOW_", "DATABRICKS_", "HF_", "AWS_")
 All else there is the node's own."""
 SECONDS_FOR_ALL_CPUS = 60.0
 """Within which a node may have all its CPUs free; then half of them are enough, and so on."""
+BeforeAgain = Callable[[threading.Event], object]
+"""Is called before a process is begun again on another node. Its event: it is no longer wanted."""
 A_GPU = Gpu("a GPU of the Ray cluster", 0, computes_bf16=False)
 
 
@@ -69,13 +71,13 @@ class RayProcessClient(ProcessClient):
         env: Callable[[Machine], Mapping[str, str]],
         processes: int,
         folder: Path,
-        before_again: Callable[[], object],
+        before_again: BeforeAgain,
         **_: Any,
     ) -> None:
         """As ProcessClient has it. Begun again on another node where its own is lost.
 
         processes: GPUs that it needs, of one node, if the cluster has any. folder: that must be on
-        the node. before_again: called before it is begun again. ProjectError where no node can
+        the node. before_again: as BeforeAgain has it. ProjectError where no node can
         start it, or where MOST_LOST_NODES were lost under it.
         """
         connect(processes)
@@ -102,12 +104,16 @@ class RayProcessClient(ProcessClient):
 
 
 def run_on_cluster(
-    job: Job, gpus: int, sinks: Sequence[BinaryIO], log: Any, before_again: Callable[[], object]
+    job: Job,
+    gpus: int,
+    sinks: Sequence[BinaryIO],
+    log: Any,
+    before_again: BeforeAgain,
 ) -> int:
     """The exit status of a job, once it has ended; -9 where the system took its actor with it.
 
     gpus: of one node; 0: as many CPUs as one has. sinks: take what it says, as SAID has it. log:
-    who is told. before_again: called before it is begun again on another node. ProjectError as
+    who is told. before_again: as BeforeAgain has it. ProjectError as
     RayProcessClient has it.
     """
     stopped = threading.Event()
@@ -132,7 +138,7 @@ class _Task:
     gpus: int
     sinks: Sequence[BinaryIO]
     log: Any
-    before_again: Callable[[], object]
+    before_again: BeforeAgain
     stopped: threading.Event
 
     def carry_out(self) -> int:
@@ -140,7 +146,7 @@ class _Task:
             if lost_nodes:
                 said = "A node of the Ray cluster is lost: what it had at work is begun again."
                 self.log.warning(said)
-                self.before_again()
+                self.before_again(self.stopped)
             try:
                 with self._begun() as actor:
                     return actor.follow(self.job, self.sinks)

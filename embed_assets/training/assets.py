@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import dagster as dg
@@ -194,9 +195,9 @@ def _train(
     return config
 
 
-def _clear_for_another(config: TrainingConfig) -> None:
+def _clear_for_another(config: TrainingConfig, stopped: Event) -> None:
     """Before another process goes on with a training that was lost with its node."""
-    wait_until_left(config.folder)
+    wait_until_left(config.folder, stopped)
     config.failure.unlink(missing_ok=True)
 
 

@@ -5,9 +5,11 @@ it outlives a run that is killed.
 """
 
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import Event
 
 from filelock import FileLock, Timeout
 
@@ -15,8 +17,6 @@ from embed_assets.errors import BusyError
 
 PREFIX = "training-"
 """How the folders begin in which trainings are under way, or were when they were cut off."""
-SECONDS_OF_A_LOOK = 1.0
-"""For which who only looks holds a lock, at most."""
 SECONDS_TO_LOSE_LOCKS = 180.0
 """Twice as long as NFS 4 leaves locks to a machine that says nothing."""
 
@@ -47,13 +47,20 @@ def claimed(folder: Path) -> Iterator[None]:
         yield
 
 
-def wait_until_left(folder: Path) -> None:
-    """Wait until a process on a lost node trains there no more. FolderClaimedError if one does.
+def wait_until_left(folder: Path, stopped: Event) -> None:
+    """Wait until a process on a lost node trains there no more.
 
     A file server takes a node's locks from it a while after it has last heard of the node.
+    FolderClaimedError if one trains there still after that, or when it is stopped.
     """
-    with _held(_process(folder), folder, SECONDS_TO_LOSE_LOCKS):
-        pass
+    until = time.monotonic() + SECONDS_TO_LOSE_LOCKS
+    while True:
+        try:
+            with training_in(folder):
+                return
+        except FolderClaimedError:
+            if stopped.is_set() or time.monotonic() > until:
+                raise
 
 
 @contextmanager
@@ -100,8 +107,8 @@ def _process(folder: Path) -> Path:
 
 
 @contextmanager
-def _held(path: Path, folder: Path, seconds: float = SECONDS_OF_A_LOOK) -> Iterator[None]:
-    lock = FileLock(path, timeout=seconds)
+def _held(path: Path, folder: Path) -> Iterator[None]:
+    lock = FileLock(path, timeout=1)  # who only looks holds it for a moment
     try:
         lock.acquire()
     except Timeout:

@@ -20,8 +20,8 @@ import polars as pl
 from embed_assets.errors import ProjectError, one_line
 from embed_assets.machine import Machine, this_machine
 from embed_assets.models.encoder import load_model, resolved_precision
-from embed_assets.models.spread import check_same_model
-from embed_assets.resources.ray_process import end_with_actor
+from embed_assets.models.identity import check_same_model
+from embed_assets.resources.child import end_with_actor
 from embed_assets.secrets import hide_in_logs, hide_secrets
 from embed_assets.terminal import show_as_text
 from embed_assets.training.adapter import fit_adapter

@@ -25,7 +25,12 @@ from embed_assets.resources.processes import ProcessError, process_client
 from embed_assets.resources.ray_actor import NodeLostError
 from embed_assets.resources.ray_cluster import travelling
 from embed_assets.resources.ray_process import SAID, Job, RayProcess
-from embed_assets.resources.ray_processes import TRAVELS, RayProcessClient, run_on_cluster
+from embed_assets.resources.ray_processes import (
+    TRAVELS,
+    BeforeAgain,
+    RayProcessClient,
+    run_on_cluster,
+)
 from embed_assets.settings import Engine, Settings
 from embed_assets.terminal import TERMINAL
 from embed_assets.training.config import process_count
@@ -46,7 +51,7 @@ sys.exit(3)
 BEGIN_AND_WAIT = """
 import os, sys, time
 from pathlib import Path
-from embed_assets.resources.ray_process import end_with_actor
+from embed_assets.resources.child import end_with_actor
 end_with_actor()
 folder = Path(sys.argv[1])
 (folder / f"begun-{os.getpid()}-{os.getppid()}").touch()
@@ -97,7 +102,11 @@ def job(code: str, folder: Path, environment: Callable[..., Mapping[str, str]] =
 
 
 def run(
-    job: Job, *, gpus: int = 0, log: Log | None = None, before_again: Callable[[], object] = Path
+    job: Job,
+    *,
+    gpus: int = 0,
+    log: Log | None = None,
+    before_again: BeforeAgain = bool,
 ) -> tuple[int, list[bytes]]:
     sinks = [BytesIO() for _ in SAID]
     status = run_on_cluster(job, gpus, sinks, log or Log(), before_again)
@@ -153,7 +162,7 @@ def test_dagster_hears_a_process_as_it_hears_one_of_this_machine(tmp_path, monke
                 env=partial(training_environment, 1, tracking_uri="http://me:word@mlflow"),
                 processes=1,
                 folder=tmp_path,
-                before_again=Path,
+                before_again=bool,
             )
         return dg.MaterializeResult()
 
@@ -176,7 +185,8 @@ def test_a_process_whose_node_is_lost_is_begun_again_on_another(cluster, tmp_pat
         all_nodes.remove_node(lost, allow_graceful=False)
         os.kill(actor, signal.SIGKILL)
 
-    def go_on() -> None:
+    def go_on(stopped: threading.Event) -> None:
+        assert not stopped.is_set()
         [(process, _)] = begun(tmp_path)
         wait_for(lambda: not is_at_work(process))
         ended.append(process)
@@ -211,9 +221,9 @@ class Unlucky(ray_processes._Actor):
 
 def test_node_after_node_that_is_lost_is_the_end(monkeypatch, tmp_path):
     monkeypatch.setattr(ray_processes, "_Actor", Unlucky)
-    again: list[None] = []
+    again: list[threading.Event] = []
     with pytest.raises(ProjectError, match="3 nodes of the Ray cluster were lost"):
-        run(job("", tmp_path), before_again=lambda: again.append(None))
+        run(job("", tmp_path), before_again=again.append)
     assert len(again) == 2
 
 

@@ -73,12 +73,17 @@ def test_a_process_on_a_lost_node_is_waited_for_but_not_for_ever(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "training-a"
-    waiting = threading.Thread(target=wait_until_left, args=(folder,))
+    waiting = threading.Thread(target=wait_until_left, args=(folder, threading.Event()))
     with another("training_in", folder):
         waiting.start()
         monkeypatch.setattr(claims, "SECONDS_TO_LOSE_LOCKS", 0.0)
         with pytest.raises(FolderClaimedError):
-            wait_until_left(folder)
+            wait_until_left(folder, threading.Event())
+        monkeypatch.undo()
+        stopped = threading.Event()
+        stopped.set()
+        with pytest.raises(FolderClaimedError):
+            wait_until_left(folder, stopped)
     waiting.join(60)
     assert not waiting.is_alive()
 
