@@ -15,6 +15,12 @@ from embed_assets_tests.rows import pages
 __all__ = ["database", "postgres"]
 
 
+@pytest.fixture(autouse=True)
+def signals_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command in this process would block Ctrl-C in it for the tests to come."""
+    monkeypatch.setattr("embed_assets.command.stopping.listen", lambda: None)
+
+
 @pytest.mark.parametrize("store", ["file", "lake"])
 def test_what_was_deleted_takes_no_room_after_it(store, tmp_path, monkeypatch, request, capfd):
     monkeypatch.chdir(tmp_path)

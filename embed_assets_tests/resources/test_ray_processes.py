@@ -159,7 +159,7 @@ def test_dagster_hears_a_process_as_it_hears_one_of_this_machine(tmp_path, monke
             process_client("ray").run(
                 context=context.op_execution_context,
                 command=[sys.executable, "-c", REPORT],
-                env=partial(training_environment, 1, tracking_uri="http://me:word@mlflow"),
+                env=partial(training_environment, 1, tracking_uri="http://mlflow"),
                 processes=1,
                 folder=tmp_path,
                 before_again=bool,
@@ -169,7 +169,7 @@ def test_dagster_hears_a_process_as_it_hears_one_of_this_machine(tmp_path, monke
     with dg.DagsterInstance.ephemeral() as instance:
         done = dg.materialize([model], instance=instance)
         logged = [entry.user_message for entry in instance.all_logs(done.run_id)]
-    told = "EMBED_ASSETS_SEED=5 MLFLOW_TRACKING_URI=http://me:word@mlflow PGPASSWORD=None"
+    told = "EMBED_ASSETS_SEED=5 MLFLOW_TRACKING_URI=http://mlflow PGPASSWORD=None"
     assert f"{told} OMP_NUM_THREADS=1" in logged
     assert not [message for message in logged if "did not receive" in message]
     assert "on stdout\n" in capfd.readouterr().out
