@@ -19,6 +19,7 @@ import dagster as dg
 
 from embed_assets.automation.runs import EVERYTHING
 from embed_assets.errors import ProjectError
+from embed_assets.resources.child import end_process
 from embed_assets.resources.explaining import said_in_the_ui
 from embed_assets.resources.pages import run_page
 from embed_assets.resources.run_tags import BUDGET_TAG
@@ -105,7 +106,7 @@ def follow(
                 for line in filter(None, _lines(heard, process)):
                     tell(line)
             except BaseException:
-                _stop(process)
+                end_process(process, LONGEST_STOP)  # its own runs are ended by then
                 raise
         printed.seek(0)
         return process.returncode, printed.read()
@@ -124,17 +125,6 @@ def _lines(heard: TextIO, process: "subprocess.Popen[bytes]") -> Iterator[str]:
         if not ended:
             time.sleep(PAUSE)
     yield line.strip()
-
-
-def _stop(process: "subprocess.Popen[bytes]") -> None:
-    """Stop the command, and wait until its own runs are ended."""
-    if process.poll() is None:
-        process.terminate()
-    try:
-        process.wait(LONGEST_STOP)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
 
 
 def _metadata(context: dg.OpExecutionContext, summary: Mapping[str, Any]) -> dict[str, Any]:

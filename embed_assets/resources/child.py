@@ -14,11 +14,13 @@ ENDS_WITH = "EMBED_ASSETS_ENDS_WITH"
 """Names to a process the file that its actor keeps locked for as long as it lives."""
 
 
-def end_process(process: "subprocess.Popen[bytes]") -> None:
-    """Ask it to end, and make it after SECONDS_TO_END."""
+def end_process(
+    process: "subprocess.Popen[bytes]", patience_seconds: float = SECONDS_TO_END
+) -> None:
+    """Ask it to end, if it is at work, and make it after that time."""
     process.terminate()
     try:
-        process.wait(SECONDS_TO_END)
+        process.wait(patience_seconds)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()

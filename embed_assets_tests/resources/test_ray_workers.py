@@ -67,14 +67,18 @@ def test_a_document_is_the_same_wherever_it_is_parsed_and_cut(cluster):
     assert all(map(pl.DataFrame.equals, on_ray, here))
 
 
-def gpus_of(_: int) -> tuple[list[str], str | None]:
-    """The GPUs that Ray gave to this worker, and those that others' code sees in it."""
+def gpus_of(_: int) -> tuple[list[str], str | None, str | None]:
+    """The GPUs that Ray gave to this worker, those that others' code sees in it, and whose code it
+    may run.
+    """
     import ray
 
-    return [str(gpu) for gpu in ray.get_gpu_ids()], os.environ.get("CUDA_VISIBLE_DEVICES")
+    visible, trusted = map(os.environ.get, ("CUDA_VISIBLE_DEVICES", "EMBED_ASSETS_TRUSTED_MODELS"))
+    return [str(gpu) for gpu in ray.get_gpu_ids()], visible, trusted
 
 
-def test_a_model_has_a_gpu_of_its_own_where_there_are_some(cluster):
+def test_a_model_has_a_gpu_of_its_own_where_there_are_some(cluster, monkeypatch):
+    monkeypatch.setenv("EMBED_ASSETS_TRUSTED_MODELS", "a/model")
     all_nodes, _ = cluster
     node = all_nodes.add_node(num_cpus=2, num_gpus=2)
     try:
@@ -85,6 +89,7 @@ def test_a_model_has_a_gpu_of_its_own_where_there_are_some(cluster):
         all_nodes.remove_node(node)
     assert {result and len(result[0]) for result in seen} == {1}
     assert all(result and [result[1]] == result[0] for result in seen)
+    assert {result and result[2] for result in seen} == {"a/model"}
 
 
 def test_embeddings_of_a_cluster_are_those_of_this_machine(cluster, tmp_path, monkeypatch):
