@@ -12,7 +12,7 @@ from embed_assets.pairs.splits import TRAIN, VALIDATION
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import EXTRACTIVE, Merge, Settings
 from embed_assets.training.config import EXTRACTIVE_PER_EPOCH, TrainingConfig, takes_turns
-from embed_assets.training.negatives import mine_negatives
+from embed_assets.training.negatives import Search, mine_negatives, search_on_ray
 from embed_assets.training.validation import ndcg_by_dimension
 
 EXTRACTIVE_SHARE = 0.5
@@ -107,7 +107,8 @@ def prepare(
     related = with_related(given.pairs, given.neighbours)
     selected = related.join(pairs, on="question_id", how="semi", maintain_order="left")
     count = 0 if config.method == "adapter" else settings.hard_negatives
-    chosen = with_negatives(selected, related, encoder, count)
+    search = search_on_ray(settings.workers) if settings.engine == "ray" else None
+    chosen = with_negatives(selected, related, encoder, count, search)
     questions = given.validation
     corpus = validation_corpus(given.corpus, questions, VALIDATION_CHUNKS)
     # base_eval needs these too, and finds them kept.
@@ -202,11 +203,16 @@ def with_related(pairs: pl.DataFrame, neighbours: pl.DataFrame) -> pl.DataFrame:
 
 
 def with_negatives(
-    chosen: pl.DataFrame, pairs: pl.DataFrame, encoder: CachedEncoder, count: int
+    chosen: pl.DataFrame,
+    pairs: pl.DataFrame,
+    encoder: CachedEncoder,
+    count: int,
+    search: Search | None = None,
 ) -> pl.DataFrame:
     """The chosen pairs as the trainer reads them, with `count` hard negatives each.
 
-    pairs: every training pair, whose chunks may be negatives. SettingsError where they are too few.
+    pairs: every training pair, whose chunks may be negatives. search: as `mine_negatives` has it.
+    SettingsError where they are too few.
     """
     chunks = pairs.select(chunk_id="global_chunk_id", text="positive").unique(
         "chunk_id", maintain_order=True
@@ -221,6 +227,7 @@ def with_negatives(
                 chosen["global_chunk_id"].to_list(),
                 list(map(set, chosen["related_chunk_ids"].to_list())),
                 count,
+                search,
             )
         except ValueError as error:
             raise SettingsError(f"EMBED_ASSETS_HARD_NEGATIVES: {error}") from error

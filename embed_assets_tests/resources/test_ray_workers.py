@@ -27,6 +27,7 @@ from embed_assets.resources.ray_cluster import places_of_models
 from embed_assets.resources.ray_workers import RayWorkers, ray_models
 from embed_assets.resources.workers import WorkerPool
 from embed_assets.settings import Settings
+from embed_assets.training.negatives import Part, mine_negatives, search_on_ray
 from embed_assets_tests.documents.test_parsing import pdf, raw_pdfs
 from embed_assets_tests.ray_cluster import two_nodes
 from embed_assets_tests.resources.test_workers import do
@@ -102,6 +103,21 @@ def test_embeddings_of_a_cluster_are_those_of_this_machine(cluster, tmp_path, mo
     places = [place for some, _ in there for place in some]
     assert sorted(places) == list(range(9))
     assert np.allclose(here[places], np.concatenate([matrix for _, matrix in there]), atol=1e-5)
+
+
+def test_hard_negatives_of_a_cluster_are_those_of_this_machine(cluster, monkeypatch):
+    chosen = np.random.default_rng(0)
+    questions, chunks = (chosen.standard_normal((count, 8), np.float32) for count in (20, 90))
+    ids = [f"chunk {number}" for number in range(90)]
+    related = [{ids[number], ids[number + 1]} for number in range(20)]
+    given = (questions, chunks, ids, ids[:20], related, 4)
+    here = mine_negatives(*given)
+    monkeypatch.setattr("embed_assets.training.negatives.CHUNKS", 16)
+    assert mine_negatives(*given, search_on_ray(0)) == here
+    nothing = np.zeros((2, 0), int)
+    broken = Part(questions[:, :7], np.ones(20), chunks, nothing, count=4, start=0)
+    with pytest.raises(ProjectError, match="can't be mined on the Ray cluster: ValueError"):
+        list(search_on_ray(0)([broken, broken]))
 
 
 @pytest.mark.parametrize(

@@ -37,9 +37,14 @@ def test_too_few_chunks_say_so() -> None:
         mined(set(), 5)
 
 
-def test_blocks_give_what_the_whole_gives(monkeypatch: pytest.MonkeyPatch) -> None:
-    questions = at(*range(0, 90, 7))
-    arguments = (CHUNKS, IDS, ["answer"] * len(questions), [set[str]()] * len(questions), 2)
-    whole = mine_negatives(questions, *arguments)
-    monkeypatch.setattr("embed_assets.training.negatives.BLOCK", 3)
-    assert mine_negatives(questions, *arguments) == whole
+@pytest.mark.parametrize(("chunks", "questions"), [(1, 100), (2, 1), (3, 3)])
+def test_parts_give_what_the_whole_gives(
+    monkeypatch: pytest.MonkeyPatch, chunks: int, questions: int
+) -> None:
+    asked = at(*range(0, 180, 7))
+    related = [{IDS[place % 3]} for place in range(len(asked))]
+    positives = [IDS[place % 4] for place in range(len(asked))]
+    whole = mine_negatives(asked, CHUNKS, IDS, positives, related, 3)
+    monkeypatch.setattr("embed_assets.training.negatives.CHUNKS", chunks)
+    monkeypatch.setattr("embed_assets.training.negatives.QUESTIONS", questions)
+    assert mine_negatives(asked, CHUNKS, IDS, positives, related, 3) == whole
