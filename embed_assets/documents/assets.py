@@ -66,7 +66,7 @@ def parsed_markdown(
 
     A document's partition shows how its pages begin, or why it can't be read.
     """
-    keys = documents_read(context, warehouse, settings)
+    keys = documents_read(context)
     version = code_versions(settings)["parsed_markdown"]
     known = known_by_other_files(warehouse, keys)
     slices = parse_documents(raw_pdfs, keys, pool, warehouse, version, how_to_read(settings), known)

@@ -43,7 +43,7 @@ def synthetic_questions(
     A document's partition shows some with their chunks, and why others are not kept.
     """
     labelled = read_moved(settings, warehouse)
-    keys = documents_read(context, warehouse, settings)
+    keys = documents_read(context)
     paths = warehouse.paths(keys)
     tags = context.run.tags
     session = tags.get(BUDGET_TAG) or tags.get("dagster/backfill") or context.run.run_id

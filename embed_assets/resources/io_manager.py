@@ -19,7 +19,6 @@ from dagster_duckdb.io_manager import DuckDbClient
 from dagster_duckdb_polars import DuckDBPolarsTypeHandler
 
 from embed_assets.errors import ProjectError
-from embed_assets.graph import GRAPH
 from embed_assets.grouping import Grouping
 from embed_assets.resources.explaining import explained
 from embed_assets.resources.kept_pages import drop_kept_pages
@@ -40,7 +39,6 @@ from embed_assets.resources.openlineage import Made, Making, versions_together
 from embed_assets.resources.previews import shown_of_partitions, shown_of_slices
 from embed_assets.resources.run_tags import BUDGET_TAG
 from embed_assets.resources.warehouse import Warehouse
-from embed_assets.settings import Settings
 from embed_assets.tables import COLUMN_SOURCES, TABLES
 from embed_assets.wording import printable
 
@@ -126,11 +124,18 @@ class _DocumentsIOManager(DbIOManager):
             rows, records = self._store(context, asset, keys, obj)
         making.complete(lambda: self._made(asset, rows, records))
 
+    def documents_read(self, asset: str) -> list[str]:
+        """Documents of which the step that makes an asset has read slices upstream.
+
+        Others may have been stored in its partitions since.
+        """
+        read = [versions for (down, _), versions in self._versions_read.items() if down == asset]
+        return list(read[0]) if read else []
+
     def _documents(self, context: dg.OutputContext, asset: str, obj: object) -> list[str]:
         """Documents of which a step made slices: those that it read, if it reads any."""
-        read = [list(v) for (down, _), v in self._versions_read.items() if down == asset]
         made = [*obj.rows["document_id"], *obj.not_made] if isinstance(obj, Slices) else []
-        known, run = read[0] if read else made, context.step_context.dagster_run
+        known, run = self.documents_read(asset) or made, context.step_context.dagster_run
         return self._grouping.documents_of(context.asset_partition_keys, run.tags, lambda: known)
 
     def _store(
@@ -234,13 +239,9 @@ def documents_of_run(
     return found
 
 
-def documents_read(
-    context: dg.AssetExecutionContext, warehouse: Warehouse, settings: Settings
-) -> list[str]:
-    """Documents of which an asset reads the slices upstream, to make its own of them."""
-    [upstream] = GRAPH[context.asset_key.path[-1]].upstream
-    known = partial(documents_on_record, warehouse, upstream)
-    return documents_of_run(context.run, context.partition_keys, settings.grouping, known)
+def documents_read(context: dg.AssetExecutionContext) -> list[str]:
+    """Documents of which an asset was given the slices upstream, to make its own of them."""
+    return context.resources.io_manager.documents_read(context.asset_key.path[-1])
 
 
 def add_partition_metadata(

@@ -11,6 +11,7 @@ from embed_assets.definitions import build_definitions
 from embed_assets.documents.folder import scan
 from embed_assets.graph import DOCUMENT_ASSETS
 from embed_assets.grouping import NAMED, Grouping
+from embed_assets.resources.io_manager import documents_read
 from embed_assets.resources.ledger import read_records
 from embed_assets_tests.automation.watched import Project, assets_of
 from embed_assets_tests.readers import read
@@ -78,6 +79,27 @@ def test_a_partition_that_a_person_chose_is_made_whole(project):
         dg.AssetKey("parsed_markdown"), limit=9
     ).records
     assert made.partition_key == chosen
+
+
+def test_a_document_that_another_run_stores_meanwhile_is_left_to_the_next(project, monkeypatch):
+    share(project, 1)
+    project.put("a.pdf")
+    project.tick()
+    project.tick()
+    chosen = {PARTITION_NAME_TAG: project.partitions[0]}
+    stored: list[bool] = []
+
+    def after_another_run(context: dg.AssetExecutionContext) -> list[str]:
+        project.put("b.pdf")
+        stored.append(materialize(project, "raw_pdfs", **chosen).success)
+        return documents_read(context)
+
+    monkeypatch.setattr("embed_assets.documents.assets.documents_read", after_another_run)
+    assert materialize(project, *ASSETS, **chosen).success
+    assert stored == [True]
+    made = read_records(project.warehouse).made
+    assert ("raw_pdfs", project.key("b.pdf")) in made
+    assert [key for name, key in made if name == "parsed_markdown"] == [project.key("a.pdf")]
 
 
 def test_a_partition_of_which_nothing_is_there_to_be_made_fails_in_one_line(project):
