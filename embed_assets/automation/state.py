@@ -52,6 +52,7 @@ from embed_assets.search.building import (
 )
 from embed_assets.search.wanted import wanted_model
 from embed_assets.settings import Settings
+from embed_assets.terminal import progress_bar
 from embed_assets.training import assets as training_stage
 from embed_assets.training.config import check_training
 from embed_assets.wording import in_markdown
@@ -59,6 +60,8 @@ from embed_assets.wording import in_markdown
 ADDED_BY_A_STATEMENT = 1000
 """Partitions that Dagster is given at a time: it asks its database for all of them at once, and
 many builds of SQLite refuse more than 32,766 values in a statement."""
+DELETED_IN_SILENCE = 1000
+"""Partitions that take some seconds at most."""
 STAGES = (
     documents_stage,
     questions_stage,
@@ -247,8 +250,7 @@ def sync_partitions(
     left = [*plan.remove, *(key for key in plan.moved.values() if key not in found)]
     stay = {*found, *state.folder.loaded}.difference(left) if left else ()
     emptied = grouping.without(grouping.partitions_of(left), stay)
-    for key in dict.fromkeys([*emptied, *plan.strays]):
-        instance.delete_dynamic_partition(DOCUMENTS, key)
+    delete_partitions(instance, dict.fromkeys([*emptied, *plan.strays]))
     if plan.moved:
         paths = {key: state.folder.loaded[before].path for key, before in plan.moved.items()}
         _report_moved(instance, warehouse, settings, paths)
@@ -266,6 +268,15 @@ def add_partitions(
     new = [key for key in dict.fromkeys(keys) if key not in known]
     for start in range(0, len(new), ADDED_BY_A_STATEMENT):
         instance.add_dynamic_partitions(DOCUMENTS, new[start : start + ADDED_BY_A_STATEMENT])
+
+
+def delete_partitions(instance: dg.DagsterInstance, keys: Collection[str]) -> None:
+    """Delete them, one after the other: Dagster takes no more at once."""
+    title = "Removing partitions" if len(keys) > DELETED_IN_SILENCE else None
+    with progress_bar(title, len(keys), "partition") as bar:
+        for key in keys:
+            instance.delete_dynamic_partition(DOCUMENTS, key)
+            bar.update()
 
 
 def _names_ever(warehouse: Warehouse, keys: Sequence[str]) -> list[str]:

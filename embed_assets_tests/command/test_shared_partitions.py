@@ -86,6 +86,14 @@ def test_another_number_changes_the_partitions_and_nothing_else(shared):
         assert on_record(shared) == held
 
 
+def test_removing_many_partitions_shows_how_far_it_is(shared, monkeypatch, capfd):
+    monkeypatch.setattr("embed_assets.automation.state.DELETED_IN_SILENCE", 0)
+    share(shared, 2)
+    with shared.instance() as instance:
+        list_documents(instance, shared.warehouse, shared.settings)
+    assert "Removing partitions" in capfd.readouterr().err
+
+
 def test_of_a_partition_only_the_documents_that_are_due_are_made(shared):
     before, count = partitions(shared), len(shared.times_read)
     shared.put("b.pdf", says="changed")
