@@ -2,12 +2,13 @@
 
 A markdown table, a column for each number of documents; seconds, where nothing else is said.
 
-    python -m benchmarks.partitions 1000 10000 50000 [--pages] [--keep FOLDER]
+    python -m benchmarks.partitions 1000 10000 50000 [--partitions 500] [--pages] [--keep FOLDER]
 
 Files of a few bytes. What an ingest leaves of each (ten pages, ten chunks, ten questions, the
 ledger, Dagster's partition, its events and its runs) is written in bulk: nothing is parsed, and
-Dagster's own way to the events would take .05 s for each. --pages opens pages of the UI too, in a
-headless Chromium with an empty cache. --keep: where the homes stay, to be taken up by a later call.
+Dagster's own way to the events would take .05 s for each. --partitions: that the documents share;
+0: each has its own. --pages opens pages of the UI too, in a headless Chromium with an empty cache.
+--keep: where the homes stay, to be taken up by a later call.
 """
 
 import argparse
@@ -69,12 +70,14 @@ MADE = "made"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("documents", type=int, nargs="+")
+    parser.add_argument("--partitions", type=int, default=0)
     parser.add_argument("--pages", action="store_true")
     parser.add_argument("--keep", type=Path)
     arguments = parser.parse_args()
+    os.environ["EMBED_ASSETS_PARTITIONS"] = str(arguments.partitions)  # of the commands too
     columns: dict[int, dict[str, str]] = {}
     for count in arguments.documents:
-        kept = arguments.keep and arguments.keep / str(count)
+        kept = arguments.keep and arguments.keep / f"{count}-{arguments.partitions}"
         with nullcontext(kept) if kept else tempfile.TemporaryDirectory() as folder:
             columns[count] = _measure(Path(folder), count, pages=arguments.pages)
     _print(columns)
@@ -181,11 +184,11 @@ def _make_home(settings: Settings, count: int) -> str:
     with dg.DagsterInstance.get() as instance:
         listed = _timed(lambda: list_documents(instance, warehouse, settings))
         keys = list(instance.get_dynamic_partitions(DOCUMENTS))
-        assert len(keys) == count
+        documents = [file.document_id for file in scan(settings.pdfs).values()]
+        assert sorted(keys) == sorted(settings.grouping.partitions_of(documents))
         with warehouse.transaction() as transaction:
             _write_rows(transaction, settings)
-        runs = [_make_run(instance, keys, at) for at in range(0, len(keys), DOCUMENTS_PER_RUN)]
-        _write_events(instance, keys, runs)
+        _write_events(instance, _made_in_runs(instance, settings, documents))
     return listed
 
 
@@ -264,29 +267,38 @@ def _write_rows(transaction: Transaction, settings: Settings) -> None:
             write_made(transaction, asset, made, "run")
 
 
-def _make_run(instance: dg.DagsterInstance, keys: list[str], start: int) -> str:
-    """A run on record that made some of the documents."""
-    last = min(start + DOCUMENTS_PER_RUN, len(keys)) - 1
-    tags = {RANGE_START: keys[start], RANGE_END: keys[last], BUDGET_TAG: "wave"}
-    run = dg.DagsterRun(job_name=INGEST, tags=tags, status=dg.DagsterRunStatus.SUCCESS)
-    return instance.run_storage.add_run(run).run_id
+def _made_in_runs(
+    instance: dg.DagsterInstance, settings: Settings, documents: list[str]
+) -> list[tuple[str, str]]:
+    """Partitions and runs on record that made documents of them."""
+    grouping, made = settings.grouping, list[tuple[str, str]]()
+    if grouping.partitions:  # as an ingest has them: neighbours are made together
+        documents = sorted(documents, key=grouping.partition_of)
+    for start in range(0, len(documents), DOCUMENTS_PER_RUN):
+        batch = documents[start : start + DOCUMENTS_PER_RUN]
+        keys = grouping.partitions_of(batch)
+        tags = {RANGE_START: keys[0], RANGE_END: keys[-1], BUDGET_TAG: "wave"}
+        tags |= grouping.tags(batch)
+        run = dg.DagsterRun(job_name=INGEST, tags=tags, status=dg.DagsterRunStatus.SUCCESS)
+        run_id = instance.run_storage.add_run(run).run_id
+        made += [(key, run_id) for key in keys]
+    return made
 
 
-def _write_events(instance: dg.DagsterInstance, keys: list[str], runs: list[str]) -> None:
+def _write_events(instance: dg.DagsterInstance, made_by: list[tuple[str, str]]) -> None:
     """Materializations and checks of all documents: one of each by Dagster, the others copied."""
     from dagster._core.storage.event_log.schema import (  # Dagster doesn't export them
         AssetCheckExecutionsTable,
         SqlEventLogStorageTable,
     )
 
-    made_by = {key: runs[place // DOCUMENTS_PER_RUN] for place, key in enumerate(keys)}
     for asset in DOCUMENT_ASSETS:
         shown = {"preview": dg.MetadataValue.md(WORDS), "dagster/partition_row_count": PARTS}
         made = dg.AssetMaterialization(asset, partition=KEY, metadata=shown)
         instance.report_runless_asset_event(made)
         _copy(instance, SqlEventLogStorageTable, made_by)
         # What Dagster keeps of each asset's last one must be of one that is there.
-        made = dg.AssetMaterialization(asset, partition=keys[-1], metadata=shown)
+        made = dg.AssetMaterialization(asset, partition=made_by[-1][0], metadata=shown)
         instance.report_runless_asset_event(made)
     judged = dg.AssetCheckEvaluation(
         asset_key=ASSET, check_name=NAME, passed=True, metadata={"pages": PARTS}, partition=KEY
@@ -296,8 +308,8 @@ def _write_events(instance: dg.DagsterInstance, keys: list[str], runs: list[str]
     _drop(instance, SqlEventLogStorageTable)
 
 
-def _copy(instance: dg.DagsterInstance, table: Any, made_by: Mapping[str, str]) -> None:
-    """Put a row for each document, with its run, in place of the one that stands for them all."""
+def _copy(instance: dg.DagsterInstance, table: Any, made_by: list[tuple[str, str]]) -> None:
+    """Put a row for each partition of a run in place of the one that stands for them all."""
     log: Any = instance.event_log_storage
     with log.index_connection() as connection:
         chosen = table.select().where(table.c.partition == KEY)
@@ -307,7 +319,7 @@ def _copy(instance: dg.DagsterInstance, table: Any, made_by: Mapping[str, str]) 
     texts = {name: text for name, text in row.items() if isinstance(text, str) and KEY in text}
     rows = [
         {**row, **{name: text.replace(KEY, key) for name, text in texts.items()}, "run_id": run_id}
-        for key, run_id in made_by.items()
+        for key, run_id in made_by
     ]
     with log.index_connection() as connection:
         connection.execute(table.insert(), rows)
@@ -321,7 +333,7 @@ def _drop(instance: dg.DagsterInstance, table: Any) -> None:
 
 def _pages(settings: Settings) -> dict[str, str]:
     """Pages of the UI: seconds until what is looked for is seen, and the slowest of its queries."""
-    key = next(iter(scan(settings.pdfs)))
+    [key] = settings.grouping.partitions_of([next(iter(scan(settings.pdfs)))])
     asset = "/assets/parsed_markdown"
     pages = {
         "the graph": (graph_path(), "comparison"),
