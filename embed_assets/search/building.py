@@ -103,8 +103,9 @@ def _make(
 ) -> Made:
     begun, search = datetime.now(UTC), search_folder(settings.home)
     with warehouse.at_once() as at_once:
-        places = at_once.read(_PLACES, [wanted.of_chunks])
+        # Before the chunks: what a run changes in between counts as stale rather than as fresh.
         records = read_records(at_once, "chunks")
+        places = at_once.read(_PLACES, [wanted.of_chunks])
     if places.is_empty():
         raise ProjectError("There is nothing to search: no chunk is embedded yet.")
     places = places.with_columns(row=pl.col("chunk_id").rle_id().cast(pl.Int64))
