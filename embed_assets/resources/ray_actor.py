@@ -1,11 +1,11 @@
-"""An actor that carries items out, as seen from outside: at work, lost, or on a lost node."""
+"""An actor, as seen from outside: not there yet, at work, lost, or on a lost node."""
 
 import functools
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, ClassVar
 
 from embed_assets.errors import ProjectError, one_line
 from embed_assets.resources.ray_cluster import is_alive
@@ -30,6 +30,111 @@ class ItemError(Exception):
     """The item or its result can't be sent, or not be read there: its cause says why."""
 
 
+class NoLongerWantedError(Exception):
+    """Whoever waits for an actor is to wait no more."""
+
+
+class Actor:
+    """One actor, from before it begins until it is ended.
+
+    kind: the class that it is of; its method `node` gives what `this_node` does there. groups: of
+    methods of this class that answer while another is at work.
+    """
+
+    kind: ClassVar[type]
+    groups: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, cpus: int, gpus: int, look: Callable[[], None], *given: Any) -> None:
+        """Asks for it. look: called now and then while it is waited for; what it raises ends the
+        wait. given: to its class.
+        """
+        actors = _as_actors(self.kind, self.groups)
+        self._actor = actors.options(num_cpus=cpus, num_gpus=gpus).remote(*given)
+        self._look = look
+        self._node_id = self.address = ""
+        self._asked = self._actor.node.remote()
+
+    def has_begun(self) -> bool:
+        """Whether it is there, asked for a moment: no node may have room.
+
+        NodeLostError if it was lost before: on which node isn't known. ProjectError where no actor
+        can begin.
+        """
+        import ray
+        from ray.exceptions import RayActorError, RayError
+
+        if not self._is_there(self._asked):
+            return False
+        try:
+            self._node_id, self.address = ray.get(self._asked)
+        except RayError as error:
+            if isinstance(error, RayActorError) and not error.actor_init_failed:
+                raise NodeLostError from error
+            todo = "Install embed_assets[ray], in the same version, on every node."
+            said = f"Nothing can begin on the Ray cluster. {todo} {error}"
+            raise ProjectError(one_line(said)) from error
+        return True
+
+    def end(self) -> None:
+        """End its process at once, if it is there."""
+        import ray
+
+        ray.kill(self._actor)
+
+    def _ask(self, method: Any, *given: Any) -> Any:
+        """What a method gives, asked again while the node is out of reach.
+
+        ActorLostError or NodeLostError where it can't be known. ProjectError where it raises.
+        """
+        import ray
+        from ray.exceptions import (
+            ActorUnavailableError,
+            OutOfMemoryError,
+            RayActorError,
+            RayTaskError,
+        )
+
+        until = time.monotonic() + SECONDS_OUT_OF_REACH
+        while time.monotonic() < until:
+            asked = method.remote(*given)
+            while not self._is_there(asked) and time.monotonic() < until:
+                pass
+            try:
+                return ray.get(asked, timeout=0)
+            except RayTaskError as error:
+                if isinstance(error.cause, ProjectError):
+                    raise error.cause from error
+                said = f"A node of the Ray cluster can't start it: {error.cause}"
+                raise ProjectError(one_line(said)) from error
+            except (ActorUnavailableError, TimeoutError):
+                if not is_alive(self._node_id):
+                    break
+                self._pause()
+            except (RayActorError, OutOfMemoryError) as error:
+                raise self._what_is_lost() from error
+        raise NodeLostError
+
+    def _what_is_lost(self) -> ActorLostError | NodeLostError:
+        """Waits until it is known: the news of a node may come after those of an actor on it."""
+        until = time.monotonic() + SECONDS_BEHIND
+        while time.monotonic() < until:
+            if not is_alive(self._node_id):
+                return NodeLostError()
+            self._pause()
+        return ActorLostError()
+
+    def _is_there(self, asked: Any, seconds: float = SECONDS_BETWEEN_LOOKS) -> bool:
+        import ray
+
+        there, _ = ray.wait([asked], timeout=max(0.0, seconds))
+        self._look()
+        return bool(there)
+
+    def _pause(self) -> None:
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+        self._look()
+
+
 @dataclass(frozen=True)
 class Share:
     """What an actor gets: of its node, and to know.
@@ -48,46 +153,25 @@ class Share:
         return "GPU" if self.gpus else "CPU" if self.cpus == 1 else f"{self.cpus} CPUs"
 
 
-class WorkerActor:
-    """One actor, from before it begins until it is ended."""
+class WorkerActor(Actor):
+    """One that carries items out."""
 
-    def __init__(self, share: Share) -> None:
-        """Asks for it."""
-        kind = _kind().options(num_cpus=share.cpus, num_gpus=share.gpus)
-        self._actor = kind.remote(share.memory_limit_bytes, share.told)
-        self._node_id = ""
-        self._asked = self._actor.node_id.remote()
+    kind = RayWorker
+    groups = (LOOKS,)
 
-    def has_begun(self) -> bool:
-        """Whether it is there, asked for SECONDS_BETWEEN_LOOKS at most: its node may have no room.
-
-        ActorLostError if it was lost before. ProjectError where no actor can begin.
-        """
-        import ray
-        from ray.exceptions import RayActorError, RayError
-
-        if not _is_there(self._asked, SECONDS_BETWEEN_LOOKS):
-            return False
-        try:
-            self._node_id = cast(str, ray.get(self._asked))
-        except RayActorError as error:
-            if error.actor_init_failed:
-                raise _cant_begin(error) from error
-            raise ActorLostError from error
-        except RayError as error:
-            raise _cant_begin(error) from error
-        return True
+    def __init__(self, share: Share, look: Callable[[], None]) -> None:
+        """Asks for it. look: as Actor has it."""
+        super().__init__(share.cpus, share.gpus, look, share.memory_limit_bytes, share.told)
 
     def carry_out(
         self,
         function: Callable[[Item], Result],
         item: Item,
         limit: float,
-        look: Callable[[int], None],
+        note: Callable[[int], None],
     ) -> Any:
-        """What `call` gives for an item. limit: of seconds.
+        """What `call` gives for an item. limit: of seconds. note: is told what the item reports.
 
-        look: called now and then with what the item has reported; what it raises ends the wait.
         TimeoutError, ActorLostError or NodeLostError where there is no result: then there is no
         actor any more. ItemError: it is fit for another item.
         """
@@ -106,83 +190,37 @@ class WorkerActor:
             made = self._actor.carry_out.remote(function, item)
         except (TypeError, AttributeError, ValueError) as error:  # can't be pickled
             raise ItemError from error
-        asked, done = None, 0
-        while not _is_there(made, min(SECONDS_BETWEEN_LOOKS, since + limit - time.monotonic())):
+        asked = None
+        while not self._is_there(
+            made, min(SECONDS_BETWEEN_LOOKS, since + limit - time.monotonic())
+        ):
             if time.monotonic() - since >= limit:
                 raise TimeoutError if is_alive(self._node_id) else NodeLostError
             asked = asked or self._actor.done.options(concurrency_group=LOOKS).remote()
-            if _is_there(asked, 0):
+            if self._is_there(asked, 0):
                 with suppress(RayError):  # the item's result says it too
-                    done = cast(int, ray.get(asked))
+                    note(ray.get(asked))
                 asked = None
-            look(done)
         try:
             return ray.get(made)
         except RayTaskError as error:
             raise ItemError from error.cause
         except ObjectLostError as error:  # the result was on a node that is gone
             raise NodeLostError from error
+        except ActorUnavailableError as error:
+            self._ask(self._actor.node)
+            # It is there again, and has lost its item all the same, for no fault of the item.
+            raise NodeLostError from error
         except (RayActorError, OutOfMemoryError) as error:
-            in_reach = not isinstance(error, ActorUnavailableError)
-            raise self._what_is_lost(in_reach, lambda: look(done)) from error
-
-    def end(self) -> None:
-        """End its process at once, if it is there."""
-        import ray
-
-        ray.kill(self._actor)
-
-    def _what_is_lost(
-        self, is_gone: bool, look: Callable[[], None]
-    ) -> ActorLostError | NodeLostError:
-        """Waits until it is known. is_gone: whether the actor is known to be gone.
-
-        An actor that is there again has lost its item all the same, for no fault of the item.
-        """
-        since = time.monotonic()
-        while time.monotonic() - since < (SECONDS_BEHIND if is_gone else SECONDS_OUT_OF_REACH):
-            look()
-            if not is_alive(self._node_id):
-                return NodeLostError()
-            if not is_gone and self._is_gone():
-                is_gone, since = True, time.monotonic()
-            time.sleep(SECONDS_BETWEEN_LOOKS)
-        return ActorLostError() if is_gone else NodeLostError()
-
-    def _is_gone(self) -> bool:
-        """Whether the cluster knows by now that it has ended."""
-        import ray
-        from ray.exceptions import ActorUnavailableError, RayActorError
-
-        asked = self._actor.node_id.remote()
-        try:
-            if _is_there(asked, SECONDS_BETWEEN_LOOKS):
-                ray.get(asked)
-        except ActorUnavailableError:
-            return False
-        except RayActorError:
-            return True
-        return False
+            raise self._what_is_lost() from error
 
 
 @functools.cache
-def _kind() -> Any:
-    """RayWorker as actors. Ray's own restarts and retries are off."""
+def _as_actors(kind: type, groups: tuple[str, ...]) -> Any:
+    """A class as actors. Ray's own restarts and retries are off."""
     import ray
 
     as_actors: Any = ray.remote(  # pyright: ignore[reportCallIssue]
-        max_restarts=0, max_task_retries=0, concurrency_groups={LOOKS: 1}
+        max_restarts=0, max_task_retries=0, concurrency_groups=dict.fromkeys(groups, 1)
     )
-    return as_actors(RayWorker)
-
-
-def _is_there(reference: Any, seconds: float) -> bool:
-    import ray
-
-    there, _ = ray.wait([reference], timeout=max(0.0, seconds))
-    return bool(there)
-
-
-def _cant_begin(error: Exception) -> ProjectError:
-    todo = "Install embed_assets[ray], in the same version, on every node."
-    return ProjectError(one_line(f"A worker can't begin on the Ray cluster. {todo} {error}"))
+    return as_actors(kind)

@@ -102,11 +102,11 @@ def most(resource: str) -> int:
     return max(int(n["Resources"].get(resource, 0)) for n in ray.nodes() if n["Alive"])
 
 
-def this_node() -> str:
-    """The id of the node that this process is on."""
+def this_node() -> tuple[str, str]:
+    """The id and the address of the node that this process is on."""
     import ray
 
-    return ray.get_runtime_context().get_node_id()
+    return ray.get_runtime_context().get_node_id(), ray.util.get_node_ip_address()
 
 
 def travelling(beginnings: tuple[str, ...]) -> dict[str, str]:

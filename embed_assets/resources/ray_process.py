@@ -22,6 +22,7 @@ from filelock import FileLock
 from embed_assets.errors import ProjectError
 from embed_assets.machine import Machine, this_machine
 from embed_assets.resources.child import ENDS_WITH, end_process
+from embed_assets.resources.ray_cluster import this_node
 from embed_assets.settings import TRACKING_URI
 
 SECONDS_BETWEEN_NEWS = 0.5
@@ -60,9 +61,7 @@ class RayProcess:
 
     def node(self) -> tuple[str, str]:
         """The id and the address of the node that it is on."""
-        import ray
-
-        return ray.get_runtime_context().get_node_id(), ray.util.get_node_ip_address()
+        return this_node()
 
     def start(self, job: Job) -> None:
         """Start it, unless it was started.

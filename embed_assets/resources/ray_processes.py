@@ -5,7 +5,6 @@ ends with the process that asked for it, and its own process with the actor. Sec
 as an argument of a method: Ray shows environments of actors on its pages, and arguments nowhere.
 """
 
-import functools
 import signal
 import sys
 import threading
@@ -20,24 +19,19 @@ from typing import Any, BinaryIO
 import dagster as dg
 from dagster_pipes import PipesDefaultMessageWriter
 
-from embed_assets.errors import ProjectError, one_line
+from embed_assets.errors import ProjectError
 from embed_assets.machine import Gpu, Machine, this_machine
 from embed_assets.resources.child import SECONDS_TO_END
 from embed_assets.resources.processes import ProcessClient, ProcessError
 from embed_assets.resources.ray_actor import (
     SECONDS_BEHIND,
-    SECONDS_OUT_OF_REACH,
+    Actor,
     ActorLostError,
     NodeLostError,
+    NoLongerWantedError,
 )
-from embed_assets.resources.ray_cluster import (
-    connect,
-    is_alive,
-    most,
-    this_node,
-    travelling,
-)
-from embed_assets.resources.ray_process import SAID, SECONDS_BETWEEN_NEWS, Job, RayProcess
+from embed_assets.resources.ray_cluster import connect, most, this_node, travelling
+from embed_assets.resources.ray_process import SAID, Job, RayProcess
 from embed_assets.resources.ray_workers import MOST_LOST_NODES, SECONDS_UNTIL_SAID
 from embed_assets.wording import counted
 
@@ -90,7 +84,7 @@ class RayProcessClient(ProcessClient):
             ExitStack() as opened,
         ):
             told = travelling(TRAVELS) | dict(session.get_bootstrap_env_vars())
-            job = Job(command, sys.executable, told, env, folder, Path.cwd(), this_node())
+            job = Job(command, sys.executable, told, env, folder, Path.cwd(), this_node()[0])
             messages = session.message_reader_params[PipesDefaultMessageWriter.FILE_PATH_KEY]
             sinks: list[BinaryIO] = [
                 opened.enter_context(open(1, "wb", closefd=False)),
@@ -126,10 +120,6 @@ def run_on_cluster(
             stopped.set()
 
 
-class _NoLongerWantedError(Exception):
-    """The call of `run_on_cluster` was stopped."""
-
-
 @dataclass(frozen=True)
 class _Task:
     """What `run_on_cluster` was asked for. stopped: whether it is no longer wanted."""
@@ -158,10 +148,10 @@ class _Task:
 
     @contextmanager
     def _begun(self) -> "Iterator[_Actor]":
-        """An actor that has begun. ActorLostError or NodeLostError where it is lost before."""
+        """An actor that has begun. NodeLostError where it is lost before."""
         cpus = 0 if self.gpus else max(1, most("CPU"))
         since, told = time.monotonic(), False
-        actor = _Actor(cpus, self.gpus, self.stopped)
+        actor = _Actor(cpus, self.gpus, self._look)
         try:
             while not actor.has_begun():
                 waited = time.monotonic() - since
@@ -172,47 +162,25 @@ class _Task:
                 if cpus > 1 and waited > SECONDS_FOR_ALL_CPUS:
                     actor.end()
                     cpus, since = cpus // 2, time.monotonic()
-                    actor = _Actor(cpus, 0, self.stopped)
+                    actor = _Actor(cpus, 0, self._look)
             where = f"the node {actor.address} of the Ray cluster"
             self.log.info(f"A process begins on {where}, with {self._having(cpus)}.")
             yield actor
         finally:
             actor.end()
 
+    def _look(self) -> None:
+        if self.stopped.is_set():
+            raise NoLongerWantedError
+
     def _having(self, cpus: int) -> str:
         return counted(self.gpus, "GPU") if self.gpus else counted(cpus, "CPU")
 
 
-class _Actor:
-    """One actor, from before it begins until it is ended."""
+class _Actor(Actor):
+    """One that has a process at work."""
 
-    def __init__(self, cpus: int, gpus: int, stopped: threading.Event) -> None:
-        """Asks for it. stopped: ends every wait, by _NoLongerWantedError."""
-        self._actor = _kind().options(num_cpus=cpus, num_gpus=gpus).remote()
-        self._stopped = stopped
-        self._node_id = self.address = ""
-        self._asked = self._actor.node.remote()
-
-    def has_begun(self) -> bool:
-        """Whether it is there, asked for a moment: no node may have room.
-
-        ActorLostError or NodeLostError if it was lost before. ProjectError where no actor can
-        begin.
-        """
-        import ray
-        from ray.exceptions import RayActorError, RayError
-
-        if not self._is_there(self._asked):
-            return False
-        try:
-            self._node_id, self.address = ray.get(self._asked)
-        except RayActorError as error:
-            if error.actor_init_failed:
-                raise _cant_begin(error) from error
-            raise self._what_is_lost() from error
-        except RayError as error:
-            raise _cant_begin(error) from error
-        return True
+    kind = RayProcess
 
     def follow(self, job: Job, sinks: Sequence[BinaryIO]) -> int:
         """The exit status of a job, once it has ended. sinks: take what it says meanwhile.
@@ -236,68 +204,4 @@ class _Actor:
 
         if self._node_id:
             ray.wait([self._actor.end.remote()], timeout=SECONDS_TO_END + SECONDS_BEHIND)
-        ray.kill(self._actor)
-
-    def _ask(self, method: Any, *given: Any) -> Any:
-        """What a method gives, asked again while the node is out of reach."""
-        import ray
-        from ray.exceptions import (
-            ActorUnavailableError,
-            OutOfMemoryError,
-            RayActorError,
-            RayTaskError,
-        )
-
-        until = time.monotonic() + SECONDS_OUT_OF_REACH
-        while time.monotonic() < until:
-            asked = method.remote(*given)
-            while not self._is_there(asked) and time.monotonic() < until:
-                pass
-            try:
-                return ray.get(asked, timeout=0)
-            except RayTaskError as error:
-                if isinstance(error.cause, ProjectError):
-                    raise error.cause from error
-                said = f"A node of the Ray cluster can't start it: {error.cause}"
-                raise ProjectError(one_line(said)) from error
-            except (ActorUnavailableError, TimeoutError):
-                if not is_alive(self._node_id):
-                    break
-                self._pause()
-            except (RayActorError, OutOfMemoryError) as error:
-                raise self._what_is_lost() from error
-        raise NodeLostError
-
-    def _what_is_lost(self) -> ActorLostError | NodeLostError:
-        """Waits until it is known: the news of a node may come after those of an actor on it."""
-        until = time.monotonic() + SECONDS_BEHIND
-        while time.monotonic() < until:
-            if not is_alive(self._node_id):
-                return NodeLostError()
-            self._pause()
-        return ActorLostError()
-
-    def _is_there(self, asked: Any) -> bool:
-        import ray
-
-        there, _ = ray.wait([asked], timeout=SECONDS_BETWEEN_NEWS)
-        if self._stopped.is_set():
-            raise _NoLongerWantedError
-        return bool(there)
-
-    def _pause(self) -> None:
-        if self._stopped.wait(SECONDS_BETWEEN_NEWS):
-            raise _NoLongerWantedError
-
-
-@functools.cache
-def _kind() -> Any:
-    """RayProcess as actors. Ray's own restarts and retries are off."""
-    import ray
-
-    return ray.remote(max_restarts=0, max_task_retries=0)(RayProcess)  # pyright: ignore
-
-
-def _cant_begin(error: Exception) -> ProjectError:
-    todo = "Install embed_assets[ray], in the same version, on every node."
-    return ProjectError(one_line(f"A process can't begin on the Ray cluster. {todo} {error}"))
+        super().end()

@@ -11,6 +11,7 @@ from typing import Any
 from embed_assets.errors import ProjectError, one_line
 from embed_assets.machine import address_space_taken, this_machine
 from embed_assets.resources.causes import Cause
+from embed_assets.resources.ray_cluster import this_node
 from embed_assets.resources.worker import Broken, Item, Result, call, initialise
 from embed_assets.resources.worker_memory import share_of_memory
 
@@ -36,11 +37,9 @@ class RayWorker:
         # Ray's processes map the whole of the node's object store, and reserve more than they use.
         initialise(limit + address_space_taken() if limit else None, self._done)
 
-    def node_id(self) -> str:
-        """The node that it is on."""
-        import ray
-
-        return ray.get_runtime_context().get_node_id()
+    def node(self) -> tuple[str, str]:
+        """The id and the address of the node that it is on."""
+        return this_node()
 
     def carry_out(
         self, function: Callable[[Item], Result], item: Item
@@ -83,6 +82,6 @@ def _cpus_of_node() -> int:
     """CPUs that Ray gives to actors of this node."""
     import ray
 
-    here = ray.get_runtime_context().get_node_id()
+    here, _ = this_node()
     [cpus] = [node["Resources"].get("CPU", 1) for node in ray.nodes() if node["NodeID"] == here]
     return max(1, int(cpus))

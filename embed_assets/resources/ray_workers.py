@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from embed_assets.errors import ProjectError, one_line
@@ -22,6 +23,7 @@ from embed_assets.resources.ray_actor import (
     ActorLostError,
     ItemError,
     NodeLostError,
+    NoLongerWantedError,
     Share,
     WorkerActor,
 )
@@ -90,10 +92,6 @@ class _Task:
     lost_nodes: int = 0
 
 
-class _NoLongerWantedError(Exception):
-    """The block of `ray_workers` has ended."""
-
-
 class RayWorkers(Workers):
     """The threads that attend to actors, and the items that wait for one."""
 
@@ -160,17 +158,17 @@ class RayWorkers(Workers):
         failed_starts = 0
         try:
             while failed_starts < MOST_FAILED_STARTS:
-                actor = WorkerActor(self._share)
+                actor = WorkerActor(self._share, self._raise_if_ended)
                 try:
                     self._wait_for(actor)
                     failed_starts = 0
                     self._serve_with(actor)
-                except ActorLostError:
+                except NodeLostError:
                     failed_starts += 1
                 finally:
                     actor.end()
             self._give_up(ProjectError("Workers on the Ray cluster end before they have begun."))
-        except _NoLongerWantedError:
+        except NoLongerWantedError:
             return
         except ProjectError as error:
             self._give_up(error)
@@ -181,10 +179,9 @@ class RayWorkers(Workers):
             self._give_up(ProjectError(said))
 
     def _wait_for(self, actor: WorkerActor) -> None:
-        """Wait until it has begun. ActorLostError as WorkerActor has it."""
+        """Wait until it has begun. NodeLostError as Actor has it."""
         since, told = time.monotonic(), False
         while not actor.has_begun():
-            self._raise_if_ended()
             waited = time.monotonic() - since > SECONDS_UNTIL_SAID
             if waited and not told and not self._one_has_begun.is_set():
                 told = True
@@ -195,13 +192,9 @@ class RayWorkers(Workers):
         """Have it carry out items until it is lost."""
         while True:
             task = self._next()
-
-            def look(done: int, place: int = task.place) -> None:
-                self._raise_if_ended()
-                self._done[place] = done
-
+            note = partial(self._done.__setitem__, task.place)
             try:
-                task.future.set_result(actor.carry_out(task.function, task.item, task.limit, look))
+                task.future.set_result(actor.carry_out(task.function, task.item, task.limit, note))
             except ItemError as error:
                 task.future.set_exception(error.__cause__ or error)
             except NodeLostError as error:
@@ -237,7 +230,7 @@ class RayWorkers(Workers):
 
     def _raise_if_ended(self) -> None:
         if self._ended.is_set():
-            raise _NoLongerWantedError
+            raise NoLongerWantedError
 
     def _give_up(self, error: ProjectError) -> None:
         """Have all items end with this error that wait now or will."""

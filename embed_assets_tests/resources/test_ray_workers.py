@@ -22,7 +22,7 @@ from embed_assets.models.card import ModelCard, model_card
 from embed_assets.models.encoder import LocalEncoder
 from embed_assets.models.spread import encode_on_ray
 from embed_assets.resources.ledger import Cause, Failure
-from embed_assets.resources.ray_actor import ActorLostError, NodeLostError, Share
+from embed_assets.resources.ray_actor import NodeLostError, Share
 from embed_assets.resources.ray_cluster import places_of_models
 from embed_assets.resources.ray_workers import RayWorkers, ray_models
 from embed_assets.resources.workers import WorkerPool
@@ -185,16 +185,34 @@ def test_what_a_lost_node_had_in_hand_is_done_by_another(cluster, tmp_path):
         assert died.failure.cause is Cause.PROCESS_ENDED, "its node is there"
 
 
+def test_an_item_of_an_actor_that_was_out_of_reach_is_begun_again(cluster, monkeypatch):
+    ray = pytest.importorskip("ray", reason="ray isn't installed")
+    get, lost = ray.get, []
+
+    def lose_first(asked: Any, **options: Any) -> Any:
+        result = get(asked, **options)
+        if result == (2 * 17, None) and not lost:
+            lost.append(result)
+            raise ray.exceptions.ActorUnavailableError("out of reach for a moment", None)
+        return result
+
+    monkeypatch.setattr(ray, "get", lose_first)
+    with pool().start(1) as workers:
+        [outcome] = workers.map(do, [("double", 17)])
+    assert (outcome.result, outcome.failure) == (34, None)
+    assert lost
+
+
 class Unlucky:
     """In place of an actor: it comes too early or too late for its node."""
 
-    def __init__(self, share: Share) -> None:
+    def __init__(self, share: Share, look: Any) -> None:
         pass
 
     def has_begun(self) -> bool:
         return True
 
-    def carry_out(self, function: Any, item: Any, limit: float, look: Any) -> Any:
+    def carry_out(self, function: Any, item: Any, limit: float, note: Any) -> Any:
         raise NodeLostError
 
     def end(self) -> None:
@@ -203,7 +221,7 @@ class Unlucky:
 
 class Stillborn(Unlucky):
     def has_begun(self) -> bool:
-        raise ActorLostError
+        raise NodeLostError
 
 
 def test_an_item_under_which_node_after_node_is_lost_is_taken_for_the_reason(monkeypatch):
