@@ -18,6 +18,7 @@ from embed_assets.models.card import model_card, model_source
 from embed_assets.models.files import NoModelError
 from embed_assets.models.identity import model_identity
 from embed_assets.models.registry import newest_model, trained_version
+from embed_assets.resources.processes import process_client
 from embed_assets.resources.redaction import FORGOTTEN
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings
@@ -38,6 +39,12 @@ from embed_assets.wording import in_lines
 OF_BASE = ("query_prompt", "document_prompt", "max_chunk_tokens")
 """Settings that are part of what the base model was."""
 VALIDATED = "best_validation_ndcg_at_10"
+DOUBTS = {
+    "code": "it was trained by {then}, and this is {now}",
+    "machine": "it was trained on {then}, and this is {now}",
+    "libraries": "it was trained with {then}, and these are {now}",
+}
+"""What is said of each thing that decides the last digits, where it is another."""
 
 
 def retrain_and_compare(settings: Settings, version: str) -> dict[str, Any]:
@@ -56,7 +63,7 @@ def retrain_and_compare(settings: Settings, version: str) -> dict[str, Any]:
             for reason in summary["reasons"]:
                 typer.echo(f"It may not come out the same: {reason}.", err=True)
             training = _prepare(settings, summary, held)
-        compared = _train_and_compare(settings, summary["version"], training)
+        compared = _train_and_compare(settings, summary, training)
     with suppress(FolderClaimedError):  # by the same call, once more
         delete_training(training.folder)
     return {**summary, **compared, "seconds": round(time.monotonic() - begun, 1)}
@@ -126,13 +133,17 @@ def check_retraining(settings: Settings, version: str) -> dict[str, Any]:
     then = kept_result(training) if training else {}
     differences = {
         "code": {"then": model["code"], "now": this_code()},
-        "machine": {"then": model["machine"], "now": str(this_machine())},
+        # Of a cluster it is known once one of its nodes has trained.
+        "machine": {
+            "then": model["machine"],
+            "now": str(this_machine()) if settings.engine == "local" else None,
+        },
         "libraries": {"then": then.get("libraries"), "now": libraries()},
     }
     return {
         "version": model["version"],
         "possible": not against,
-        "reasons": against or _doubts(differences),
+        "reasons": against or _doubts(settings, differences),
         "same": None,
         "largest_difference": None,
         "figures": None,
@@ -144,20 +155,15 @@ def check_retraining(settings: Settings, version: str) -> dict[str, Any]:
     }
 
 
-def _doubts(differences: Mapping[str, Mapping[str, str | None]]) -> list[str]:
-    """Why what is possible may not come out the same."""
-    said = {
-        "code": "it was trained by {then}, and this is {now}",
-        "machine": "it was trained on {then}, and this is {now}",
-        "libraries": "it was trained with {then}, and these are {now}",
-    }
+def _doubts(settings: Settings, differences: Mapping[str, Mapping[str, str | None]]) -> list[str]:
+    """Why what is possible may not come out the same, or may not have."""
     doubts = [
-        said[name].format(then=found["then"] or "an older version", now=found["now"])
+        DOUBTS[name].format(then=found["then"] or "an older version", now=found["now"])
         for name, found in differences.items()
-        if found["then"] != found["now"]
+        if found["now"] not in (None, found["then"])
     ]
     on_gpu = "a GPU adds up in an order that changes"
-    return [*doubts, on_gpu] if this_machine().gpus else doubts
+    return [*doubts, on_gpu] if process_client(settings.engine).machine().gpus else doubts
 
 
 def _prepare(settings: Settings, summary: Mapping[str, Any], held: ExitStack) -> TrainingConfig:
@@ -165,7 +171,7 @@ def _prepare(settings: Settings, summary: Mapping[str, Any], held: ExitStack) ->
     warehouse = Warehouse.of(settings)
     model = newest_model(warehouse, summary["version"])
     kept = _kept(model)
-    made_with = (kept.told, *(summary[name]["now"] for name in ("code", "machine", "libraries")))
+    made_with = (kept.told, *(summary[name]["now"] for name in DOUBTS))
     folder = folder_again(settings.models, model["version"], made_with)
     settings.models.mkdir(exist_ok=True)
     held.enter_context(claimed(folder))
@@ -174,13 +180,16 @@ def _prepare(settings: Settings, summary: Mapping[str, Any], held: ExitStack) ->
 
 
 def _train_and_compare(
-    settings: Settings, version: str, training: TrainingConfig
+    settings: Settings, summary: Mapping[str, Any], training: TrainingConfig
 ) -> dict[str, Any]:
-    """Train, and say what came out beside what there is."""
+    """Train, and say what came out beside what there is, and what it came out of."""
     warehouse = Warehouse.of(settings)
-    model = newest_model(warehouse, version)
+    model = newest_model(warehouse, summary["version"])
     folder, before = trained_version(model).folder, kept_result(_kept(model))
-    after = train_again(training, before["threads"], this_machine())
+    after = train_again(training, before["threads"], settings.engine)
+    differences = {
+        name: {**summary[name], "now": after.get(name, summary[name]["now"])} for name in DOUBTS
+    }
     difference = largest_difference(folder, training.model)
     figures = {"then": {VALIDATED: before[VALIDATED]}, "now": {VALIDATED: after[VALIDATED]}}
     same = "weights" if difference == 0 else None
@@ -191,7 +200,13 @@ def _train_and_compare(
             "now": figures_of(training.model, training, task),
         }
         same = "figures" if same_figures(figures["then"], figures["now"]) else None
-    return {"same": same, "largest_difference": difference, "figures": figures}
+    return {
+        "reasons": _doubts(settings, differences),
+        "same": same,
+        "largest_difference": difference,
+        "figures": figures,
+        **differences,
+    }
 
 
 def _kept(model: Mapping[str, Any]) -> TrainingConfig:

@@ -26,7 +26,6 @@ from embed_assets.evaluation.hybrid import BASE_HYBRID, TUNED_HYBRID, measured_h
 from embed_assets.evaluation.retrieval import Evaluation
 from embed_assets.evaluation.scoring import PART_IDENTITY, RetrievalTask, measured
 from embed_assets.evaluation.significance import Verdict
-from embed_assets.machine import this_machine
 from embed_assets.models.card import model_source, version_card
 from embed_assets.models.encoder import LocalEncoder, TransientEncoder, resolved_precision
 from embed_assets.pairs.splits import LABELLED, TRAIN, position
@@ -182,18 +181,19 @@ class _Training:
     pairs: pl.DataFrame
 
     @contextmanager
-    def on(self, asked: Sequence[str], name: str, models: Path) -> Iterator[TrainingConfig]:
+    def on(self, asked: Sequence[str], name: str, settings: Settings) -> Iterator[TrainingConfig]:
         """Done again on these questions alone; its folder is there until the block ends well.
 
         What was interrupted before is taken up. name: what they are called.
         """
-        folder = folder_made_from(models, digest((self.identity, asked, this_code())))
+        made_from = digest((self.identity, asked, this_code()))
+        folder = folder_made_from(settings.models, made_from)
         with claimed(folder):
             pairs = pl.read_parquet(self.kept.pairs)
             pairs = pairs.filter(pl.col("question_id").is_in(asked))
             label = f"Training on {name}"
             training = prepare_again(self.kept, self.base, None, folder, pairs, label)
-            train_again(training, kept_result(self.kept)["threads"], this_machine())
+            train_again(training, kept_result(self.kept)["threads"], settings.engine)
             yield training
         with suppress(FolderClaimedError):  # who goes on there deletes it
             delete_training(folder)
@@ -244,7 +244,7 @@ def _measure_part(
     with ExitStack() as stack:
 
         def load() -> LocalEncoder:
-            trained = stack.enter_context(training.on(asked, name, settings.models))
+            trained = stack.enter_context(training.on(asked, name, settings))
             card = version_card(name, trained.model)
             return LocalEncoder(card, resolved_precision(settings.precision))
 

@@ -1,4 +1,4 @@
-"""Processes that an asset starts and talks to through Dagster Pipes, and ends if it is stopped.
+"""Processes that are started and waited for, and ended where whoever waits is stopped.
 
 Dagster's own client sends them SIGINT, and leaves one at work that takes long to end.
 """
@@ -46,28 +46,35 @@ class ProcessClient(dg.PipesSubprocessClient):
         return this_machine()
 
     def run(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self,
-        *,
-        context: dg.OpExecutionContext | dg.AssetExecutionContext,
-        command: Sequence[str],
-        env: Callable[[Machine], Mapping[str, str]],
-        **_: Any,
+        self, *, context: dg.OpExecutionContext | dg.AssetExecutionContext, **asked: Any
     ) -> None:
-        """ProcessError where the process fails. It doesn't outlive a call that is stopped.
-
-        env: what it finds in its environment beside what this process has, by its machine.
-        """
+        """As `carry_out`. The run of the context hears from the process through Dagster Pipes."""
         with dg.open_pipes_session(
             context=context,
             context_injector=self.context_injector,
             message_reader=self.message_reader,
         ) as session:
-            told = {**os.environ, **env(self.machine()), **session.get_bootstrap_env_vars()}
-            process = subprocess.Popen(command, env=told)
-            try:
-                code = process.wait()
-            except BaseException:
-                end_process(process)
-                raise
+            self.carry_out(**asked, pipes=session.get_bootstrap_env_vars(), log=context.log)
+
+    def carry_out(
+        self,
+        *,
+        command: Sequence[str],
+        env: Callable[[Machine], Mapping[str, str]],
+        pipes: Mapping[str, str] | None = None,
+        **_: Any,
+    ) -> None:
+        """ProcessError where the process fails. It doesn't outlive a call that is stopped.
+
+        env: what it finds in its environment beside what this process has, by its machine. pipes:
+        variables of Dagster Pipes.
+        """
+        told = {**os.environ, **env(self.machine()), **(pipes or {})}
+        process = subprocess.Popen(command, env=told)
+        try:
+            code = process.wait()
+        except BaseException:
+            end_process(process)
+            raise
         if code != 0:
             raise ProcessError(code)

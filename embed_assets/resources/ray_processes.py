@@ -5,19 +5,25 @@ ends with the process that asked for it, and its own process with the actor. Sec
 as an argument of a method: Ray shows environments of actors on its pages, and arguments nowhere.
 """
 
+import logging
+import os
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import dagster as dg
-from dagster_pipes import PipesDefaultMessageWriter
+from dagster_pipes import (
+    DAGSTER_PIPES_MESSAGES_ENV_VAR,
+    PipesDefaultMessageWriter,
+    decode_param,
+)
 
 from embed_assets.errors import ProjectError
 from embed_assets.machine import Gpu, Machine, this_machine
@@ -44,9 +50,15 @@ BeforeAgain = Callable[[threading.Event], object]
 """Is called before a process is begun again on another node. Its event: it is no longer wanted."""
 A_GPU = Gpu("a GPU of the Ray cluster", 0, computes_bf16=False)
 
+_log = logging.getLogger(__name__)
+
 
 class RayProcessClient(ProcessClient):
     """Starts a process on a node of the Ray cluster, and stays until it ends."""
+
+    def __init__(self) -> None:
+        """No file of this machine tells the process what Dagster has to say."""
+        super().__init__(context_injector=dg.PipesEnvContextInjector())
 
     def machine(self) -> Machine:
         """As many GPUs as the node has that has most; all else is taken to be as it is here.
@@ -57,42 +69,41 @@ class RayProcessClient(ProcessClient):
         gpus, called = (A_GPU,) * most("GPU"), "the largest node of the Ray cluster"
         return replace(this_machine(), find_gpus=lambda: gpus, called=called)
 
-    def run(  # pyright: ignore[reportIncompatibleMethodOverride]
+    def carry_out(
         self,
         *,
-        context: dg.OpExecutionContext | dg.AssetExecutionContext,
         command: Sequence[str],
         env: Callable[[Machine], Mapping[str, str]],
         processes: int,
         folder: Path,
         before_again: BeforeAgain,
+        pipes: Mapping[str, str] | None = None,
+        log: Any = _log,
         **_: Any,
     ) -> None:
         """As ProcessClient has it. Begun again on another node where its own is lost.
 
         processes: GPUs that it needs, of one node, if the cluster has any. folder: that must be on
-        the node. before_again: as BeforeAgain has it. ProjectError where no node can
-        start it, or where MOST_LOST_NODES were lost under it.
+        the node. before_again: as BeforeAgain has it. ProjectError where no node has so many GPUs
+        or can start it, or where MOST_LOST_NODES were lost under it.
         """
         connect(processes)
+        gpus = min(processes, most("GPU"))
+        if 0 < gpus < processes:
+            said = f"It takes {counted(processes, 'GPU')} of one node"
+            raise ProjectError(f"{said}, and the largest of the Ray cluster has {gpus}.")
+        told = {**travelling(TRAVELS), **(pipes or {})}
+        job = Job(command, sys.executable, told, env, folder, Path.cwd(), this_node()[0])
+        messages = os.devnull
+        if pipes:
+            params = decode_param(pipes[DAGSTER_PIPES_MESSAGES_ENV_VAR])
+            messages = params[PipesDefaultMessageWriter.FILE_PATH_KEY]
         with (
-            dg.open_pipes_session(
-                context=context,
-                context_injector=dg.PipesEnvContextInjector(),
-                message_reader=self.message_reader,
-            ) as session,
-            ExitStack() as opened,
+            open(1, "wb", closefd=False) as out,
+            open(2, "wb", closefd=False) as err,
+            open(messages, "ab") as heard,
         ):
-            told = travelling(TRAVELS) | dict(session.get_bootstrap_env_vars())
-            job = Job(command, sys.executable, told, env, folder, Path.cwd(), this_node()[0])
-            messages = session.message_reader_params[PipesDefaultMessageWriter.FILE_PATH_KEY]
-            sinks: list[BinaryIO] = [
-                opened.enter_context(open(1, "wb", closefd=False)),
-                opened.enter_context(open(2, "wb", closefd=False)),
-                opened.enter_context(open(messages, "ab")),
-            ]
-            gpus = processes if most("GPU") else 0
-            code = run_on_cluster(job, gpus, sinks, context.log, before_again)
+            code = run_on_cluster(job, gpus, [out, err, heard], log, before_again)
         if code != 0:
             raise ProcessError(code)
 

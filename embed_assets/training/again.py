@@ -4,31 +4,28 @@ On one processor, with the same number of threads, the same code gives the same 
 out otherwise says that something is not as it was.
 """
 
-import os
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from embed_assets.errors import ProjectError
 from embed_assets.evaluation.retrieval import evaluate, metric_name
 from embed_assets.evaluation.scoring import RetrievalTask, mlflow_metrics
-from embed_assets.machine import Machine
 from embed_assets.models.card import version_card
 from embed_assets.models.encoder import LocalEncoder, load_model
+from embed_assets.resources.processes import process_client
 from embed_assets.resources.warehouse import digest
+from embed_assets.settings import Engine
 from embed_assets.training.config import TrainingConfig
 from embed_assets.training.kept import copy_training, kept_result
-from embed_assets.training.launch import training_command, training_environment
+from embed_assets.training.process import train_in_process
 from embed_assets.training.validation import BEST_METRIC, Validation
 
 PREFIX = "retraining-"
 """How the folders begin in which versions are trained again: no training takes these up."""
 SAME_FIGURES = 1e-6
 """By how much figures may differ, and be called the same."""
-THREADS = "OMP_NUM_THREADS"
 
 
 def folder_again(models: Path, version: str, *made_with: object) -> Path:
@@ -62,31 +59,14 @@ def prepare_again(
     return training
 
 
-def train_again(training: TrainingConfig, threads: int, machine: Machine) -> dict[str, Any]:
-    """Train in a child process, unless that was done; gives what the training returns.
+def train_again(training: TrainingConfig, threads: int, engine: Engine) -> dict[str, Any]:
+    """Train in a process, unless that was done; gives what the training returns.
 
-    threads: that it was trained with. ProjectError where it fails. Interrupted, it ends the
-    process: what it had is taken up by the next call.
+    threads: that it was trained with. engine: where the process is. ProjectError where it fails.
+    Interrupted, it ends the process: what it had is taken up by the next call.
     """
-    if training.model.is_dir() and training.result.is_file():
-        return kept_result(training)
-    training.failure.unlink(missing_ok=True)
-    environment = {**os.environ, **training_environment(training.processes, machine, "")}
-    if training.processes == 1:
-        environment[THREADS] = str(threads)
-    # In a session of its own: Ctrl-C is this process's, which ends the other in silence.
-    process = subprocess.Popen(training_command(training), env=environment, start_new_session=True)
-    try:
-        status = process.wait()
-    except BaseException:
-        process.terminate()
-        process.wait()
-        raise
-    if status:
-        said = f"The training ended without saying why (exit status {status})."
-        if training.failure.is_file():
-            said = training.failure.read_text(encoding="utf-8")
-        raise ProjectError(said)
+    if not (training.model.is_dir() and training.result.is_file()):
+        train_in_process(training, process_client(engine).carry_out, "", threads)
     return kept_result(training)
 
 

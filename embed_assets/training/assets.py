@@ -6,7 +6,6 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from threading import Event
 from typing import Any
 
 import dagster as dg
@@ -24,18 +23,18 @@ from embed_assets.models.registry import check_versions, register
 from embed_assets.partitions import DOCUMENTS, asset
 from embed_assets.resources.materializing import Materializing, materializing
 from embed_assets.resources.previews import shown_learned
-from embed_assets.resources.processes import ProcessClient, ProcessError
+from embed_assets.resources.processes import ProcessClient
 from embed_assets.resources.tracking import Tracking
 from embed_assets.resources.warehouse import Warehouse, digest
 from embed_assets.secrets import hide_secrets
 from embed_assets.settings import Settings, Training
-from embed_assets.training.claims import claimed, clear_trainings, folder_made_from, wait_until_left
+from embed_assets.training.claims import claimed, clear_trainings, folder_made_from
 from embed_assets.training.config import TrainingConfig, as_meant, training_config
 from embed_assets.training.described import describe_version
 from embed_assets.training.hub_card import keep_card
-from embed_assets.training.launch import training_command, training_environment
 from embed_assets.training.lineage import version_lineage
 from embed_assets.training.preparation import TrainingInput, prepare, read_training_input
+from embed_assets.training.process import TrainingError, train_in_process
 from embed_assets.training.record import (
     PAIRS,
     count_splits,
@@ -61,10 +60,6 @@ TRAINING_VERSION = "5"
 TOLD = 1000
 """Documents on whose pages it is said that a version learned from them: an event of 5 to 50 ms for
 each, those with the most pairs first."""
-
-
-class TrainingError(ProjectError):
-    """The training process failed; the message says why."""
 
 
 def _option(field: FieldInfo) -> tuple[Any, Any]:
@@ -180,25 +175,9 @@ def _train(
         context.log.info("The model was trained before the last run ended: it is taken up.")
         return TrainingConfig.model_validate_json(config.path.read_bytes())
     config.path.write_text(config.model_dump_json(indent=2), encoding="utf-8")
-    config.failure.unlink(missing_ok=True)
-    try:
-        pipes.run(
-            command=training_command(config),
-            env=partial(training_environment, config.processes, tracking_uri=tracking_uri),
-            processes=config.processes,
-            folder=config.folder,
-            before_again=partial(_clear_for_another, config),
-            context=context.op_execution_context,
-        )
-    except ProcessError as error:
-        raise TrainingError(_why(config, error)) from error
+    run = partial(pipes.run, context=context.op_execution_context)
+    train_in_process(config, run, tracking_uri)
     return config
-
-
-def _clear_for_another(config: TrainingConfig, stopped: Event) -> None:
-    """Before another process goes on with a training that was lost with its node."""
-    wait_until_left(config.folder, stopped)
-    config.failure.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -216,18 +195,6 @@ def _kept(folder: Path, tracking: Tracking) -> Iterator[None]:
             f"The model is trained, and kept in {folder}: the next run takes it up, without "
             f"training again. It could not be recorded: {said}"
         ) from error
-
-
-def _why(config: TrainingConfig, error: ProcessError) -> str:
-    """Why a training failed, in its own words where it had time for some."""
-    if config.failure.is_file():
-        return config.failure.read_text(encoding="utf-8")
-    if error.was_killed:
-        return (
-            f"The training was killed ({error}). If the system did it for lack of memory: a "
-            "smaller EMBED_ASSETS_BATCH_SIZE needs less."
-        )
-    return f"The training ended without saying why ({error}). Its output is in the run's logs."
 
 
 def _record(

@@ -12,6 +12,7 @@ from embed_assets.training.config import TrainingConfig
 
 LOOPBACK = "127.0.0.1"
 GPUS = "CUDA_VISIBLE_DEVICES"
+THREADS = "OMP_NUM_THREADS"
 
 
 def training_command(config: TrainingConfig) -> list[str]:
@@ -32,17 +33,21 @@ def torchrun(processes: int) -> list[str]:
     return [*started, *here]
 
 
-def training_environment(processes: int, machine: Machine, tracking_uri: str) -> dict[str, str]:
+def training_environment(
+    processes: int, machine: Machine, tracking_uri: str, threads: int | None = None
+) -> dict[str, str]:
     """What so many training processes find in their environment beside what this one has.
 
     MLflow's address is passed in the environment because it may hold a password: a file would keep
     it, and a command line would show it to everybody on the machine.
-    Several on CPUs share the cores; one alone sees one GPU. A file or folder of the working
-    directory never passes for a module, though `python -m` looks there first.
+    Several on CPUs share the cores; one alone sees one GPU, and has so many threads, if that is
+    said. A file or folder of the working directory never passes for a module, though `python -m`
+    looks there first.
     """
-    share = {"OMP_NUM_THREADS": str(max(1, machine.cores // processes))}
     always = {"PYTHONSAFEPATH": "1", TRACKING_URI: tracking_uri}
-    return {**always, **(share if processes > 1 else one_gpu(machine))}
+    if processes > 1:
+        return {**always, THREADS: str(max(1, machine.cores // processes))}
+    return {**always, **one_gpu(machine), **({THREADS: str(threads)} if threads else {})}
 
 
 def one_gpu(machine: Machine) -> dict[str, str]:

@@ -7,22 +7,27 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import polars as pl
 import pytest
 from safetensors.torch import load_file, save_file
 
+from embed_assets.command import retrain
 from embed_assets.command.forget import forget_documents
 from embed_assets.command.retrain import check_retraining, retrain_and_compare, retrain_text
 from embed_assets.definitions import build_definitions
 from embed_assets.errors import BusyError, ProjectError
+from embed_assets.resources.ray_processes import RayProcessClient
 from embed_assets.resources.redaction import FORGOTTEN
 from embed_assets.resources.warehouse import Warehouse
-from embed_assets.settings import Settings
+from embed_assets.settings import Engine, Settings
 from embed_assets.training.again import PREFIX, folders_again
 from embed_assets.training.claims import clear_trainings, training_in
-from embed_assets.training.kept import redact_training
+from embed_assets.training.config import TrainingConfig
+from embed_assets.training.kept import kept_result, kept_training, redact_training
+from embed_assets_tests.machines import H100, with_gpus
 from embed_assets_tests.tiny_model import make_tiny_model
 from embed_assets_tests.training.trainings import fill
 
@@ -184,6 +189,28 @@ def test_what_is_otherwise_today_is_a_doubt_and_no_obstacle(settings: Settings) 
     assert said["reasons"][0].startswith("it was trained by embed-assets 0.0.1, and this is ")
     assert said["reasons"][1].startswith("it was trained on another, and this is ")
     assert len(said["documents"]["missing"]) == 1, "a note: the record holds the texts"
+
+
+def test_of_a_cluster_the_machine_is_told_that_has_trained(settings, monkeypatch) -> None:
+    version = settings.models / "v1"
+    kept = kept_training(version)
+    assert kept
+    trained_on = kept_result(kept)["machine"]
+
+    def train_on_a_node(training: TrainingConfig, threads: int, engine: Engine) -> dict[str, Any]:
+        assert engine == "ray"
+        shutil.copytree(version, training.model)
+        return kept_result(kept) | {"machine": "a node"}
+
+    monkeypatch.setattr(retrain, "train_again", train_on_a_node)
+    monkeypatch.setattr(RayProcessClient, "machine", lambda _: with_gpus(H100))
+    on_ray = settings.model_copy(update={"engine": "ray"})
+    of_gpus = "a GPU adds up in an order that changes"
+    assert check_retraining(on_ray, "1")["reasons"] == [of_gpus], "it isn't known which node trains"
+    said = retrain_and_compare(on_ray, "1")
+    assert said["same"] == "weights"
+    assert said["machine"] == {"then": trained_on, "now": "a node"}
+    assert said["reasons"] == [f"it was trained on {trained_on}, and this is a node", of_gpus]
 
 
 def test_documents_are_forgotten_once_no_version_is_trained_again_and_go_from_its_record(

@@ -39,13 +39,12 @@ from embed_assets.comparison.verdict import stored_hybrid
 from embed_assets.definitions import build_definitions, build_resources
 from embed_assets.errors import ProjectError
 from embed_assets.evaluation.baselines import failed_baselines
-from embed_assets.machine import Machine
 from embed_assets.models.registry import newest_model
 from embed_assets.resources.ledger import read_records
 from embed_assets.resources.redaction import FORGOTTEN
 from embed_assets.resources.tracking import Tracking
 from embed_assets.resources.warehouse import Warehouse, digest
-from embed_assets.settings import Settings
+from embed_assets.settings import Engine, Settings
 from embed_assets.tables import TABLES
 from embed_assets.training.again import train_again
 from embed_assets.training.claims import claimed, held_lock, training_folders
@@ -245,6 +244,7 @@ class Home:
 
     settings: Settings
     trained: list[pl.DataFrame] = field(default_factory=list)
+    engines: set[Engine] = field(default_factory=set)
 
     @property
     def warehouse(self) -> Warehouse:
@@ -307,10 +307,11 @@ def home(trained: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     shutil.copytree(trained.home, tmp_path / "home")
     home = Home(trained.model_copy(update={"home": tmp_path / "home"}))
 
-    def train_here(training: TrainingConfig, threads: int, machine: Machine) -> dict[str, Any]:
+    def train_here(training: TrainingConfig, threads: int, engine: Engine) -> dict[str, Any]:
         assert threads > 0
+        home.engines.add(engine)
         home.trained.append(pl.read_parquet(training.pairs))
-        result = train(training, Silent(), machine)
+        result = train(training, Silent())
         training.result.write_text(json.dumps(result), encoding="utf-8")
         return result
 
@@ -319,7 +320,8 @@ def home(trained: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_comparison_says_what_parts_of_the_pairs_teach(home: Home) -> None:
-    metadata = home.compare()
+    metadata = home.compare(engine="ray")
+    assert home.engines == {"ray"}
     assert [pairs.height for pairs in home.trained] == [IN_ALL // 4, IN_ALL // 2, IN_ALL // 2]
     assert home.trained[2].join(home.trained[1], on="question_id", how="anti").height
     points = curve_points(home.curve(metadata))
@@ -382,10 +384,10 @@ def test_what_was_interrupted_is_taken_up_and_without_hybrid_search_none_is_scor
 ) -> None:
     train_here = learning_curve.train_again
 
-    def interrupted(training: TrainingConfig, threads: int, machine: Machine) -> Any:
+    def interrupted(training: TrainingConfig, threads: int, engine: Engine) -> Any:
         if len(home.trained) == 1:
             raise dg.DagsterExecutionInterruptedError
-        return train_here(training, threads, machine)
+        return train_here(training, threads, engine)
 
     monkeypatch.setattr(learning_curve, "train_again", interrupted)
     with pytest.raises(dg.DagsterExecutionInterruptedError):
@@ -394,11 +396,11 @@ def test_what_was_interrupted_is_taken_up_and_without_hybrid_search_none_is_scor
     prepared = {file: file.stat().st_mtime_ns for file in folder.glob("*.parquet")}
     seen: list[Path] = []
 
-    def watched(training: TrainingConfig, threads: int, machine: Machine) -> Any:
+    def watched(training: TrainingConfig, threads: int, engine: Engine) -> Any:
         seen.append(training.folder)
         if training.folder == folder:
             assert prepared == {f: f.stat().st_mtime_ns for f in folder.glob("*.parquet")}
-        return train_here(training, threads, machine)
+        return train_here(training, threads, engine)
 
     monkeypatch.setattr(learning_curve, "train_again", watched)
     assert set(home.curve(home.compare(baselines="none"))["search"]) == {ALONE}

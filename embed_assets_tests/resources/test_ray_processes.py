@@ -33,9 +33,13 @@ from embed_assets.resources.ray_processes import (
 )
 from embed_assets.settings import Engine, Settings
 from embed_assets.terminal import TERMINAL
-from embed_assets.training.config import process_count
+from embed_assets.training.again import largest_difference, prepare_again, train_again
+from embed_assets.training.config import TrainingConfig, process_count
 from embed_assets.training.launch import training_environment
+from embed_assets.training.process import TrainingError
 from embed_assets_tests.ray_cluster import two_nodes
+from embed_assets_tests.tiny_model import make_tiny_model
+from embed_assets_tests.training.trainings import make_config
 
 ENGINES: tuple[Engine, Engine] = ("ray", "local")
 MESSAGE = b'{"method": "log"}\n'
@@ -99,6 +103,10 @@ def nothing(machine: Machine) -> Mapping[str, str]:
 def job(code: str, folder: Path, environment: Callable[..., Mapping[str, str]] = nothing) -> Job:
     command = [sys.executable, "-c", textwrap.dedent(code), str(folder)]
     return Job(command, sys.executable, {}, environment, folder, folder, asked_on="elsewhere")
+
+
+def read_config(file: Path) -> TrainingConfig:
+    return TrainingConfig.model_validate_json(file.read_bytes())
 
 
 def run(
@@ -281,12 +289,52 @@ def test_a_process_on_a_node_with_gpus_sees_those_that_are_its_own(cluster, tmp_
     show = "import os; print(os.environ['CUDA_VISIBLE_DEVICES'], os.environ['OMP_NUM_THREADS'])"
     machine = RayProcessClient().machine()
     status, [said, _, _] = run(job(show, tmp_path, environment), gpus=1)
+    with pytest.raises(ProjectError, match=r"takes 3 GPUs of one node, .* has 2\."):
+        RayProcessClient().carry_out(
+            command=[], env=nothing, processes=3, folder=tmp_path, before_again=bool
+        )
     all_nodes.remove_node(node)
     share = max(1, this_machine().cores // 2)
     assert (status, said.decode()) == (0, f"0 {share}\n")
     assert process_count(Settings(), machine) == 2
     with pytest.raises(SettingsError, match="and the largest node of the Ray cluster has 2"):
         process_count(Settings(processes=3), machine)
+
+
+def test_a_version_trained_again_on_a_node_has_the_weights_that_it_has_here(tmp_path, capfd):
+    (tmp_path / "kept").mkdir()
+    base = make_tiny_model(tmp_path / "base")
+    kept = read_config(make_config(tmp_path / "kept", base, epochs=1))
+    models: list[Path] = []
+    for engine in ENGINES:
+        again = prepare_again(kept, str(base), None, tmp_path / engine, label=f"By {engine}")
+        assert train_again(again, 2, engine)["threads"] == 2, "not as many as CPUs"
+        models.append(again.model)
+    assert largest_difference(*models) == 0
+    said = capfd.readouterr().err
+    assert "By ray: 100%" in said
+    assert "By local: 100%" in said
+
+
+@pytest.mark.parametrize(
+    ("death", "said"),
+    [
+        ("echo no room > failure.txt; exit 1", "no room"),
+        ("kill -9 $$", r"was killed \(exit code -9\)"),
+    ],
+)
+def test_a_training_that_fails_on_a_node_says_why_as_it_does_here(
+    tmp_path, monkeypatch, death, said
+):
+    kept = read_config(make_config(tmp_path, tmp_path, epochs=1))
+    start = ["sh", "-c", f"cd {tmp_path}; {death}"]
+    monkeypatch.setattr("embed_assets.training.process.training_command", lambda _: start)
+    failures: list[str] = []
+    for engine in ENGINES:
+        with pytest.raises(TrainingError, match=said) as raised:
+            train_again(kept, 1, engine)
+        failures.append(str(raised.value))
+    assert failures[0] == failures[1]
 
 
 def test_the_setting_of_the_engine_decides_where_a_training_runs():

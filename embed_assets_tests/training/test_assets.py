@@ -5,6 +5,7 @@ import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import dagster as dg
@@ -20,14 +21,17 @@ from embed_assets.models.card import model_card, version_card
 from embed_assets.models.identity import model_identity
 from embed_assets.resources.ledger import read_records
 from embed_assets.resources.processes import ProcessClient
+from embed_assets.resources.ray_processes import BeforeAgain
 from embed_assets.resources.tracking import Tracking
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import Settings, Training
 from embed_assets.training import assets as training
-from embed_assets.training.assets import TrainingError, TrainingOptions, _kept, _train
-from embed_assets.training.claims import training_in
+from embed_assets.training import process
+from embed_assets.training.assets import TrainingOptions, _kept, _train
+from embed_assets.training.claims import FolderClaimedError, training_in
 from embed_assets.training.config import TrainingConfig, training_config
 from embed_assets.training.launch import training_environment
+from embed_assets.training.process import TrainingError, train_in_process
 from embed_assets.training.record import PAIR_COLUMNS, keep_version
 from embed_assets.training.tracked import pairs_version
 from embed_assets_tests.tiny_model import make_static_model, make_tiny_model
@@ -172,10 +176,27 @@ def test_a_training_in_a_folder_where_another_trains_says_so(tmp_path, settings)
 def test_memory_is_blamed_only_where_the_process_was_killed(
     tmp_path, settings, monkeypatch, death, said
 ):
-    monkeypatch.setattr(training, "training_command", lambda config: ["sh", "-c", death])
+    monkeypatch.setattr(process, "training_command", lambda config: ["sh", "-c", death])
     message = failure_of(config_of(settings, tmp_path / "training", "first"))
     assert re.search(said, message)
     assert ("memory" in message) == ("memory" in said)
+
+
+def test_a_training_on_another_node_begins_once_the_lost_one_trains_no_more(tmp_path, settings):
+    config = config_of(settings, tmp_path / "training", "first")
+
+    def lose_node(*, before_again: BeforeAgain, **_: Any) -> None:
+        config.failure.write_text("what a lost process said")
+        stopped = Event()
+        stopped.set()
+        with training_in(config.folder), pytest.raises(FolderClaimedError):
+            before_again(stopped)
+        before_again(Event())
+        assert not config.failure.exists()
+        (tmp_path / "begun again").touch()
+
+    train_in_process(config, lose_node, "")
+    assert (tmp_path / "begun again").exists()
 
 
 @pytest.mark.parametrize(("name", "value"), [("method", "lora"), ("loss", "gist")])

@@ -19,6 +19,10 @@ def test_processes_that_train_together_share_the_cores(
     assert environment.get("OMP_NUM_THREADS") == threads
 
 
+def test_a_process_that_trains_again_has_as_many_threads_as_the_first_had() -> None:
+    assert training_environment(1, PLAIN, "", threads=3)["OMP_NUM_THREADS"] == "3"
+
+
 @pytest.mark.parametrize(
     ("processes", "machine", "visible", "seen"),
     [
