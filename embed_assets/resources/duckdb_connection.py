@@ -29,7 +29,7 @@ class Statements(Protocol):
     """What takes the statements of a transaction: a connection, or what stands for one."""
 
     def execute(self, query: str, parameters: Sequence[Any] = (), /) -> Any:
-        """Run a statement; what comes back has `fetchone` and `fetchall`."""
+        """Run a statement; what comes back has `fetchall`."""
         ...
 
     def register(self, view_name: str, python_object: Any, /) -> Any:
@@ -147,10 +147,23 @@ def query(
     connection.execute("SET TimeZone = 'UTC'")
     with without_pandas():
         result = connection.execute(sql, list(parameters))
-        try:
+        with _fetching():
             return result.pl()
-        except duckdb.InvalidInputException as error:  # DuckDB's word for it, whatever the cause
-            raise duckdb.IOException(str(error)) from error
+
+
+def rows_of(statements: Statements, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
+    """Rows that a statement gives. IOException where they break off while they are fetched."""
+    result = statements.execute(sql, list(parameters))
+    with _fetching():
+        return result.fetchall()
+
+
+@contextmanager
+def _fetching() -> Iterator[None]:
+    try:
+        yield
+    except duckdb.InvalidInputException as error:  # DuckDB's word for it, whatever the cause
+        raise duckdb.IOException(str(error)) from error
 
 
 def quoted(path: str) -> str:

@@ -26,6 +26,7 @@ from embed_assets.resources.duckdb_connection import (
     WarehouseBusyError,
     WarehouseError,
     quoted,
+    rows_of,
     until_stopped,
 )
 from embed_assets.resources.postgres import EXTRA, connect, is_out_of_reach, own_name, persistently
@@ -147,7 +148,7 @@ class LakeStore:
 
     def _call(self, call: str) -> None:
         with self.turn(), until_stopped(self._connect(read_only=False)) as connection:
-            connection.execute(f"CALL {call}")
+            rows_of(connection, f"CALL {call}")
 
     def _vacuum(self, *, full: bool) -> None:
         """Take what was deleted out of Postgres too: rows too few for a file, columns' bounds.
@@ -241,6 +242,16 @@ _prepared: set[tuple[str, int]] = set()
 """Lakes whose tables are known to be there."""
 
 
+@dataclass(frozen=True)
+class _Fetched:
+    """What a statement gave."""
+
+    rows: list[Any]
+
+    def fetchall(self) -> list[Any]:
+        return self.rows
+
+
 class _Repeatable:
     """The statements of a transaction, which are run again from the first one where it is undone.
 
@@ -264,8 +275,8 @@ class _Repeatable:
         self._open.__exit__(*error)
 
     def execute(self, query: str, parameters: Sequence[Any] = (), /) -> Any:
-        """Run a statement."""
-        return self._run(lambda connection: connection.execute(query, list(parameters)))
+        """Run a statement, and fetch all that it gives: the connection may be lost in between."""
+        return self._run(lambda connection: _Fetched(rows_of(connection, query, parameters)))
 
     def register(self, view_name: str, python_object: Any, /) -> Any:
         """Let statements read an Arrow table under a name."""
@@ -279,7 +290,9 @@ class _Repeatable:
         with self._session.cursor() as cursor:  # pyright: ignore[reportOptionalMemberAccess]
             cursor.execute("SELECT 1")  # the turn is still ours
         message = f"'{self._message}'"
-        connection.execute(f"CALL ducklake_set_commit_message('{LAKE}', '{own_name()}', {message})")
+        rows_of(
+            connection, f"CALL ducklake_set_commit_message('{LAKE}', '{own_name()}', {message})"
+        )
         self._may_be_committed = True
         connection.commit()
 

@@ -75,31 +75,52 @@ def test_a_read_after_a_restart_of_the_catalogue_is_as_before(lake):
     assert texts(lake) == [("a", 1, "one")]
 
 
+class BreaksOff:
+    """A connection whose first result can't be fetched, as where Postgres ends in between."""
+
+    def __init__(self) -> None:
+        self.has_broken = False
+        self._connection: Any = None
+
+    def instead(self, use: Any) -> Any:
+        """What uses a connection, using this one."""
+
+        def used(connection: Any, *given: Any) -> Any:
+            self._connection = connection
+            return use(self, *given)
+
+        return used
+
+    def execute(self, sql: str, *parameters: object) -> object:
+        result = self._connection.execute(sql, *parameters)
+        return self if "parsed_markdown" in sql and not self.has_broken else result
+
+    def pl(self) -> Any:
+        self.has_broken = True
+        raise duckdb.InvalidInputException("fetch from an unsuccessful query result")
+
+    fetchall = pl
+
+
 def test_a_result_that_breaks_off_while_it_is_fetched_is_read_again(lake, monkeypatch):
     lake.replace("parsed_markdown", pages("a", "one"))
-    broken: list[int] = []
-
-    class BreaksOff:
-        """A connection whose first result can't be fetched, as where Postgres ends in between."""
-
-        def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
-            self._connection = connection
-
-        def execute(self, sql: str, *parameters: object) -> object:
-            result = self._connection.execute(sql, *parameters)
-            return self if "markdown" in sql and not broken else result
-
-        def pl(self) -> pl.DataFrame:
-            broken.append(1)
-            raise duckdb.InvalidInputException("fetch from an unsuccessful query result")
-
-    def query(connection: duckdb.DuckDBPyConnection, sql: str, parameters: object) -> pl.DataFrame:
-        stand_in: Any = BreaksOff(connection)
-        return duckdb_connection.query(stand_in, sql, parameters)  # pyright: ignore[reportArgumentType]
-
+    connection = BreaksOff()
+    query = connection.instead(duckdb_connection.query)
     monkeypatch.setattr("embed_assets.resources.warehouse.query", query)
     assert texts(lake) == [("a", 1, "one")]
-    assert broken
+    assert connection.has_broken
+
+
+def test_a_statement_of_a_transaction_breaks_off_and_all_is_done_again(lake, monkeypatch):
+    lake.replace("parsed_markdown", pages("a", "one"))
+    connection = BreaksOff()
+    rows_of = connection.instead(duckdb_connection.rows_of)
+    monkeypatch.setattr("embed_assets.resources.ducklake.rows_of", rows_of)
+    with lake.transaction() as transaction:
+        transaction.upsert("parsed_markdown", pages("b", "uno"))
+        assert transaction.delete("parsed_markdown", {"document_id": ["a"]}) == 1
+    assert texts(lake) == [("b", 1, "uno")]
+    assert connection.has_broken
 
 
 def test_an_error_in_a_transaction_leaves_nothing_of_it(lake):
