@@ -48,6 +48,9 @@ LOST = (
 )
 """What DuckDB raises where a file is out of reach, or another writer was first. Where the catalogue
 is, it is also an Error of no class of its own."""
+DOUBTED = 5
+"""Times that an InvalidInputException is taken for a loss: DuckDB raises one where a query of an
+extension's own broke off, and where a statement is wrong."""
 
 
 @dataclass(frozen=True)
@@ -219,7 +222,7 @@ class LakeStore:
             self.name,
             self.timeout,
             log=self.log,
-            is_lost=_is_lost,
+            is_lost=_loss_or_doubt(),
             lost=self._drop_instances,
             error=WarehouseError,
         )
@@ -301,7 +304,7 @@ class _Repeatable:
         try:
             return statement(self._connection)  # pyright: ignore[reportArgumentType]
         except Exception as error:
-            if not _is_lost(error):
+            if not _loss_or_doubt()(error):
                 raise
         return self._again()
 
@@ -334,10 +337,17 @@ class _Repeatable:
             return cursor.fetchone() == (True,)
 
 
-def _is_lost(error: BaseException) -> bool:
-    """Whether another try may succeed where this error came."""
-    lost = isinstance(error, LOST) or type(error) is duckdb.Error
-    return lost or is_out_of_reach(error)
+def _loss_or_doubt() -> Callable[[BaseException], bool]:
+    """Says of one error after the other whether another try may succeed where it came."""
+    doubts = iter(range(DOUBTED))
+
+    def may_succeed(error: BaseException) -> bool:
+        if isinstance(error, duckdb.InvalidInputException):
+            return next(doubts, None) is not None
+        lost = isinstance(error, LOST) or type(error) is duckdb.Error
+        return lost or is_out_of_reach(error)
+
+    return may_succeed
 
 
 def _roll_back(connection: duckdb.DuckDBPyConnection) -> None:

@@ -410,13 +410,15 @@ class Transaction:
         if in_slice:  # none of their keys is left
             return
         key = ", ".join(f'"{name}"' for name in table.key)
-        said = f"{table.name}: a row with such a key is there."
-        # The statement itself fails, also where it is run again.
-        sql = f"SELECT error('{said}') FROM {table.name} SEMI JOIN new_rows USING ({key}) LIMIT 1"
+        said = f"{table.name}: a row with such a key is there"
+        # The statement itself fails, also where it is run again, and by no error that a lost
+        # connection gives: this is no number.
+        found = f"CAST(concat('{said}: ', {key}) AS INTEGER)"
+        sql = f"SELECT {found} FROM {table.name} SEMI JOIN new_rows USING ({key}) LIMIT 1"
         try:
             self.execute(sql)
-        except duckdb.InvalidInputException as error:
-            raise duckdb.ConstraintException(said) from error
+        except duckdb.ConversionException as error:
+            raise duckdb.ConstraintException(f"{said}.") from error
 
 
 def _check_once(table: Table, rows: pl.DataFrame) -> None:

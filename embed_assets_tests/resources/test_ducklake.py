@@ -76,10 +76,11 @@ def test_a_read_after_a_restart_of_the_catalogue_is_as_before(lake):
 
 
 class BreaksOff:
-    """A connection whose first result can't be fetched, as where Postgres ends in between."""
+    """A connection whose first result can't be had, or fetched, as where Postgres ends."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, early: bool = False) -> None:
         self.has_broken = False
+        self._early = early
         self._connection: Any = None
 
     def instead(self, use: Any) -> Any:
@@ -93,7 +94,9 @@ class BreaksOff:
 
     def execute(self, sql: str, *parameters: object) -> object:
         result = self._connection.execute(sql, *parameters)
-        return self if "parsed_markdown" in sql and not self.has_broken else result
+        if "parsed_markdown" not in sql or self.has_broken:
+            return result
+        return self.pl() if self._early else self
 
     def pl(self) -> Any:
         self.has_broken = True
@@ -111,9 +114,10 @@ def test_a_result_that_breaks_off_while_it_is_fetched_is_read_again(lake, monkey
     assert connection.has_broken
 
 
-def test_a_statement_of_a_transaction_breaks_off_and_all_is_done_again(lake, monkeypatch):
+@pytest.mark.parametrize("early", [True, False])
+def test_a_statement_of_a_transaction_breaks_off_and_all_is_done_again(lake, monkeypatch, early):
     lake.replace("parsed_markdown", pages("a", "one"))
-    connection = BreaksOff()
+    connection = BreaksOff(early=early)
     rows_of = connection.instead(duckdb_connection.rows_of)
     monkeypatch.setattr("embed_assets.resources.ducklake.rows_of", rows_of)
     with lake.transaction() as transaction:
