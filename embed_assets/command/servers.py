@@ -20,11 +20,11 @@ from typing import Any
 import dagster as dg
 import duckdb
 import typer
+from dagster._core.storage.tags import GRPC_INFO_TAG  # Dagster doesn't export it
 from filelock import Timeout
 
 from embed_assets.automation.runs import (
     AT_WORK,
-    BY_COMMAND,
     EVERYTHING,
     command_lock,
 )
@@ -310,10 +310,13 @@ def _started(
 
 
 def _cancel_runs() -> None:
-    """Say in Dagster that a person ends the runs at work: else it would call them failures."""
+    """Say in Dagster that a person ends the runs at work: else it would call them failures.
+
+    Those that end are processes of the code server; jobs of Ray and a command's own runs go on.
+    """
     with dg.DagsterInstance.get() as instance:
         for run in instance.get_runs(dg.RunsFilter(statuses=AT_WORK)):
-            if BY_COMMAND not in run.tags:
+            if GRPC_INFO_TAG in run.tags:
                 instance.report_run_canceling(run)
 
 

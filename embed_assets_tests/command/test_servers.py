@@ -15,12 +15,15 @@ from urllib.request import Request
 import dagster as dg
 import psutil
 import pytest
+from dagster._core.storage.tags import GRPC_INFO_TAG
+from dagster._core.test_utils import create_run_for_test
 from filelock import FileLock
 
 from embed_assets.command.instance import prepare_home
 from embed_assets.command.servers import (
     LONGEST_STOP,
     _bring_in_line,
+    _cancel_runs,
     _check_guard,
     _direct,
     _mlflow_command,
@@ -93,6 +96,18 @@ def test_a_warehouse_that_is_none_keeps_nobody_from_the_pages(
     assert said.startswith("The PDFs can't be listed yet: ")
     assert "not a valid DuckDB" in said
     assert said.count("\n") == 1
+
+
+def test_runs_end_with_the_server_that_executes_them_and_no_others_do(home: Settings) -> None:
+    at_work = dg.DagsterRunStatus.STARTED
+    with dg.DagsterInstance.get() as instance:
+        here, elsewhere = (
+            create_run_for_test(instance, status=at_work, tags=tags).run_id
+            for tags in ({GRPC_INFO_TAG: '{"host": "localhost", "socket": "/x"}'}, {})
+        )
+        _cancel_runs()
+        left = {run.run_id: run.status for run in instance.get_runs()}
+    assert left == {here: dg.DagsterRunStatus.CANCELING, elsewhere: at_work}
 
 
 def test_servers_end_though_dagster_can_t_be_told_that_their_runs_are_cancelled(
