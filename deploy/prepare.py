@@ -8,11 +8,12 @@ POOLS: limits by pool, `parsing=1,llm=2,training=1`. BUCKETS: their names, separ
 """
 
 import os
-import shutil
 from pathlib import Path
 
 import boto3
 import dagster as dg
+
+from embed_assets.command.instance import ON_RAY, RAY_JOBS
 
 HERE = Path(__file__).parent
 
@@ -41,7 +42,10 @@ def main() -> None:
         make_bucket(name)
     home = Path(os.environ["DAGSTER_HOME"])
     home.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(HERE / "dagster.yaml", home / "dagster.yaml")
+    said = (HERE / "dagster.yaml").read_text(encoding="utf-8")
+    if os.environ.get(RAY_JOBS):
+        said += ON_RAY
+    (home / "dagster.yaml").write_text(said, encoding="utf-8")
     with dg.DagsterInstance.get() as instance:
         instance.upgrade()
         set_limits(instance, os.environ.get("POOLS", ""))

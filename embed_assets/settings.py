@@ -10,6 +10,7 @@ their code versions are made from the marks (`Settings.shape`).
 """
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -27,6 +28,8 @@ TRACKING_URI = "MLFLOW_TRACKING_URI"
 SIGNING_KEY = f"{PREFIX}SIGNING_KEY"
 IN_POSTGRES = "postgresql+psycopg2://"
 """What an address of Dagster's history begins with; SQLAlchemy takes another driver without it."""
+_JOB_SERVER = re.compile(r"https?://[^\s/@?#]+/?")
+"""An address without a name or a password: Dagster and logs show it."""
 DEFAULT_PROJECT = "embed-assets"
 LABELLED_BESIDE_PDFS = "questions.jsonl"
 EXTRACTIVE = "extractive"
@@ -94,6 +97,11 @@ class Places(Group):
         description="Where Dagster keeps its history. Unset: SQLite files in the home. "
         "`postgresql+psycopg2://USER@HOST/NAME`: Postgres, for daemon, pages and runs on several "
         "machines",
+    )
+    ray_jobs: Annotated[str, NOTHING] = Field(
+        default="",
+        description="Where Dagster's runs are: `http://HOST:8265`, jobs of the Ray cluster whose "
+        "pages are there. Unset: processes beside Dagster's daemon",
     )
     partitions: Annotated[int, NOTHING] = Field(
         default=0,
@@ -555,6 +563,14 @@ class Settings(  # pyright: ignore[reportIncompatibleVariableOverride] # two kin
         if address and not address.startswith(IN_POSTGRES):
             raise SettingsError(f"not {IN_POSTGRES}USER@HOST/NAME.", f"{PREFIX}DAGSTER_STORAGE")
         refuse_password(address, f"{PREFIX}DAGSTER_STORAGE")
+        return address
+
+    @field_validator("ray_jobs")
+    @classmethod
+    def _job_server(cls, address: str) -> str:
+        if address and not _JOB_SERVER.fullmatch(address):
+            said = "not http://HOST:8265. A token is in RAY_AUTH_TOKEN."
+            raise SettingsError(said, f"{PREFIX}RAY_JOBS")
         return address
 
     @field_validator("home", "question_prompt", "signing_key", "pdf_passwords")

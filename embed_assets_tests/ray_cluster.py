@@ -2,8 +2,9 @@
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -37,3 +38,31 @@ def two_nodes() -> Iterator[tuple[Any, list[Any]]]:
         yield cluster, nodes
         ray.shutdown()
         cluster.shutdown()
+
+
+@contextmanager
+def jobs_on_a_node(environment: Mapping[str, str], port: int) -> Iterator[Any]:
+    """A cluster without CPUs that takes jobs at a port: a head, and a node where runs have a place.
+
+    environment: of its nodes. Its pages and jobs need more than ray itself.
+    """
+    for package in ("dagster_ray", "aiohttp_cors", "opencensus"):
+        pytest.importorskip(package, reason="dagster-ray or ray[default] isn't installed")
+    with pytest.MonkeyPatch.context() as patch, TemporaryDirectory(prefix="ray") as folder:
+        for name, value in {**environment, **ON_THIS_MACHINE}.items():
+            patch.setenv(name, value)
+        patch.delenv("RAY_ADDRESS", raising=False)
+        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+        from ray._private.utils import write_ray_address
+        from ray.cluster_utils import Cluster
+
+        # A job finds its cluster by this folder: other tests' clusters share the usual one.
+        head = {"num_cpus": 0, "include_dashboard": True, "dashboard_port": port}
+        cluster = Cluster(initialize_head=True, head_node_args={**head, "temp_dir": folder})
+        try:
+            write_ray_address(str(cluster.address), folder)
+            cluster.add_node(num_cpus=0, resources={"embed_assets_run": 1})
+            cluster.wait_for_nodes()
+            yield cluster
+        finally:
+            cluster.shutdown()

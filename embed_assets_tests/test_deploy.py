@@ -1,5 +1,6 @@
 """What `deploy/` says holds together: no Docker engine is needed to see it."""
 
+import json
 import os
 import re
 import runpy
@@ -18,7 +19,7 @@ import yaml
 from typer.main import get_command
 
 from embed_assets.command.cli import app
-from embed_assets.command.instance import _IN_POSTGRES, STORAGE
+from embed_assets.command.instance import _IN_POSTGRES, ON_RAY, RAY_JOBS, STORAGE
 from embed_assets.graph import GRAPH
 from embed_assets.resources.pages import DAGSTER_VARIABLE, MLFLOW_VARIABLE
 from embed_assets.settings import PREFIX, Settings
@@ -150,6 +151,19 @@ def test_the_pools_of_the_graph_have_limits():
         assert {part.split("=")[0] for part in limits[1].split(",")} == POOLS
 
 
+def test_runs_that_are_jobs_of_ray_have_a_node_with_a_place_for_each():
+    added = yaml.safe_load(read(DEPLOY / "runs-on-ray.yaml"))["services"]
+    assert set(added) - set(compose()["services"]) == {"ray-runs"}
+    node = added["ray-runs"]
+    assert node["extends"] == {"file": "compose.yaml", "service": "dagster-daemon"}
+    places = json.loads(node["command"][node["command"].index("--resources") + 1])
+    asked = yaml.safe_load(ON_RAY)["run_launcher"]["config"]["ray"]["resources"]
+    limits = yaml.safe_load(read(DEPLOY / "dagster.yaml"))["concurrency"]["runs"]
+    assert places == dict.fromkeys(asked, limits["max_concurrent_runs"])
+    told = {name for name, service in added.items() if RAY_JOBS in service.get("environment", {})}
+    assert told == {"prepare", "ray-runs", "dagster-daemon", "dagster-webserver"}
+
+
 def test_what_is_prepared_again_follows_the_settings(tmp_path, database, bucket, monkeypatch):
     home = tmp_path / "dagster"
     monkeypatch.setenv("DAGSTER_HOME", str(home))
@@ -157,9 +171,11 @@ def test_what_is_prepared_again_follows_the_settings(tmp_path, database, bucket,
     other = f"{bucket.removeprefix('s3://')}-other"
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")  # as in compose.yaml
     monkeypatch.setenv("BUCKETS", f"{bucket.removeprefix('s3://')},{other}")
-    for place in ("1", "2"):
+    for place, jobs in (("1", "http://head:8265"), ("2", "")):
         monkeypatch.setenv("POOLS", f"parsing={place},llm=4")
+        monkeypatch.setenv(RAY_JOBS, jobs)
         runpy.run_path(str(DEPLOY / "prepare.py"), run_name="__main__")
+        assert (ON_RAY in read(home / "dagster.yaml")) == bool(jobs)
     with dg.DagsterInstance.get() as instance:
         limits = {pool.name: pool.limit for pool in instance.event_log_storage.get_pool_limits()}
     assert limits == {"parsing": 2, "llm": 4}

@@ -160,6 +160,7 @@ WITNESSES: dict[str, Any] = {
     "pdfs": "elsewhere",
     "project": "manuals",
     "dagster_storage": "postgresql+psycopg2://me@db/dagster",
+    "ray_jobs": "http://head:8265",
     "warehouse": "ducklake:postgres:dbname=x?data=/y",
     "home": "elsewhere",
     "partitions": 500,
