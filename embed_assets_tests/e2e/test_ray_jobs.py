@@ -27,8 +27,15 @@ PASSWORD = "hunter2-of-postgres"
 def read_one(pages: Pages) -> str:
     """Launch a run that reads a PDF; gives the run."""
     asked = '{assetNodeOrError(assetKey: {path: ["raw_pdfs"]}) {... on AssetNode {partitionKeys}}}'
-    document = pages.ask(asked)["assetNodeOrError"]["partitionKeys"][0]
-    return pages.ask(READ % (JOB, document))["launchRun"]["run"]["runId"]
+    launched: dict[str, Any] = {}
+
+    def is_launched(_: object) -> bool:
+        if documents := pages.ask(asked)["assetNodeOrError"].get("partitionKeys"):
+            launched.update(pages.ask(READ % (JOB, documents[0]))["launchRun"])
+        return "run" in launched
+
+    pages.wait(is_launched, "the page is there before it knows the jobs")
+    return launched["run"]["runId"]
 
 
 def job_of(run: str, server: str) -> dict[str, Any]:
