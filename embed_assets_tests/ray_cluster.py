@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from tempfile import TemporaryDirectory
@@ -63,6 +64,23 @@ def jobs_on_a_node(environment: Mapping[str, str], port: int) -> Iterator[Any]:
             write_ray_address(str(cluster.address), folder)
             cluster.add_node(num_cpus=0, resources={"embed_assets_run": 1})
             cluster.wait_for_nodes()
+            _wait_until_it_takes_jobs(f"http://127.0.0.1:{port}")
             yield cluster
         finally:
             cluster.shutdown()
+
+
+def _wait_until_it_takes_jobs(server: str) -> None:
+    """RuntimeError where it takes none within a minute: the head is there before its agent is."""
+    from ray.job_submission import JobSubmissionClient
+
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            JobSubmissionClient(server).submit_job(entrypoint="true")
+        except RuntimeError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.5)
+        else:
+            return
