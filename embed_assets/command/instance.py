@@ -64,8 +64,12 @@ def point_dagster_at(settings: Settings) -> None:
 def _check_launcher(settings: Settings) -> None:
     """SettingsError where the instance's file launches runs elsewhere than the settings say.
 
-    It may say more of the launcher than is written here.
+    It may say more of the launcher than is written here. And where a job's command can't name the
+    home: dagster-ray puts what names it between apostrophes.
     """
+    if settings.ray_jobs and "'" in str(settings.home):
+        said = f"{settings.home}: its apostrophe can't stand in the command of a job of Ray."
+        raise SettingsError(said, f"{PREFIX}HOME")
     file = settings.dagster_home / "dagster.yaml"
     if not file.exists():
         return

@@ -114,6 +114,11 @@ def test_a_person_may_say_more_of_the_launcher(on_ray):
     prepare_home(on_ray)
 
 
+def test_a_home_that_no_command_of_a_job_can_name_is_refused(on_ray):
+    with pytest.raises(SettingsError, match=r"^EMBED_ASSETS_HOME: .*its apostrophe"):
+        prepare_home(on_ray.changed({"home": on_ray.home.with_name("Ann's home")}))
+
+
 def test_a_package_that_is_missing_is_named(on_ray, monkeypatch):
     monkeypatch.setitem(sys.modules, "dagster_ray", None)
     with pytest.raises(SettingsError, match=r"^EMBED_ASSETS_RAY_JOBS: .*embed_assets\[ray\]"):
