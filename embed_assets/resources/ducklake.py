@@ -48,9 +48,11 @@ LOST = (
 )
 """What DuckDB raises where a file is out of reach, or another writer was first. Where the catalogue
 is, it is also an Error of no class of its own."""
+OURS = duckdb.ConstraintException, duckdb.ConversionException
+"""What says of rows that they are wrong."""
 DOUBTED = 5
-"""Times that an InvalidInputException is taken for a loss: DuckDB raises one where a query of an
-extension's own broke off, and where a statement is wrong."""
+"""Times that any other error of DuckDB's is taken for a loss. A query of DuckLake's own that broke
+off has been an InvalidInputException and a BinderException, as a statement is that is wrong."""
 
 
 @dataclass(frozen=True)
@@ -342,10 +344,10 @@ def _loss_or_doubt() -> Callable[[BaseException], bool]:
     doubts = iter(range(DOUBTED))
 
     def may_succeed(error: BaseException) -> bool:
-        if isinstance(error, duckdb.InvalidInputException):
-            return next(doubts, None) is not None
-        lost = isinstance(error, LOST) or type(error) is duckdb.Error
-        return lost or is_out_of_reach(error)
+        if isinstance(error, LOST) or type(error) is duckdb.Error or is_out_of_reach(error):
+            return True
+        in_doubt = isinstance(error, duckdb.Error) and not isinstance(error, OURS)
+        return in_doubt and next(doubts, None) is not None
 
     return may_succeed
 

@@ -78,7 +78,8 @@ def test_a_read_after_a_restart_of_the_catalogue_is_as_before(lake):
 class BreaksOff:
     """A connection whose first result can't be had, or fetched, as where Postgres ends."""
 
-    def __init__(self, *, early: bool = False) -> None:
+    def __init__(self, early: type[duckdb.Error] | None = None) -> None:
+        """early: what the statement raises; None: the fetching of its result."""
         self.has_broken = False
         self._early = early
         self._connection: Any = None
@@ -100,7 +101,8 @@ class BreaksOff:
 
     def pl(self) -> Any:
         self.has_broken = True
-        raise duckdb.InvalidInputException("fetch from an unsuccessful query result")
+        kind = self._early or duckdb.InvalidInputException
+        raise kind("fetch from an unsuccessful query result")
 
     fetchall = pl
 
@@ -114,10 +116,10 @@ def test_a_result_that_breaks_off_while_it_is_fetched_is_read_again(lake, monkey
     assert connection.has_broken
 
 
-@pytest.mark.parametrize("early", [True, False])
+@pytest.mark.parametrize("early", [None, duckdb.InvalidInputException, duckdb.BinderException])
 def test_a_statement_of_a_transaction_breaks_off_and_all_is_done_again(lake, monkeypatch, early):
     lake.replace("parsed_markdown", pages("a", "one"))
-    connection = BreaksOff(early=early)
+    connection = BreaksOff(early)
     rows_of = connection.instead(duckdb_connection.rows_of)
     monkeypatch.setattr("embed_assets.resources.ducklake.rows_of", rows_of)
     with lake.transaction() as transaction:
