@@ -5,8 +5,9 @@ questions. What scores nearly as well as the true answer often is one, so it is 
 (positive-aware mining: Moreira et al. 2024, NV-Retriever, 'TopK-PercPos').
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from collections.abc import Set as AbstractSet
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -20,9 +21,10 @@ POSITIVE_SHARE = 0.95
 CHUNKS = 32_768
 """Chunks that are searched at a time, by one worker where there are several."""
 QUESTIONS = 512
-"""Questions that are asked at a time. With CHUNKS it bounds the memory, not the result."""
-SECONDS = 3600.0
-"""For a part on a worker: it takes some seconds."""
+"""Questions that are asked at a time. With CHUNKS it bounds the memory. The result depends on
+neither, but for which of several equal chunks is taken."""
+SECONDS_FOR_A_PART = 3600.0
+"""That a worker is given; it takes some."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +48,7 @@ class Part:
 Found = tuple[np.ndarray, np.ndarray]
 """The best of what may be negatives: cosines, float (questions, count), and places of chunks, int
 of that shape. Where there are fewer, the cosine is -inf."""
-Search = Callable[[Sequence[Part]], Iterable[Found]]
+Search = Callable[[Sequence[Part]], Generator[Found, None, None]]
 """Gives what `best_of` finds in each part, in their order."""
 
 
@@ -65,8 +67,16 @@ def mine_negatives(
     that are trained on. positives: each question's chunk_id, one of those. related: by question,
     the ids of chunks that are no negatives of it. Where fewer than `count` chunks score low enough,
     the least alike of the rest fill up. search: where the parts are searched; None: here.
-    ValueError where there are not `count` unrelated chunks.
+    ValueError where there are not `count` unrelated chunks. ProjectError where embeddings are not
+    finite.
     """
+    if not len(questions) or not count:
+        return [[] for _ in questions]
+    if not np.isfinite(questions.sum()) or not np.isfinite(chunks.sum()):
+        raise ProjectError(
+            "Embeddings hold NaN or infinity: the model is broken, or overflowed. Try "
+            "EMBED_ASSETS_PRECISION=fp32."
+        )
     place_of = {chunk_id: place for place, chunk_id in enumerate(chunk_ids)}
     no_negatives = [
         sorted(place_of[other] for other in mine | {positive} if other in place_of)
@@ -81,13 +91,14 @@ def mine_negatives(
     answers = _normalised(chunks[[place_of[positive] for positive in positives]])
     cosines = np.einsum("ij,ij->i", asked, answers)
     most = cosines - (1 - POSITIVE_SHARE) * np.abs(cosines)
-    parts = _parts(asked, most, chunks, no_negatives, count)
-    found = _nothing(len(asked), count)
-    with progress_bar("Mining hard negatives", len(chunks), "chunk") as bar:
-        for part, best in zip(parts, (search or _here)(parts), strict=True):
-            found = _better(found, best)
-            bar.update(len(part.chunks))
-    mined = _filled_up(found, asked, chunks, no_negatives)
+    search = search or search_here
+    mined = _mined(search, asked, most, chunks, no_negatives, count)
+    if few := [place for place, row in enumerate(mined) if len(row) < count]:
+        ruled_out = [[*no_negatives[place], *mined[place]] for place in few]
+        no_limit = np.full(len(few), np.inf)
+        least_alike = _mined(search, -asked[few], no_limit, chunks, ruled_out, count)
+        for place, row in zip(few, least_alike, strict=True):
+            mined[place] += row[: count - len(mined[place])]
     return [[chunk_ids[place] for place in row] for row in mined]
 
 
@@ -102,19 +113,24 @@ def best_of(part: Part) -> Found:
     return scores, places + part.start
 
 
+def search_here(parts: Sequence[Part]) -> Generator[Found, None, None]:
+    """Parts are searched by this process."""
+    yield from map(best_of, parts)
+
+
 def search_on_ray(processes: int) -> Search:
     """Parts are searched by so many workers of the Ray cluster; 0: by one for each of its CPUs.
 
     ProjectError where there is no cluster, or where a part can't be searched.
     """
 
-    def search(parts: Sequence[Part]) -> Iterator[Found]:
+    def search(parts: Sequence[Part]) -> Generator[Found, None, None]:
         from embed_assets.resources.ray_workers import ray_workers
 
         if len(parts) == 1:  # no worker is worth waiting for
-            yield from _here(parts)
+            yield from search_here(parts)
             return
-        with ray_workers(processes, len(parts), SECONDS, None) as workers:
+        with ray_workers(processes, len(parts), SECONDS_FOR_A_PART, None) as workers:
             for outcome in workers.map(best_of, parts):
                 if outcome.result is None:
                     why = outcome.failure and outcome.failure.error
@@ -124,8 +140,24 @@ def search_on_ray(processes: int) -> Search:
     return search
 
 
-def _here(parts: Sequence[Part]) -> Iterator[Found]:
-    return map(best_of, parts)
+def _mined(
+    search: Search,
+    asked: np.ndarray,
+    most: np.ndarray,
+    chunks: np.ndarray,
+    no_negatives: Sequence[Sequence[int]],
+    count: int,
+) -> list[list[int]]:
+    """Places of at most `count` chunks for each question, the best first."""
+    parts, best = _parts(asked, most, chunks, no_negatives, count), _nothing(len(asked), count)
+    with (
+        progress_bar("Mining hard negatives", len(chunks), "chunk") as bar,
+        closing(search(parts)) as searched,
+    ):
+        for part, found in zip(parts, searched, strict=True):
+            best = _better(best, found)
+            bar.update(len(part.chunks))
+    return [places[scores > -np.inf].tolist() for scores, places in zip(*best, strict=True)]
 
 
 def _parts(
@@ -177,33 +209,6 @@ def _better(one: Found, other: Found) -> Found:
     scores, places = (np.concatenate(both, axis=1) for both in zip(one, other, strict=True))
     order = np.lexsort((places, -scores), axis=1)[:, : one[0].shape[1]]
     return np.take_along_axis(scores, order, 1), np.take_along_axis(places, order, 1)
-
-
-def _filled_up(
-    found: Found,
-    asked: np.ndarray,
-    chunks: np.ndarray,
-    no_negatives: Sequence[Sequence[int]],
-) -> list[list[int]]:
-    """Places of as many chunks as are wanted of each question.
-
-    Those that were found, the best first, and then the least alike of the others.
-    """
-    filled: list[list[int]] = []
-    for question, scores, places in zip(asked, *found, strict=True):
-        low = [int(place) for place in places[scores > -np.inf]]
-        if len(low) < len(places):
-            cosines = np.concatenate(
-                [
-                    _normalised(chunks[start : start + CHUNKS]) @ question
-                    for start in range(0, len(chunks), CHUNKS)
-                ]
-            )
-            cosines[[*low, *no_negatives[len(filled)]]] = np.inf
-            high = np.argsort(cosines, kind="stable")[: len(places) - len(low)]
-            low += [int(place) for place in high]
-        filled.append(low)
-    return filled
 
 
 def _normalised(embeddings: np.ndarray) -> np.ndarray:

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from embed_assets.errors import ProjectError
 from embed_assets.training.negatives import mine_negatives
 
 IDS = ["answer", "twin", "near", "far", "opposite"]
@@ -30,6 +31,19 @@ def test_neighbours_and_other_answers_are_no_negatives() -> None:
 
 def test_where_few_score_low_enough_the_least_alike_of_the_rest_fill_up() -> None:
     assert mined(set(), 4) == ["near", "far", "opposite", "twin"]
+
+
+@pytest.mark.parametrize("of_question", [True, False])
+def test_embeddings_that_are_no_numbers_are_an_error(of_question: bool) -> None:
+    questions, chunks = at(0.0), CHUNKS.copy()
+    (questions if of_question else chunks)[0] = np.nan
+    with pytest.raises(ProjectError, match=r"^Embeddings hold NaN or infinity"):
+        mine_negatives(questions, chunks, IDS, ["answer"], [set()], 1)
+
+
+def test_nothing_is_mined_where_nothing_is_asked() -> None:
+    assert mined(set(), 0) == []
+    assert mine_negatives(at(), CHUNKS, IDS, [], [], 2) == []
 
 
 def test_too_few_chunks_say_so() -> None:
