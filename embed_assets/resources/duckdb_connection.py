@@ -147,23 +147,10 @@ def query(
     connection.execute("SET TimeZone = 'UTC'")
     with without_pandas():
         result = connection.execute(sql, list(parameters))
-        with _fetching():
+        try:
             return result.pl()
-
-
-def rows_of(statements: Statements, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
-    """Rows that a statement gives. IOException where they break off while they are fetched."""
-    result = statements.execute(sql, list(parameters))
-    with _fetching():
-        return result.fetchall()
-
-
-@contextmanager
-def _fetching() -> Iterator[None]:
-    try:
-        yield
-    except duckdb.InvalidInputException as error:  # DuckDB's word for it, whatever the cause
-        raise duckdb.IOException(str(error)) from error
+        except duckdb.InvalidInputException as error:  # DuckDB's word for it, whatever the cause
+            raise duckdb.IOException(str(error)) from error
 
 
 def quoted(path: str) -> str:

@@ -26,7 +26,6 @@ from embed_assets.resources.duckdb_connection import (
     WarehouseBusyError,
     WarehouseError,
     quoted,
-    rows_of,
     until_stopped,
 )
 from embed_assets.resources.postgres import EXTRA, connect, is_out_of_reach, own_name, persistently
@@ -51,8 +50,8 @@ is, it is also an Error of no class of its own."""
 OURS = duckdb.ConstraintException, duckdb.ConversionException
 """What says of rows that they are wrong."""
 DOUBTED = 5
-"""Times that any other error of DuckDB's is taken for a loss. A query of DuckLake's own that broke
-off has been an InvalidInputException and a BinderException, as a statement is that is wrong."""
+"""Times in a row that any other error of DuckDB's is taken for a loss: a query of DuckLake's own
+that broke off has been an InvalidInputException and a BinderException, as a wrong statement is."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +152,7 @@ class LakeStore:
 
     def _call(self, call: str) -> None:
         with self.turn(), until_stopped(self._connect(read_only=False)) as connection:
-            rows_of(connection, f"CALL {call}")
+            connection.execute(f"CALL {call}").fetchall()
 
     def _vacuum(self, *, full: bool) -> None:
         """Take what was deleted out of Postgres too: rows too few for a file, columns' bounds.
@@ -281,7 +280,9 @@ class _Repeatable:
 
     def execute(self, query: str, parameters: Sequence[Any] = (), /) -> Any:
         """Run a statement, and fetch all that it gives: the connection may be lost in between."""
-        return self._run(lambda connection: _Fetched(rows_of(connection, query, parameters)))
+        return self._run(
+            lambda connection: _Fetched(connection.execute(query, list(parameters)).fetchall())
+        )
 
     def register(self, view_name: str, python_object: Any, /) -> Any:
         """Let statements read an Arrow table under a name."""
@@ -295,9 +296,7 @@ class _Repeatable:
         with self._session.cursor() as cursor:  # pyright: ignore[reportOptionalMemberAccess]
             cursor.execute("SELECT 1")  # the turn is still ours
         message = f"'{self._message}'"
-        rows_of(
-            connection, f"CALL ducklake_set_commit_message('{LAKE}', '{own_name()}', {message})"
-        )
+        connection.execute(f"CALL ducklake_set_commit_message('{LAKE}', '{own_name()}', {message})")
         self._may_be_committed = True
         connection.commit()
 
@@ -341,13 +340,16 @@ class _Repeatable:
 
 def _loss_or_doubt() -> Callable[[BaseException], bool]:
     """Says of one error after the other whether another try may succeed where it came."""
-    doubts = iter(range(DOUBTED))
+    doubted = 0
 
     def may_succeed(error: BaseException) -> bool:
+        nonlocal doubted
         if isinstance(error, LOST) or type(error) is duckdb.Error or is_out_of_reach(error):
+            doubted = 0
             return True
+        doubted += 1
         in_doubt = isinstance(error, duckdb.Error) and not isinstance(error, OURS)
-        return in_doubt and next(doubts, None) is not None
+        return in_doubt and doubted <= DOUBTED
 
     return may_succeed
 

@@ -129,8 +129,8 @@ class _DocumentsIOManager(DbIOManager):
 
         Others may have been stored in its partitions since.
         """
-        read = [versions for (down, _), versions in self._versions_read.items() if down == asset]
-        return list(read[0]) if read else []
+        read = (versions for (down, _), versions in self._versions_read.items() if down == asset)
+        return list(next(read, ()))  # of all that it reads they are the same
 
     def _documents(self, context: dg.OutputContext, asset: str, obj: object) -> list[str]:
         """Documents of which a step made slices: those that it read, if it reads any."""

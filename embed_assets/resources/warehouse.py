@@ -25,7 +25,6 @@ from embed_assets.resources.duckdb_connection import (
     WarehouseBusyError,
     WarehouseError,
     query,
-    rows_of,
     until_stopped,
     without_pandas,
 )
@@ -268,7 +267,7 @@ def _complete(connection: duckdb.DuckDBPyConnection) -> None:
     made the table.
     """
     stored = _stored_tables(connection)
-    [(database,)] = rows_of(connection, "SELECT current_database()")
+    [(database,)] = connection.execute("SELECT current_database()").fetchall()
     for name, table in TABLES.items():
         if name not in stored:
             connection.execute(table.ddl(keyed=False, temporary=True))
@@ -302,21 +301,19 @@ def _check_schema(statements: Statements, store: Store) -> None:
 def _stored_tables(statements: Statements) -> dict[str, dict[str, StoredColumn]]:
     """Tables of a warehouse, their columns by name."""
     here = "database_name = current_database() AND schema_name = 'main'"
-    keys = rows_of(
-        statements,
+    keys = statements.execute(
         "SELECT table_name, constraint_column_names FROM duckdb_constraints() "
-        f"WHERE {here} AND constraint_type = 'PRIMARY KEY'",
-    )
+        f"WHERE {here} AND constraint_type = 'PRIMARY KEY'"
+    ).fetchall()
     in_key = {(table, column) for table, columns in keys for column in columns}
     tables: dict[str, dict[str, StoredColumn]] = {}
-    for table, column, sql, required in rows_of(
-        statements,
+    for table, column, sql, required in statements.execute(
         "SELECT table_name, column_name, data_type, "
         "NOT is_nullable AND coalesce(column_default, 'NULL') = 'NULL' "
         "FROM duckdb_columns() JOIN duckdb_tables() "
         "USING (database_name, schema_name, table_name) "
-        f"WHERE {here} ORDER BY table_name, column_index",
-    ):
+        f"WHERE {here} ORDER BY table_name, column_index"
+    ).fetchall():
         stored = StoredColumn(sql, required, (table, column) in in_key)
         tables.setdefault(table, {})[column] = stored
     return tables
@@ -391,7 +388,7 @@ class Transaction:
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> int:
         """Run a statement that the other methods can't say; gives how many rows it changed."""
         with without_pandas():
-            rows = rows_of(self._statements, sql, parameters)
+            rows = self._statements.execute(sql, list(parameters)).fetchall()
         return int(rows[0][0]) if rows else 0
 
     def register(self, name: str, frame: pl.DataFrame) -> None:

@@ -4,7 +4,7 @@ import multiprocessing
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
@@ -18,7 +18,7 @@ import pytest
 
 from embed_assets.errors import ProjectError
 from embed_assets.lake_address import lake_address
-from embed_assets.resources import duckdb_connection, ducklake
+from embed_assets.resources import ducklake
 from embed_assets.resources.warehouse import Warehouse, WarehouseBusyError, WarehouseError
 from embed_assets.tables import TABLES
 from embed_assets_tests.postgres import sql
@@ -76,57 +76,80 @@ def test_a_read_after_a_restart_of_the_catalogue_is_as_before(lake):
 
 
 class BreaksOff:
-    """A connection whose first result can't be had, or fetched, as where Postgres ends."""
+    """A connection whose first results can't be had, or fetched, as where Postgres ends.
 
-    def __init__(self, early: type[duckdb.Error] | None = None) -> None:
-        """early: what the statement raises; None: the fetching of its result."""
-        self.has_broken = False
-        self._early = early
-        self._connection: Any = None
+    raised: one error after the other, until there is none.
+    """
 
-    def instead(self, use: Any) -> Any:
-        """What uses a connection, using this one."""
+    def __init__(self, connection: duckdb.DuckDBPyConnection, raised: list[Any], at: str) -> None:
+        self._connection, self._raised, self._at = connection, raised, at
 
-        def used(connection: Any, *given: Any) -> Any:
-            self._connection = connection
-            return use(self, *given)
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
 
-        return used
+    def __enter__(self) -> "BreaksOff":
+        return self
 
-    def execute(self, sql: str, *parameters: object) -> object:
+    def __exit__(self, *_: object) -> None:
+        self._connection.close()
+
+    def execute(self, sql: str, *parameters: object) -> Any:
         result = self._connection.execute(sql, *parameters)
-        if "parsed_markdown" not in sql or self.has_broken:
+        if "parsed_markdown" not in sql or not self._raised:
             return result
-        return self.pl() if self._early else self
+        return self._break_off() if self._at == "execute" else self
 
-    def pl(self) -> Any:
-        self.has_broken = True
-        kind = self._early or duckdb.InvalidInputException
-        raise kind("fetch from an unsuccessful query result")
+    def _break_off(self) -> Any:
+        raise self._raised.pop(0)
 
-    fetchall = pl
+    pl = fetchall = _break_off
 
 
-def test_a_result_that_breaks_off_while_it_is_fetched_is_read_again(lake, monkeypatch):
+@pytest.fixture
+def broken(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Any]]:
+    """Has connections to a lake break off by these errors; gives those that are left."""
+
+    def broken(*errors: Exception, at: str = "fetch") -> list[Any]:
+        connect, left = ducklake.LakeStore._connect, list(errors)
+
+        def connect_worse(self: Any, *, read_only: bool) -> Any:
+            return BreaksOff(connect(self, read_only=read_only), left, at)
+
+        monkeypatch.setattr(ducklake.LakeStore, "_connect", connect_worse)
+        return left
+
+    return broken
+
+
+def test_a_result_that_breaks_off_while_it_is_fetched_is_read_again(lake, broken):
     lake.replace("parsed_markdown", pages("a", "one"))
-    connection = BreaksOff()
-    query = connection.instead(duckdb_connection.query)
-    monkeypatch.setattr("embed_assets.resources.warehouse.query", query)
+    left = broken(duckdb.InvalidInputException("fetch from an unsuccessful query result"))
     assert texts(lake) == [("a", 1, "one")]
-    assert connection.has_broken
+    assert left == []
 
 
-@pytest.mark.parametrize("early", [None, duckdb.InvalidInputException, duckdb.BinderException])
-def test_a_statement_of_a_transaction_breaks_off_and_all_is_done_again(lake, monkeypatch, early):
+@pytest.mark.parametrize("at", ["fetch", "execute"])
+def test_a_statement_of_a_transaction_breaks_off_and_all_is_done_again(lake, broken, at):
     lake.replace("parsed_markdown", pages("a", "one"))
-    connection = BreaksOff(early)
-    rows_of = connection.instead(duckdb_connection.rows_of)
-    monkeypatch.setattr("embed_assets.resources.ducklake.rows_of", rows_of)
+    errors = duckdb.InvalidInputException("fetch"), duckdb.BinderException("list of files")
+    left = broken(*errors, at=at)
     with lake.transaction() as transaction:
         transaction.upsert("parsed_markdown", pages("b", "uno"))
         assert transaction.delete("parsed_markdown", {"document_id": ["a"]}) == 1
     assert texts(lake) == [("b", 1, "uno")]
-    assert connection.has_broken
+    assert left == []
+
+
+def test_what_may_be_wrong_itself_is_tried_a_few_times_in_a_row(lake, broken, monkeypatch):
+    monkeypatch.setattr(ducklake, "DOUBTED", 2)
+    lake.replace("parsed_markdown", pages("a", "one"))
+    doubt, loss = duckdb.BinderException("no such column"), duckdb.IOException("closed")
+    broken(doubt, doubt, loss, doubt, doubt)
+    lake.replace("parsed_markdown", pages("a", "two"))
+    assert texts(lake) == [("a", 1, "two")]
+    broken(*[doubt] * 9, at="execute")
+    with pytest.raises(duckdb.BinderException, match="no such column"):
+        lake.replace("parsed_markdown", pages("a", "three"))
 
 
 def test_an_error_in_a_transaction_leaves_nothing_of_it(lake):
