@@ -45,6 +45,7 @@ DOUBTS = {
     "libraries": "it was trained with {then}, and these are {now}",
 }
 """What is said of each thing that decides the last digits, where it is another."""
+ON_GPU = "a GPU adds up in an order that changes"
 
 
 def retrain_and_compare(settings: Settings, version: str) -> dict[str, Any]:
@@ -130,6 +131,7 @@ def check_retraining(settings: Settings, version: str) -> dict[str, Any]:
         ),
     }
     against = [reason for reason, holds in impossible.items() if holds]
+    on_gpu = not against and bool(process_client(settings.engine).machine().gpus)
     then = kept_result(training) if training else {}
     differences = {
         "code": {"then": model["code"], "now": this_code()},
@@ -143,7 +145,7 @@ def check_retraining(settings: Settings, version: str) -> dict[str, Any]:
     return {
         "version": model["version"],
         "possible": not against,
-        "reasons": against or _doubts(settings, differences),
+        "reasons": against or _doubts(differences, on_gpu=on_gpu),
         "same": None,
         "largest_difference": None,
         "figures": None,
@@ -155,15 +157,14 @@ def check_retraining(settings: Settings, version: str) -> dict[str, Any]:
     }
 
 
-def _doubts(settings: Settings, differences: Mapping[str, Mapping[str, str | None]]) -> list[str]:
+def _doubts(differences: Mapping[str, Mapping[str, str | None]], *, on_gpu: bool) -> list[str]:
     """Why what is possible may not come out the same, or may not have."""
     doubts = [
         DOUBTS[name].format(then=found["then"] or "an older version", now=found["now"])
         for name, found in differences.items()
         if found["now"] not in (None, found["then"])
     ]
-    on_gpu = "a GPU adds up in an order that changes"
-    return [*doubts, on_gpu] if process_client(settings.engine).machine().gpus else doubts
+    return [*doubts, ON_GPU] if on_gpu else doubts
 
 
 def _prepare(settings: Settings, summary: Mapping[str, Any], held: ExitStack) -> TrainingConfig:
@@ -201,7 +202,7 @@ def _train_and_compare(
         }
         same = "figures" if same_figures(figures["then"], figures["now"]) else None
     return {
-        "reasons": _doubts(settings, differences),
+        "reasons": _doubts(differences, on_gpu=ON_GPU in summary["reasons"]),
         "same": same,
         "largest_difference": difference,
         "figures": figures,
