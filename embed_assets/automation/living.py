@@ -90,6 +90,15 @@ def lives(settings: Settings, record: dg.RunRecord) -> bool:
     return run.status not in AT_WORK or not _is_lost(run)
 
 
+def held_runs(settings: Settings) -> list[str]:
+    """Ids of runs that a process is at, whatever Dagster calls them.
+
+    A run that somebody took for dead is a failure there, and may work on.
+    """
+    marks = sorted(_folder(settings).glob(f"*{HELD}"))
+    return [mark.stem for mark in marks if _is_held(mark.with_suffix(".lock"))]
+
+
 def clear_locks(settings: Settings, living: Collection[str]) -> None:
     """Delete what runs left behind whose processes are gone. living: ids of runs that are not."""
     for mark in _folder(settings).glob(f"*{HELD}"):

@@ -9,7 +9,7 @@ from pathlib import Path
 import dagster as dg
 from filelock import FileLock, Timeout
 
-from embed_assets.automation.living import AT_WORK, clear_locks, lives
+from embed_assets.automation.living import AT_WORK, clear_locks, held_runs, lives
 from embed_assets.automation.plan import INGEST, Work
 from embed_assets.graph import CORPUS_ASSETS, DOCUMENT_ASSETS, SEARCH_INDEX
 from embed_assets.grouping import Grouping
@@ -79,8 +79,11 @@ def at_work(instance: dg.DagsterInstance, settings: Settings) -> list[str]:
 def _living(
     instance: dg.DagsterInstance, settings: Settings, statuses: list[dg.DagsterRunStatus]
 ) -> list[dg.DagsterRun]:
-    """Runs of these statuses, without those whose process is known to be gone."""
-    records = instance.get_run_records(dg.RunsFilter(statuses=statuses))
+    """Runs that a process is at, and those of these statuses of which none is known to be gone."""
+    records = list(instance.get_run_records(dg.RunsFilter(statuses=statuses)))
+    known = {record.dagster_run.run_id for record in records}
+    if others := [run_id for run_id in held_runs(settings) if run_id not in known]:
+        records += instance.get_run_records(dg.RunsFilter(run_ids=others))
     if records and not _command_lives(settings.home):
         records = [r for r in records if BY_COMMAND not in r.dagster_run.tags]
     return [record.dagster_run for record in records if lives(settings, record)]

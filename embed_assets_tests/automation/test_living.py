@@ -22,7 +22,14 @@ from filelock import FileLock
 
 from embed_assets.automation import living
 from embed_assets.automation.living import held
-from embed_assets.automation.runs import INGEST, TRAIN, end_dead_mlflow_runs, end_dead_runs
+from embed_assets.automation.runs import (
+    INGEST,
+    TRAIN,
+    at_work,
+    end_dead_mlflow_runs,
+    end_dead_runs,
+    work_under_way,
+)
 from embed_assets.definitions import build_resources
 from embed_assets.resources.tracking import DAGSTER_RUN
 from embed_assets_tests.automation.test_sensors import served
@@ -150,6 +157,16 @@ def test_the_lock_of_a_run_is_held_by_the_process_that_executes_it(project):
     assert execute_run(InMemoryJob(looks), run, project.instance).success
     assert sorted(locks) == [f"{run.run_id}.held", f"{run.run_id}.lock"]
     assert os.listdir(project.settings.dagster_home / "running") == []
+
+
+def test_a_run_that_is_called_a_failure_is_at_work_while_its_process_is(project):
+    run = project.run(INGEST, STARTED)
+    with executing(project, run) as process:
+        project.instance.report_run_failed(run, "its job could not be asked for")
+        assert work_under_way(project.instance, project.settings).ingesting
+        assert any(run.run_id[:8] in name for name in at_work(project.instance, project.settings))
+        process.communicate()
+    assert not work_under_way(project.instance, project.settings).ingesting
 
 
 def test_what_a_killed_run_left_in_mlflow_is_ended_with_it(project):
