@@ -156,7 +156,9 @@ def test_runs_that_are_jobs_of_ray_have_a_node_with_a_place_for_each():
     assert set(added) - set(compose()["services"]) == {"ray-runs"}
     node = added["ray-runs"]
     assert node["extends"] == {"file": "compose.yaml", "service": "dagster-daemon"}
-    places = json.loads(node["command"][node["command"].index("--resources") + 1])
+    started = shlex.split(node["command"][2])
+    assert "OMP_NUM_THREADS=$$(nproc)" in started
+    places = json.loads(started[started.index("--resources") + 1])
     asked = yaml.safe_load(ON_RAY)["run_launcher"]["config"]["ray"]["resources"]
     limits = yaml.safe_load(read(DEPLOY / "dagster.yaml"))["concurrency"]["runs"]
     assert places == dict.fromkeys(asked, limits["max_concurrent_runs"])

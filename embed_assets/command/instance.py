@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -64,16 +65,19 @@ def point_dagster_at(settings: Settings) -> None:
 def _check_launcher(settings: Settings) -> None:
     """SettingsError where the instance's file launches runs elsewhere than the settings say.
 
-    It may say more of the launcher than is written here. And where a job's command can't name the
-    home: dagster-ray puts what names it between apostrophes.
+    It may say more of the launcher than is written here. SettingsError too where a job's command
+    would hold an apostrophe: dagster-ray puts the paths in it between two.
     """
-    if settings.ray_jobs and "'" in str(settings.home):
-        said = f"{settings.home}: its apostrophe can't stand in the command of a job of Ray."
-        raise SettingsError(said, f"{PREFIX}HOME")
+    for path in (settings.home, Path.cwd(), Path(sys.executable)):
+        if settings.ray_jobs and "'" in str(path):
+            said = f"{path}: its apostrophe can't stand in the command of a job of Ray."
+            raise SettingsError(said, RAY_JOBS)
     file = settings.dagster_home / "dagster.yaml"
     if not file.exists():
         return
-    named = RAY_JOBS in str(_said(file).get("run_launcher"))
+    launcher = _said(file).get("run_launcher") or {}
+    ours = launcher.get("config", {}).get("ray", {})
+    named = ours.get("address") == {"env": RAY_JOBS}
     if settings.ray_jobs and not named:
         raise SettingsError(
             f"{file} launches runs elsewhere. Put the line `{ON_RAY.strip()}` into it, in place of "

@@ -114,9 +114,15 @@ def test_a_person_may_say_more_of_the_launcher(on_ray):
     prepare_home(on_ray)
 
 
-def test_a_home_that_no_command_of_a_job_can_name_is_refused(on_ray):
-    with pytest.raises(SettingsError, match=r"^EMBED_ASSETS_HOME: .*its apostrophe"):
-        prepare_home(on_ray.changed({"home": on_ray.home.with_name("Ann's home")}))
+@pytest.mark.parametrize("named", ["home", "working folder"])
+def test_a_path_that_no_command_of_a_job_can_name_is_refused(on_ray, tmp_path, monkeypatch, named):
+    (tmp_path / "Ann's").mkdir()
+    if named == "home":
+        on_ray = on_ray.changed({"home": tmp_path / "Ann's" / "home"})
+    else:
+        monkeypatch.chdir(tmp_path / "Ann's")
+    with pytest.raises(SettingsError, match=rf"^{RAY_JOBS}: .*Ann's.*its apostrophe"):
+        prepare_home(on_ray)
 
 
 def test_a_package_that_is_missing_is_named(on_ray, monkeypatch):
