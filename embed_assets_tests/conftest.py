@@ -25,6 +25,9 @@ LEFT_OF_MLFLOW = (
 """Variables that mlflow and commands set for their own process."""
 
 
+UMASK = os.umask(0)
+os.umask(UMASK)
+
 TAKE_LONG = ("e2e", "training")
 """Folders of the tests that take longest, by file."""
 
@@ -32,6 +35,12 @@ TAKE_LONG = ("e2e", "training")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with what takes long: at the end no process waits while another has a long file."""
     items.sort(key=lambda item: item.path.parent.name not in TAKE_LONG)
+
+
+@pytest.fixture(autouse=True)
+def files_for_others() -> None:
+    """What a command did to its process, so that its files are private, ends with its test."""
+    os.umask(UMASK)
 
 
 @pytest.fixture(autouse=True)
