@@ -54,6 +54,7 @@ def parse(folder: str, engine: Engine, processes: str) -> None:
     """Seconds of parsing all PDFs of a folder."""
     contents = [file.read_bytes() for file in sorted(Path(folder).glob("*.pdf"))]
     found = pl.concat([raw_pdf(f"d{n:05}", content) for n, content in enumerate(contents)])
+    found = found.with_columns(sha256="document_id")  # what is the same is parsed once
     pool = WorkerPool(engine=engine, processes=int(processes), timeout=300)
     warm = found.head(2 * max(1, int(processes)))
     parse_documents(warm, warm["document_id"].to_list(), pool)
