@@ -13,7 +13,7 @@ import time
 
 import numpy as np
 
-from embed_assets.training.negatives import Search, mine_negatives, search_on_ray
+from embed_assets.training.negatives import Search, mine_negatives, search_here, search_on_ray
 
 SIZE, COUNT = 384, 4
 Mined = list[list[str]]
@@ -34,7 +34,7 @@ def main() -> None:
     ids = [f"{number:032x}" for number in range(given.chunks)]
     here, there = (
         mine(name, questions, chunks, ids, answers, search)
-        for name, search in (("here", None), ("on Ray", search_on_ray(given.workers)))
+        for name, search in (("here", search_here), ("on Ray", search_on_ray(given.workers)))
     )
     print("the same negatives" if here == there else "OTHER NEGATIVES ON RAY")
     sys.exit(here != there)
@@ -46,7 +46,7 @@ def mine(
     chunks: np.ndarray,
     ids: list[str],
     answers: np.ndarray,
-    search: Search | None,
+    search: Search,
 ) -> Mined:
     """Negatives of all questions, and what finding them took."""
     began, used = time.monotonic(), time.process_time()

@@ -76,8 +76,8 @@ def _check_launcher(settings: Settings) -> None:
     if not file.exists():
         return
     launcher = _said(file).get("run_launcher") or {}
-    ours = launcher.get("config", {}).get("ray", {})
-    named = ours.get("address") == {"env": RAY_JOBS}
+    of_ray = (launcher.get("config") or {}).get("ray") or {}
+    named = of_ray.get("address") == {"env": RAY_JOBS}
     if settings.ray_jobs and not named:
         raise SettingsError(
             f"{file} launches runs elsewhere. Put the line `{ON_RAY.strip()}` into it, in place of "

@@ -52,6 +52,11 @@ Search = Callable[[Sequence[Part]], Generator[Found, None, None]]
 """Gives what `best_of` finds in each part, in their order."""
 
 
+def search_here(parts: Sequence[Part]) -> Generator[Found, None, None]:
+    """Parts are searched by this process."""
+    yield from map(best_of, parts)
+
+
 def mine_negatives(
     questions: np.ndarray,
     chunks: np.ndarray,
@@ -59,14 +64,14 @@ def mine_negatives(
     positives: Sequence[str],
     related: Sequence[AbstractSet[str]],
     count: int,
-    search: Search | None = None,
+    search: Search = search_here,
 ) -> list[list[str]]:
     """Ids of `count` chunks for each question: the best scored among those that may be negatives.
 
     questions: float (questions, size). chunks: float (chunks, size), of distinct chunk_ids, those
     that are trained on. positives: each question's chunk_id, one of those. related: by question,
     the ids of chunks that are no negatives of it. Where fewer than `count` chunks score low enough,
-    the least alike of the rest fill up. search: where the parts are searched; None: here.
+    the least alike of the rest fill up. search: where the parts are searched.
     ValueError where there are not `count` unrelated chunks. ProjectError where embeddings are not
     finite.
     """
@@ -91,7 +96,6 @@ def mine_negatives(
     answers = _normalised(chunks[[place_of[positive] for positive in positives]])
     cosines = np.einsum("ij,ij->i", asked, answers)
     most = cosines - (1 - POSITIVE_SHARE) * np.abs(cosines)
-    search = search or search_here
     mined = _mined(search, asked, most, chunks, no_negatives, count)
     if few := [place for place, row in enumerate(mined) if len(row) < count]:
         ruled_out = [[*no_negatives[place], *mined[place]] for place in few]
@@ -111,11 +115,6 @@ def best_of(part: Part) -> Found:
     ]
     scores, places = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
     return scores, places + part.start
-
-
-def search_here(parts: Sequence[Part]) -> Generator[Found, None, None]:
-    """Parts are searched by this process."""
-    yield from map(best_of, parts)
 
 
 def search_on_ray(processes: int) -> Search:

@@ -12,7 +12,12 @@ from embed_assets.pairs.splits import TRAIN, VALIDATION
 from embed_assets.resources.warehouse import Warehouse
 from embed_assets.settings import EXTRACTIVE, Merge, Settings
 from embed_assets.training.config import EXTRACTIVE_PER_EPOCH, TrainingConfig, takes_turns
-from embed_assets.training.negatives import Search, mine_negatives, search_on_ray
+from embed_assets.training.negatives import (
+    Search,
+    mine_negatives,
+    search_here,
+    search_on_ray,
+)
 from embed_assets.training.validation import ndcg_by_dimension
 
 EXTRACTIVE_SHARE = 0.5
@@ -107,7 +112,7 @@ def prepare(
     related = with_related(given.pairs, given.neighbours)
     selected = related.join(pairs, on="question_id", how="semi", maintain_order="left")
     count = 0 if config.method == "adapter" else settings.hard_negatives
-    search = search_on_ray(settings.workers) if settings.engine == "ray" else None
+    search = search_on_ray(settings.workers) if settings.engine == "ray" else search_here
     chosen = with_negatives(selected, related, encoder, count, search)
     questions = given.validation
     corpus = validation_corpus(given.corpus, questions, VALIDATION_CHUNKS)
@@ -207,7 +212,7 @@ def with_negatives(
     pairs: pl.DataFrame,
     encoder: CachedEncoder,
     count: int,
-    search: Search | None = None,
+    search: Search = search_here,
 ) -> pl.DataFrame:
     """The chosen pairs as the trainer reads them, with `count` hard negatives each.
 
